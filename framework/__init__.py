@@ -1,0 +1,68 @@
+"""Reinforcement learning in which every part is a plugin. Names are imported when they are first used."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .api import load, train
+    from .config import Config, OptimizerSettings, RolloutSettings, UpdateSettings
+    from .contracts import (
+        Action,
+        Actor,
+        Advantages,
+        Baseline,
+        Batch,
+        Environment,
+        Estimate,
+        Estimator,
+        Evaluation,
+        Inputs,
+        Loss,
+        LossFunction,
+        Policy,
+        Rollout,
+        Step,
+        TabularMDP,
+    )
+    from .errors import FrameworkError, PartError, UsageError
+    from .hookspecs import hookimpl
+    from .run import Result, Run
+
+_HOMES = {
+    "api": ("load", "train"),
+    "config": ("Config", "OptimizerSettings", "RolloutSettings", "UpdateSettings"),
+    "contracts": (
+        *("Action", "Actor", "Advantages", "Baseline", "Batch", "Environment", "Estimate", "Estimator", "Evaluation"),
+        *("Inputs", "Loss", "LossFunction", "Policy", "Rollout", "Step", "TabularMDP"),
+    ),
+    "errors": ("FrameworkError", "PartError", "UsageError"),
+    "hookspecs": ("hookimpl",),
+    "run": ("Result", "Run"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: RUF022
+    "__version__",
+    "load", "train",
+    "Config", "OptimizerSettings", "RolloutSettings", "UpdateSettings",
+    "Action", "Actor", "Advantages", "Baseline", "Batch", "Environment", "Estimate", "Estimator", "Evaluation",
+    "Inputs", "Loss", "LossFunction", "Policy", "Rollout", "Step", "TabularMDP",
+    "FrameworkError", "PartError", "UsageError",
+    "hookimpl",
+    "Result", "Run",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name's home on first use, so that `--help` need not wait for torch."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'framework' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,96 @@
+"""From Python: train with parts as objects, and get a recorded policy back."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from .config import DEFAULTS, PART_ROLES, Config, OptimizerSettings, RolloutSettings, UpdateSettings, configure
+from .plugins import Loaded, load as load_plugins
+from .record import claim, read_config, read_policy
+from .run import Result, _device, build, build_policy
+from .training import Core, execute
+from .wiring import wire
+
+
+def train(
+    *,
+    environment: Any = None,
+    policy: Any = None,
+    estimator: Any = None,
+    baseline: Any = None,
+    loss: Any = None,
+    extensions: Sequence[Any] = (),
+    rollout: RolloutSettings | None = None,
+    update: UpdateSettings | None = None,
+    optimizer: OptimizerSettings | None = None,
+    iterations: int = 100,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int = 1,
+    directory: str | Path | None = None,
+) -> Result:
+    """Train with parts given as settings objects; what is left out is the notebook's.
+
+    Args:
+        environment, policy, estimator, baseline, loss: settings objects, of installed plugins or of your own classes.
+        extensions: settings objects of extensions, in the order in which they shall work.
+        rollout, update, optimizer: how to collect and to learn.
+        iterations: rollouts, each followed by its updates.
+        seed: of all randomness.
+        device: where policy and rollouts live.
+        threads: of torch, during the run.
+        directory: where to record the run (a folder that does not exist yet); None: nowhere.
+
+    Returns:
+        The trained policy, the metrics as arrays, and where the record lies.
+
+    Raises:
+        UsageError: a setting or combination that cannot be run.
+        PartError: a part raised, or broke its contract.
+
+    >>> import framework
+    >>> framework.train(iterations=2, seed=1)
+    <Result: 2 iterations, mean return ..., record: none>
+    """
+    loaded = load_plugins()
+    config = configure(loaded, {**DEFAULTS, "reports": [] if directory is None else ["record", "plot"]})
+    given = dict(zip(PART_ROLES, (environment, policy, estimator, baseline, loss), strict=True))
+    chosen = {role: loaded.part_of(role, part) for role, part in given.items() if part is not None}
+    sections = {"rollout": rollout, "update": update, "optimizer": optimizer}
+    config = attrs.evolve(
+        config,
+        **chosen,
+        **{name: section for name, section in sections.items() if section is not None},
+        extensions=tuple(loaded.part_of("extension", extension) for extension in extensions),
+        iterations=iterations,
+        seed=seed,
+        device=device,
+        threads=threads,
+    )
+    run = build(wire(config, loaded, chosen), loaded, Core())
+    if directory is not None:
+        run.directory = claim(Path(directory))
+    return execute(run)
+
+
+def load(run: str | Path, device: str = "cpu") -> Any:
+    """The trained policy of a recorded run: an `nn.Module`, ready to `act` and `evaluate`.
+
+    Raises:
+        UsageError: there is no such record, or a plugin that it needs is missing.
+    """
+    directory = Path(run)
+    tree = read_config(directory)
+    loaded, config = _configure(tree, str(directory))
+    where = _device(device)
+    environment = config.environment.settings.build(1, where)
+    policy = build_policy(config, (environment.observation_space, environment.action_space), where)
+    read_policy(directory, policy)
+    return policy.eval()
+
+
+def _configure(tree: dict[str, Any], origin: str) -> tuple[Loaded, Config]:
+    loaded = load_plugins(tree.get("plugins"))
+    return loaded, configure(loaded, {key: value for key, value in tree.items() if key != "plugins"}, origin)

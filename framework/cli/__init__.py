@@ -1,0 +1,56 @@
+"""The command line: `framework COMMAND …`. A command's file is imported when it is called; this one imports no torch."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from ..errors import FrameworkError, PartError, unknown
+from ..version import __version__
+
+COMMANDS = {
+    "run": "train: the notebook's job, or what flags, a recipe or a file say",
+    "show": "print the resolved configuration, without training",
+    "plugins": "list what is installed, what each offers, what failed and why",
+}
+
+HELP = """usage: framework COMMAND [OPTIONS]
+
+Policy-gradient reinforcement learning in which every part is a plugin.
+
+commands:
+{commands}
+
+  framework COMMAND --help   a command's options, those of the chosen parts included
+  framework --version        the version
+
+examples:
+  framework run
+  framework run --environment.goal 8 --baseline leave_one_out
+  framework run --plugins line_world,reinforce,./my_estimator.py --estimator mine
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0: done, 1: the run failed, 2: it was asked for wrongly, 130: interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        print(HELP.format(commands="\n".join(f"  {name:<{width}}   {text}" for name, text in COMMANDS.items())), end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"framework-rl {__version__}")
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        print(f"error: {unknown('command', command, COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        return int(importlib.import_module(f".{command}", __name__).main(rest))
+    except FrameworkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        for note in getattr(error, "__notes__", ()):
+            print(note, file=sys.stderr)
+        return 1 if isinstance(error, PartError) else 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

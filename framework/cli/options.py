@@ -1,0 +1,214 @@
+"""Flags ⇄ configuration: which parts are named decides which flags there are.
+
+Two passes of tyro over the same words: the first reads only what chooses (plugins, file, recipe, names of parts), the second has
+the chosen parts' settings as typed flags, with the merged lower layers as defaults.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+import tyro
+from attrs import field, frozen
+
+from .. import config as configs
+from ..config import COLLECT, DEFAULTS, PART_ROLES, Config, Tree, configure, merge, read_toml
+from ..errors import UsageError
+from ..plugins import Loaded, Part, load
+from ..wiring import chosen_roles, wire
+
+NAMES = tyro.conf.arg(metavar="A,B")
+
+
+def _flag(name: str, text: str, metavar: str = "NAME") -> Any:
+    return tyro.conf.arg(name=name, help=text, metavar=metavar)
+
+
+@frozen
+class Choices:
+    """What decides which flags there are."""
+
+    plugins: Annotated[
+        tuple[str, ...] | None,
+        _flag(
+            "plugins",
+            "load only these: installed names, module paths, FILE.py; without a value: all, listed first",
+            "A,B",
+        ),
+    ] = None
+    config: Annotated[Path | None, _flag("config", "a TOML file, such as a record's config.toml", "FILE")] = None
+    recipe: Annotated[str | None, _flag("recipe", "a named configuration to start from")] = None
+    environment: Annotated[str | None, _flag("environment", "which environment")] = None
+    policy: Annotated[str | None, _flag("policy", "which policy")] = None
+    estimator: Annotated[str | None, _flag("estimator", "which return estimator")] = None
+    baseline: Annotated[str | None, _flag("baseline", "which baseline is subtracted")] = None
+    loss: Annotated[str | None, _flag("loss", "which loss")] = None
+    extensions: Annotated[
+        tuple[str, ...] | None, _flag("extensions", "what else works in the run, in this order", "A,B")
+    ] = None
+    reports: Annotated[
+        tuple[str, ...] | None, _flag("reports", "what watches the run; without a value: nothing", "A,B")
+    ] = None
+
+
+@frozen
+class _Amounts:
+    """The ways to collect: naming one drops the others of lower layers."""
+
+    steps: int | None = None
+    episodes: int | None = None
+    fixed_steps: int | None = None
+
+
+@frozen
+class Resolved:
+    """What the command line came to."""
+
+    config: Config
+    loaded: Loaded
+    extra: Any  # the command's own flags
+    listed: bool  # --plugins without a value
+
+
+def resolve(command: str, description: str, arguments: Sequence[str], extra: type[Any]) -> Resolved:
+    """Parse a command's words. `extra` is a frozen attrs class of flags that only this command has."""
+    first = attrs.make_class(
+        "First",
+        {
+            "choices": field(type=tyro.conf.OmitArgPrefixes[Choices]),
+            "rollout": field(type=_Amounts, default=_Amounts()),
+        },
+        frozen=True,
+    )
+    quiet = [word for word in arguments if word not in ("-h", "--help")]
+    (early, _) = tyro.cli(first, args=quiet, prog=f"framework {command}", return_unknown_args=True, add_help=False)
+    choices: Choices = early.choices
+    file = {} if choices.config is None else read_toml(choices.config)
+    listed = choices.plugins == ()
+    selection = _names(choices.plugins) if choices.plugins else (None if listed else file.pop("plugins", None))
+    file.pop("plugins", None)
+    named = _named(choices, early.rollout)
+    reports = merge(DEFAULTS, file, named)["reports"]
+    loaded = load(_with_reports(selection, reports))
+    recipe: Tree = {}
+    if choices.recipe is not None:
+        recipe = dict(loaded.pick("recipe", choices.recipe)[2])
+    merged = merge(DEFAULTS, recipe, file, named)
+    base = configure(loaded, merged, str(choices.config) if choices.config else "")
+    config, extras = _second_pass(command, description, arguments, base, loaded, choices, extra)
+    return Resolved(wire(config, loaded, chosen_roles(recipe, file, named)), loaded, extras, listed)
+
+
+def _names(words: Sequence[str]) -> tuple[str, ...]:
+    """`("a,b", "c")` → `("a", "b", "c")`."""
+    return tuple(name for word in words for name in word.split(",") if name)
+
+
+def _with_reports(selection: Sequence[str] | None, reports: Sequence[str]) -> Sequence[str] | None:
+    """Selecting plugins does not switch off the bar, the record and the plot: `--reports` does."""
+    if selection is None or not set(reports) & set(DEFAULTS["reports"]) or "reports" in selection:
+        return selection
+    return (*selection, "reports")
+
+
+def _named(choices: Choices, amounts: _Amounts) -> Tree:
+    tree: Tree = {role: {"name": getattr(choices, role)} for role in PART_ROLES if getattr(choices, role) is not None}
+    if choices.extensions is not None:
+        tree["extensions"] = {"names": _names(choices.extensions)}
+    if choices.reports is not None:
+        tree["reports"] = _names(choices.reports)
+    given = {name: getattr(amounts, name) for name in COLLECT if getattr(amounts, name) is not None}
+    if len(given) > 1:
+        raise UsageError(f"rollout.{' and rollout.'.join(given)} exclude each other: choose one way to collect")
+    if given and all(number >= 1 for number in given.values()):
+        tree["rollout"] = given
+    return tree
+
+
+def _second_pass(
+    command: str,
+    description: str,
+    arguments: Sequence[str],
+    base: Config,
+    loaded: Loaded,
+    choices: Choices,
+    extra: type[Any],
+) -> tuple[Config, Any]:
+    fields: dict[str, Any] = {
+        "choices": field(type=tyro.conf.OmitArgPrefixes[Choices], default=_shown(choices, base, loaded)),
+        "extra": field(type=tyro.conf.OmitArgPrefixes[extra], default=extra()),
+    }
+    for key in configs.SCALARS:
+        kind = attrs.fields_dict(Config)[key].type
+        text = SCALAR_HELP[key]
+        fields[key] = field(type=Annotated[kind, tyro.conf.arg(help=text)], default=getattr(base, key))
+    for role in PART_ROLES:
+        settings = getattr(base, role).settings
+        if attrs.fields(type(settings)):
+            fields[f"{role}_settings"] = field(
+                type=Annotated[type(settings), tyro.conf.arg(name=role)], default=settings
+            )
+    for key, cls in configs.SECTIONS.items():
+        fields[key] = field(type=cls, default=getattr(base, key))
+    with_settings = [part for part in (*base.extensions, *base.reports) if attrs.fields(type(part.settings))]
+    if with_settings:
+        members = {part.name: field(type=type(part.settings), default=part.settings) for part in with_settings}
+        nested = attrs.make_class("Extensions", members, frozen=True)
+        nested.__doc__ = "Settings of the chosen extensions."
+        fields["extension_settings"] = field(type=Annotated[nested, tyro.conf.arg(name="extensions")], default=nested())
+    flags = attrs.make_class("Flags", fields, frozen=True)
+    flags.__doc__ = description
+    with attrs.validators.disabled():  # validated below, in our own words
+        parsed = tyro.cli(flags, args=list(arguments), prog=f"framework {command}", description=description)
+    changed: dict[str, Any] = {key: getattr(parsed, key) for key in (*configs.SCALARS, *configs.SECTIONS)}
+    for key in configs.SECTIONS:
+        configs.validate(key, changed[key])
+    for role in PART_ROLES:
+        settings = getattr(parsed, f"{role}_settings", None)
+        if settings is not None:
+            configs.validate(role, settings)
+            changed[role] = attrs.evolve(getattr(base, role), settings=settings)
+    for key in ("extensions", "reports"):
+        changed[key] = tuple(
+            _extension(part, getattr(parsed, "extension_settings", None)) for part in getattr(base, key)
+        )
+    config = attrs.evolve(base, **{key: value for key, value in changed.items() if key not in configs.SCALARS})
+    for key in configs.SCALARS:
+        try:
+            config = attrs.evolve(config, **{key: changed[key]})
+        except ValueError as error:
+            raise UsageError(configs._worded("", error)) from None
+    return config, parsed.extra
+
+
+def _extension(part: Part, settings: Any) -> Part:
+    mine = getattr(settings, part.name, None)
+    if mine is None:
+        return part
+    configs.validate(f"extensions.{part.name}", mine)
+    return attrs.evolve(part, settings=mine)
+
+
+def _shown(choices: Choices, base: Config, loaded: Loaded) -> Choices:
+    """The choices with what they came to, so that `--help` shows it."""
+    return attrs.evolve(
+        choices,
+        **{role: getattr(base, role).name for role in PART_ROLES},
+        extensions=tuple(part.name for part in base.extensions),
+        reports=tuple(part.name for part in base.reports),
+    )
+
+
+SCALAR_HELP = {
+    "iterations": "rollouts, each followed by its updates",
+    "seed": "of all randomness",
+    "device": "where policy and rollouts live: cpu, cuda, mps …",
+    "threads": "of torch; small networks are fastest on one",
+}
+
+
+def is_terminal() -> bool:
+    """Whether standard output is read by a person."""
+    return sys.stdout.isatty()

@@ -1,0 +1,76 @@
+"""`framework plugins`: what is installed, from where, what each offers, what failed and why."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+from attrs import frozen
+
+from ..plugins import Loaded, load
+from .options import is_terminal
+
+
+@frozen
+class Flags:
+    """List plugins: where they come from, what each offers, what failed and why."""
+
+    plugins: Annotated[
+        tuple[str, ...] | None,
+        tyro.conf.arg(help="only these: installed names, module paths, FILE.py", metavar="A,B"),
+    ] = None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print a table, or JSON where standard output is not a terminal."""
+    flags = tyro.cli(Flags, args=list(arguments), prog="framework plugins")
+    names = [name for word in flags.plugins or () for name in word.split(",") if name]
+    loaded = load(names or None)
+    if is_terminal():
+        table(loaded)
+    else:
+        print(json.dumps(_listing(loaded), indent=2))
+    return 0
+
+
+def provided(loaded: Loaded, plugin: str) -> dict[str, list[str]]:
+    """What a plugin offers, by role."""
+    return {
+        role: names
+        for role, parts in loaded.offers.items()
+        if (names := sorted(name for name, owners in parts.items() if plugin in owners))
+    }
+
+
+def _listing(loaded: Loaded) -> dict[str, object]:
+    plugins = [
+        {
+            "name": plugin.name,
+            "distribution": plugin.distribution or None,
+            "version": plugin.version or None,
+            "source": plugin.source,
+            "provides": provided(loaded, plugin.name),
+        }
+        for plugin in loaded.plugins
+    ]
+    failed = [
+        {"name": failure.name, "distribution": failure.distribution, "reason": failure.reason}
+        for failure in loaded.failures
+    ]
+    return {"plugins": plugins, "failed": failed}
+
+
+def table(loaded: Loaded) -> None:
+    """The table of who provides what."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    rows = Table("plugin", "from", "provides")
+    for plugin in loaded.plugins:
+        origin = f"{plugin.distribution} {plugin.version}" if plugin.distribution else plugin.source
+        offers = provided(loaded, plugin.name)
+        rows.add_row(plugin.name, origin, "\n".join(f"{role}: {', '.join(names)}" for role, names in offers.items()))
+    console.print(rows)
+    for failure in loaded.failures:
+        console.print(f"failed: plugin '{failure.name}' ({failure.distribution}): {failure.reason}", markup=False)

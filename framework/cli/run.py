@@ -1,0 +1,119 @@
+"""`framework run`: train, then say what came out."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from attrs import frozen
+from gymnasium.spaces import Discrete
+
+from ..contracts import Inputs
+from ..record import claim, claim_next
+from ..run import Result, build
+from ..training import Core, execute
+from .options import is_terminal, resolve
+
+ROOT = Path("runs")
+STATES_SHOWN = 32
+
+
+@frozen
+class Extra:
+    """Flags of `run` alone."""
+
+    name: Annotated[str | None, tyro.conf.arg(help="the record's folder under runs/; default: made from the parts")] = (
+        None
+    )
+    quiet: Annotated[bool, tyro.conf.arg(help="print nothing but errors")] = False
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train; exit code 0, or 130 after Ctrl-C."""
+    resolved = resolve(
+        "run", "Train a policy. Flags win over --config, that over --recipe, that over defaults.", arguments, Extra
+    )
+    config, extra = resolved.config, resolved.extra
+    if resolved.listed and not extra.quiet:
+        from .plugins import table
+
+        table(resolved.loaded)
+    if extra.quiet:
+        import attrs
+
+        config = attrs.evolve(config, reports=tuple(part for part in config.reports if part.name != "progress"))
+    run = build(config, resolved.loaded, Core())
+    if "directory" in run.needs:
+        stem = f"{config.environment.name}-{config.loss.name}"
+        run.directory = claim(ROOT / extra.name) if extra.name else claim_next(ROOT, stem)
+    result = execute(run)
+    if not extra.quiet:
+        (_print if is_terminal() else _print_json)(result)
+    return 130 if "interrupted" in result.stop_reasons else 0
+
+
+def action_probabilities(result: Result) -> dict[str, list[float]]:
+    """π(a|s) of each non-terminal state, by action's name; empty where the spaces are not small and Discrete."""
+    environment, policy = result.run.environment, result.policy
+    states, actions = environment.observation_space, environment.action_space
+    if not (isinstance(states, Discrete) and isinstance(actions, Discrete) and int(states.n) <= STATES_SHOWN):
+        return {}
+    observations = torch.arange(int(states.n), device=result.run.device) + int(states.start)
+    if hasattr(environment, "mdp"):
+        observations = observations[~environment.mdp().terminal]
+    names = getattr(environment, "action_names", None) or [str(int(actions.start) + a) for a in range(int(actions.n))]
+    with torch.no_grad():
+        return {
+            name: policy.evaluate(
+                Inputs(observations), torch.full_like(observations, int(actions.start) + action), False
+            )
+            .log_probs.exp()
+            .tolist()
+            for action, name in enumerate(names)
+        }
+
+
+def _summary(result: Result) -> dict[str, Any]:
+    recent = result.recent_returns
+    return {
+        "iterations": len(next(iter(result.metrics.values()), ())),
+        "steps": result.run.steps,
+        "episodes": result.run.episodes,
+        "seconds": round(result.run.seconds, 3),
+        "mean_return": float(recent.mean()) if len(recent) else None,
+        "std_return": float(recent.std(ddof=1)) if len(recent) > 1 else None,
+        "of_last_episodes": len(recent),
+        "stopped": list(result.stop_reasons),
+        "record": None if result.directory is None else str(result.directory),
+    }
+
+
+def _print_json(result: Result) -> None:
+    print(json.dumps({**_summary(result), "action_probabilities": action_probabilities(result)}))
+
+
+def _print(result: Result) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    probabilities = action_probabilities(result)
+    if probabilities:
+        table = Table("state", *(f"P({name})" for name in probabilities))
+        for state, row in enumerate(zip(*probabilities.values(), strict=True)):
+            table.add_row(str(state), *(f"{probability:.3f}" for probability in row))
+        console.print(table)
+    summary = _summary(result)
+    if summary["mean_return"] is not None:
+        spread = "" if summary["std_return"] is None else f" ± {summary['std_return']:.2f}"
+        console.print(f"mean return {summary['mean_return']:.2f}{spread} (last {summary['of_last_episodes']} episodes)")
+    speed = summary["steps"] / summary["seconds"] if summary["seconds"] else 0
+    console.print(
+        f"{summary['iterations']} iterations, {summary['steps']:,} steps in {summary['seconds']:.2f} s ({speed:,.0f} steps/s)"
+    )
+    if summary["stopped"]:
+        console.print(f"stopped: {'; '.join(summary['stopped'])}")
+    if summary["record"]:
+        console.print(f"record: {summary['record']}")

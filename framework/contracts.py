@@ -1,0 +1,217 @@
+"""The data that flows through a run, and the protocols of the parts that make it.
+
+Time-major throughout: T time steps, N lanes, `*O` the shape of one observation, `*A` of one action,
+B real steps laid flat. Fields that may be absent are None, so that older plugins keep working when a
+field is added.
+
+Nothing here carries a gradient except an `Evaluation` and the `Loss` made from it, and nothing is to be
+mutated by whoever is handed it. A `Step` and an `Action` are valid until the next `step`, `reset` or `act`:
+an environment may hand out the same object each time, because the runner copies at once.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from attrs import field, frozen
+from gymnasium.spaces import Space
+from torch import Tensor
+
+
+@frozen(eq=False)
+class Step:
+    """What one step of all lanes gave.
+
+    Where an episode ended, `observations` is the first of the next episode and `successors` the true
+    last state. Both flags may be set; the world's end then wins.
+    """
+
+    observations: Tensor  # [N, *O] what the policy sees next
+    successors: Tensor  # [N, *O] the true next state
+    rewards: Tensor  # [N] floating point
+    terminated: Tensor  # [N] bool: the world ended, nothing more is to be earned
+    truncated: Tensor  # [N] bool: time ran out, the world would have gone on
+    valid: Tensor | None = None  # [N] bool; False: no real step (Gymnasium's NEXT_STEP reset row)
+    action_masks: Tensor | None = None  # [N, actions] bool; True: allowed in `observations`
+
+
+@frozen(eq=False)
+class Inputs:
+    """What a policy decides from. Fields are added here; the signatures of policies never grow."""
+
+    observations: Tensor  # [..., *O]
+    action_masks: Tensor | None = None  # [..., actions] bool
+    state: Any = None  # a recurrent policy's own
+    started: Tensor | None = None  # [...] bool: first step of an episode
+
+
+@frozen(eq=False)
+class Action:
+    """What a policy chose, without gradient."""
+
+    actions: Tensor  # [N, *A]
+    log_probs: Tensor | None = None  # [N]; left out: computed for the whole rollout in one batch
+
+
+@frozen(eq=False)
+class Evaluation:
+    """What a policy says of actions already taken, with gradient."""
+
+    log_probs: Tensor  # [B] log π(a|s)
+    entropies: Tensor | None = None  # [B] nats; given when asked for
+    values: Tensor | None = None  # [B] V(s), from a critic
+
+
+@frozen(eq=False)
+class Rollout:
+    """What was collected. `mask` is True for real steps; padding has False flags and finite numbers.
+
+    Episodes are numbered from 0 within the rollout, in the order in which they began.
+    """
+
+    observations: Tensor  # [T, N, *O]
+    actions: Tensor  # [T, N, *A] as the policy sampled them
+    log_probs: Tensor  # [T, N] log π(a|s) of the parameters that acted
+    rewards: Tensor  # [T, N]
+    terminated: Tensor  # [T, N] bool
+    truncated: Tensor  # [T, N] bool
+    mask: Tensor  # [T, N] bool
+    times: Tensor  # [T, N] int64: step index within its episode
+    episodes: Tensor  # [T, N] int64: episode number
+    values: Tensor | None = None  # [T, N] V(s), when a part needs values
+    successor_values: Tensor | None = None  # [T, N] V(s′); 0 where the world ended
+    target_log_probs: Tensor | None = None  # [T, N] log-probs under the policy being learnt
+    groups: Tensor | None = None  # [N] int64: lanes that share a start
+    action_masks: Tensor | None = None  # [T, N, actions] bool
+
+
+@frozen(eq=False)
+class Estimate:
+    """What a return estimator makes of a rollout."""
+
+    returns: Tensor  # [T, N] the estimate of what each action led to
+    value_targets: Tensor  # [T, N] what a critic should predict
+    weights: Tensor | None = None  # [T, N] factors of the advantages (γᵗ, V-trace's ρ)
+
+
+@frozen(eq=False)
+class Advantages:
+    """advantages = weights · (returns − baseline)."""
+
+    advantages: Tensor  # [T, N]
+    returns: Tensor  # [T, N]
+    value_targets: Tensor  # [T, N]
+
+
+@frozen(eq=False)
+class Batch:
+    """Real steps only, flat, as one optimizer step uses them.
+
+    `total_steps` and `total_episodes` are the denominators of the whole optimizer step, so that the losses of
+    micro-batches, which keep them, add up to the whole batch's exactly.
+    """
+
+    observations: Tensor  # [B, *O]
+    actions: Tensor  # [B, *A]
+    log_probs: Tensor  # [B] of the parameters that acted
+    advantages: Tensor  # [B]
+    returns: Tensor  # [B]
+    value_targets: Tensor  # [B]
+    total_steps: int
+    total_episodes: float
+    values: Tensor | None = None  # [B] of the parameters that acted
+    action_masks: Tensor | None = None  # [B, actions]
+
+
+@frozen(eq=False)
+class Loss:
+    """Named terms, one number a step, unreduced, coefficients applied; the core divides and sums."""
+
+    terms: Mapping[str, Tensor]  # each [B], with gradient
+    metrics: Mapping[str, float | Tensor] = field(factory=dict)  # scalars, without gradient
+    stop_epochs: bool = False  # skip this update and the iteration's remaining ones (a KL limit, say)
+
+
+@frozen(eq=False)
+class TabularMDP:
+    """A finite Markov decision process: S states, A actions.
+
+    A terminal state's rows of `transitions` and `rewards` are never used. `rewards` depends on the successor
+    because real worlds' do; r(s, a) is its mean under `transitions`.
+    """
+
+    transitions: Tensor  # [S, A, S] P(s′ | s, a); rows sum to 1
+    rewards: Tensor  # [S, A, S] r(s, a, s′)
+    start: Tensor  # [S] probability of each first state
+    terminal: Tensor  # [S] bool
+    time_limit: int | None = None  # steps until truncation; None: no limit
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """N independent lanes of one Markov decision process, stepped together.
+
+    May also have: `groups` ([N] int64), `action_names` (of a Discrete action space), `mdp() -> TabularMDP`,
+    `state_dict()` and `load_state_dict(state)`.
+    """
+
+    observation_space: Space[Any]  # of one lane
+    action_space: Space[Any]  # of one lane
+
+    def reset(self, generator: torch.Generator) -> Tensor:
+        """Begin a new episode in every lane; return its first observations [N, *O]."""
+        ...
+
+    def step(self, actions: Tensor, generator: torch.Generator) -> Step:
+        """Step all lanes; a lane whose episode ended starts the next one by itself."""
+        ...
+
+
+@runtime_checkable
+class Actor(Protocol):
+    """Whatever samples actions: a policy, or the faster snapshot that its `actor()` returns."""
+
+    def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
+        """Sample one action a lane, all randomness drawn from `generator`, without gradient."""
+        ...
+
+
+@runtime_checkable
+class Policy(Actor, Protocol):
+    """An `nn.Module` that acts and evaluates.
+
+    May also have: `values(inputs) -> [B]` (with `gives = {"values"}` on its settings), `actor() -> Actor | None`
+    (a frozen snapshot that only collects, faster) and `environment_actions(actions)` (from what was sampled to
+    the environment's action space: squash, clip).
+    """
+
+    def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
+        """Log-probs (and entropies, where asked for, and values, with a critic) of `actions`, with gradient."""
+        ...
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """Settings that are called with a rollout, or whose `build()` returns what is called."""
+
+    def __call__(self, rollout: Rollout) -> Estimate:
+        """Returns, value targets and perhaps weights of every step."""
+        ...
+
+
+@runtime_checkable
+class Baseline(Protocol):
+    """Likewise. With state: also `update(rollout, returns)`, `state_dict()` and `load_state_dict(state)`."""
+
+    def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
+        """What is subtracted from `returns` [T, N], of the same shape."""
+        ...
+
+
+@runtime_checkable
+class LossFunction(Protocol):
+    """Likewise."""
+
+    def __call__(self, batch: Batch, evaluation: Evaluation) -> Loss:
+        """The loss of each step of `batch`, by named term."""
+        ...

@@ -1,0 +1,257 @@
+"""Find plugins, load them, check them, and pick parts by name."""
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
+import pluggy
+from attrs import field, frozen
+
+from .errors import UsageError, unknown
+from .hookspecs import PROJECT, ROLES, Providers, RunHooks, names
+
+GROUP = "framework.plugins"
+
+
+@frozen(eq=False)
+class Plugin:
+    """A loaded plugin: its module and where it came from."""
+
+    name: str
+    module: ModuleType
+    source: str  # what selects it again: an entry point's name, a module's path, or a file's
+    distribution: str = ""  # "" for a module or a file
+    version: str = ""
+
+    @property
+    def files(self) -> list[Path]:
+        """Its source files: one, or all of its package's."""
+        origin = Path(self.module.__file__ or "")
+        return sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+
+    def describe(self) -> dict[str, str]:
+        """Name, version, distribution and the SHA-256 of its source: what a record keeps."""
+        digest = hashlib.sha256()
+        for path in self.files:
+            digest.update(path.read_bytes() if path.is_file() else b"")
+        return {
+            "name": self.name,
+            "version": self.version,
+            "distribution": self.distribution,
+            "module": self.module.__name__,
+            "sha256": digest.hexdigest(),
+        }
+
+
+@frozen(eq=False)
+class Failure:
+    """A plugin that could not be loaded, and why."""
+
+    name: str
+    distribution: str
+    reason: str
+
+
+@frozen(eq=False)
+class Part:
+    """One choice of a run: a role, the name of what fills it, whose that is, and its settings."""
+
+    role: str
+    name: str
+    plugin: str
+    settings: Any
+
+    @property
+    def label(self) -> str:
+        """How errors call it.
+
+        >>> Part("estimator", "gae", "returns", None).label
+        "estimator 'gae' (plugin returns)"
+        """
+        return f"{self.role} '{self.name}' (plugin {self.plugin})"
+
+
+@frozen(eq=False)
+class Loaded:
+    """What `load` found: plugins, the parts that they offer, and what failed."""
+
+    plugins: tuple[Plugin, ...]
+    failures: tuple[Failure, ...]
+    offers: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(factory=dict)
+    """offers[role][part name][plugin name] is a settings class; role "recipe" holds configuration trees."""
+
+    def names(self, role: str) -> list[str]:
+        """The names offered for a role, sorted."""
+        return sorted(self.offers[role])
+
+    def pick(self, role: str, name: str) -> tuple[str, str, Any]:
+        """Plugin, part name and settings class of a part called `name` or `plugin:name`.
+
+        Raises `UsageError` for an unknown name, and for one that two plugins offer.
+        """
+        owner, _, part = name.rpartition(":")
+        offered = self.offers[role].get(part, {})
+        if owner:
+            offered = {plugin: cls for plugin, cls in offered.items() if plugin == owner}
+        if not offered:
+            message = unknown(role, name, self.offers[role])
+            for failure in self.failures:
+                message += f"\nplugin '{failure.name}' failed to load and may offer it: {failure.reason}"
+            raise UsageError(message)
+        if len(offered) > 1:
+            ways = " or ".join(f"{plugin}:{part}" for plugin in sorted(offered))
+            raise UsageError(f"{role} '{part}' is offered by {len(offered)} plugins; say which: {ways}")
+        ((plugin, cls),) = offered.items()
+        return plugin, part, cls
+
+    def short_name(self, role: str, name: str, plugin: str) -> str:
+        """The name by which `pick` finds this part again: qualified only where two plugins offer it."""
+        return name if len(self.offers[role].get(name, {})) < 2 else f"{plugin}:{name}"
+
+    def part_of(self, role: str, settings: Any) -> Part:
+        """The part that this settings object is: by its class among the offers, else by the class's own name."""
+        for name, offered in self.offers[role].items():
+            for plugin, cls in offered.items():
+                if type(settings) is cls:
+                    return Part(role, name, plugin, settings)
+        return Part(role, type(settings).__name__, type(settings).__module__, settings)
+
+
+def installed() -> dict[str, EntryPoint]:
+    """All plugins that installed distributions register, by name, sorted.
+
+    Raises `UsageError` where two distributions claim one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        other = found.setdefault(point.name, point)
+        if _distribution(other) != _distribution(point) or other.value != point.value:
+            raise UsageError(
+                f"two distributions register a plugin named '{point.name}': "
+                f"{_distribution(other)} and {_distribution(point)}; uninstall one"
+            )
+    return found
+
+
+def load(selection: Sequence[str] | None = None) -> Loaded:
+    """Load the selected plugins (names, module paths, FILE.py), or every installed one.
+
+    Of the installed, one that fails is set aside with its reason; one that was asked for by name raises `UsageError`.
+    """
+    points = installed()
+    plugins: list[Plugin] = []
+    failures: list[Failure] = []
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(Providers)
+    offers: dict[str, dict[str, dict[str, Any]]] = {role: {} for role in (*ROLES, "recipe")}
+    for source in dict.fromkeys(points if selection is None else selection):
+        try:
+            plugin = _import(source, points)
+            _register(manager, plugin)
+            mine = _offers(manager, plugin)
+        except UsageError:
+            raise
+        except (Exception, SystemExit) as error:
+            reason = f"{type(error).__name__}: {error}" if not isinstance(error, _Refused) else str(error)
+            if selection is not None:
+                raise UsageError(f"plugin '{source}' failed to load: {reason}") from error
+            failures.append(Failure(source, _distribution(points[source]), reason))
+            continue
+        plugins.append(plugin)
+        for role, parts in mine.items():
+            for name, offered in parts.items():
+                offers[role].setdefault(name, {})[plugin.name] = offered
+    return Loaded(tuple(plugins), tuple(failures), offers)
+
+
+class _Refused(Exception):
+    """A plugin that was imported and does not keep to the rules of hooks."""
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "unknown"
+
+
+def _import(source: str, points: Mapping[str, EntryPoint]) -> Plugin:
+    if source.endswith(".py"):
+        return _import_file(Path(source))
+    if source in points:
+        point = points[source]
+        version = point.dist.version if point.dist is not None else ""
+        return Plugin(source, importlib.import_module(point.module), source, _distribution(point), version)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # as `python -m` does, so that the `framework` command finds the same modules
+    try:
+        missing = importlib.util.find_spec(source) is None
+    except (ModuleNotFoundError, ValueError):
+        missing = True
+    if missing:
+        raise UsageError(unknown("plugin", source, points) + " (or a module's path, or FILE.py)")
+    return Plugin(source, importlib.import_module(source), source)
+
+
+def _import_file(path: Path) -> Plugin:
+    if not path.is_file():
+        raise UsageError(f"no plugin file {path}")
+    path = path.resolve()
+    module_name = f"framework_file_{path.stem}"
+    if module_name in sys.modules and sys.modules[module_name].__file__ == str(path):
+        return Plugin(path.stem, sys.modules[module_name], str(path))
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # where attrs looks annotations up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return Plugin(path.stem, module, str(path))
+
+
+def _register(manager: pluggy.PluginManager, plugin: Plugin) -> None:
+    if manager.has_plugin(plugin.name):
+        raise UsageError(f"two plugins are named '{plugin.name}'; select one")
+    marked = [
+        name for name, value in vars(plugin.module).items() if callable(value) and hasattr(value, f"{PROJECT}_impl")
+    ]
+    if not marked:
+        raise _Refused("implements no hook; is @hookimpl missing?")
+    for name in marked:
+        if name in names(RunHooks):
+            raise _Refused(f"'{name}' is a run hook: implement it on an extension, and offer that by `extensions()`")
+        if name not in names(Providers):
+            raise _Refused(unknown("hook", name, names(Providers)).replace("no hook", "unknown hook", 1))
+    try:
+        manager.register(plugin.module, plugin.name)
+    except pluggy.PluginValidationError as error:
+        raise _Refused(str(error).replace("\n", " ")) from error
+
+
+def _offers(manager: pluggy.PluginManager, plugin: Plugin) -> dict[str, dict[str, Any]]:
+    """Call the plugin's provider hooks; check what they return."""
+    offered: dict[str, dict[str, Any]] = {}
+    for caller in manager.get_hookcallers(plugin.module) or ():
+        role = next((role for role, hook in ROLES.items() if hook == caller.name), "recipe")
+        (implementation,) = [impl for impl in caller.get_hookimpls() if impl.plugin is plugin.module]
+        parts = implementation.function()
+        if not isinstance(parts, Mapping) or not all(isinstance(name, str) for name in parts):
+            raise _Refused(f"hook '{caller.name}' must return a dict from name to settings class, got {parts!r}")
+        for name, settings in parts.items():
+            if not name.isidentifier():
+                raise _Refused(f"hook '{caller.name}': a name is letters, digits and underscores, got {name!r}")
+            if role == "recipe":
+                if not isinstance(settings, Mapping):
+                    raise _Refused(f"recipe '{name}' must be a configuration (a dict), got {settings!r}")
+            elif not (isinstance(settings, type) and attrs.has(settings)):
+                raise _Refused(f"{role} '{name}' must be an attrs class (its fields are its options), got {settings!r}")
+        offered[role] = dict(parts)
+    return offered

@@ -1,0 +1,132 @@
+"""A run's record on disk: what lies in `runs/NAME/`, written and read. No pickle anywhere.
+
+config.toml           the complete configuration; `framework run --config` repeats the run from it
+plugins.json          each loaded plugin's name, version, distribution and SHA-256; versions of Python and torch
+metrics.csv           a row an iteration; a number that does not exist (no episode ended) is left empty
+policy.safetensors    the final parameters
+learning_curve.png    mean return over environment steps
+error.txt             the traceback, where the run failed
+"""
+
+import csv
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .config import Config, read_toml, to_tree
+from .errors import UsageError
+from .plugins import Loaded
+
+CONFIG, PLUGINS, METRICS = "config.toml", "plugins.json", "metrics.csv"
+POLICY, CURVE, ERROR = "policy.safetensors", "learning_curve.png", "error.txt"
+
+
+def claim(directory: Path) -> Path:
+    """Make the folder of a new run; `UsageError` where it exists or cannot be made."""
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError:
+        raise UsageError(f"the run directory {directory} exists: choose another name, or remove it") from None
+    except OSError as error:
+        raise UsageError(f"the run directory {directory} cannot be made: {error.strerror}") from None
+    return directory
+
+
+def claim_next(root: Path, stem: str) -> Path:
+    """Make the first free one of `root/stem-1`, `root/stem-2`, …; safe against another run doing the same."""
+    number = 1
+    while True:
+        directory = root / f"{stem}-{number}"
+        if not directory.exists():
+            try:
+                return claim(directory)
+            except UsageError:
+                if not directory.exists():  # not taken meanwhile: it cannot be made at all
+                    raise
+        number += 1
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or none: under a temporary name, flushed, then renamed."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_config(directory: Path, config: Config, loaded: Loaded) -> None:
+    """config.toml and plugins.json."""
+    write_text(directory / CONFIG, tomli_w.dumps(to_tree(config, loaded)))
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    described = [plugin.describe() for plugin in loaded.plugins]
+    write_text(directory / PLUGINS, json.dumps({"versions": versions, "plugins": described}, indent=2) + "\n")
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The configuration tree of a recorded run."""
+    if not directory.is_dir():
+        raise UsageError(f"no run directory {directory}")
+    return read_toml(directory / CONFIG)
+
+
+class MetricsFile:
+    """metrics.csv, flushed row by row; its columns are the first row's, and it is written anew if others appear."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it; the header comes with the first row."""
+        self.path = path
+        self.columns: list[str] = []
+        self._file = path.open("w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file)
+
+    def add(self, metrics: Mapping[str, float], history: Mapping[str, list[float]]) -> None:
+        """Append this iteration's row; `history` holds all rows, should new columns make them all be written anew."""
+        if metrics.keys() <= set(self.columns):
+            self._write(metrics.get(name, math.nan) for name in self.columns)
+        else:
+            self.columns = list(history)
+            self._file.seek(0)
+            self._file.truncate()
+            self._writer.writerow(self.columns)
+            length = max(len(column) for column in history.values())
+            padded = [column + [math.nan] * (length - len(column)) for column in history.values()]
+            for row in zip(*padded, strict=True):
+                self._write(row)
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _write(self, row: Iterable[float]) -> None:
+        self._writer.writerow(["" if number != number else repr(number) for number in row])
+
+
+def write_policy(directory: Path, policy: nn.Module) -> None:
+    """policy.safetensors."""
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in policy.state_dict().items()}
+    temporary = directory / (POLICY + ".part")
+    save_file(state, temporary)
+    temporary.replace(directory / POLICY)
+
+
+def read_policy(directory: Path, policy: nn.Module) -> None:
+    """Put the recorded parameters into a policy of the same shape."""
+    path = directory / POLICY
+    if not path.is_file():
+        raise UsageError(f"{directory} has no {POLICY}: the run did not finish")
+    try:
+        policy.load_state_dict(load_file(path))
+    except Exception as error:
+        raise UsageError(f"{path} does not fit the recorded policy: {error}") from error

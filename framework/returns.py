@@ -1,0 +1,86 @@
+"""Discounted sums over time: pure functions on `[T, N]` tensors, whatever the estimator.
+
+Padding is inert because it holds zero rewards and follows an end. Nothing here knows of auto-reset.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def discounted_sums(terms: Tensor, discounts: Tensor) -> Tensor:
+    """Sums of all later terms, each discounted on its way: Gₜ = xₜ + dₜ·Gₜ₊₁, with G_T = 0.
+
+    Every return of this framework is such a sum: rewards-to-go with xₜ = rₜ and dₜ = γ(1 − endₜ), and the λ-return too
+    (Sutton & Barto 2018, eq. 12.18–12.20, solved for one linear recursion).
+
+    Args:
+        terms: xₜ `[T, N]`, floating point.
+        discounts: dₜ `[T, N]`, the same dtype; 0 where nothing later counts.
+
+    Returns:
+        `[T, N]`, dtype and device of `terms`, without gradient.
+
+    Raises:
+        ValueError: the shapes or dtypes differ, or are not two-dimensional floating point.
+
+    Complexity: two kernels a time step; on the CPU they are numpy's, which cost a fifth of torch's at few lanes.
+
+    >>> discounted_sums(torch.ones(3, 1), torch.full((3, 1), 0.9)).flatten().tolist()
+    [2.71..., 1.89..., 1.0]
+    """
+    if terms.shape != discounts.shape or terms.ndim != 2:
+        raise ValueError(f"expected two equal shapes [T, N], got {list(terms.shape)} and {list(discounts.shape)}")
+    if terms.dtype != discounts.dtype or not terms.dtype.is_floating_point:
+        raise ValueError(f"expected one floating dtype, got {terms.dtype} and {discounts.dtype}")
+    terms, discounts = terms.detach(), discounts.detach()
+    sums = torch.empty_like(terms)
+    later = torch.zeros_like(terms[:1]).squeeze(0)
+    if terms.device.type == "cpu":
+        _accumulate(np.multiply, np.add, terms.numpy(), discounts.numpy(), sums.numpy(), later.numpy())
+    else:
+        _accumulate(torch.mul, torch.add, terms, discounts, sums, later)
+    return sums
+
+
+def _accumulate(multiply, add, terms, discounts, sums, later) -> None:  # type: ignore[no-untyped-def]
+    """The recursion, for numpy arrays and for tensors alike."""
+    for t in range(len(terms) - 1, -1, -1):
+        row = sums[t]
+        multiply(discounts[t], later, out=row)
+        later = add(row, terms[t], out=row)
+
+
+def rewards_to_go(rewards: Tensor, ends: Tensor, gamma: float) -> Tensor:
+    """Gₜ = rₜ + γ(1 − endₜ)·Gₜ₊₁: what was earned from each step to its episode's end.
+
+    Args:
+        rewards: `[T, N]`, 0 in padding.
+        ends: `[T, N]` bool: terminated or truncated.
+        gamma: discount a step, in [0, 1].
+
+    Source: Sutton & Barto 2018, eq. 3.8 and 3.9.
+    """
+    return discounted_sums(rewards, torch.where(ends, 0.0, gamma).to(rewards.dtype))
+
+
+def episode_sums(values: Tensor, episodes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Per episode, the sum of `values` over its real steps, and their number; both `[E]`, in float64.
+
+    Args:
+        values: `[T, N]`.
+        episodes: `[T, N]` int64, numbered from 0.
+        mask: `[T, N]` bool: True for real steps.
+
+    float64 because differences between episodes may be small against what they share.
+    """
+    weights = mask.reshape(-1).to(torch.float64)
+    index = (episodes * mask).reshape(-1)
+    counts = torch.bincount(index, weights)
+    return torch.bincount(index, values.reshape(-1) * weights), counts
+
+
+def episode_means(values: Tensor, episodes: Tensor, mask: Tensor) -> Tensor:
+    """Per episode, the mean of `values` over its real steps: `[E]`, in float64. Of returns, this is its *score*."""
+    sums, counts = episode_sums(values, episodes, mask)
+    return sums / counts.clamp(min=1)

@@ -1,0 +1,247 @@
+"""One run: what it holds, and how it is built from a configuration."""
+
+import inspect
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pluggy
+import torch
+from attrs import define, field, frozen
+from torch import nn
+
+from . import streams
+from .config import Config
+from .contracts import Batch, Environment, Policy
+from .errors import UsageError, culprit, unknown
+from .hookspecs import PROJECT, STAGES, RunHooks, names
+from .plugins import Loaded, Part
+from .rollout import Finished, Shard
+from .wiring import needed
+
+RECENT = 100  # episodes that the running mean return is taken over, as the field does
+
+
+@define(eq=False)
+class Run:
+    """What hooks are handed: the configuration, the working parts, and how far the run has come."""
+
+    config: Config
+    loaded: Loaded
+    directory: Path | None  # where the record goes, if anywhere
+    device: torch.device
+    shards: list[Shard]
+    policy: Any  # an nn.Module that is a Policy
+    estimator: Any
+    baseline: Any
+    loss: Any
+    optimizer: torch.optim.Optimizer
+    hook: Any = None
+    owners: dict[int, str] = field(factory=dict)  # id of each working object → whose it is
+    needs: frozenset[str] = frozenset()  # all that the parts need
+    iteration: int = 0  # counted from 0; of the one that is under way
+    steps: int = 0  # real environment steps, in all
+    episodes: int = 0  # finished episodes, in all
+    seconds: float = 0.0  # since run_started
+    finished: Finished = Finished(np.zeros(0), np.zeros(0, np.int64))  # this iteration's episodes
+    recent_returns: deque[float] = field(factory=lambda: deque(maxlen=RECENT))
+    history: dict[str, list[float]] = field(factory=dict)  # one list a metric, an entry an iteration
+    batch: Batch | None = None  # the minibatch that is worked on
+    loss_metrics: list[dict[str, Any]] = field(factory=list)  # of this iteration's minibatches
+    stop_reasons: list[str] = field(factory=list)
+
+    @property
+    def environment(self) -> Any:
+        """The environment of the first shard."""
+        return self.shards[0].environment
+
+
+@frozen(eq=False)
+class Result:
+    """What a run left behind."""
+
+    policy: Any  # trained, an nn.Module
+    metrics: dict[str, Any]  # each a float64 array with an entry an iteration
+    recent_returns: Any  # float64, of the last (at most 100) training episodes
+    stop_reasons: tuple[str, ...]
+    directory: Path | None
+    config: Config
+    run: Run
+
+    def __repr__(self) -> str:
+        """In a notebook: what came out, in a line."""
+        recent = self.recent_returns
+        mean = (
+            f"mean return {recent.mean():.2f} ± {recent.std():.2f} over the last {len(recent)} episodes, "
+            if len(recent)
+            else ""
+        )
+        return f"<Result: {len(next(iter(self.metrics.values()), ()))} iterations, {mean}record: {self.directory or 'none'}>"
+
+
+class RunManager(pluggy.PluginManager):
+    """pluggy, with observers called in the order in which extensions are named.
+
+    pluggy calls the last registered first. For wrappers that makes the first-named extension the innermost, so that its
+    change comes first, as wanted; for observers it would turn the order round.
+    """
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        """An implementation's options; observers become `trylast` unless they say otherwise."""
+        options = super().parse_hookimpl_opts(plugin, name)
+        if options is not None and not options.get("wrapper") and not options.get("tryfirst"):
+            options["trylast"] = True
+        return options
+
+
+def build(config: Config, loaded: Loaded, stages: object, directory: Path | None = None) -> Run:
+    """Make every part of a wired configuration; `stages` implements the core's stages.
+
+    Raises:
+        UsageError: a part cannot be built, or an extension does not keep to the rules of hooks.
+    """
+    device = _device(config.device)
+    count = config.rollout.shards
+    shards = []
+    for number in range(count):
+        lanes = config.rollout.lanes // count
+        environment = _build(config.environment, lanes, device)
+        _check_protocol(config.environment, environment, Environment)
+        shards.append(
+            Shard(
+                environment,
+                lanes,
+                _share(config.rollout.steps, count, number),
+                _share(config.rollout.episodes, count, number),
+                config.rollout.fixed_steps,
+                config.seed,
+                number,
+                device,
+                (config.environment.label, config.policy.label),
+            )
+        )
+    spaces = shards[0].environment.observation_space, shards[0].environment.action_space
+    policy = build_policy(config, spaces, device)
+    working = {role: _build(getattr(config, role)) for role in ("estimator", "baseline", "loss")}
+    for role, part in working.items():
+        if not callable(part):
+            raise UsageError(f"{getattr(config, role).label}: is not callable, and has no build()")
+    run = Run(config, loaded, directory, device, shards, policy, **working, optimizer=_optimizer(config, policy))
+    run.needs = needed(config)
+    run.owners = {id(getattr(config, role).settings): getattr(config, role).label for role in working}
+    run.owners |= {id(part): getattr(config, role).label for role, part in working.items()}
+    run.owners |= {id(shard.environment): config.environment.label for shard in shards}
+    run.owners[id(policy)] = config.policy.label
+
+    manager = RunManager(PROJECT)
+    manager.add_hookspecs(RunHooks)
+    manager.register(stages, "core")
+    for part in (*config.extensions, *config.reports):
+        extension = _build(part, run)
+        _register(manager, part, extension)
+        run.owners[id(extension)] = part.label
+    run.hook = manager.hook
+    return run
+
+
+def build_policy(config: Config, spaces: tuple[Any, Any], device: torch.device) -> Any:
+    """The policy, initialised from the run's seed; the global generators are left as they were."""
+    with torch.random.fork_rng(_cuda(device)):
+        streams.seed_global(device, streams.derived_seed(config.seed, "policy"))
+        policy = _build(config.policy, *spaces)
+    if not isinstance(policy, nn.Module):
+        raise UsageError(f"{config.policy.label}: build must return an nn.Module, got {type(policy).__name__}")
+    _check_protocol(config.policy, policy, Policy)
+    return policy.to(device)
+
+
+def _cuda(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def _share(total: int | None, count: int, number: int) -> int | None:
+    """A shard's share of a total: the first ones take one more where it does not divide."""
+    return None if total is None else total // count + (number < total % count)
+
+
+def _build(part: Part, *arguments: Any) -> Any:
+    build = getattr(part.settings, "build", None)
+    if build is None:
+        if arguments:
+            raise UsageError(f"{part.label}: its settings have no build() method")
+        return part.settings
+    try:
+        return build(*arguments)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{part.label} cannot be built: {type(error).__name__}: {error}") from error
+
+
+def _check_protocol(part: Part, made: Any, protocol: type) -> None:
+    wanted = [name for name in dir(protocol) if not name.startswith("_")]
+    wanted += [name for name in inspect.get_annotations(protocol) if not name.startswith("_")]
+    missing = [name for name in dict.fromkeys(wanted) if not hasattr(made, name)]
+    if missing:
+        raise UsageError(f"{part.label}: what build() returned has no {', '.join(missing)}")
+
+
+def _register(manager: pluggy.PluginManager, part: Part, extension: Any) -> None:
+    marked = {
+        name: options
+        for name in dir(type(extension))
+        if (options := getattr(getattr(type(extension), name, None), f"{PROJECT}_impl", None)) is not None
+    }
+    known = names(RunHooks)
+    if not marked:
+        raise UsageError(f"{part.label}: implements no hook; is @hookimpl missing?")
+    for name, options in marked.items():
+        if name not in known and not options.get("optionalhook"):
+            raise UsageError(f"{part.label}: {unknown('hook', name, known).replace('no hook', 'unknown hook', 1)}")
+        if name in STAGES and not options.get("wrapper"):
+            raise UsageError(
+                f"{part.label}: {name} is a stage and would be replaced: wrap it, with @hookimpl(wrapper=True)"
+            )
+    try:
+        manager.register(extension, f"{part.plugin}:{part.name}")
+    except pluggy.PluginValidationError as error:
+        raise UsageError(f"{part.label}: {' '.join(str(error).split())}") from error
+
+
+def _optimizer(config: Config, policy: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of the policy's parameters; fused (one kernel for all of them) where torch has that."""
+    settings = config.optimizer
+    cls = getattr(torch.optim, settings.name)
+    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise UsageError(f"{config.policy.label}: has no parameters to learn")
+    arguments: dict[str, Any] = {"lr": settings.lr, **settings.options}
+    accepted = inspect.signature(cls).parameters
+    for name in settings.options:
+        if name not in accepted:
+            raise UsageError(
+                unknown(f"option of optimizer.name {settings.name}", name, set(accepted) - {"params", "lr"})
+            )
+    try:
+        if "fused" in accepted:
+            try:
+                return cls(parameters, **arguments, fused=True)  # type: ignore[no-any-return]
+            except RuntimeError:  # not for this device or dtype
+                pass
+        return cls(parameters, **arguments)  # type: ignore[no-any-return]
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"optimizer: {settings.name} refuses its options: {error}") from None
+
+
+def blame(run: Run, error: Exception) -> tuple[str, str] | None:
+    """Whose code raised, and where."""
+    files = {str(path): f"plugin '{plugin.name}'" for plugin in run.loaded.plugins for path in plugin.files}
+    return culprit(error.__traceback__, run.owners, files)

@@ -1,0 +1,283 @@
+"""The loop, on one screen, and the core's own stages."""
+
+import functools
+import math
+import operator
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import streams
+from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
+from .errors import FrameworkError, PartError
+from .hookspecs import hookimpl
+from .rollout import check, check_finite, collect
+from .run import Result, Run, blame
+
+
+def execute(run: Run) -> Result:
+    """Train: collect, estimate, update, report; again until done or stopped.
+
+    Ctrl-C ends the run like a reason to stop. Torch's thread count and global generators are put back at the end.
+
+    Raises:
+        PartError: a part or extension raised or broke its contract; the extensions were told by `run_failed`.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(run.config.threads)
+    try:
+        with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
+            try:
+                _loop(run)
+            except KeyboardInterrupt:
+                run.stop_reasons.append("interrupted")
+            run.hook.run_finished(run=run)
+    except Exception as error:
+        _fail(run, error)
+    finally:
+        torch.set_num_threads(threads)
+    metrics = {name: np.array(numbers) for name, numbers in run.history.items()}
+    return Result(
+        run.policy, metrics, np.array(run.recent_returns), tuple(run.stop_reasons), run.directory, run.config, run
+    )
+
+
+def _loop(run: Run) -> None:
+    config, hook = run.config, run.hook
+    hook.run_started(run=run)
+    began = time.perf_counter()
+    while run.iteration < config.iterations and not run.stop_reasons:
+        streams.seed_global(run.device, streams.derived_seed(config.seed, "update", run.iteration))
+        run.loss_metrics.clear()
+        rollout = hook.collect_rollout(run=run)
+        advantages = hook.estimate_advantages(run=run, rollout=rollout)
+        whole = flatten(rollout, advantages)
+        for batch in minibatches(run, whole):
+            run.batch = hook.prepare_batch(run=run, batch=batch)
+            loss = hook.compute_loss(run=run, batch=run.batch)
+            if loss.stop_epochs:
+                break
+            hook.apply_gradients(run=run, loss=loss)
+        if hasattr(run.baseline, "update"):
+            run.baseline.update(rollout, advantages.returns)
+        elapsed = time.perf_counter() - began
+        metrics = _measure(run, whole.total_steps, elapsed)
+        hook.iteration_finished(run=run, metrics=metrics)
+        run.stop_reasons += [reason for reason in hook.should_stop(run=run, metrics=metrics) if reason]
+        run.iteration += 1
+
+
+def flatten(rollout: Rollout, advantages: Advantages) -> Batch:
+    """The real steps of a rollout, laid flat in time-major order."""
+    (index,) = rollout.mask.reshape(-1).nonzero(as_tuple=True)
+
+    def real(column: Tensor | None) -> Any:
+        if column is None:
+            return None
+        flat = column.flatten(0, 1)
+        return flat if len(index) == len(flat) else flat.index_select(0, index)
+
+    return Batch(
+        real(rollout.observations),
+        real(rollout.actions),
+        real(rollout.log_probs),
+        real(advantages.advantages),
+        real(advantages.returns),
+        real(advantages.value_targets),
+        total_steps=len(index),
+        total_episodes=int(rollout.episodes.max()) + 1,
+        values=real(rollout.values),
+        action_masks=real(rollout.action_masks),
+    )
+
+
+def minibatches(run: Run, whole: Batch) -> Any:
+    """Every epoch's minibatches, shuffled anew; each has its own steps, and its share of episodes, as denominators."""
+    settings = run.config.update
+    if settings.minibatches == 1:
+        for _ in range(settings.epochs):
+            yield whole
+        return
+    shuffle = streams.generator(run.config.seed, "shuffle", run.iteration)
+    count = whole.total_steps
+    for _ in range(settings.epochs):
+        order = torch.randperm(count, generator=shuffle).to(whole.actions.device)
+        for index in order.tensor_split(min(settings.minibatches, count)):
+            yield select(whole, index)
+
+
+def select(batch: Batch, index: Tensor) -> Batch:
+    """The steps of a batch at `index` [M]."""
+
+    def at(column: Tensor | None) -> Any:
+        return None if column is None else column.index_select(0, index)
+
+    return Batch(
+        at(batch.observations),
+        at(batch.actions),
+        at(batch.log_probs),
+        at(batch.advantages),
+        at(batch.returns),
+        at(batch.value_targets),
+        total_steps=len(index),
+        total_episodes=batch.total_episodes * len(index) / len(batch.advantages),
+        values=at(batch.values),
+        action_masks=at(batch.action_masks),
+    )
+
+
+def reduce(loss: Loss, batch: Batch, denominator: str, constant: float = 1.0) -> dict[str, Tensor]:
+    """Each term, summed and divided: the scalars whose sum is descended."""
+    divisor = {"per_step": batch.total_steps, "per_episode": batch.total_episodes, "constant": constant}[denominator]
+    return {name: term.sum() / divisor for name, term in loss.terms.items()}
+
+
+class Core:
+    """The core's stages: what extensions wrap."""
+
+    @hookimpl
+    def collect_rollout(self, run: Run) -> Rollout:
+        """Let the policy's actor act until what the configuration asks for is complete."""
+        snapshot = run.policy.actor() if hasattr(run.policy, "actor") else None
+        if snapshot is not None:
+            run.owners[id(snapshot)] = run.config.policy.label
+        actor = run.policy if snapshot is None else snapshot
+        rollout, run.finished = collect(run.shards, run.policy, actor, run.iteration, "values" in run.needs)
+        if snapshot is not None:
+            del run.owners[id(snapshot)]
+        return rollout
+
+    @hookimpl
+    def estimate_advantages(self, run: Run, rollout: Rollout) -> Advantages:
+        """advantages = weights · (returns − baseline)."""
+        with torch.no_grad():
+            whose, shape = run.config.estimator.label, rollout.mask.shape
+            estimate = run.estimator(rollout)
+            if not isinstance(estimate, Estimate):
+                raise PartError(f"{whose}: expected an Estimate, got {type(estimate).__name__}")
+            for name in ("returns", "value_targets", "weights"):
+                tensor = getattr(estimate, name)
+                if tensor is not None or name != "weights":
+                    _check_estimate(f"{whose}: {name}", tensor, shape)
+            baseline = run.baseline(rollout, estimate.returns)
+            _check_estimate(run.config.baseline.label, baseline, shape)
+            advantages = estimate.returns - baseline
+            if estimate.weights is not None:
+                advantages = advantages * estimate.weights
+            return Advantages(advantages, estimate.returns, estimate.value_targets)
+
+    @hookimpl
+    def prepare_batch(self, run: Run, batch: Batch) -> Batch:
+        """The minibatch as it is."""
+        return batch
+
+    @hookimpl
+    def compute_loss(self, run: Run, batch: Batch) -> Loss:
+        """Evaluate the policy on the batch and ask the loss."""
+        inputs = Inputs(batch.observations, batch.action_masks)
+        evaluation = run.policy.evaluate(inputs, batch.actions, "entropies" in run.needs)
+        shape = (len(batch.advantages),)
+        whose = f"{run.config.policy.label}: evaluate"
+        if not isinstance(evaluation, Evaluation):
+            raise PartError(f"{whose}: expected an Evaluation, got {type(evaluation).__name__}")
+        for name in ("log_probs", "entropies", "values"):
+            tensor = getattr(evaluation, name)
+            if tensor is not None or name == "log_probs" or (name == "entropies" and name in run.needs):
+                check(f"{whose}: {name}", tensor, shape, "[B]", "floating point")
+        loss = run.loss(batch, evaluation)
+        whose = run.config.loss.label
+        if not isinstance(loss, Loss) or not loss.terms:
+            raise PartError(f"{whose}: expected a Loss with at least one term, got {loss!r}")
+        for name, term in loss.terms.items():
+            check(f"{whose}: term '{name}'", term, shape, "[B]", "floating point")
+        return loss
+
+    @hookimpl
+    def apply_gradients(self, run: Run, loss: Loss) -> bool:
+        """Divide, sum, go backward, clip, step."""
+        settings, batch, optimizer = run.config.update, run.batch, run.optimizer
+        assert batch is not None
+        terms = reduce(loss, batch, settings.denominator, settings.constant)
+        total = functools.reduce(operator.add, terms.values())
+        if not total.requires_grad:
+            raise PartError(
+                f"{run.config.loss.label}: its terms carry no gradient (was a graph cut by detach or torch.tensor?)"
+            )
+        if not math.isfinite(total.item()):
+            _blame_number(run, loss)
+        optimizer.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        metrics: dict[str, Any] = {f"loss/{name}": term.detach() for name, term in terms.items()}
+        if settings.max_grad_norm is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            metrics["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        optimizer.step()
+        run.loss_metrics.append({**metrics, **loss.metrics})
+        return True
+
+
+def _check_estimate(label: str, tensor: Any, shape: tuple[int, ...]) -> None:
+    check(label, tensor, shape, "[T, N]", "floating point")
+    if tensor.requires_grad:
+        raise PartError(f"{label}: carries a gradient; nothing that an estimator or baseline returns may")
+    check_finite(label, tensor)
+
+
+def _blame_number(run: Run, loss: Loss) -> None:
+    """A loss that is not finite: of the policy, if its log-probs already were not; else of the loss."""
+    assert run.batch is not None
+    with torch.no_grad():
+        inputs = Inputs(run.batch.observations, run.batch.action_masks)
+        log_probs = run.policy.evaluate(inputs, run.batch.actions, False).log_probs
+    check_finite(f"{run.config.policy.label}: evaluate: log_probs", log_probs)
+    for name, term in loss.terms.items():
+        check_finite(f"{run.config.loss.label}: term '{name}'", term.detach())
+    raise PartError(f"{run.config.loss.label}: the summed loss is not finite")
+
+
+def _measure(run: Run, steps: int, elapsed: float) -> dict[str, float]:
+    """This iteration's row of numbers."""
+    returns, lengths = run.finished.returns, run.finished.lengths
+    count = len(returns)
+    run.steps += steps
+    run.episodes += count
+    run.recent_returns.extend(returns[-run.recent_returns.maxlen :].tolist())  # type: ignore[operator]
+    spent, run.seconds = elapsed - run.seconds, elapsed
+    mean = float(returns.sum()) / count if count else math.nan
+    deviation = math.sqrt(float(np.square(returns - mean).sum()) / (count - 1)) if count > 1 else math.nan
+    metrics = {
+        "iteration": run.iteration,
+        "steps": run.steps,
+        "episodes": run.episodes,
+        "mean_return": mean,
+        "std_return": deviation,
+        "mean_length": float(lengths.sum()) / count if count else math.nan,
+    }
+    updates = run.loss_metrics
+    for name in updates[0] if updates else ():
+        metrics[name] = float(sum(float(row[name]) for row in updates)) / len(updates)
+    metrics |= {"updates": len(updates), "seconds": elapsed, "steps_per_second": steps / spent if spent else math.nan}
+    for name, number in metrics.items():
+        column = run.history.setdefault(name, [])
+        column.extend([math.nan] * (run.iteration - len(column)))
+        column.append(number)
+    return metrics
+
+
+def _fail(run: Run, error: Exception) -> None:
+    """Name whose it was, tell the extensions, raise."""
+    if not isinstance(error, FrameworkError):
+        owner = blame(run, error)
+        if owner is not None:
+            label, place = owner
+            cause = error
+            error = PartError(f"{label} raised {type(cause).__name__}: {cause} ({place})")
+            error.__cause__ = cause
+    try:
+        run.hook.run_failed(run=run, error=error)
+    except Exception as second:
+        error.add_note(f"and while that was being recorded: {type(second).__name__}: {second}")
+    raise error

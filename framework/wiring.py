@@ -1,0 +1,117 @@
+"""What parts need of each other: read from their settings, refused before the first step where it does not fit.
+
+A settings class (or instance: properties work) may say, in sets of words from the closed lists below:
+
+* `needs`: what must be there for it to work;
+* `gives`: what it brings;
+* `implies`: a dict such as `{"baseline": "value"}`: taken when nothing is chosen for that role, else refused;
+* `claims`: promises about its mathematics, tested by conformance tests, without influence on a run.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+from .config import DEFAULTS, Config
+from .errors import UsageError, unknown
+from .plugins import Loaded, Part
+
+NEEDS = {
+    "values": "a policy with a critic: V(s) of each step and successor",
+    "complete_episodes": "rollouts of whole episodes (rollout.steps or rollout.episodes)",
+    "groups": "an environment that starts groups of lanes from the same state",
+    "entropies": "the policy's entropies, of every batch",
+    "directory": "a folder to write to: runs/NAME",
+}
+GIVES = {"values": "policies with a critic", "groups": "environments with groups"}
+CLAIMS = {
+    "unbiased:discounted": "the expected gradient is that of the discounted objective",
+    "unbiased:undiscounted": "the expected gradient is that of the undiscounted objective",
+}
+GIVER = {"values": "policy", "groups": "environment"}
+
+
+def words(part: Part, attribute: str, allowed: Iterable[str]) -> frozenset[str]:
+    """The words that a part's settings declare; an unknown one is a `UsageError`."""
+    declared = getattr(part.settings, attribute, ())
+    if isinstance(declared, str) or not all(isinstance(word, str) for word in declared):
+        raise UsageError(f"{part.label}: {attribute} must be a set of words, got {declared!r}")
+    for word in declared:
+        if word not in allowed:
+            raise UsageError(f"{part.label}: {unknown(f'word for {attribute}', word, allowed)}")
+    return frozenset(declared)
+
+
+def wire(config: Config, loaded: Loaded, chosen: Iterable[str] = ()) -> Config:
+    """Apply what parts imply, then refuse a combination that cannot work.
+
+    Args:
+        config: as configured.
+        loaded: the plugins, to take an implied part from and to offer better ones in the message.
+        chosen: the roles whose part was chosen on purpose; the others hold defaults, which may give way.
+
+    Raises:
+        UsageError: with the reason and the mend.
+    """
+    for part in config.parts:
+        words(part, "claims", CLAIMS)
+        for role, name in getattr(part.settings, "implies", {}).items():
+            if role not in GIVER.values() and role not in ("estimator", "baseline", "loss"):
+                raise UsageError(f"{part.label}: implies a part for '{role}', which is no role")
+            current: Part = getattr(config, role)
+            if current.name == name:
+                continue
+            if role in chosen:
+                raise UsageError(
+                    f"{part.label} implies {role} '{name}', and {role} '{current.name}' is chosen: "
+                    f"leave {role} out, or choose another {part.role}"
+                )
+            plugin, name, cls = loaded.pick(role, name)
+            config = attrs.evolve(config, **{role: Part(role, name, plugin, cls())})
+    given = {word for part in config.parts for word in words(part, "gives", GIVES)} | {"entropies", "directory"}
+    if config.rollout.fixed_steps is None:
+        given.add("complete_episodes")
+    for part in config.parts:
+        for word in sorted(words(part, "needs", NEEDS) - given):
+            raise UsageError(_refusal(part, word, config, loaded))
+    return config
+
+
+def needed(config: Config) -> frozenset[str]:
+    """All that the chosen parts need."""
+    return frozenset(word for part in config.parts for word in words(part, "needs", NEEDS))
+
+
+def chosen_roles(*trees: Any) -> set[str]:
+    """The roles whose part a tree (of a recipe, file or flags) names, other than by repeating the default."""
+    return {role for tree in trees for role in DEFAULTS if isinstance(tree.get(role), dict) and "name" in tree[role]}
+
+
+def _refusal(part: Part, word: str, config: Config, loaded: Loaded) -> str:
+    others = [name for name in loaded.names(part.role) if not _declares(loaded, part.role, name, "needs", word)]
+    without = f" or {_article(part.role)} that needs none ({', '.join(others)})" if others else ""
+    if word == "complete_episodes":
+        return (
+            f"{part.label.split(' (')[0]} needs complete episodes, and rollout.fixed_steps cuts them: "
+            f"use rollout.steps or rollout.episodes{without}"
+        )
+    role = GIVER[word]
+    givers = [name for name in loaded.names(role) if _declares(loaded, role, name, "gives", word)]
+    giver = f"choose {_article(role)} that gives them ({', '.join(givers) or 'none is installed'})"
+    return f"{part.role} '{part.name}' needs {word}, and {role} '{getattr(config, role).name}' gives none: {giver}{without}"
+
+
+def _article(role: str) -> str:
+    return f"an {role}" if role[0] in "aeiou" else f"a {role}"
+
+
+def _declares(loaded: Loaded, role: str, name: str, attribute: str, word: str) -> bool:
+    """Whether some plugin's part of this name, with default settings, declares a word."""
+    for cls in loaded.offers[role][name].values():
+        try:
+            if word in getattr(cls(), attribute, ()):
+                return True
+        except Exception:  # settings without defaults declare nothing before they are made
+            continue
+    return False

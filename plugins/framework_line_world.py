@@ -1,0 +1,98 @@
+"""The notebook's line world: states 0 … goal in a row, LEFT and RIGHT, from 0 to the goal."""
+
+from typing import Any
+
+import torch
+from attrs import field, frozen, validators
+from gymnasium.spaces import Discrete
+from torch import Tensor
+
+from framework import Step, TabularMDP, hookimpl
+
+LEFT, RIGHT = 0, 1
+
+
+@frozen
+class LineWorld:
+    """Walk from state 0 to the goal, paying for each step."""
+
+    goal: int = field(default=4, validator=validators.ge(1))  # the last state, where an episode ends
+    step_reward: float = -1.0  # for a step that does not reach the goal
+    goal_reward: float = 10.0  # for the step that does
+    max_steps: int = field(default=100, validator=validators.ge(0))  # time limit, a truncation; 0: none
+
+    def build(self, num_envs: int, device: torch.device) -> "LineWorldLanes":
+        """`num_envs` lanes on `device`."""
+        return LineWorldLanes(self, num_envs, device)
+
+
+class LineWorldLanes:
+    """The lanes: two state tables, looked up for all of them at once, in buffers that are handed out again each step."""
+
+    action_names = ("LEFT", "RIGHT")
+
+    def __init__(self, settings: LineWorld, num_envs: int, device: torch.device | str = "cpu") -> None:
+        """Build the tables `[state · 2 + action]`."""
+        self.settings = settings
+        self.observation_space = Discrete(settings.goal + 1)
+        self.action_space = Discrete(2)
+        states = torch.arange(settings.goal + 1, device=device)
+        self._successor = torch.stack([(states - 1).clamp(min=0), (states + 1).clamp(max=settings.goal)], 1).flatten()
+        self._reward = torch.where(self._successor == settings.goal, settings.goal_reward, settings.step_reward)
+        self._limit = settings.max_steps or torch.iinfo(torch.int64).max
+
+        def lanes(dtype: torch.dtype) -> Tensor:
+            return torch.zeros(num_envs, dtype=dtype, device=device)
+
+        self._clock = lanes(torch.int64)
+        self._step = Step(
+            lanes(torch.int64), lanes(torch.int64), lanes(torch.float32), lanes(torch.bool), lanes(torch.bool)
+        )
+
+    def reset(self, generator: torch.Generator) -> Tensor:
+        """All lanes at state 0."""
+        self._clock.zero_()
+        return self._step.observations.zero_()
+
+    def step(self, actions: Tensor, generator: torch.Generator) -> Step:
+        """One step left or right; at the walls one stays."""
+        step, clock = self._step, self._clock
+        index = step.observations * 2 + actions
+        torch.take(self._successor, index, out=step.successors)
+        torch.take(self._reward, index, out=step.rewards)
+        torch.eq(step.successors, self.settings.goal, out=step.terminated)
+        clock += 1
+        torch.ge(clock, self._limit, out=step.truncated)
+        going = ~(step.terminated | step.truncated)
+        torch.mul(step.successors, going, out=step.observations)  # the next episode begins at 0
+        clock *= going
+        return step
+
+    def mdp(self) -> TabularMDP:
+        """The same world as tables."""
+        count = self.settings.goal + 1
+        successor = self._successor.reshape(count, 2)
+        rewards = self._reward.reshape(count, 2, 1).expand(count, 2, count)
+        states = torch.arange(count, device=successor.device)
+        return TabularMDP(
+            transitions=torch.nn.functional.one_hot(successor, count).to(torch.float64),
+            rewards=rewards.to(torch.float64),
+            start=(states == 0).to(torch.float64),
+            terminal=states == self.settings.goal,
+            time_limit=self.settings.max_steps or None,
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where each lane is, and since when."""
+        return {"states": self._step.observations.clone(), "clock": self._clock.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Put the lanes back."""
+        self._step.observations.copy_(state["states"])
+        self._clock.copy_(state["clock"])
+
+
+@hookimpl
+def environments() -> dict[str, Any]:
+    """Offer the line world."""
+    return {"line_world": LineWorld}

@@ -1,0 +1,49 @@
+"""Categorical REINFORCE as in the notebook: policy, return estimators, baselines and loss."""
+
+from typing import Any
+
+from framework import hookimpl
+
+from .baselines import BatchMean, LeaveOneOut, NoBaseline
+from .estimators import RewardsToGo, TotalReturn
+from .losses import Reinforce
+from .policies import Categorical
+
+__all__ = ["BatchMean", "Categorical", "LeaveOneOut", "NoBaseline", "Reinforce", "RewardsToGo", "TotalReturn"]
+
+
+@hookimpl
+def policies() -> dict[str, Any]:
+    """Offer the categorical policy."""
+    return {"categorical": Categorical}
+
+
+@hookimpl
+def estimators() -> dict[str, Any]:
+    """Offer the two Monte-Carlo returns."""
+    return {"rewards_to_go": RewardsToGo, "total_return": TotalReturn}
+
+
+@hookimpl
+def baselines() -> dict[str, Any]:
+    """Offer no baseline, and two that come from the rollout itself."""
+    return {"batch_mean": BatchMean, "leave_one_out": LeaveOneOut, "none": NoBaseline}
+
+
+@hookimpl
+def losses() -> dict[str, Any]:
+    """Offer the score-function loss."""
+    return {"reinforce": Reinforce}
+
+
+@hookimpl
+def recipes() -> dict[str, Any]:
+    """Offer the notebook's job, under a name."""
+    return {
+        "reinforce": {
+            "policy": {"name": "categorical"},
+            "estimator": {"name": "rewards_to_go"},
+            "baseline": {"name": "none"},
+            "loss": {"name": "reinforce"},
+        }
+    }

@@ -1,0 +1,72 @@
+"""The learning curve, drawn when the run ends."""
+
+import numpy as np
+from attrs import field, frozen, validators
+
+from framework import Run, hookimpl
+from framework.record import CURVE
+
+
+@frozen
+class Plot:
+    """Draw mean return over environment steps as learning_curve.png."""
+
+    needs = frozenset({"directory"})
+    smooth: int = field(default=10, validator=validators.ge(1))  # iterations that the line averages over
+
+    def build(self, run: Run) -> "Plotter":
+        """The extension for one run."""
+        return Plotter(self)
+
+
+class Plotter:
+    """Draws once, at the end: matplotlib takes a third of a second to import."""
+
+    def __init__(self, settings: Plot) -> None:
+        """Keep the settings."""
+        self.settings = settings
+
+    @hookimpl
+    def run_finished(self, run: Run) -> None:
+        """Draw what the history holds."""
+        if not run.history or run.directory is None:
+            return
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        steps, mean, deviation = (np.array(run.history[name]) for name in ("steps", "mean_return", "std_return"))
+        known = ~np.isnan(mean)
+        if not known.any():
+            return
+        steps, mean, deviation = steps[known], mean[known], np.nan_to_num(deviation[known])
+        window = min(self.settings.smooth, len(mean))
+        line, spread = _smoothed(mean, window), _smoothed(deviation, window)
+
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        axes.plot(steps, mean, ".", color="0.65", markersize=3, label="one iteration")
+        axes.fill_between(
+            steps, line - spread, line + spread, alpha=0.2, linewidth=0, label="± one standard deviation of episodes"
+        )
+        axes.plot(steps, line, linewidth=1.8, label=f"mean of {window} iterations")
+        axes.set_xlabel("environment steps")
+        axes.set_ylabel("return of an episode (undiscounted)")
+        names = [
+            run.config.environment.name,
+            run.config.policy.name,
+            run.config.estimator.name,
+            run.config.baseline.name,
+        ]
+        axes.set_title(" · ".join(names) + f" · seed {run.config.seed}", fontsize=10)
+        axes.grid(alpha=0.25)
+        axes.legend(loc="lower right", fontsize=8)
+        figure.savefig(run.directory / CURVE, dpi=150)
+
+
+def _smoothed(numbers: np.ndarray, window: int) -> np.ndarray:
+    """The mean of each number and those before it, `window` in all (fewer at the beginning)."""
+    sums = np.cumsum(np.concatenate([np.zeros(1), numbers]))
+    first = np.maximum(np.arange(len(numbers)) + 1 - window, 0)
+    last = np.arange(len(numbers)) + 1
+    return (sums[last] - sums[first]) / (last - first)
