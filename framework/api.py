@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from .config import DEFAULTS, PART_ROLES, Config, OptimizerSettings, RolloutSettings, UpdateSettings, configure
-from .plugins import Loaded, load as load_plugins
+from .plugins import load as load_plugins
 from .record import claim, read_config, read_policy
 from .run import Result, _device, build, build_policy
 from .training import Core, execute
@@ -57,8 +57,8 @@ def train(
     loaded = load_plugins()
     config = configure(loaded, {**DEFAULTS, "reports": [] if directory is None else ["record", "plot"]})
     given = dict(zip(PART_ROLES, (environment, policy, estimator, baseline, loss), strict=True))
-    chosen = {role: loaded.part_of(role, part) for role, part in given.items() if part is not None}
-    sections = {"rollout": rollout, "update": update, "optimizer": optimizer}
+    chosen: dict[str, Any] = {role: loaded.part_of(role, part) for role, part in given.items() if part is not None}
+    sections: dict[str, Any] = {"rollout": rollout, "update": update, "optimizer": optimizer}
     config = attrs.evolve(
         config,
         **chosen,
@@ -83,7 +83,7 @@ def load(run: str | Path, device: str = "cpu") -> Any:
     """
     directory = Path(run)
     tree = read_config(directory)
-    loaded, config = _configure(tree, str(directory))
+    config = _configure(tree, str(directory))
     where = _device(device)
     environment = config.environment.settings.build(1, where)
     policy = build_policy(config, (environment.observation_space, environment.action_space), where)
@@ -91,6 +91,6 @@ def load(run: str | Path, device: str = "cpu") -> Any:
     return policy.eval()
 
 
-def _configure(tree: dict[str, Any], origin: str) -> tuple[Loaded, Config]:
-    loaded = load_plugins(tree.get("plugins"))
-    return loaded, configure(loaded, {key: value for key, value in tree.items() if key != "plugins"}, origin)
+def _configure(tree: dict[str, Any], origin: str) -> Config:
+    loaded = load_plugins(tree.pop("plugins", None))
+    return configure(loaded, tree, origin)

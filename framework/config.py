@@ -1,7 +1,7 @@
 """What a run is: one tree of settings, written as TOML, given by flags, or built from Python.
 
-Layers are merged as plain dicts (`merge`), and become settings once (`configure`), so that a wrong key or value gets the same
-words from wherever it came. `to_tree` writes a configuration back, complete.
+Layers are merged as plain dicts (`merge`), and become settings once (`configure`), so that a wrong key or value
+gets the same words from wherever it came. `to_tree` writes a configuration back, complete.
 """
 
 import re
@@ -59,7 +59,8 @@ class UpdateSettings:
     minibatches: int = field(default=1, validator=validators.ge(1))  # optimizer steps a pass
     denominator: Literal["per_step", "per_episode", "constant"] = field(
         default="per_step", validator=validators.in_(("per_step", "per_episode", "constant"))
-    )  # what the summed loss is divided by
+    )
+    """what the summed loss is divided by: steps, episodes, or the number `constant`"""
     constant: float = field(default=1.0, validator=validators.gt(0))  # the divisor where denominator is constant
     max_grad_norm: float | None = field(default=None, validator=validators.optional(validators.gt(0)))
     """gradients of a larger 2-norm are scaled down to it; None: never"""
@@ -329,5 +330,5 @@ _CONVERTER.register_structure_hook(int, _strict(int))
 _CONVERTER.register_structure_hook(float, _strict(int, float))
 _CONVERTER.register_structure_hook(bool, _strict(bool))
 _CONVERTER.register_structure_hook(str, _strict(str))
-_CONVERTER.register_structure_hook_func(lambda kind: typing.get_origin(kind) is tuple, _list)
+_CONVERTER.register_structure_hook_func(lambda kind: getattr(kind, "__origin__", None) is tuple, _list)
 _CONVERTER.register_structure_hook_factory(_is_optional, _optional)

@@ -40,8 +40,9 @@ def culprit(
 ) -> tuple[str, str] | None:
     """Whose code raised: the label of the innermost part or plugin on the traceback, and the place; or None.
 
-    `objects` maps `id(object)` to a label and is compared with each frame's `self`; `files` maps source files to
-    labels. A wrapper that an error merely passes through is not to blame: its frame lies directly outside one of pluggy's.
+    `objects` maps `id(object)` to a label and is compared with each frame's `self`; `files` maps source files
+    to labels. A wrapper that an error merely passes through is not to blame: its frame lies directly outside
+    one of pluggy's.
 
     Nothing is paid for this while all goes well: no part's call is wrapped.
     """

@@ -4,14 +4,14 @@ Two kinds of hook, on two kinds of object:
 
 * **Provider hooks** are functions of a plugin *module*. They are called once, when the plugin is loaded, and
   offer named parts. Installing a plugin therefore changes no run that does not name one of its parts.
-* **Run hooks** are methods of an *extension*: an object made for one run by `settings.build(run)`, because the
-  run's configuration names it (`--extensions`). Extensions work in the order in which they are named.
+* **Run hooks** are methods of an *extension*: an object made for one run by `settings.build(run)`, because
+  the run's configuration names it (`--extensions`). Extensions work in the order in which they are named.
 
-Run hooks come in three kinds. A **stage** is work of the run itself: the core does it, an extension may only *wrap* it, with
-`@hookimpl(wrapper=True)` and a generator that yields once, gets what the inner ones made, and returns what
-the outer ones shall get. (A plain implementation would replace the core's silently, so it is refused.) The
-first-named extension is the innermost wrapper: its change is made first. An **observer** is told, and what it returns is ignored.
-The one **collecting** hook, `should_stop`, asks everybody.
+Run hooks come in three kinds. A **stage** is work of the run itself: the core does it, an extension may only
+*wrap* it, with `@hookimpl(wrapper=True)` and a generator that yields once, gets what the inner ones made, and
+returns what the outer ones shall get. (A plain implementation would replace the core's silently, so it is
+refused.) The first-named extension is the innermost wrapper: its change is made first. An **observer** is
+told, and what it returns is ignored. The one **collecting** hook, `should_stop`, asks everybody.
 
 Mark every implementation with `framework.hookimpl`; leave out arguments that you do not use; give none a
 default. Hooks are called once an iteration or minibatch, never per step or lane.
@@ -90,9 +90,9 @@ class RunHooks:
 
     @hookspec(firstresult=True)
     def apply_gradients(self, run: "Run", loss: "Loss") -> bool:  # type: ignore[empty-body]
-        """Stage, once a minibatch: divide, go backward, clip, step the optimizer; return True. Wrap it to look at gradients.
+        """Stage, once a minibatch: divide, go backward, clip, step the optimizer; return True.
 
-        Gradient clipping is a setting (`update.max_grad_norm`), no wrapper.
+        Wrap it to look at gradients. Clipping them is a setting (`update.max_grad_norm`), no wrapper.
         """
 
     @hookspec

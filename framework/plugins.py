@@ -160,7 +160,7 @@ def load(selection: Sequence[str] | None = None) -> Loaded:
         except UsageError:
             raise
         except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {error}" if not isinstance(error, _Refused) else str(error)
+            reason = f"{type(error).__name__}: {error}" if not isinstance(error, _RefusedError) else str(error)
             if selection is not None:
                 raise UsageError(f"plugin '{source}' failed to load: {reason}") from error
             failures.append(Failure(source, _distribution(points[source]), reason))
@@ -172,7 +172,7 @@ def load(selection: Sequence[str] | None = None) -> Loaded:
     return Loaded(tuple(plugins), tuple(failures), offers)
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """A plugin that was imported and does not keep to the rules of hooks."""
 
 
@@ -206,7 +206,8 @@ def _import_file(path: Path) -> Plugin:
     if module_name in sys.modules and sys.modules[module_name].__file__ == str(path):
         return Plugin(path.stem, sys.modules[module_name], str(path))
     spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None, path
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module  # where attrs looks annotations up
     try:
@@ -224,16 +225,18 @@ def _register(manager: pluggy.PluginManager, plugin: Plugin) -> None:
         name for name, value in vars(plugin.module).items() if callable(value) and hasattr(value, f"{PROJECT}_impl")
     ]
     if not marked:
-        raise _Refused("implements no hook; is @hookimpl missing?")
+        raise _RefusedError("implements no hook; is @hookimpl missing?")
     for name in marked:
         if name in names(RunHooks):
-            raise _Refused(f"'{name}' is a run hook: implement it on an extension, and offer that by `extensions()`")
+            raise _RefusedError(
+                f"'{name}' is a run hook: implement it on an extension, and offer that by `extensions()`"
+            )
         if name not in names(Providers):
-            raise _Refused(unknown("hook", name, names(Providers)).replace("no hook", "unknown hook", 1))
+            raise _RefusedError(unknown("hook", name, names(Providers)).replace("no hook", "unknown hook", 1))
     try:
         manager.register(plugin.module, plugin.name)
     except pluggy.PluginValidationError as error:
-        raise _Refused(str(error).replace("\n", " ")) from error
+        raise _RefusedError(str(error).replace("\n", " ")) from error
 
 
 def _offers(manager: pluggy.PluginManager, plugin: Plugin) -> dict[str, dict[str, Any]]:
@@ -244,14 +247,16 @@ def _offers(manager: pluggy.PluginManager, plugin: Plugin) -> dict[str, dict[str
         (implementation,) = [impl for impl in caller.get_hookimpls() if impl.plugin is plugin.module]
         parts = implementation.function()
         if not isinstance(parts, Mapping) or not all(isinstance(name, str) for name in parts):
-            raise _Refused(f"hook '{caller.name}' must return a dict from name to settings class, got {parts!r}")
+            raise _RefusedError(f"hook '{caller.name}' must return a dict from name to settings class, got {parts!r}")
         for name, settings in parts.items():
             if not name.isidentifier():
-                raise _Refused(f"hook '{caller.name}': a name is letters, digits and underscores, got {name!r}")
+                raise _RefusedError(f"hook '{caller.name}': a name is letters, digits and underscores, got {name!r}")
             if role == "recipe":
                 if not isinstance(settings, Mapping):
-                    raise _Refused(f"recipe '{name}' must be a configuration (a dict), got {settings!r}")
+                    raise _RefusedError(f"recipe '{name}' must be a configuration (a dict), got {settings!r}")
             elif not (isinstance(settings, type) and attrs.has(settings)):
-                raise _Refused(f"{role} '{name}' must be an attrs class (its fields are its options), got {settings!r}")
+                raise _RefusedError(
+                    f"{role} '{name}' must be an attrs class (its fields are its options), got {settings!r}"
+                )
         offered[role] = dict(parts)
     return offered

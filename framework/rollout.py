@@ -16,7 +16,7 @@ from attrs import define, evolve, field, frozen
 from gymnasium.spaces import Discrete
 from torch import Tensor
 
-from . import streams
+from . import streams, tabular
 from .contracts import Action, Actor, Environment, Inputs, Rollout, Step
 from .errors import PartError
 
@@ -29,6 +29,11 @@ class Finished:
 
     returns: np.ndarray[Any, Any]  # [E] undiscounted
     lengths: np.ndarray[Any, Any]  # [E] steps
+
+    @classmethod
+    def none(cls) -> "Finished":
+        """No episode."""
+        return cls(np.zeros(0), np.zeros(0, np.int64))
 
 
 @frozen(eq=False)
@@ -92,11 +97,56 @@ class Shard:
     clock: np.ndarray[Any, Any] = field(init=False)  # [N] step index within the episode
     earned: np.ndarray[Any, Any] = field(init=False)  # [N] return of the unfinished episode
     capacity: int = 64  # rows the last rollout took
+    tables: tabular.Tables | None = field(init=False)  # of a world small enough to be sampled without stepping it
+    states: np.ndarray[Any, Any] | None = None  # [N] where the lanes of such a world stand
 
     def __attrs_post_init__(self) -> None:
         """Begin with nothing earned."""
         self.clock = np.zeros(self.lanes, np.int64)
         self.earned = np.zeros(self.lanes, np.float64)
+        self.tables = tabular.Tables.of(self.environment) if self.device.type == "cpu" else None
+
+    def walk(self, log_probs: Tensor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
+        """What `collect` does, for a world of tables and an actor that is one: log π `[S, A]`."""
+        tables = self.tables
+        assert tables is not None
+        draw = streams.generator(self.seed, "act", iteration, self.number)
+        if self.states is None:
+            self.states = tabular.begin(tables, self.lanes, draw)
+        carry = tabular.Carry(self.states, self.clock, self.earned)
+        amount = tabular.Amount(self.steps, self.episodes, self.fixed_steps, self.capacity)
+        table = log_probs.numpy()
+        paths = tabular.walk(tables, table, self.lanes, amount, carry, draw)
+
+        outcomes, real = paths.outcomes, paths.mask
+        self.capacity = len(real) + len(real) // 8 + 1
+        columns = {
+            "observations": tables.states.take(outcomes),
+            "actions": tables.actions.take(outcomes),
+            "log_probs": table[tables.states, tables.actions].take(outcomes),
+            "rewards": tables.rewards.take(outcomes),
+            "terminated": tables.final.take(outcomes),
+        }
+        if self.fixed_steps is None:
+            for column in (
+                columns["log_probs"],
+                columns["rewards"],
+                columns["terminated"],
+                paths.times,
+                paths.episodes,
+            ):
+                column *= real
+        columns |= {"truncated": paths.truncated, "mask": real, "times": paths.times, "episodes": paths.episodes}
+        rollout = Rollout(**{name: torch.from_numpy(column) for name, column in columns.items()})
+        times = lanes = outcomes[:0, 0]
+        if ends_wanted:
+            cut = paths.truncated.copy()
+            if self.fixed_steps is not None:
+                cut[-1] |= ~columns["terminated"][-1]
+            times, lanes = cut.nonzero()
+        successors = tables.successors[outcomes[times, lanes]]
+        ends = Ends(*(torch.from_numpy(array) for array in (times, lanes, successors)))
+        return rollout, Finished(paths.returns, paths.lengths), ends
 
     def collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
         """Step until what was asked for is complete."""
@@ -153,9 +203,9 @@ class Shard:
             observed[t] = seen
             acted[t] = choices
             if log_probs is not None:
-                log_probs[t] = view(action.log_probs)
+                log_probs[t] = view(chosen.log_probs)  # type: ignore[arg-type]
             if allowed is not None:
-                allowed[t] = view(inputs.action_masks)
+                allowed[t] = view(inputs.action_masks)  # type: ignore[arg-type]
 
             given = step_lanes(action.actions if translate is None else translate(action.actions), world)
             if given is not step:
@@ -272,7 +322,13 @@ def collect(
 ) -> tuple[Rollout, Finished]:
     """Collect from every shard and assemble; log-probs left out by `act`, and values, in one batch each."""
     with torch.no_grad():
-        collected = [shard.collect(policy, actor, iteration, values) for shard in shards]
+        table = None if hasattr(policy, "environment_actions") else getattr(actor, "log_probs", None)
+        collected = [
+            shard.collect(policy, actor, iteration, values)
+            if table is None or shard.tables is None
+            else shard.walk(table, iteration, values)
+            for shard in shards
+        ]
         rollout = collected[0][0] if len(collected) == 1 else _assemble([part[0] for part in collected])
         inputs = Inputs(
             rollout.observations.flatten(0, 1),
@@ -296,7 +352,7 @@ def collect(
 def _with_values(
     rollout: Rollout, policy: Any, inputs: Inputs, ends: Sequence[Ends], shards: Sequence[Shard]
 ) -> Rollout:
-    """V of every step and of every successor, in one forward pass: V(s′) is the next row's, except where a trace is cut."""
+    """V of every step and successor, in one forward pass: V(s′) is the next row's, except where a trace is cut."""
     shape, count = rollout.mask.shape, rollout.mask.numel()
     successors = torch.cat([inputs.observations, *(end.observations for end in ends)])
     if inputs.action_masks is not None:  # a critic does not depend on what is allowed
@@ -346,17 +402,17 @@ def _assemble(rollouts: Sequence[Rollout]) -> Rollout:
     merged: dict[str, Any] = {name: torch.cat(parts, dim=1) for name, parts in columns.items()}
     merged.setdefault("log_probs", torch.empty(0))
     if all(rollout.groups is not None for rollout in rollouts):
-        groups, base = [], 0
+        groups: list[Tensor] = []
         for rollout in rollouts:
-            groups.append(rollout.groups + base)
-            base += int(rollout.groups.max()) + 1  # type: ignore[union-attr]
+            assert rollout.groups is not None
+            groups.append(rollout.groups + (int(groups[-1].max()) + 1 if groups else 0))
         merged["groups"] = torch.cat(groups)
     return Rollout(**merged)
 
 
 def _finished(finished: list[Any]) -> Finished:
     if not finished:
-        return Finished(np.zeros(0), np.zeros(0, np.int64))
+        return Finished.none()
     returns, lengths = zip(*finished, strict=True)
     return Finished(np.concatenate(returns), np.concatenate(lengths))
 

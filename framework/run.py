@@ -5,7 +5,6 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pluggy
 import torch
 from attrs import define, field, frozen
@@ -44,7 +43,7 @@ class Run:
     steps: int = 0  # real environment steps, in all
     episodes: int = 0  # finished episodes, in all
     seconds: float = 0.0  # since run_started
-    finished: Finished = Finished(np.zeros(0), np.zeros(0, np.int64))  # this iteration's episodes
+    finished: Finished = field(factory=Finished.none)  # this iteration's episodes
     recent_returns: deque[float] = field(factory=lambda: deque(maxlen=RECENT))
     history: dict[str, list[float]] = field(factory=dict)  # one list a metric, an entry an iteration
     batch: Batch | None = None  # the minibatch that is worked on
@@ -72,12 +71,10 @@ class Result:
     def __repr__(self) -> str:
         """In a notebook: what came out, in a line."""
         recent = self.recent_returns
-        mean = (
-            f"mean return {recent.mean():.2f} ± {recent.std():.2f} over the last {len(recent)} episodes, "
-            if len(recent)
-            else ""
-        )
-        return f"<Result: {len(next(iter(self.metrics.values()), ()))} iterations, {mean}record: {self.directory or 'none'}>"
+        mean = ""
+        if len(recent):
+            mean = f"mean return {recent.mean():.2f} ± {recent.std():.2f} over the last {len(recent)} episodes, "
+        return f"<Result: {self.run.iteration} iterations, {mean}record: {self.directory or 'none'}>"
 
 
 class RunManager(pluggy.PluginManager):

@@ -32,7 +32,7 @@ def generator(
 def seed_global(device: torch.device, seed: int) -> None:
     """Seed torch's global generators of the CPU and of `device`; to be called inside `fork_rng`.
 
-    `torch.manual_seed` would do, and keeps a formatted stack trace for every call on a machine without CUDA (30 µs each).
+    `torch.manual_seed` would do, and keeps a formatted stack trace for every call on a machine without CUDA.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":

@@ -80,13 +80,15 @@ def flatten(rollout: Rollout, advantages: Advantages) -> Batch:
         flat = column.flatten(0, 1)
         return flat if len(index) == len(flat) else flat.index_select(0, index)
 
+    returns = real(advantages.returns)
+    same = advantages.value_targets is advantages.returns
     return Batch(
         real(rollout.observations),
         real(rollout.actions),
         real(rollout.log_probs),
         real(advantages.advantages),
-        real(advantages.returns),
-        real(advantages.value_targets),
+        returns,
+        returns if same else real(advantages.value_targets),
         total_steps=len(index),
         total_episodes=int(rollout.episodes.max()) + 1,
         values=real(rollout.values),
@@ -158,10 +160,11 @@ class Core:
             estimate = run.estimator(rollout)
             if not isinstance(estimate, Estimate):
                 raise PartError(f"{whose}: expected an Estimate, got {type(estimate).__name__}")
-            for name in ("returns", "value_targets", "weights"):
-                tensor = getattr(estimate, name)
-                if tensor is not None or name != "weights":
-                    _check_estimate(f"{whose}: {name}", tensor, shape)
+            _check_estimate(f"{whose}: returns", estimate.returns, shape)
+            if estimate.value_targets is not estimate.returns:
+                _check_estimate(f"{whose}: value_targets", estimate.value_targets, shape)
+            if estimate.weights is not None:
+                _check_estimate(f"{whose}: weights", estimate.weights, shape)
             baseline = run.baseline(rollout, estimate.returns)
             _check_estimate(run.config.baseline.label, baseline, shape)
             advantages = estimate.returns - baseline
@@ -208,11 +211,12 @@ class Core:
             )
         if not math.isfinite(total.item()):
             _blame_number(run, loss)
-        optimizer.zero_grad()
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for parameter in parameters:
+            parameter.grad = None
         total.backward()  # type: ignore[no-untyped-call]
         metrics: dict[str, Any] = {f"loss/{name}": term.detach() for name, term in terms.items()}
         if settings.max_grad_norm is not None:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             metrics["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         optimizer.step()
         run.loss_metrics.append({**metrics, **loss.metrics})

@@ -68,7 +68,8 @@ def wire(config: Config, loaded: Loaded, chosen: Iterable[str] = ()) -> Config:
                     f"leave {role} out, or choose another {part.role}"
                 )
             plugin, name, cls = loaded.pick(role, name)
-            config = attrs.evolve(config, **{role: Part(role, name, plugin, cls())})
+            implied: dict[str, Any] = {role: Part(role, name, plugin, cls())}
+            config = attrs.evolve(config, **implied)
     given = {word for part in config.parts for word in words(part, "gives", GIVES)} | {"entropies", "directory"}
     if config.rollout.fixed_steps is None:
         given.add("complete_episodes")
@@ -99,7 +100,8 @@ def _refusal(part: Part, word: str, config: Config, loaded: Loaded) -> str:
     role = GIVER[word]
     givers = [name for name in loaded.names(role) if _declares(loaded, role, name, "gives", word)]
     giver = f"choose {_article(role)} that gives them ({', '.join(givers) or 'none is installed'})"
-    return f"{part.role} '{part.name}' needs {word}, and {role} '{getattr(config, role).name}' gives none: {giver}{without}"
+    other = f"{role} '{getattr(config, role).name}'"
+    return f"{part.role} '{part.name}' needs {word}, and {other} gives none: {giver}{without}"
 
 
 def _article(role: str) -> str:

@@ -27,7 +27,7 @@ class LineWorld:
 
 
 class LineWorldLanes:
-    """The lanes: two state tables, looked up for all of them at once, in buffers that are handed out again each step."""
+    """The lanes: tables looked up for all of them at once, in buffers that are handed out again each step."""
 
     action_names = ("LEFT", "RIGHT")
 
@@ -37,7 +37,8 @@ class LineWorldLanes:
         self.observation_space = Discrete(settings.goal + 1)
         self.action_space = Discrete(2)
         states = torch.arange(settings.goal + 1, device=device)
-        self._successor = torch.stack([(states - 1).clamp(min=0), (states + 1).clamp(max=settings.goal)], 1).flatten()
+        left, right = (states - 1).clamp(min=0), (states + 1).clamp(max=settings.goal)
+        self._successor = torch.stack([left, right], 1).flatten()
         self._reward = torch.where(self._successor == settings.goal, settings.goal_reward, settings.step_reward)
         self._limit = settings.max_steps or torch.iinfo(torch.int64).max
 

@@ -1,4 +1,7 @@
-"""The command line: `framework COMMAND …`. A command's file is imported when it is called; this one imports no torch."""
+"""The command line: `framework COMMAND …`.
+
+A command's file is imported when it is called; this one imports no torch.
+"""
 
 import importlib
 import sys

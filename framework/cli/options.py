@@ -1,7 +1,7 @@
 """Flags ⇄ configuration: which parts are named decides which flags there are.
 
-Two passes of tyro over the same words: the first reads only what chooses (plugins, file, recipe, names of parts), the second has
-the chosen parts' settings as typed flags, with the merged lower layers as defaults.
+Two passes of tyro over the same words: the first reads only what chooses (plugins, file, recipe, names of
+parts), the second has the chosen parts' settings as typed flags, with the merged lower layers as defaults.
 """
 
 import sys
@@ -11,15 +11,13 @@ from typing import Annotated, Any
 
 import attrs
 import tyro
-from attrs import field, frozen
+from attrs import frozen
 
 from .. import config as configs
 from ..config import COLLECT, DEFAULTS, PART_ROLES, Config, Tree, configure, merge, read_toml
 from ..errors import UsageError
 from ..plugins import Loaded, Part, load
 from ..wiring import chosen_roles, wire
-
-NAMES = tyro.conf.arg(metavar="A,B")
 
 
 def _flag(name: str, text: str, metavar: str = "NAME") -> Any:
@@ -72,18 +70,24 @@ class Resolved:
     listed: bool  # --plugins without a value
 
 
+def _field(type: Any, **default: Any) -> Any:
+    """A field of a class made here; attrs's own stub knows no annotated types."""
+    return attrs.field(type=type, **default)
+
+
 def resolve(command: str, description: str, arguments: Sequence[str], extra: type[Any]) -> Resolved:
     """Parse a command's words. `extra` is a frozen attrs class of flags that only this command has."""
-    first = attrs.make_class(
+    first: Any = attrs.make_class(
         "First",
         {
-            "choices": field(type=tyro.conf.OmitArgPrefixes[Choices]),
-            "rollout": field(type=_Amounts, default=_Amounts()),
+            "choices": _field(tyro.conf.OmitArgPrefixes[Choices]),
+            "rollout": _field(_Amounts, default=_Amounts()),
         },
         frozen=True,
     )
     quiet = [word for word in arguments if word not in ("-h", "--help")]
-    (early, _) = tyro.cli(first, args=quiet, prog=f"framework {command}", return_unknown_args=True, add_help=False)
+    early: Any
+    early, _ = tyro.cli(first, args=quiet, prog=f"framework {command}", return_unknown_args=True, add_help=False)
     choices: Choices = early.choices
     file = {} if choices.config is None else read_toml(choices.config)
     listed = choices.plugins == ()
@@ -137,31 +141,31 @@ def _second_pass(
     extra: type[Any],
 ) -> tuple[Config, Any]:
     fields: dict[str, Any] = {
-        "choices": field(type=tyro.conf.OmitArgPrefixes[Choices], default=_shown(choices, base, loaded)),
-        "extra": field(type=tyro.conf.OmitArgPrefixes[extra], default=extra()),
+        "choices": _field(tyro.conf.OmitArgPrefixes[Choices], default=_shown(choices, base, loaded)),
+        "extra": _field(Annotated[extra, tyro.conf.OmitArgPrefixes], default=extra()),
     }
     for key in configs.SCALARS:
         kind = attrs.fields_dict(Config)[key].type
         text = SCALAR_HELP[key]
-        fields[key] = field(type=Annotated[kind, tyro.conf.arg(help=text)], default=getattr(base, key))
+        fields[key] = _field(Annotated[kind, tyro.conf.arg(help=text)], default=getattr(base, key))
     for role in PART_ROLES:
         settings = getattr(base, role).settings
         if attrs.fields(type(settings)):
-            fields[f"{role}_settings"] = field(
+            fields[f"{role}_settings"] = _field(
                 type=Annotated[type(settings), tyro.conf.arg(name=role)], default=settings
             )
     for key, cls in configs.SECTIONS.items():
-        fields[key] = field(type=cls, default=getattr(base, key))
+        fields[key] = _field(cls, default=getattr(base, key))
     with_settings = [part for part in (*base.extensions, *base.reports) if attrs.fields(type(part.settings))]
     if with_settings:
-        members = {part.name: field(type=type(part.settings), default=part.settings) for part in with_settings}
-        nested = attrs.make_class("Extensions", members, frozen=True)
+        members = {part.name: _field(type(part.settings), default=part.settings) for part in with_settings}
+        nested: Any = attrs.make_class("Extensions", members, frozen=True)
         nested.__doc__ = "Settings of the chosen extensions."
-        fields["extension_settings"] = field(type=Annotated[nested, tyro.conf.arg(name="extensions")], default=nested())
-    flags = attrs.make_class("Flags", fields, frozen=True)
+        fields["extension_settings"] = _field(Annotated[nested, tyro.conf.arg(name="extensions")], default=nested())
+    flags: Any = attrs.make_class("Flags", fields, frozen=True)
     flags.__doc__ = description
     with attrs.validators.disabled():  # validated below, in our own words
-        parsed = tyro.cli(flags, args=list(arguments), prog=f"framework {command}", description=description)
+        parsed: Any = tyro.cli(flags, args=list(arguments), prog=f"framework {command}", description=description)
     changed: dict[str, Any] = {key: getattr(parsed, key) for key in (*configs.SCALARS, *configs.SECTIONS)}
     for key in configs.SECTIONS:
         configs.validate(key, changed[key])

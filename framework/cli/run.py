@@ -111,7 +111,8 @@ def _print(result: Result) -> None:
         console.print(f"mean return {summary['mean_return']:.2f}{spread} (last {summary['of_last_episodes']} episodes)")
     speed = summary["steps"] / summary["seconds"] if summary["seconds"] else 0
     console.print(
-        f"{summary['iterations']} iterations, {summary['steps']:,} steps in {summary['seconds']:.2f} s ({speed:,.0f} steps/s)"
+        f"{summary['iterations']} iterations, {summary['steps']:,} steps in {summary['seconds']:.2f} s "
+        f"({speed:,.0f} steps/s)"
     )
     if summary["stopped"]:
         console.print(f"stopped: {'; '.join(summary['stopped'])}")

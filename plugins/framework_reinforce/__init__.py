@@ -4,10 +4,10 @@ from typing import Any
 
 from framework import hookimpl
 
-from .baselines import BatchMean, LeaveOneOut, NoBaseline
-from .estimators import RewardsToGo, TotalReturn
-from .losses import Reinforce
-from .policies import Categorical
+from .categorical import Categorical
+from .mean_baselines import BatchMean, LeaveOneOut, NoBaseline
+from .monte_carlo import RewardsToGo, TotalReturn
+from .score_function import Reinforce
 
 __all__ = ["BatchMean", "Categorical", "LeaveOneOut", "NoBaseline", "Reinforce", "RewardsToGo", "TotalReturn"]
 

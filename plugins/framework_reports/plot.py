@@ -69,4 +69,4 @@ def _smoothed(numbers: np.ndarray, window: int) -> np.ndarray:
     sums = np.cumsum(np.concatenate([np.zeros(1), numbers]))
     first = np.maximum(np.arange(len(numbers)) + 1 - window, 0)
     last = np.arange(len(numbers)) + 1
-    return (sums[last] - sums[first]) / (last - first)
+    return np.asarray((sums[last] - sums[first]) / (last - first))

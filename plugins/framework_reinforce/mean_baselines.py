@@ -21,8 +21,8 @@ class NoBaseline:
 class BatchMean:
     """The mean of all episodes' scores.
 
-    An episode's own score is in it, which shrinks the expected gradient by the factor 1 − 1/E of E episodes (exactly so for one
-    score an episode, as total_return gives).
+    An episode's own score is in it, which shrinks the expected gradient by the factor 1 − 1/E of E episodes
+    (exactly so for one score an episode, as total_return gives).
     """
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
@@ -33,9 +33,10 @@ class BatchMean:
 
 @frozen
 class LeaveOneOut:
-    """The mean of the other episodes' scores (RLOO): independent of the judged episode, so the gradient stays unbiased.
+    """The mean of the other episodes' scores (RLOO): independent of the judged episode, so nothing is biased.
 
-    Source: Kool et al. 2019 (Buy 4 REINFORCE samples, get a baseline for free!), eq. 8; Ahmadian et al. 2024, arXiv:2402.14740, eq. 8.
+    Source: Kool et al. 2019 (Buy 4 REINFORCE samples, get a baseline for free!); Ahmadian et al. 2024,
+    arXiv:2402.14740, §2.3.
     """
 
     needs = frozenset({"complete_episodes"})
@@ -45,7 +46,8 @@ class LeaveOneOut:
         scores = episode_means(returns, rollout.episodes, rollout.mask)
         if len(scores) < 2:
             raise PartError(
-                "baseline 'leave_one_out': needs at least two episodes in each rollout, got 1: ask for more (rollout.episodes)"
+                "baseline 'leave_one_out' needs at least two episodes in each rollout, and this one has 1: "
+                "ask for more (rollout.episodes, rollout.steps)"
             )
         # differences from the mean, so that small ones survive float32
         others = (scores.sum() - scores) / (len(scores) - 1)

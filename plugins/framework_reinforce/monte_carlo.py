@@ -12,8 +12,8 @@ GAMMA = [validators.ge(0.0), validators.le(1.0)]
 class RewardsToGo:
     """What was earned from each step on, discounted from there: Gₜ = Σ_{k≥t} γ^{k−t} rₖ.
 
-    With γ < 1 the gradient lacks the factor γᵗ and is that of neither objective (Nota & Thomas 2020, arXiv:1906.07073); with γ = 1
-    it is that of the undiscounted return. Source: Sutton & Barto 2018, §13.3.
+    With γ < 1 the gradient lacks the factor γᵗ and is that of neither objective (Nota & Thomas 2020,
+    arXiv:1906.07073); with γ = 1 it is that of the undiscounted return. Source: Sutton & Barto 2018, §13.3.
     """
 
     needs = frozenset({"complete_episodes"})

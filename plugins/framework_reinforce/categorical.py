@@ -32,7 +32,8 @@ class Categorical:
             raise UsageError(f"policy 'categorical' takes Discrete actions, and the environment's are {action_space}")
         if not isinstance(observation_space, Discrete | Box):
             raise UsageError(
-                f"policy 'categorical' takes Discrete or Box observations, and the environment's are {observation_space}"
+                "policy 'categorical' takes Discrete or Box observations, "
+                f"and the environment's are {observation_space}"
             )
         return CategoricalPolicy(self, observation_space, action_space)
 
@@ -63,7 +64,7 @@ class CategoricalPolicy(nn.Module):
         if self.states:
             features = self.embedding(inputs.observations - self.first_state)
         else:
-            features = inputs.observations.flatten(-self.observation_dims).to(self.network[0].weight.dtype)
+            features = inputs.observations.flatten(-self.observation_dims).to(self.network[-1].weight.dtype)  # type: ignore[arg-type]
         return self._normalise(self.network(features), inputs.action_masks)
 
     def table(self) -> Tensor:
@@ -96,7 +97,7 @@ class CategoricalPolicy(nn.Module):
         if not self.states or self.embedding.weight.device.type != "cpu":
             return None
         with torch.no_grad():
-            return TableActor(self.table().exp(), self.first_state, self.first_action)
+            return TableActor(self.table(), self.first_state, self.first_action)
 
     @staticmethod
     def _normalise(logits: Tensor, allowed: Tensor | None) -> Tensor:
@@ -111,20 +112,24 @@ def _entropy(log_probs: Tensor) -> Tensor:
 
 
 class TableActor:
-    """Samples from a table of probabilities `[states, actions]`, in numpy, by inverting the cumulative sum."""
+    """Samples from a table of log-probabilities `[states, actions]`, in numpy, by inverting the cumulative sum."""
 
-    def __init__(self, probabilities: Tensor, first_state: int = 0, first_action: int = 0) -> None:
-        """Keep the upper edges of all actions but the last, by column."""
-        table = probabilities.double()
+    def __init__(self, log_probs: Tensor, first_state: int = 0, first_action: int = 0) -> None:
+        """Keep the table; the edges wait until somebody acts step by step."""
+        self.log_probs = log_probs
+        self.first_state, self.first_action = first_state, first_action
+        self._edges: list[np.ndarray] = []
+        self._row = NOISE_ROWS
+        self._seen: Tensor | None = None
+
+    def _cut(self) -> None:
+        """The upper edges of all actions but the last, by column."""
+        table = self.log_probs.double().exp()
         edges = table.cumsum(1) / table.sum(1, keepdim=True)
         # from an action on after which none is possible, no uniform number may pass it by rounding
         possible = table.flip(1).cumsum(1).flip(1)[:, 1:] > 0
         edges = torch.where(possible, edges[:, :-1], 2.0)
-        self.probabilities = probabilities
-        self.first_state, self.first_action = first_state, first_action
         self._edges = [column.numpy() for column in edges.float().t().contiguous()]
-        self._row = NOISE_ROWS
-        self._seen: Tensor | None = None
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """One action a lane."""
@@ -145,6 +150,7 @@ class TableActor:
     def _look_at(self, observations: Tensor) -> None:
         self._seen, self._states = observations, observations.numpy()
         if getattr(self, "_lanes", None) != len(observations):
+            self._cut()
             self._lanes = len(observations)
             self._row = NOISE_ROWS
             actions = torch.zeros(self._lanes, dtype=torch.int64)
