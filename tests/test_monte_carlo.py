@@ -1,0 +1,292 @@
+"""The Monte-Carlo estimators against a float64 oracle, law by law; each law kills a mutant of the code."""
+
+import math
+
+import framework_reinforce.monte_carlo as monte_carlo
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mutants import is_killed, mutate
+from stories import REWARDS, Episode, assemble, episodes, lanes_of_episodes, permute_lanes, real_steps
+
+from framework.returns import discounted_sums, episode_means
+
+GAMMAS = st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0])
+
+
+def oracle_rewards_to_go(rewards, gamma):
+    """The forward sum of each step's rest: O(T²), Python floats (float64)."""
+    return [sum(gamma ** (k - t) * rewards[k] for k in range(t, len(rewards))) for t in range(len(rewards))]
+
+
+def oracle_total_return(rewards, gamma):
+    return [sum(gamma**k * reward for k, reward in enumerate(rewards))] * len(rewards)
+
+
+ORACLES = {"RewardsToGo": oracle_rewards_to_go, "TotalReturn": oracle_total_return}
+
+
+def close(left, right):
+    """float32 sums of at most five numbers of size ≤ 2: errors stay below 5 · 10 · 2⁻²³ ≈ 6e-6."""
+    return all(math.isclose(a, b, abs_tol=6e-6) for a, b in zip(left, right, strict=True))
+
+
+# The laws: each takes the class under test first, so that a mutant can be put in its place.
+
+
+def law_recursion(cls, lanes, gamma):
+    """Every real step's return is the oracle's sum of its own episode; which also says that episodes do not leak."""
+    returns = cls(gamma=gamma)(assemble(lanes)).returns
+    expected = [ORACLES[cls.__name__](episode.rewards, gamma) for lane in lanes for episode in lane]
+    assert all(close(a, b) for a, b in zip(real_steps(lanes, returns), expected, strict=True))
+
+
+def law_value_targets(cls, lanes, gamma):
+    """A critic is to predict the rewards to go, whichever estimator."""
+    targets = cls(gamma=gamma)(assemble(lanes)).value_targets
+    expected = [oracle_rewards_to_go(episode.rewards, gamma) for lane in lanes for episode in lane]
+    assert all(close(a, b) for a, b in zip(real_steps(lanes, targets), expected, strict=True))
+
+
+def law_gamma_zero_sees_one_reward(cls, lanes):
+    """γ = 0: the reward itself (to go), the first reward (in total)."""
+    returns = real_steps(lanes, cls(gamma=0.0)(assemble(lanes)).returns)
+    for told, episode in zip(returns, [e for lane in lanes for e in lane], strict=True):
+        first = [episode.rewards[0]] * len(told)
+        assert told == (list(episode.rewards) if cls.__name__ == "RewardsToGo" else first)
+
+
+def law_gamma_one_sums(cls, lanes):
+    """γ = 1: plain sums, exact because the stories' rewards are quarters."""
+    returns = real_steps(lanes, cls(gamma=1.0)(assemble(lanes)).returns)
+    for told, episode in zip(returns, [e for lane in lanes for e in lane], strict=True):
+        assert told == ORACLES[cls.__name__](episode.rewards, 1.0)
+
+
+def law_causality(cls, lanes, gamma, shift):
+    """Rewards before t do not matter to the return at t: changing an episode's first leaves the later ones alone."""
+    changed = [
+        [Episode((e.rewards[0] + shift, *e.rewards[1:]), e.terminated, e.truncated) for e in lane] for lane in lanes
+    ]
+    before = real_steps(lanes, cls(gamma=gamma)(assemble(lanes)).returns)
+    after = real_steps(changed, cls(gamma=gamma)(assemble(changed)).returns)
+    assert all(a[1:] == b[1:] for a, b in zip(before, after, strict=True))
+
+
+def law_episodes_do_not_leak(cls, lanes, gamma, other):
+    """Another episode behind, in the same lane, changes nothing."""
+    longer = [[*lane, other] for lane in lanes]
+    alone = real_steps(lanes, cls(gamma=gamma)(assemble(lanes)).returns)
+    followed = real_steps(longer, cls(gamma=gamma)(assemble(longer)).returns)
+    kept = [told for n, told in enumerate(followed) if n not in _last_of_each(longer)]
+    assert kept == alone
+
+
+def law_linear(cls, lanes, gamma, factor):
+    """Returns are linear in the rewards: twice the rewards, twice the returns (powers of two, so exactly)."""
+    scaled = [
+        [Episode(tuple(factor * r for r in e.rewards), e.terminated, e.truncated) for e in lane] for lane in lanes
+    ]
+    assert torch.equal(cls(gamma=gamma)(assemble(scaled)).returns, factor * cls(gamma=gamma)(assemble(lanes)).returns)
+
+
+def law_padding_is_inert(cls, lanes, gamma, padding):
+    """More padding changes no real step, and returns of padding are 0."""
+    rollout = assemble(lanes, extra_padding=padding)
+    padded = cls(gamma=gamma)(rollout).returns
+    assert real_steps(lanes, padded) == real_steps(lanes, cls(gamma=gamma)(assemble(lanes)).returns)
+    assert not padded[~rollout.mask].any()
+
+
+def law_lanes_permute(cls, lanes, gamma, random):
+    """The order of lanes does not matter."""
+    order = list(range(len(lanes)))
+    random.shuffle(order)
+    rollout = assemble(lanes)
+    assert torch.equal(
+        cls(gamma=gamma)(permute_lanes(rollout, order)).returns, cls(gamma=gamma)(rollout).returns[:, order]
+    )
+
+
+def law_truncation_is_the_end(cls, lanes, gamma):
+    """No bootstrap: terminated, truncated or both give the same returns (the objective is time-limited)."""
+    results = []
+    for end in ((True, False), (False, True), (True, True)):
+        retold = [[Episode(e.rewards, *end) for e in lane] for lane in lanes]
+        results.append(cls(gamma=gamma)(assemble(retold)).returns)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def _last_of_each(lanes):
+    number, last = 0, set()
+    for lane in lanes:
+        number += len(lane)
+        last.add(number - 1)
+    return last
+
+
+LANES = lanes_of_episodes()
+LAWS = {
+    law_recursion: (LANES, GAMMAS),
+    law_value_targets: (LANES, GAMMAS),
+    law_gamma_zero_sees_one_reward: (LANES,),
+    law_gamma_one_sums: (LANES,),
+    law_episodes_do_not_leak: (LANES, GAMMAS, episodes()),
+    law_linear: (LANES, GAMMAS, st.sampled_from([-2.0, 0.5, 4.0])),
+    law_padding_is_inert: (LANES, GAMMAS, st.integers(1, 3)),
+    law_lanes_permute: (LANES, GAMMAS, st.randoms(use_true_random=False)),
+    law_truncation_is_the_end: (LANES, GAMMAS),
+}
+CAUSAL = (LANES, GAMMAS, REWARDS)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("cls", [monte_carlo.RewardsToGo, monte_carlo.TotalReturn], ids=lambda cls: cls.__name__)
+def test_law(law, cls):
+    @given(st.tuples(*LAWS[law]))
+    def check(drawn):
+        law(cls, *drawn)
+
+    check()
+
+
+@given(*CAUSAL)
+def test_rewards_to_go_ignore_rewards_before_t(lanes, gamma, shift):
+    law_causality(monte_carlo.RewardsToGo, lanes, gamma, shift)
+
+
+def _mutant_returns(*change):
+    returns = mutate("framework.returns", change)
+    return mutate(
+        "framework_reinforce.monte_carlo", rewards_to_go=returns.rewards_to_go, episode_sums=returns.episode_sums
+    )
+
+
+ENDS = "rollout.terminated | rollout.truncated"
+TO_GO = f"returns = rewards_to_go(rollout.rewards, {ENDS}, self.gamma)"
+MUTANTS = {
+    "discounts by γ² a step": (
+        law_recursion,
+        "RewardsToGo",
+        lambda: _mutant_returns("ends, 0.0, gamma)", "ends, 0.0, gamma**2)"),
+    ),
+    "adds the next reward": (
+        law_gamma_zero_sees_one_reward,
+        "RewardsToGo",
+        lambda: _mutant_returns("add(row, terms[t], out=row)", "add(row, terms[t - 1], out=row)"),
+    ),
+    "leaves the last reward out": (
+        law_gamma_one_sums,
+        "RewardsToGo",
+        lambda: _mutant_returns("range(len(terms) - 1, -1, -1)", "range(len(terms) - 2, -1, -1)"),
+    ),
+    "sums the whole lane": (
+        law_causality,
+        "RewardsToGo",
+        lambda: mutate("framework_reinforce.monte_carlo", (TO_GO, f"{TO_GO} + rollout.rewards.sum(0)")),
+    ),
+    "lets episodes leak": (
+        law_episodes_do_not_leak,
+        "RewardsToGo",
+        lambda: _mutant_returns("torch.where(ends, 0.0, gamma)", "torch.where(ends, gamma, gamma)"),
+    ),
+    "clips rewards": (
+        law_linear,
+        "RewardsToGo",
+        lambda: mutate(
+            "framework_reinforce.monte_carlo",
+            (TO_GO, TO_GO.replace("rollout.rewards,", "rollout.rewards.clamp(-1, 1),")),
+        ),
+    ),
+    "counts padding as steps": (
+        law_padding_is_inert,
+        "TotalReturn",
+        lambda: mutate("framework_reinforce.monte_carlo", (".masked_fill(~rollout.mask, 0)", "")),
+    ),
+    "depends on the lane": (
+        law_lanes_permute,
+        "RewardsToGo",
+        lambda: mutate(
+            "framework_reinforce.monte_carlo", (TO_GO, f"{TO_GO} + torch.arange(rollout.rewards.shape[1])"), torch=torch
+        ),
+    ),
+    "carries on after a truncation": (
+        law_truncation_is_the_end,
+        "RewardsToGo",
+        lambda: mutate("framework_reinforce.monte_carlo", (TO_GO, TO_GO.replace(ENDS, "rollout.terminated"))),
+    ),
+    "discounts from the lane's start": (
+        law_recursion,
+        "TotalReturn",
+        lambda: mutate(
+            "framework_reinforce.monte_carlo",
+            ("rollout.times.double()", "torch.arange(len(rollout.times)).double()[:, None]"),
+            torch=torch,
+        ),
+    ),
+    "predicts the total": (
+        law_value_targets,
+        "TotalReturn",
+        lambda: mutate(
+            "framework_reinforce.monte_carlo",
+            ("return Estimate(returns, targets)", "return Estimate(returns, returns)"),
+        ),
+    ),
+}
+
+
+def test_every_law_has_a_mutant():
+    assert {law for law, _, _ in MUTANTS.values()} == {*LAWS, law_causality}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_law_kills_the_mutant_that(name):
+    law, cls_name, make = MUTANTS[name]
+    strategies = CAUSAL if law is law_causality else LAWS[law]
+    is_killed(law, *strategies, arguments=(getattr(make(), cls_name),))
+
+
+@given(LANES, GAMMAS)
+def test_float32_is_near_float64(lanes, gamma):
+    for cls in (monte_carlo.RewardsToGo, monte_carlo.TotalReturn):
+        single, double = (
+            cls(gamma=gamma)(assemble(lanes, dtype=dtype)).returns for dtype in (torch.float32, torch.float64)
+        )
+        assert double.dtype == torch.float64
+        assert torch.allclose(single.double(), double, atol=6e-6)
+
+
+@given(LANES)
+def test_nothing_is_mutated(lanes):
+    rollout, untouched = assemble(lanes), assemble(lanes)
+    for cls in (monte_carlo.RewardsToGo, monte_carlo.TotalReturn):
+        cls()(rollout)
+    for name in ("rewards", "terminated", "truncated", "mask", "times", "episodes"):
+        assert torch.equal(getattr(rollout, name), getattr(untouched, name))
+
+
+def test_discounted_sums_refuses_what_it_cannot_sum():
+    with pytest.raises(ValueError, match=r"two equal shapes \[T, N\], got \[3, 1\] and \[3, 2\]"):
+        discounted_sums(torch.zeros(3, 1), torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="floating dtype"):
+        discounted_sums(torch.zeros(3, 1, dtype=torch.int64), torch.zeros(3, 1, dtype=torch.int64))
+
+
+def test_the_tensor_path_equals_the_numpy_path():
+    """The lines that run on other devices, run here on CPU tensors."""
+    from framework.returns import _accumulate
+
+    terms, discounts = torch.randn(7, 3), torch.rand(7, 3)
+    sums = torch.empty_like(terms)
+    _accumulate(torch.mul, torch.add, terms, discounts, sums, torch.zeros(3))
+    assert torch.equal(sums, discounted_sums(terms, discounts))
+
+
+@given(LANES)
+def test_scores_are_means_over_an_episodes_real_steps(lanes):
+    rollout = assemble(lanes, extra_padding=1)
+    scores = episode_means(rollout.rewards, rollout.episodes, rollout.mask).tolist()
+    expected = [sum(e.rewards) / len(e.rewards) for lane in lanes for e in lane]
+    assert all(math.isclose(a, b, abs_tol=1e-12) for a, b in zip(scores, expected, strict=True))

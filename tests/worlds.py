@@ -1,0 +1,94 @@
+"""Random tabular worlds as real environments: the step interface and the tables describe the same world."""
+
+import torch
+from attrs import frozen
+from gymnasium.spaces import Discrete
+from hypothesis import strategies as st
+
+from framework import Step, TabularMDP
+
+
+@frozen(eq=False)
+class TabularWorld:
+    """An environment's settings from a `TabularMDP`; `tables=False` hides the tables."""
+
+    world: TabularMDP
+    tables: bool = True
+
+    def build(self, num_envs, device):
+        return Lanes(self.world, num_envs, self.tables)
+
+
+class Lanes:
+    """Steps a `TabularMDP` literally: draw a successor, look up the reward, compare the clock."""
+
+    def __init__(self, world, num_envs, tables):
+        self.world, self.count = world, num_envs
+        self.observation_space = Discrete(len(world.start))
+        self.action_space = Discrete(world.transitions.shape[1])
+        if tables:
+            self.mdp = lambda: world
+
+    def reset(self, generator):
+        self.clock = torch.zeros(self.count, dtype=torch.int64)
+        self.states = self.first(self.count, generator)
+        return self.states
+
+    def first(self, count, generator):
+        return torch.multinomial(self.world.start, count, replacement=True, generator=generator)
+
+    def step(self, actions, generator):
+        rows = self.world.transitions[self.states, actions]
+        successors = torch.multinomial(rows, 1, generator=generator).squeeze(1)
+        rewards = self.world.rewards[self.states, actions, successors].float()
+        terminated = self.world.terminal[successors]
+        self.clock = self.clock + 1
+        truncated = self.clock >= (self.world.time_limit or 2**60)
+        ended = terminated | truncated
+        self.states = torch.where(ended, self.first(self.count, generator), successors)
+        self.clock = torch.where(ended, 0, self.clock)
+        return Step(self.states, successors, rewards, terminated, truncated)
+
+
+@st.composite
+def tabular_worlds(draw, states=(2, 4), actions=(1, 3), limits=(1, 4)):
+    """Small random worlds with a time limit; the last state is terminal; probabilities in twelfths."""
+    count, options = draw(st.integers(*states)), draw(st.integers(*actions))
+    random = draw(st.randoms(use_true_random=False))
+    transitions = torch.zeros(count, options, count, dtype=torch.float64)
+    for s in range(count):
+        for a in range(options):
+            for _ in range(12):
+                transitions[s, a, random.randrange(count)] += 1 / 12 if draw(st.booleans()) else 0.0
+            if transitions[s, a].sum() == 0:
+                transitions[s, a, random.randrange(count)] = 1.0
+            transitions[s, a] /= transitions[s, a].sum()
+    rewards = torch.tensor(
+        [[[random.randrange(-4, 5) / 2 for _ in range(count)] for _ in range(options)] for _ in range(count)]
+    )
+    start = torch.zeros(count, dtype=torch.float64)
+    for _ in range(3):
+        start[random.randrange(count - 1)] += 1 / 3
+    terminal = torch.zeros(count, dtype=torch.bool)
+    terminal[-1] = True
+    return TabularMDP(transitions, rewards.double(), start, terminal, draw(st.integers(*limits)))
+
+
+def enumerate_episodes(world, probabilities):
+    """Every possible episode of a world with a time limit: (probability, [(s, a, r)], terminated), by brute force."""
+    episodes = []
+
+    def extend(probability, steps, state):
+        if len(steps) == world.time_limit or (steps and world.terminal[state]):
+            episodes.append((probability, steps, bool(world.terminal[state])))
+            return
+        for action, p in enumerate(probabilities[state].tolist()):
+            for successor, q in enumerate(world.transitions[state, action].tolist()):
+                if p * q > 0:
+                    reward = float(world.rewards[state, action, successor])
+                    extend(probability * p * q, [*steps, (state, action, reward)], successor)
+
+    for state, probability in enumerate(world.start.tolist()):
+        if probability > 0:
+            extend(probability, [], state)
+    return episodes
