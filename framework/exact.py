@@ -1,4 +1,4 @@
-"""Exact values and objectives of a tabular world under a policy; differentiable, so that autograd gives exact gradients.
+"""Exact values and objectives of a tabular world under a policy; differentiable, so autograd's gradients are exact.
 
 A policy is its table of action probabilities `[S, A]`. Work in float64.
 """

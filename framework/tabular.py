@@ -188,37 +188,35 @@ def _follow(
         carry.earned[lane] = 0.0
         return True
 
-    if amount.fixed_steps is None:
+    fixed = amount.fixed_steps
+    if fixed is None:
         carry.earned[:] = 0.0
-        begun = lanes if amount.episodes is None else min(lanes, amount.episodes)
-        free = [(0, lane) for lane in range(begun)]
-        busy, stopped = begun, 0
-        number = 0
-        while free:
-            time, lane = heapq.heappop(free)
-            if number >= begun:
-                more = (
-                    begun < amount.episodes
-                    if amount.episodes is not None
-                    else busy * time + stopped < (amount.steps or 0)
-                )
-                if not more:
-                    busy -= 1
-                    stopped += time
-                    continue
-                begun += 1
-            episode(lane, number, next(starts), 0, None)
-            number += 1
-            heapq.heappush(free, (len(outcomes[lane]), lane))
-    else:
-        number = lanes
-        for lane in range(lanes):
-            mine, most = lane, amount.fixed_steps
-            while most:
-                if not episode(lane, mine, int(carry.states[lane]), int(carry.clock[lane]), most):
-                    break
+    begun = lanes if amount.episodes is None else min(lanes, amount.episodes)
+    free = [(0, lane) for lane in range(begun)]
+    busy, stopped, number = begun, 0, 0
+    while free:
+        time, lane = heapq.heappop(free)
+        if number >= begun:
+            if fixed is not None:
+                more = time < fixed
+            elif amount.episodes is not None:
+                more = begun < amount.episodes
+            else:
+                more = busy * time + stopped < (amount.steps or 0)
+            if not more:
+                busy -= 1
+                stopped += time
+                continue
+            begun += 1
+        if fixed is not None and number < lanes:
+            ended = episode(lane, number, int(carry.states[lane]), int(carry.clock[lane]), fixed)
+        else:
+            ended = episode(lane, number, next(starts), 0, None if fixed is None else fixed - time)
+        number += 1
+        if ended:
+            if fixed is not None:
                 carry.states[lane], carry.clock[lane] = next(starts), 0
-                mine, number, most = number, number + 1, amount.fixed_steps - len(outcomes[lane])
+            heapq.heappush(free, (len(outcomes[lane]), lane))
     longest = max(map(len, outcomes))
 
     def padded(columns: list[list[int]]) -> Array:

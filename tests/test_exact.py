@@ -119,6 +119,6 @@ def _config(max_steps):
 
 
 def test_training_reaches_the_best_return():
-    """With LEFT made costly to learn otherwise: after 300 updates sampled episodes are near the best return, 7."""
+    """After 300 updates sampled episodes come near the best return, 7."""
     result = framework.train(iterations=300, seed=0, rollout=RolloutSettings(episodes=32))
     assert result.recent_returns.mean() > 5.5  # the uniform policy's is −9

@@ -81,7 +81,7 @@ def test_gradient_is_the_score_function_formula(seed):
 POLICY_TERM = '"policy": evaluation.log_probs * -batch.advantages'
 MUTANTS = {
     "climbs the wrong way": (POLICY_TERM, '"policy": evaluation.log_probs * batch.advantages'),
-    "weighs by the returns twice": (POLICY_TERM, '"policy": evaluation.log_probs * -batch.advantages.abs()'),
+    "forgets the advantage's sign": (POLICY_TERM, '"policy": evaluation.log_probs * -batch.advantages.abs()'),
     "forgets the logarithm": (POLICY_TERM, '"policy": evaluation.log_probs.exp() * -batch.advantages'),
     "averages before the core divides": (
         POLICY_TERM,
@@ -167,7 +167,7 @@ def test_a_constant_baseline_leaves_the_expected_gradient_unchanged(world, const
 
 
 def test_a_baseline_that_looks_at_the_action_changes_it():
-    """The mutant of the law above: a 'constant' that is the first reward is correlated with the action, and is caught."""
+    """The mutant of the law above: a "constant" that is the first reward depends on the action, and is caught."""
     from worlds import TabularMDP
 
     from framework.exact import expected_return

@@ -2,10 +2,12 @@
 
 import torch
 from attrs import frozen
+from framework_reinforce.categorical import TableActor
 from gymnasium.spaces import Discrete
 from hypothesis import strategies as st
 
-from framework import Step, TabularMDP
+from framework import Action, Evaluation, Step, TabularMDP
+from framework.rollout import Shard
 
 
 @frozen(eq=False)
@@ -92,3 +94,41 @@ def enumerate_episodes(world, probabilities):
         if probability > 0:
             extend(probability, [], state)
     return episodes
+
+
+class TabularPolicy(torch.nn.Module):
+    """A table of logits and one of values; `fast` offers the table as actor, as `categorical` does."""
+
+    def __init__(self, logits, values=None, fast=True):
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits)
+        self.table = torch.nn.Parameter(torch.zeros(len(logits)) if values is None else values)
+        self.fast = fast
+
+    def act(self, inputs, generator):
+        probabilities = self.logits.softmax(1).detach()[inputs.observations]
+        return Action(torch.multinomial(probabilities, 1, generator=generator).squeeze(1))
+
+    def evaluate(self, inputs, actions, entropies):
+        return Evaluation(self.logits.log_softmax(1)[inputs.observations, actions])
+
+    def values(self, inputs):
+        return self.table[inputs.observations]
+
+    def actor(self):
+        return TableActor(self.logits.detach().log_softmax(1)) if self.fast else None
+
+
+def shard(world, tables, lanes, seed=0, number=0, **amount):
+    """A shard of a tabular world; `amount` is one of steps, episodes and fixed_steps."""
+    environment = Lanes(world, lanes, tables)
+    amounts = {"steps": None, "episodes": None, "fixed_steps": None, **amount}
+    return Shard(
+        environment=environment,
+        lanes=lanes,
+        **amounts,
+        seed=seed,
+        number=number,
+        device=torch.device("cpu"),
+        labels=("environment 'world' (plugin tests)", "policy 'table' (plugin tests)"),
+    )

@@ -49,6 +49,5 @@ class LeaveOneOut:
                 "baseline 'leave_one_out' needs at least two episodes in each rollout, and this one has 1: "
                 "ask for more (rollout.episodes, rollout.steps)"
             )
-        # differences from the mean, so that small ones survive float32
         others = (scores.sum() - scores) / (len(scores) - 1)
         return others[rollout.episodes].to(returns.dtype)
