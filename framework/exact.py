@@ -25,7 +25,7 @@ def state_values(mdp: TabularMDP, probabilities: Tensor, gamma: float) -> Tensor
     """
     rewards, transitions = _chain(mdp, probabilities)
     if mdp.time_limit is not None:
-        values = torch.zeros_like(rewards)
+        values: Tensor = torch.zeros_like(rewards)
         for _ in range(mdp.time_limit):
             values = rewards + gamma * (transitions @ values)
         return values
@@ -38,7 +38,7 @@ def state_values(mdp: TabularMDP, probabilities: Tensor, gamma: float) -> Tensor
 
 def expected_return(mdp: TabularMDP, probabilities: Tensor, gamma: float) -> Tensor:
     """J = Σ_s start(s)·V(s), a scalar with gradient to `probabilities`: its exact gradient is `autograd`'s."""
-    return mdp.start.to(probabilities.dtype) @ state_values(mdp, probabilities, gamma)
+    return torch.dot(mdp.start.to(probabilities.dtype), state_values(mdp, probabilities, gamma))
 
 
 def _chain(mdp: TabularMDP, probabilities: Tensor) -> tuple[Tensor, Tensor]:

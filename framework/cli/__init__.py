@@ -4,6 +4,7 @@ A command's file is imported when it is called; this one imports no torch.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -57,3 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader has seen enough, as in `framework run --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -80,7 +80,7 @@ def resolve(command: str, description: str, arguments: Sequence[str], extra: typ
     first: Any = attrs.make_class(
         "First",
         {
-            "choices": _field(tyro.conf.OmitArgPrefixes[Choices]),
+            "choices": _field(Annotated[Choices, tyro.conf.arg(name="")]),
             "rollout": _field(_Amounts, default=_Amounts()),
         },
         frozen=True,
@@ -141,8 +141,8 @@ def _second_pass(
     extra: type[Any],
 ) -> tuple[Config, Any]:
     fields: dict[str, Any] = {
-        "choices": _field(tyro.conf.OmitArgPrefixes[Choices], default=_shown(choices, base, loaded)),
-        "extra": _field(Annotated[extra, tyro.conf.OmitArgPrefixes], default=extra()),
+        "choices": _field(Annotated[Choices, tyro.conf.arg(name="")], default=_shown(choices, base, loaded)),
+        "extra": _field(Annotated[extra, tyro.conf.arg(name="")], default=extra()),
     }
     for key in configs.SCALARS:
         kind = attrs.fields_dict(Config)[key].type

@@ -18,12 +18,12 @@ NOISE_ROWS = 64  # uniform numbers are drawn for so many steps at once
 class Categorical:
     """Softmax over a network's outputs; Discrete observations are embedded, Box ones flattened."""
 
-    hidden: tuple[int, ...] = field(
-        default=(32,), validator=validators.deep_iterable(validators.ge(1))
-    )  # widths of the hidden layers
+    hidden: tuple[int, ...] = field(default=(32,), validator=validators.deep_iterable(validators.ge(1)))
+    """widths of the hidden layers"""
     activation: Literal["relu", "tanh", "gelu", "silu"] = field(
         default="relu", validator=validators.in_(tuple(ACTIVATIONS))
-    )  # between the layers
+    )
+    """between the layers"""
     embedding: int = field(default=8, validator=validators.ge(1))  # numbers a Discrete observation is embedded in
 
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "CategoricalPolicy":
