@@ -16,7 +16,7 @@ from .contracts import Batch, Environment, Policy
 from .errors import UsageError, culprit, unknown
 from .hookspecs import PROJECT, STAGES, RunHooks, names
 from .plugins import Loaded, Part
-from .rollout import Finished, Shard
+from .shard import Finished, Shard
 from .wiring import needed
 
 RECENT = 100  # episodes that the running mean return is taken over, as the field does
@@ -36,7 +36,8 @@ class Run:
     baseline: Any
     loss: Any
     optimizer: torch.optim.Optimizer
-    hook: Any = None
+    manager: "RunManager" = field(factory=lambda: RunManager(PROJECT))
+    wrappers: dict[str, list[str]] = field(factory=dict)  # stage → the extensions that wrap it
     owners: dict[int, str] = field(factory=dict)  # id of each working object → whose it is
     needs: frozenset[str] = frozenset()  # all that the parts need
     iteration: int = 0  # counted from 0; of the one that is under way
@@ -49,6 +50,11 @@ class Run:
     batch: Batch | None = None  # the minibatch that is worked on
     loss_metrics: list[dict[str, Any]] = field(factory=list)  # of this iteration's minibatches
     stop_reasons: list[str] = field(factory=list)
+
+    @property
+    def hook(self) -> Any:
+        """What run hooks are called through."""
+        return self.manager.hook
 
     @property
     def environment(self) -> Any:
@@ -131,14 +137,13 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
     run.owners |= {id(shard.environment): config.environment.label for shard in shards}
     run.owners[id(policy)] = config.policy.label
 
-    manager = RunManager(PROJECT)
-    manager.add_hookspecs(RunHooks)
-    manager.register(stages, "core")
-    for part in (*config.extensions, *config.reports):
+    run.manager.add_hookspecs(RunHooks)
+    run.manager.register(stages, "core")
+    for part in (*config.reports, *config.extensions):  # what an extension breaks has been recorded before
         extension = _build(part, run)
-        _register(manager, part, extension)
+        for stage in _register(run.manager, part, extension):
+            run.wrappers.setdefault(stage, []).append(part.label)
         run.owners[id(extension)] = part.label
-    run.hook = manager.hook
     return run
 
 
@@ -191,7 +196,8 @@ def _check_protocol(part: Part, made: Any, protocol: type) -> None:
         raise UsageError(f"{part.label}: what build() returned has no {', '.join(missing)}")
 
 
-def _register(manager: pluggy.PluginManager, part: Part, extension: Any) -> None:
+def _register(manager: pluggy.PluginManager, part: Part, extension: Any) -> list[str]:
+    """Check an extension's hooks and add it; returns the stages that it wraps."""
     marked = {
         name: options
         for name in dir(type(extension))
@@ -211,6 +217,7 @@ def _register(manager: pluggy.PluginManager, part: Part, extension: Any) -> None
         manager.register(extension, f"{part.plugin}:{part.name}")
     except pluggy.PluginValidationError as error:
         raise UsageError(f"{part.label}: {' '.join(str(error).split())}") from error
+    return [name for name in marked if name in STAGES]
 
 
 def _optimizer(config: Config, policy: nn.Module) -> torch.optim.Optimizer:
@@ -238,7 +245,7 @@ def _optimizer(config: Config, policy: nn.Module) -> torch.optim.Optimizer:
         raise UsageError(f"optimizer: {settings.name} refuses its options: {error}") from None
 
 
-def blame(run: Run, error: Exception) -> tuple[str, str] | None:
+def blame(run: Run, error: BaseException) -> tuple[str, str] | None:
     """Whose code raised, and where."""
     files = {str(path): f"plugin '{plugin.name}'" for plugin in run.loaded.plugins for path in plugin.files}
     return culprit(error.__traceback__, run.owners, files)

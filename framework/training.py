@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import streams
+from . import checks, streams
 from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
 from .errors import FrameworkError, PartError
 from .hookspecs import hookimpl
-from .rollout import check, check_finite, collect
+from .rollout import collect
 from .run import Result, Run, blame
 
 
@@ -35,7 +35,7 @@ def execute(run: Run) -> Result:
             except KeyboardInterrupt:
                 run.stop_reasons.append("interrupted")
             run.hook.run_finished(run=run)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _fail(run, error)
     finally:
         torch.set_num_threads(threads)
@@ -46,28 +46,45 @@ def execute(run: Run) -> Result:
 
 
 def _loop(run: Run) -> None:
-    config, hook = run.config, run.hook
+    config, hook, stage = run.config, run.hook, functools.partial(_stage, run)
     hook.run_started(run=run)
     began = time.perf_counter()
     while run.iteration < config.iterations and not run.stop_reasons:
         streams.seed_global(run.device, streams.derived_seed(config.seed, "update", run.iteration))
         run.loss_metrics.clear()
-        rollout = hook.collect_rollout(run=run)
-        advantages = hook.estimate_advantages(run=run, rollout=rollout)
+        rollout = stage("collect_rollout")
+        advantages = stage("estimate_advantages", rollout=rollout)
         whole = flatten(rollout, advantages)
         for batch in minibatches(run, whole):
-            run.batch = hook.prepare_batch(run=run, batch=batch)
-            loss = hook.compute_loss(run=run, batch=run.batch)
+            run.batch = stage("prepare_batch", batch=batch)
+            loss = stage("compute_loss", batch=run.batch)
             if loss.stop_epochs:
                 break
-            hook.apply_gradients(run=run, loss=loss)
+            stage("apply_gradients", loss=loss)
         if hasattr(run.baseline, "update"):
             run.baseline.update(rollout, advantages.returns)
         elapsed = time.perf_counter() - began
         metrics = _measure(run, whole.total_steps, elapsed)
         hook.iteration_finished(run=run, metrics=metrics)
-        run.stop_reasons += [reason for reason in hook.should_stop(run=run, metrics=metrics) if reason]
+        run.stop_reasons += _reasons(run, hook.should_stop(run=run, metrics=metrics))
         run.iteration += 1
+
+
+def _reasons(run: Run, answers: list[Any]) -> list[str]:
+    for answer in answers:
+        if not isinstance(answer, str):
+            asked = " or ".join(run.owners[id(impl.plugin)] for impl in run.hook.should_stop.get_hookimpls())
+            raise PartError(f"{asked}: should_stop: expected a reason (a string) or None, got {answer!r}")
+    return [answer for answer in answers if answer]
+
+
+def _stage(run: Run, name: str, **arguments: Any) -> Any:
+    """Do a stage. The core checks what parts return in its own; what wrapping extensions made of that, here."""
+    result = getattr(run.hook, name)(run=run, **arguments)
+    wrappers = run.wrappers.get(name)
+    if wrappers:
+        checks.stage_result(f"{' or '.join(wrappers)}: {name}", name, result, **arguments)
+    return result
 
 
 def flatten(rollout: Rollout, advantages: Advantages) -> Batch:
@@ -158,15 +175,14 @@ class Core:
         with torch.no_grad():
             whose, shape = run.config.estimator.label, rollout.mask.shape
             estimate = run.estimator(rollout)
-            if not isinstance(estimate, Estimate):
-                raise PartError(f"{whose}: expected an Estimate, got {type(estimate).__name__}")
-            _check_estimate(f"{whose}: returns", estimate.returns, shape)
+            checks.kind(whose, estimate, Estimate)
+            checks.per_step(f"{whose}: returns", estimate.returns, shape)
             if estimate.value_targets is not estimate.returns:
-                _check_estimate(f"{whose}: value_targets", estimate.value_targets, shape)
+                checks.per_step(f"{whose}: value_targets", estimate.value_targets, shape)
             if estimate.weights is not None:
-                _check_estimate(f"{whose}: weights", estimate.weights, shape)
+                checks.per_step(f"{whose}: weights", estimate.weights, shape)
             baseline = run.baseline(rollout, estimate.returns)
-            _check_estimate(run.config.baseline.label, baseline, shape)
+            checks.per_step(run.config.baseline.label, baseline, shape)
             advantages = estimate.returns - baseline
             if estimate.weights is not None:
                 advantages = advantages * estimate.weights
@@ -184,18 +200,13 @@ class Core:
         evaluation = run.policy.evaluate(inputs, batch.actions, "entropies" in run.needs)
         shape = (len(batch.advantages),)
         whose = f"{run.config.policy.label}: evaluate"
-        if not isinstance(evaluation, Evaluation):
-            raise PartError(f"{whose}: expected an Evaluation, got {type(evaluation).__name__}")
+        checks.kind(whose, evaluation, Evaluation)
         for name in ("log_probs", "entropies", "values"):
             tensor = getattr(evaluation, name)
             if tensor is not None or name == "log_probs" or (name == "entropies" and name in run.needs):
-                check(f"{whose}: {name}", tensor, shape, "[B]", "floating point")
-        loss = run.loss(batch, evaluation)
-        whose = run.config.loss.label
-        if not isinstance(loss, Loss) or not loss.terms:
-            raise PartError(f"{whose}: expected a Loss with at least one term, got {loss!r}")
-        for name, term in loss.terms.items():
-            check(f"{whose}: term '{name}'", term, shape, "[B]", "floating point")
+                checks.tensor(f"{whose}: {name}", tensor, shape, "[B]", "floating point")
+        loss: Loss = run.loss(batch, evaluation)
+        checks.loss(run.config.loss.label, loss, shape)
         return loss
 
     @hookimpl
@@ -223,22 +234,15 @@ class Core:
         return True
 
 
-def _check_estimate(label: str, tensor: Any, shape: tuple[int, ...]) -> None:
-    check(label, tensor, shape, "[T, N]", "floating point")
-    if tensor.requires_grad:
-        raise PartError(f"{label}: carries a gradient; nothing that an estimator or baseline returns may")
-    check_finite(label, tensor)
-
-
 def _blame_number(run: Run, loss: Loss) -> None:
     """A loss that is not finite: of the policy, if its log-probs already were not; else of the loss."""
     assert run.batch is not None
     with torch.no_grad():
         inputs = Inputs(run.batch.observations, run.batch.action_masks)
         log_probs = run.policy.evaluate(inputs, run.batch.actions, False).log_probs
-    check_finite(f"{run.config.policy.label}: evaluate: log_probs", log_probs)
+    checks.finite(f"{run.config.policy.label}: evaluate: log_probs", log_probs)
     for name, term in loss.terms.items():
-        check_finite(f"{run.config.loss.label}: term '{name}'", term.detach())
+        checks.finite(f"{run.config.loss.label}: term '{name}'", term.detach())
     raise PartError(f"{run.config.loss.label}: the summed loss is not finite")
 
 
@@ -271,7 +275,7 @@ def _measure(run: Run, steps: int, elapsed: float) -> dict[str, float]:
     return metrics
 
 
-def _fail(run: Run, error: Exception) -> None:
+def _fail(run: Run, error: BaseException) -> None:
     """Name whose it was, tell the extensions, raise."""
     if not isinstance(error, FrameworkError):
         owner = blame(run, error)
@@ -280,8 +284,11 @@ def _fail(run: Run, error: Exception) -> None:
             cause = error
             error = PartError(f"{label} raised {type(cause).__name__}: {cause} ({place})")
             error.__cause__ = cause
-    try:
-        run.hook.run_failed(run=run, error=error)
-    except Exception as second:
-        error.add_note(f"and while that was being recorded: {type(second).__name__}: {second}")
+    extensions = [plugin for plugin in run.manager.get_plugins() if run.manager.get_name(plugin) != "core"]
+    for extension in extensions:  # one by one: if one raises here too, the others are told all the same
+        others = [other for other in extensions if other is not extension]
+        try:
+            run.manager.subset_hook_caller("run_failed", others)(run=run, error=error)
+        except Exception as second:
+            error.add_note(f"{run.owners[id(extension)]} raised {type(second).__name__} in run_failed, too: {second}")
     raise error

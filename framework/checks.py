@@ -1,0 +1,88 @@
+"""What parts return is checked once, where it enters the core; the message says whose it was."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from gymnasium.spaces import Discrete
+from torch import Tensor
+
+from .contracts import Advantages, Batch, Loss, Rollout
+from .errors import PartError
+
+
+def kind(label: str, given: Any, expected: type) -> None:
+    """Refuse an object of another class; `label` says whose it is."""
+    if not isinstance(given, expected):
+        article = "an" if expected.__name__[0] in "AE" else "a"
+        raise PartError(f"{label}: expected {article} {expected.__name__}, got {type(given).__name__}")
+
+
+def tensor(label: str, given: Any, shape: Sequence[int], names: str, dtype: Any) -> None:
+    """Refuse a tensor of the wrong type, shape or dtype; `dtype` is one, or "floating point", or None for any."""
+    if not isinstance(given, Tensor):
+        raise PartError(f"{label}: expected a tensor {list(shape)} {names}, got {type(given).__name__}")
+    if tuple(given.shape) != tuple(shape):
+        hint = ""
+        if names == "[T, N]" and given.ndim == 2 and tuple(given.shape) == tuple(shape)[::-1]:
+            hint = " (batch-major? this framework is time-major)"
+        raise PartError(f"{label}: expected shape {list(shape)} {names}, got {list(given.shape)}{hint}")
+    if dtype == "floating point":
+        if not given.dtype.is_floating_point:
+            raise PartError(f"{label}: expected floating point, got {given.dtype}")
+    elif dtype is not None and given.dtype != dtype:
+        raise PartError(f"{label}: expected {dtype}, got {given.dtype}")
+
+
+def finite(label: str, given: Tensor) -> None:
+    """Refuse NaN and infinity; says where the first one is."""
+    if math.isfinite(float(given.sum())):  # one kernel; an overflowing sum of finite numbers is looked at again
+        return
+    bad = (~torch.isfinite(given)).nonzero()
+    if len(bad):
+        first = bad[0].tolist()
+        where = f"step {first[0]}, lane {first[1]}" if len(first) > 1 else f"step {first[0]} of the batch"
+        raise PartError(f"{label}: not finite ({float(given[tuple(first)])}) at {where}")
+
+
+def in_range(label: str, numbers: Tensor, space: Discrete[Any]) -> None:
+    """Refuse elements outside a Discrete space; says where the first one is."""
+    low, high = (int(bound) for bound in torch.aminmax(numbers))
+    first = int(space.start)
+    if low < first or high >= first + int(space.n):
+        bad = ((numbers < first) | (numbers >= first + int(space.n))).nonzero()[0].tolist()
+        raise PartError(f"{label}: {int(numbers[tuple(bad)])} is outside {space} at step {bad[0]}, lane {bad[1]}")
+
+
+def per_step(label: str, given: Any, shape: tuple[int, ...]) -> None:
+    """A number for each step, `[T, N]` or `[B]`: floating point, finite, without gradient."""
+    tensor(label, given, shape, "[T, N]" if len(shape) == 2 else "[B]", "floating point")
+    if given.requires_grad:
+        raise PartError(f"{label}: carries a gradient; only an evaluation and a loss may")
+    finite(label, given)
+
+
+def loss(label: str, given: Any, shape: tuple[int, ...]) -> None:
+    """Terms, each `[B]`. Whether they are finite shows in their sum."""
+    kind(label, given, Loss)
+    if not given.terms:
+        raise PartError(f"{label}: expected a Loss with at least one term, got none")
+    for name, term in given.terms.items():
+        tensor(f"{label}: term '{name}'", term, shape, "[B]", "floating point")
+
+
+def stage_result(label: str, stage: str, result: Any, **arguments: Any) -> None:
+    """What extensions that wrap a stage made of the core's result."""
+    if stage == "collect_rollout":
+        kind(label, result, Rollout)
+        per_step(f"{label}: rewards", result.rewards, tuple(result.mask.shape))
+    elif stage == "estimate_advantages":
+        kind(label, result, Advantages)
+        for name in ("advantages", "returns", "value_targets"):
+            per_step(f"{label}: {name}", getattr(result, name), tuple(arguments["rollout"].mask.shape))
+    elif stage == "prepare_batch":
+        kind(label, result, Batch)
+        per_step(f"{label}: advantages", result.advantages, (len(result.actions),))
+    elif stage == "compute_loss":
+        loss(label, result, (len(arguments["batch"].actions),))

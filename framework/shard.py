@@ -1,0 +1,332 @@
+"""Some lanes, stepped together: the step loop, for whole episodes and for fixed steps.
+
+On the CPU, rows are written through numpy views of the tensors (0.2 µs a row against torch's 1.6); elsewhere the
+same lines write tensors, and only the flags and rewards of each step come to the host, which must know when an
+episode ends.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import define, field, frozen
+from gymnasium.spaces import Discrete
+from torch import Tensor
+
+from . import checks, streams, tabular
+from .contracts import Action, Actor, Environment, Inputs, Rollout, Step
+from .errors import PartError
+
+FLAGS = ("terminated", "truncated")
+
+
+@frozen(eq=False)
+class Finished:
+    """The episodes that ended in a rollout, as the environment scored them, in the order of their ends."""
+
+    returns: np.ndarray[Any, Any]  # [E] undiscounted
+    lengths: np.ndarray[Any, Any]  # [E] steps
+
+    @classmethod
+    def none(cls) -> "Finished":
+        """No episode."""
+        return cls(np.zeros(0), np.zeros(0, np.int64))
+
+
+@frozen(eq=False)
+class Ends:
+    """Successors of steps where an episode was cut and not ended by the world: what a critic must still value."""
+
+    times: Tensor  # [K]
+    lanes: Tensor  # [K]
+    observations: Tensor  # [K, *O]
+
+
+class Table:
+    """Preallocated `[T, N, …]` columns that grow by doubling; `rows` is how the loop writes them."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.columns: dict[str, Tensor] = {}
+        self.rows: dict[str, Any] = {}
+
+    def add(self, name: str, example: Tensor) -> Any:
+        """A column for rows like `example`; returns its rows."""
+        column = example.new_empty((self.capacity, *example.shape))
+        self.columns[name] = column
+        self.rows[name] = view(column)
+        return self.rows[name]
+
+    def grow(self) -> None:
+        """Double the capacity."""
+        for name, column in self.columns.items():
+            longer = column.new_empty((2 * self.capacity, *column.shape[1:]))
+            longer[: self.capacity] = column
+            self.columns[name] = longer
+            self.rows[name] = view(longer)
+        self.capacity *= 2
+
+
+def view(tensor: Tensor) -> Any:
+    """A numpy view of a CPU tensor; another device's tensor itself. Both are written by `rows[t] = row`."""
+    return tensor.numpy() if tensor.device.type == "cpu" else tensor
+
+
+def to_host(tensor: Tensor) -> Any:
+    """A tensor as a numpy array, copied only where it lives on another device."""
+    return tensor.numpy() if tensor.device.type == "cpu" else tensor.cpu().numpy()
+
+
+@define(eq=False)
+class Shard:
+    """Some lanes: their environment and what they carry from one rollout to the next."""
+
+    environment: Environment
+    lanes: int
+    steps: int | None  # this shard's share of each
+    episodes: int | None
+    fixed_steps: int | None
+    seed: int
+    number: int
+    device: torch.device
+    labels: tuple[str, str]  # the environment's and the policy's, for errors
+    inputs: Inputs | None = None
+    clock: np.ndarray[Any, Any] = field(init=False)  # [N] step index within the episode
+    earned: np.ndarray[Any, Any] = field(init=False)  # [N] return of the unfinished episode
+    capacity: int = 64  # rows the last rollout took
+    tables: tabular.Tables | None = field(init=False)  # of a world small enough to be sampled without stepping it
+    states: np.ndarray[Any, Any] | None = None  # [N] where the lanes of such a world stand
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with nothing earned."""
+        self.clock = np.zeros(self.lanes, np.int64)
+        self.earned = np.zeros(self.lanes, np.float64)
+        self.tables = tabular.Tables.of(self.environment) if self.device.type == "cpu" else None
+
+    def walk(self, log_probs: Tensor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
+        """What `collect` does, for a world of tables and an actor that is one: log π `[S, A]`."""
+        tables = self.tables
+        assert tables is not None
+        draw = streams.generator(self.seed, "act", iteration, self.number)
+        if self.states is None:
+            self.states = tabular.begin(tables, self.lanes, draw)
+        carry = tabular.Carry(self.states, self.clock, self.earned)
+        amount = tabular.Amount(self.steps, self.episodes, self.fixed_steps, self.capacity)
+        table = log_probs.numpy()
+        paths = tabular.walk(tables, table, self.lanes, amount, carry, draw)
+
+        outcomes, real = paths.outcomes, paths.mask
+        self.capacity = len(real) + len(real) // 8 + 1
+        columns = {
+            "observations": tables.states.take(outcomes),
+            "actions": tables.actions.take(outcomes),
+            "log_probs": table[tables.states, tables.actions].take(outcomes),
+            "rewards": tables.rewards.take(outcomes),
+            "terminated": tables.final.take(outcomes),
+        }
+        if self.fixed_steps is None:
+            for column in (
+                columns["log_probs"],
+                columns["rewards"],
+                columns["terminated"],
+                paths.times,
+                paths.episodes,
+            ):
+                column *= real
+        columns |= {"truncated": paths.truncated, "mask": real, "times": paths.times, "episodes": paths.episodes}
+        rollout = Rollout(**{name: torch.from_numpy(column) for name, column in columns.items()})
+        times = lanes = outcomes[:0, 0]
+        if ends_wanted:
+            cut = paths.truncated.copy()
+            if self.fixed_steps is not None:
+                cut[-1] |= ~columns["terminated"][-1]
+            times, lanes = cut.nonzero()
+        successors = tables.successors[outcomes[times, lanes]]
+        ends = Ends(*(torch.from_numpy(array) for array in (times, lanes, successors)))
+        return rollout, Finished(paths.returns, paths.lengths), ends
+
+    def collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
+        """Step until what was asked for is complete."""
+        world = streams.generator(self.seed, "environment", iteration, self.number, self.device)
+        noise = streams.generator(self.seed, "act", iteration, self.number, self.device)
+        environment, act, step_lanes = self.environment, actor.act, self.environment.step
+        translate = getattr(policy, "environment_actions", None)
+        lanes, clock, earned = self.lanes, self.clock, self.earned
+        inputs = self.inputs
+        if inputs is None or self.fixed_steps is None:
+            first = environment.reset(world)
+            shape = (lanes, *(environment.observation_space.shape or ()))
+            checks.tensor(f"{self.labels[0]}: reset: observations", first, shape, "[N, *O]", None)
+            inputs = Inputs(first, getattr(environment, "action_masks", None))
+            clock[:] = 0
+            earned[:] = 0
+        begun = lanes if self.episodes is None else min(lanes, self.episodes)
+        episode = np.arange(lanes)
+        alive = episode < begun
+        working, taken, t = begun, 0, 0
+        finished: list[Any] = []
+        cut: list[tuple[Any, ...]] = []
+
+        table = Table(self.fixed_steps or self.capacity)
+        observed = table.add("observations", inputs.observations)
+        allowed = None if inputs.action_masks is None else table.add("action_masks", inputs.action_masks)
+        real = table.add("mask", torch.empty(lanes, dtype=torch.bool))
+        times = table.add("times", torch.empty(lanes, dtype=torch.int64))
+        episodes = table.add("episodes", torch.empty(lanes, dtype=torch.int64))
+        acted: Any = None
+        log_probs: Any = None
+        rewarded: Any = None
+        terminated: Any = None
+        truncated: Any = None
+        action: Action | None = None
+        step: Step | None = None
+        seen = view(inputs.observations)
+
+        while True:
+            if t == table.capacity:
+                table.grow()
+                rows = table.rows
+                observed, real, times, episodes = (rows[k] for k in ("observations", "mask", "times", "episodes"))
+                acted, rewarded, terminated, truncated = (rows[k] for k in ("actions", "rewards", *FLAGS))
+                log_probs, allowed = rows.get("log_probs"), rows.get("action_masks")
+
+            chosen = act(inputs, noise)
+            if chosen is not action:
+                if action is None:
+                    self._check_action(chosen)
+                    acted = table.add("actions", chosen.actions)
+                    log_probs = None if chosen.log_probs is None else table.add("log_probs", chosen.log_probs)
+                action, choices = chosen, view(chosen.actions)
+            observed[t] = seen
+            acted[t] = choices
+            if log_probs is not None:
+                log_probs[t] = view(chosen.log_probs)  # type: ignore[arg-type]
+            if allowed is not None:
+                allowed[t] = view(inputs.action_masks)  # type: ignore[arg-type]
+
+            given = step_lanes(action.actions if translate is None else translate(action.actions), world)
+            if given is not step:
+                self._check_step(given)
+                if step is None:
+                    rewarded = table.add("rewards", given.rewards)
+                    terminated, truncated = (table.add(name, getattr(given, name)) for name in FLAGS)
+                step = given
+                seen, reward = view(step.observations), view(step.rewards)
+                over, out = view(step.terminated), view(step.truncated)
+            if step.observations is not inputs.observations or step.action_masks is not None:
+                inputs = Inputs(step.observations, step.action_masks)
+            rewarded[t] = reward
+            terminated[t] = over
+            truncated[t] = out
+            counted = alive
+            if step.valid is not None:
+                counted = alive & to_host(step.valid)
+            real[t] = counted
+            times[t] = clock
+            episodes[t] = episode
+
+            # what the host keeps account of: scores, and which lanes go on
+            earned += to_host(step.rewards) if step.valid is None else to_host(step.rewards) * counted
+            clock += 1 if step.valid is None else counted
+            taken += working if step.valid is None else int(np.count_nonzero(counted))
+            ended = to_host(step.terminated) | to_host(step.truncated)
+            if np.count_nonzero(ended):
+                ended &= counted
+                (where,) = ended.nonzero()
+                if ends_wanted:
+                    (left,) = (ended & ~to_host(step.terminated)).nonzero()
+                    if len(left):
+                        cut.append((t, left, step.successors[torch.from_numpy(left)]))
+                finished.append((earned[where], clock[where]))
+                earned[ended] = 0
+                clock[ended] = 0
+                going = len(where)
+                if self.episodes is not None:
+                    going = min(going, self.episodes - begun)
+                elif self.steps is not None and taken >= self.steps:
+                    going = 0
+                episode[where[:going]] = range(begun, begun + going)
+                begun += going
+                if going < len(where):
+                    alive = alive.copy()
+                    alive[where[going:]] = False
+                    working -= len(where) - going
+            t += 1
+            if t == self.fixed_steps or working == 0:
+                break
+
+        self.inputs = inputs
+        self.capacity = t + t // 4 + 1
+        if ends_wanted and self.fixed_steps is not None:
+            (left,) = (~ended).nonzero()
+            cut.append((t - 1, left, step.successors[torch.from_numpy(left)]))
+        return self._rollout(table, t), _finished(finished), _ends(cut, step, self.device)
+
+    def _rollout(self, table: Table, steps: int) -> Rollout:
+        columns = {name: column[:steps].to(self.device) for name, column in table.columns.items()}
+        mask = columns["mask"]
+        if self.fixed_steps is None or not bool(mask.all()):
+            for name in ("rewards", "times", "episodes", "log_probs"):
+                if name in columns:
+                    columns[name] = columns[name].masked_fill_(~mask, 0)
+            for name in FLAGS:
+                columns[name] &= mask
+        if "log_probs" not in columns:
+            columns["log_probs"] = torch.empty(0)  # filled by `collect`, in one batch
+        groups = getattr(self.environment, "groups", None)
+        rollout = Rollout(**columns, groups=groups)
+        self._check_numbers(rollout)
+        return rollout
+
+    def _check_action(self, action: Action) -> None:
+        checks.kind(f"{self.labels[1]}: act", action, Action)
+        space = self.environment.action_space
+        expected = (self.lanes, *(space.shape or ()))
+        label = f"{self.labels[1]}: act: actions"
+        checks.tensor(label, action.actions, expected, "[N, *A]", None)
+        if isinstance(space, Discrete) and action.actions.dtype != torch.int64:
+            raise PartError(f"{label}: expected torch.int64 (Discrete actions), got {action.actions.dtype}")
+        if action.log_probs is not None:
+            checks.tensor(f"{self.labels[1]}: act: log_probs", action.log_probs, (self.lanes,), "[N]", torch.float32)
+
+    def _check_step(self, step: Step) -> None:
+        label = f"{self.labels[0]}: step"
+        checks.kind(label, step, Step)
+        shape = (self.lanes, *(self.environment.observation_space.shape or ()))
+        checks.tensor(f"{label}: observations", step.observations, shape, "[N, *O]", None)
+        checks.tensor(f"{label}: successors", step.successors, shape, "[N, *O]", None)
+        checks.tensor(f"{label}: rewards", step.rewards, (self.lanes,), "[N]", "floating point")
+        for name in FLAGS:
+            checks.tensor(f"{label}: {name}", getattr(step, name), (self.lanes,), "[N]", torch.bool)
+        if step.valid is not None:
+            checks.tensor(f"{label}: valid", step.valid, (self.lanes,), "[N]", torch.bool)
+
+    def _check_numbers(self, rollout: Rollout) -> None:
+        checks.finite(f"{self.labels[0]}: rewards", rollout.rewards)
+        space = self.environment.observation_space
+        if rollout.observations.dtype.is_floating_point:
+            checks.finite(f"{self.labels[0]}: observations", rollout.observations)
+        elif isinstance(space, Discrete):
+            checks.in_range(f"{self.labels[0]}: observations", rollout.observations, space)
+        if isinstance(self.environment.action_space, Discrete):
+            checks.in_range(f"{self.labels[1]}: actions", rollout.actions, self.environment.action_space)
+
+
+def _finished(finished: list[Any]) -> Finished:
+    if not finished:
+        return Finished.none()
+    returns, lengths = zip(*finished, strict=True)
+    return Finished(np.concatenate(returns), np.concatenate(lengths))
+
+
+def _ends(cut: list[tuple[Any, ...]], step: Step, device: torch.device) -> Ends:
+    if not cut:
+        none = torch.zeros(0, dtype=torch.int64, device=device)
+        return Ends(none, none, step.successors[:0].to(device))
+    times = np.concatenate([np.full(len(lanes), t) for t, lanes, _ in cut])
+    lanes = np.concatenate([lanes for _, lanes, _ in cut])
+    return Ends(
+        torch.from_numpy(times).to(device),
+        torch.from_numpy(lanes).to(device),
+        torch.cat([observations for _, _, observations in cut]).to(device),
+    )
