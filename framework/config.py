@@ -279,8 +279,21 @@ def _value(kind: Any, where: str, value: Any) -> Any:
     try:
         return _CONVERTER.structure(value, kind)
     except Exception:
-        expected = kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
-        raise UsageError(f"{where} must be {expected.replace('typing.', '')}: {value!r}") from None
+        raise UsageError(f"{where} must be {_in_words(kind)}: {value!r}") from None
+
+
+def _in_words(kind: Any) -> str:
+    """A type, as an error calls it."""
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if typing.get_origin(kind) is tuple:
+        return f"a list of {_in_words(arguments[0])}" if Ellipsis in arguments else f"a list of {len(arguments)}"
+    if typing.get_origin(kind) is dict:
+        return f"a table of {_in_words(arguments[1])}"
+    if _is_optional(kind):
+        return " or ".join(_in_words(argument) for argument in arguments if argument is not type(None)) + ' or "None"'
+    return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
 def _worded(where: str, error: Exception) -> str:

@@ -169,7 +169,11 @@ class Environment(Protocol):
 
 @runtime_checkable
 class Actor(Protocol):
-    """Whatever samples actions: a policy, or the faster snapshot that its `actor()` returns."""
+    """Whatever samples actions: a policy, or the faster snapshot that its `actor()` returns.
+
+    May also have: `log_probs` ([S, A], a tensor), where all that it does is to sample from this table; worlds with
+    `mdp()` tables are then sampled without stepping them.
+    """
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample one action a lane, all randomness drawn from `generator`, without gradient."""

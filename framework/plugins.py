@@ -231,7 +231,7 @@ def _register(manager: pluggy.PluginManager, plugin: Plugin) -> None:
             raise _RefusedError(
                 f"'{name}' is a run hook: implement it on an extension, and offer that by `extensions()`"
             )
-        if name not in names(Providers):
+        if name not in names(Providers) and not getattr(vars(plugin.module)[name], f"{PROJECT}_impl")["optionalhook"]:
             raise _RefusedError(unknown("hook", name, names(Providers)).replace("no hook", "unknown hook", 1))
     try:
         manager.register(plugin.module, plugin.name)
@@ -243,6 +243,8 @@ def _offers(manager: pluggy.PluginManager, plugin: Plugin) -> dict[str, dict[str
     """Call the plugin's provider hooks; check what they return."""
     offered: dict[str, dict[str, Any]] = {}
     for caller in manager.get_hookcallers(plugin.module) or ():
+        if not caller.has_spec():  # a newer core's, marked optional
+            continue
         role = next((role for role, hook in ROLES.items() if hook == caller.name), "recipe")
         (implementation,) = [impl for impl in caller.get_hookimpls() if impl.plugin is plugin.module]
         parts = implementation.function()

@@ -20,9 +20,9 @@ def collect(
     with torch.no_grad():
         table = None if hasattr(policy, "environment_actions") else getattr(actor, "log_probs", None)
         collected = [
-            shard.collect(policy, actor, iteration, values)
-            if table is None or shard.tables is None
-            else shard.walk(table, iteration, values)
+            shard.walk(table, iteration, values)
+            if isinstance(table, Tensor) and shard.tables is not None
+            else shard.collect(policy, actor, iteration, values)
             for shard in shards
         ]
         rollout = collected[0][0] if len(collected) == 1 else _assemble([part[0] for part in collected])

@@ -1,0 +1,176 @@
+"""Discovery: installed plugins, modules and files; what is wrong with one is said, and stays with it."""
+
+import sys
+
+import pytest
+from foreign import ESTIMATOR, publish
+
+from framework import UsageError
+from framework.plugins import installed, load
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    return lambda *arguments, **modules: publish(tmp_path, monkeypatch, *arguments, **modules)
+
+
+def failure(loaded, name):
+    (found,) = [failure for failure in loaded.failures if failure.name == name]
+    return found
+
+
+def test_the_built_ins_come_through_the_entry_points():
+    assert {"line_world", "reinforce", "reports", "standardize"} <= installed().keys()
+    loaded = load()
+    assert [plugin.distribution for plugin in loaded.plugins if plugin.name == "reinforce"] == ["framework-rl"]
+
+
+def test_plugins_are_loaded_in_the_order_of_their_names(install):
+    install("zeta", {"aaa": "aaa_module"}, aaa_module=ESTIMATOR)
+    names = list(installed())
+    assert names == sorted(names)
+    assert names[0] == "aaa"
+    assert [plugin.name for plugin in load().plugins] == names
+
+
+def test_an_installed_plugin_offers_its_parts(install):
+    install("acme-rl", {"acme": "acme_module"}, "2.5", acme_module=ESTIMATOR)
+    loaded = load()
+    (plugin,) = [plugin for plugin in loaded.plugins if plugin.name == "acme"]
+    assert (plugin.distribution, plugin.version) == ("acme-rl", "2.5")
+    assert loaded.pick("estimator", "halved")[0] == "acme"
+    assert len(plugin.describe()["sha256"]) == 64
+
+
+def test_two_distributions_of_one_plugin_name_are_refused(install):
+    install("acme-rl", {"acme": "acme_one"}, acme_one=ESTIMATOR)
+    install("other-rl", {"acme": "acme_two"}, acme_two=ESTIMATOR)
+    message = "two distributions register a plugin named 'acme': acme-rl and other-rl; uninstall one"
+    with pytest.raises(UsageError, match=message):
+        load()
+
+
+def test_a_part_that_two_plugins_offer_is_an_error_only_when_it_is_chosen(install):
+    install("acme-rl", {"acme": "acme_one"}, acme_one=ESTIMATOR)
+    install("other-rl", {"other": "acme_two"}, acme_two=ESTIMATOR)
+    loaded = load()
+    assert loaded.pick("estimator", "rewards_to_go")[0] == "reinforce"
+    message = "estimator 'halved' is offered by 2 plugins; say which: acme:halved or other:halved"
+    with pytest.raises(UsageError, match=message):
+        loaded.pick("estimator", "halved")
+    assert loaded.pick("estimator", "other:halved")[0] == "other"
+    assert loaded.short_name("estimator", "halved", "other") == "other:halved"
+    assert loaded.short_name("estimator", "rewards_to_go", "reinforce") == "rewards_to_go"
+
+
+BROKEN = {
+    "raises": ("1 / 0", "ZeroDivisionError: division by zero"),
+    "imports what is not there": ("import absent_module", "ModuleNotFoundError: No module named 'absent_module'"),
+    "exits": ("raise SystemExit(3)", "SystemExit: 3"),
+    "is no Python": ("def", "SyntaxError"),
+    "has no hook": ("def estimators(): return {}", "implements no hook; is @hookimpl missing?"),
+    "misspells a hook": (
+        "from framework import hookimpl\n@hookimpl\ndef estimatorz(): return {}",
+        "unknown hook 'estimatorz'. Did you mean 'estimators'?",
+    ),
+    "implements a run hook": (
+        "from framework import hookimpl\n@hookimpl\ndef run_started(run): pass",
+        "'run_started' is a run hook: implement it on an extension, and offer that by `extensions()`",
+    ),
+    "takes an argument that there is not": (
+        "from framework import hookimpl\n@hookimpl\ndef estimators(run): return {}",
+        "Argument(s) {'run'} are declared in the hookimpl but can not be found in the hookspec",
+    ),
+    "returns no dict": (
+        "from framework import hookimpl\n@hookimpl\ndef estimators(): return ['gae']",
+        "hook 'estimators' must return a dict from name to settings class, got ['gae']",
+    ),
+    "offers no attrs class": (
+        "from framework import hookimpl\nclass Gae: pass\n@hookimpl\ndef estimators(): return {'gae': Gae}",
+        "estimator 'gae' must be an attrs class (its fields are its options), got",
+    ),
+    "offers an unspeakable name": (
+        "from framework import hookimpl\n@hookimpl\ndef estimators(): return {'a b': int}",
+        "hook 'estimators': a name is letters, digits and underscores, got 'a b'",
+    ),
+    "offers a recipe that is no tree": (
+        "from framework import hookimpl\n@hookimpl\ndef recipes(): return {'mine': 3}",
+        "recipe 'mine' must be a configuration (a dict), got 3",
+    ),
+    "raises in its hook": (
+        "from framework import hookimpl\n@hookimpl\ndef estimators(): raise KeyError('x')",
+        "KeyError: 'x'",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_plugin_is_set_aside_with_its_reason_unless_it_is_asked_for(install, how):
+    source, reason = BROKEN[how]
+    install("broken-rl", {"broken": "broken_module"}, broken_module=source)
+    loaded = load()
+    assert reason in failure(loaded, "broken").reason
+    assert failure(loaded, "broken").distribution == "broken-rl"
+    assert "rewards_to_go" in loaded.names("estimator")
+    assert "broken" not in [plugin.name for plugin in loaded.plugins]
+    with pytest.raises(UsageError, match="plugin 'broken' failed to load: ") as caught:
+        load(["broken"])
+    assert reason in str(caught.value)
+
+
+def test_a_name_that_a_failed_plugin_may_offer_is_said_to_be_so(install):
+    install("broken-rl", {"broken": "broken_module"}, broken_module="1 / 0")
+    with pytest.raises(UsageError) as caught:
+        load().pick("estimator", "gae")
+    assert str(caught.value).splitlines() == [
+        "no estimator 'gae'. There is: rewards_to_go, total_return",
+        "plugin 'broken' failed to load and may offer it: ZeroDivisionError: division by zero",
+    ]
+
+
+def test_an_unknown_part_gets_the_nearest_name_and_all_that_there_are():
+    with pytest.raises(UsageError) as caught:
+        load().pick("estimator", "reward_to_go")
+    assert str(caught.value) == (
+        "no estimator 'reward_to_go'. Did you mean 'rewards_to_go'? There is: rewards_to_go, total_return"
+    )
+
+
+def test_an_unknown_plugin_gets_the_nearest_name():
+    with pytest.raises(UsageError, match="no plugin 'reinforc'. Did you mean 'reinforce'[?] There is: "):
+        load(["reinforc"])
+    with pytest.raises(UsageError, match="no plugin file nowhere.py"):
+        load(["nowhere.py"])
+
+
+def test_a_selection_is_all_that_is_loaded(install):
+    install("broken-rl", {"broken": "broken_module"}, broken_module="1 / 0")
+    loaded = load(["line_world", "reinforce"])
+    assert [plugin.name for plugin in loaded.plugins] == ["line_world", "reinforce"]
+    assert loaded.names("extension") == []
+    assert not loaded.failures
+
+
+def test_a_module_and_a_file_are_plugins_too(tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "by_path.py").write_text(ESTIMATOR.replace("    ", "", 1).replace("\n    ", "\n"))
+    monkeypatch.syspath_prepend(str(folder))
+    for source, name in (("by_path", "by_path"), (str(folder / "by_path.py"), "by_path")):
+        loaded = load(["reinforce", source])
+        assert loaded.pick("estimator", "halved")[0] == name
+    assert "by_path" in sys.modules  # the module's path was imported as such
+    with pytest.raises(UsageError, match="two plugins are named 'by_path'; select one"):
+        load(["by_path", str(folder / "by_path.py")])
+
+
+def test_a_file_that_raises_is_named_with_its_cause(tmp_path):
+    (tmp_path / "bad.py").write_text("import nothing_of_that_name\n")
+    with pytest.raises(UsageError, match="bad.py' failed to load: ModuleNotFoundError: No module named 'nothing_of"):
+        load([str(tmp_path / "bad.py")])
+
+
+def test_a_plugin_for_older_cores_may_mark_newer_hooks_optional(install):
+    source = ESTIMATOR + ("\n    @hookimpl(optionalhook=True)\n    def replay_buffers():\n        return {}\n")
+    install("acme-rl", {"acme": "acme_module"}, acme_module=source)
+    assert load(["acme"]).pick("estimator", "halved")[0] == "acme"
