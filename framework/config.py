@@ -4,6 +4,7 @@ Layers are merged as plain dicts (`merge`), and become settings once (`configure
 gets the same words from wherever it came. `to_tree` writes a configuration back, complete.
 """
 
+import inspect
 import re
 import tomllib
 import types
@@ -38,17 +39,20 @@ class RolloutSettings:
     """so many steps of every lane; episodes are carried over to the next iteration"""
     shards: int = field(default=1, validator=validators.ge(1))  # equal groups of lanes with randomness of their own
 
-    def __attrs_post_init__(self) -> None:
-        """Settle on one way to collect; refuse two."""
+    @shards.validator
+    def _fit_together(self, attribute: Any, value: int) -> None:
         given = [name for name in COLLECT if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"'{given[1]}' cannot be given together with '{given[0]}': choose one way to collect")
-        if not given:
-            object.__setattr__(self, "steps", 128)
         if self.lanes % self.shards:
             raise ValueError(f"'lanes' must be a multiple of shards: {self.lanes} lanes, {self.shards} shards")
         if self.episodes is not None and self.episodes < self.shards:
             raise ValueError(f"'episodes' must be at least shards: {self.episodes} episodes, {self.shards} shards")
+
+    def __attrs_post_init__(self) -> None:
+        """Without any amount given: the default one."""
+        if all(getattr(self, name) is None for name in COLLECT):
+            object.__setattr__(self, "steps", 128)
 
 
 @frozen
@@ -70,21 +74,24 @@ class UpdateSettings:
 class OptimizerSettings:
     """Which optimizer of torch.optim, and how."""
 
-    name: str = "Adam"  # a class of torch.optim
+    name: str = field(default="Adam")  # a class of torch.optim
     lr: float = field(default=1e-3, validator=validators.ge(0))  # learning rate
     options: dict[str, float] = field(factory=dict)  # further arguments of that class: eps, weight_decay, momentum …
 
-    def __attrs_post_init__(self) -> None:
-        """Refuse what torch.optim does not have."""
-        classes = [
+    @name.validator
+    def _is_in_torch(self, attribute: Any, value: str) -> None:
+        optimizers = [
             name
-            for name, value in vars(torch.optim).items()
-            if isinstance(value, type)
-            and issubclass(value, torch.optim.Optimizer)
-            and value is not torch.optim.Optimizer
+            for name, found in vars(torch.optim).items()
+            if isinstance(found, type)
+            and issubclass(found, torch.optim.Optimizer)
+            and found is not torch.optim.Optimizer
         ]
-        if self.name not in classes:
-            raise ValueError(unknown("optimizer", self.name, classes))
+        if value not in optimizers:
+            raise ValueError(unknown("optimizer", value, optimizers))
+        closure = inspect.signature(getattr(torch.optim, value).step).parameters["closure"]
+        if closure.default is inspect.Parameter.empty:
+            raise ValueError(f"'name' must be an optimizer that steps by gradients alone, which {value} does not")
 
 
 @frozen(eq=False)

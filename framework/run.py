@@ -15,6 +15,7 @@ from .config import Config
 from .contracts import Batch, Environment, Policy
 from .errors import UsageError, culprit, unknown
 from .hookspecs import PROJECT, STAGES, RunHooks, names
+from .optimizers import optimizer
 from .plugins import Loaded, Part
 from .shard import Finished, Shard
 from .wiring import needed
@@ -40,6 +41,7 @@ class Run:
     wrappers: dict[str, list[str]] = field(factory=dict)  # stage → the extensions that wrap it
     owners: dict[int, str] = field(factory=dict)  # id of each working object → whose it is
     needs: frozenset[str] = frozenset()  # all that the parts need
+    quiet: bool = False  # nothing is to be printed
     iteration: int = 0  # counted from 0; of the one that is under way
     steps: int = 0  # real environment steps, in all
     episodes: int = 0  # finished episodes, in all
@@ -130,7 +132,7 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
     for role, part in working.items():
         if not callable(part):
             raise UsageError(f"{getattr(config, role).label}: is not callable, and has no build()")
-    run = Run(config, loaded, directory, device, shards, policy, **working, optimizer=_optimizer(config, policy))
+    run = Run(config, loaded, directory, device, shards, policy, **working, optimizer=optimizer(config, policy))
     run.needs = needed(config)
     run.owners = {id(getattr(config, role).settings): getattr(config, role).label for role in working}
     run.owners |= {id(part): getattr(config, role).label for role, part in working.items()}
@@ -218,31 +220,6 @@ def _register(manager: pluggy.PluginManager, part: Part, extension: Any) -> list
     except pluggy.PluginValidationError as error:
         raise UsageError(f"{part.label}: {' '.join(str(error).split())}") from error
     return [name for name in marked if name in STAGES]
-
-
-def _optimizer(config: Config, policy: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of the policy's parameters; fused (one kernel for all of them) where torch has that."""
-    settings = config.optimizer
-    cls = getattr(torch.optim, settings.name)
-    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise UsageError(f"{config.policy.label}: has no parameters to learn")
-    arguments: dict[str, Any] = {"lr": settings.lr, **settings.options}
-    accepted = inspect.signature(cls).parameters
-    for name in settings.options:
-        if name not in accepted:
-            raise UsageError(
-                unknown(f"option of optimizer.name {settings.name}", name, set(accepted) - {"params", "lr"})
-            )
-    try:
-        if "fused" in accepted:
-            try:
-                return cls(parameters, **arguments, fused=True)  # type: ignore[no-any-return]
-            except RuntimeError:  # not for this device or dtype
-                pass
-        return cls(parameters, **arguments)  # type: ignore[no-any-return]
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"optimizer: {settings.name} refuses its options: {error}") from None
 
 
 def blame(run: Run, error: BaseException) -> tuple[str, str] | None:

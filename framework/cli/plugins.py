@@ -61,11 +61,11 @@ def _listing(loaded: Loaded) -> dict[str, object]:
 
 
 def table(loaded: Loaded) -> None:
-    """The table of who provides what."""
+    """Print the table of who provides what; on standard error where standard output is kept for a machine."""
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(stderr=not is_terminal())
     rows = Table("plugin", "from", "provides")
     for plugin in loaded.plugins:
         origin = f"{plugin.distribution} {plugin.version}" if plugin.distribution else plugin.source

@@ -11,6 +11,7 @@ from attrs import frozen
 from gymnasium.spaces import Discrete
 
 from ..contracts import Inputs
+from ..errors import UsageError
 from ..record import claim, claim_next
 from ..run import Result, build
 from ..training import Core, execute
@@ -36,15 +37,16 @@ def main(arguments: Sequence[str]) -> int:
         "run", "Train a policy. Flags win over --config, that over --recipe, that over defaults.", arguments, Extra
     )
     config, extra = resolved.config, resolved.extra
+    if extra.name is not None and (
+        Path(extra.name).is_absolute() or not Path(extra.name).parts or ".." in Path(extra.name).parts
+    ):
+        raise UsageError(f"--name must be a folder below {ROOT}/, such as first or sweep/3: {extra.name!r}")
     if resolved.listed and not extra.quiet:
         from .plugins import table
 
         table(resolved.loaded)
-    if extra.quiet:
-        import attrs
-
-        config = attrs.evolve(config, reports=tuple(part for part in config.reports if part.name != "progress"))
     run = build(config, resolved.loaded, Core())
+    run.quiet = extra.quiet
     if "directory" in run.needs:
         stem = f"{config.environment.name}-{config.loss.name}"
         run.directory = claim(ROOT / extra.name) if extra.name else claim_next(ROOT, stem)

@@ -1,10 +1,15 @@
 """The learning curve, drawn when the run ends."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from attrs import field, frozen, validators
 
 from framework import Run, hookimpl
 from framework.record import CURVE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @frozen
@@ -28,40 +33,41 @@ class Plotter:
 
     @hookimpl
     def run_finished(self, run: Run) -> None:
-        """Draw what the history holds."""
-        if not run.history or run.directory is None:
-            return
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        """Draw what the history holds, if any episode ended."""
+        figure = learning_curve(run, self.settings.smooth)
+        if figure is not None and run.directory is not None:
+            figure.savefig(run.directory / CURVE, dpi=150)
 
-        steps, mean, deviation = (np.array(run.history[name]) for name in ("steps", "mean_return", "std_return"))
-        known = ~np.isnan(mean)
-        if not known.any():
-            return
-        steps, mean, deviation = steps[known], mean[known], np.nan_to_num(deviation[known])
-        window = min(self.settings.smooth, len(mean))
-        line, spread = _smoothed(mean, window), _smoothed(deviation, window)
 
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        axes.plot(steps, mean, ".", color="0.65", markersize=3, label="one iteration")
-        axes.fill_between(
-            steps, line - spread, line + spread, alpha=0.2, linewidth=0, label="± one standard deviation of episodes"
-        )
-        axes.plot(steps, line, linewidth=1.8, label=f"mean of {window} iterations")
-        axes.set_xlabel("environment steps")
-        axes.set_ylabel("return of an episode (undiscounted)")
-        names = [
-            run.config.environment.name,
-            run.config.policy.name,
-            run.config.estimator.name,
-            run.config.baseline.name,
-        ]
-        axes.set_title(" · ".join(names) + f" · seed {run.config.seed}", fontsize=10)
-        axes.grid(alpha=0.25)
-        axes.legend(loc="lower right", fontsize=8)
-        figure.savefig(run.directory / CURVE, dpi=150)
+def learning_curve(run: Run, smooth: int) -> "Figure | None":
+    """A figure of mean return over environment steps: each iteration's, their moving mean, and the episodes' spread."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = (np.array(run.history.get(name, ())) for name in ("steps", "mean_return", "std_return"))
+    steps, mean, deviation = columns
+    known = ~np.isnan(mean)
+    if not known.any():
+        return None
+    steps, mean, deviation = steps[known], mean[known], np.nan_to_num(deviation[known])
+    window = min(smooth, len(mean))
+    line, spread = _smoothed(mean, window), _smoothed(deviation, window)
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot(steps, mean, ".", color="0.65", markersize=3, label="one iteration")
+    axes.fill_between(
+        steps, line - spread, line + spread, alpha=0.2, linewidth=0, label="± one standard deviation of episodes"
+    )
+    axes.plot(steps, line, linewidth=1.8, label=f"mean of {window} iterations")
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("return of an episode (undiscounted)")
+    parts = (run.config.environment, run.config.policy, run.config.estimator, run.config.baseline)
+    axes.set_title(" · ".join(part.name for part in parts) + f" · seed {run.config.seed}", fontsize=10)
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right", fontsize=8)
+    return figure
 
 
 def _smoothed(numbers: np.ndarray, window: int) -> np.ndarray:

@@ -37,7 +37,7 @@ class ProgressBar:
             TimeRemainingColumn(),
             console=console,
             auto_refresh=False,
-            disable=not console.is_terminal,
+            disable=run.quiet or not console.is_terminal,
         )
         self.task = self.bar.add_task("", total=run.config.iterations, mean="-", length="-", speed="-")
         self.bar.start()

@@ -1,0 +1,56 @@
+"""The optimizer: any of torch.optim that steps by gradients alone, fused where torch has that."""
+
+import contextlib
+import functools
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from .config import Config
+from .errors import UsageError, unknown
+
+
+def optimizer(config: Config, policy: nn.Module) -> torch.optim.Optimizer:
+    """The configured optimizer of the policy's parameters.
+
+    Raises:
+        UsageError: nothing to learn, or options that the optimizer does not take.
+    """
+    settings = config.optimizer
+    cls = lean(getattr(torch.optim, settings.name))
+    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise UsageError(f"{config.policy.label}: has no parameters to learn")
+    arguments: dict[str, Any] = {"lr": settings.lr, **settings.options}
+    accepted = inspect.signature(cls.__init__).parameters.keys() - {"self", "params", "lr"}
+    for name in settings.options:
+        if name not in accepted:
+            raise UsageError(unknown(f"option of optimizer.name {settings.name}", name, accepted))
+    try:
+        if "fused" in accepted:
+            with contextlib.suppress(RuntimeError):  # not for this device or dtype
+                fused: torch.optim.Optimizer = cls(parameters, **arguments, fused=True)
+                return fused
+        plain: torch.optim.Optimizer = cls(parameters, **arguments)
+        return plain
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"optimizer: {settings.name} refuses its options: {error}") from None
+
+
+@functools.cache
+def lean(cls: type[torch.optim.Optimizer]) -> Any:
+    """The same class without torch's decorators for its compiler, whose import would take two seconds of every run.
+
+    Each of them would import `torch._dynamo` when it is first called; in eager mode they do nothing else, apart from
+    switching gradients off during a step, which is done here.
+    """
+    step = inspect.unwrap(cls.step)
+
+    def eager_step(self: Any, *arguments: Any) -> Any:
+        with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
+            return step(self, *arguments)
+
+    plain = {name: inspect.unwrap(getattr(cls, name)) for name in ("add_param_group", "zero_grad", "load_state_dict")}
+    return type(cls.__name__, (cls,), {"__doc__": cls.__doc__, "step": eager_step, **plain})

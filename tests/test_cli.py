@@ -1,0 +1,386 @@
+"""The command line as its users meet it: real processes, a real terminal, a real Ctrl-C."""
+
+import csv
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+import pytest
+from foreign import ESTIMATOR, publish
+
+import framework
+from framework.cli import main
+
+FRAMEWORK = [sys.executable, "-m", "framework"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def said(capsys, *words, code=0):
+    """What a command prints on standard output and error; `words` must make it exit with `code`."""
+    try:
+        exited = main(list(words))
+    except SystemExit as end:  # tyro's own
+        exited = end.code or 0
+    captured = capsys.readouterr()
+    assert exited == code, captured.err + captured.out
+    return captured
+
+
+def in_terminal(words, folder):
+    """Run in a pseudo-terminal 100 columns wide; what appeared on it, and the exit code."""
+    import fcntl
+    import struct
+    import termios
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    process = subprocess.Popen(FRAMEWORK + words, cwd=folder, stdout=slave, stderr=slave, stdin=slave, env=environment)
+    os.close(slave)
+    output = b""
+    while True:
+        ready, _, _ = select.select([master], [], [], 0.1)
+        if ready:
+            try:
+                chunk = os.read(master, 65536)
+            except OSError:
+                chunk = b""
+            output += chunk
+            if not chunk:
+                break
+        elif process.poll() is not None:
+            break
+    os.close(master)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output.decode()), process.wait()
+
+
+# Without torch
+
+
+def test_help_and_version_do_not_import_torch():
+    for words, expected in ((["--help"], "usage: framework COMMAND"), (["--version"], framework.__version__)):
+        code = f"import sys; from framework.cli import main; main({words!r}); assert 'torch' not in sys.modules"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout
+
+
+def test_the_top_level_help_names_every_command(capsys):
+    text = said(capsys, "--help").out
+    for command in ("run", "show", "plugins"):
+        assert re.search(rf"^  {command} ", text, re.M)
+    assert said(capsys, code=2).out == text
+
+
+def test_an_unknown_command_gets_the_nearest():
+    assert main(["rnu"]) == 2
+
+
+def test_an_unknown_command_is_said(capsys):
+    assert (
+        said(capsys, "rnu", code=2).err == "error: no command 'rnu'. Did you mean 'run'? There is: plugins, run, show\n"
+    )
+
+
+# Help of each command
+
+
+@pytest.mark.parametrize("command", ["run", "show"])
+def test_help_shows_each_chosen_parts_settings_with_defaults(command, capsys):
+    words = [command, "--help", "--environment.goal", "8", "--extensions", "standardize", "--baseline", "leave_one_out"]
+    text = " ".join(said(capsys, *words).out.split())
+    for flag, line in {
+        "--environment.goal INT": "the last state, where an episode ends (default: 4)",
+        "--estimator.gamma FLOAT": "discount a step, 0 to 1 (default: 0.99)",
+        "--extensions.standardize.within {batch,minibatch}": "of which steps mean and deviation are taken",
+        "--policy.hidden [INT [INT ...]]": "widths of the hidden layers (default: 32)",
+        "--rollout.lanes INT": "environments stepped together (default: 8)",
+        "--baseline NAME": "which baseline is subtracted (default: leave_one_out)",
+    }.items():
+        assert flag in text.replace("│ ", "").replace(" │", "")
+        assert line in text.replace("│ ", "").replace(" │", ""), line
+
+
+def test_every_flag_has_a_line_of_help(capsys):
+    """A setting without a word of help shows only its default."""
+    text = said(capsys, "run", "--help", "--extensions", "standardize").out
+    words = " ".join(line.strip("│ ") for line in text.splitlines() if "──" not in line)
+    for flag in re.findall(r"--[a-z.-]+ [A-Z{\[]", words):
+        after = words.split(flag, 1)[1]
+        described = re.sub(r"^[^ ]*( \[[^\]]*\]+| \.\.\.\]+)*", "", after).strip()
+        assert not described.startswith("(default"), flag
+
+
+# Standard output that is not a terminal
+
+
+def test_without_a_terminal_the_summary_is_json(here):
+    done = subprocess.run([*FRAMEWORK, "run", "--iterations", "5"], cwd=here, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    summary = json.loads(done.stdout)
+    assert summary["iterations"] == 5
+    assert summary["record"] == "runs/line_world-reinforce-1"
+    with (here / summary["record"] / "metrics.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert (summary["steps"], summary["episodes"]) == (int(last["steps"]), int(last["episodes"]))
+    assert summary["std_return"] > 0
+    for state in range(4):
+        assert abs(sum(row[state] for row in summary["action_probabilities"].values()) - 1) < 1e-6
+
+
+def test_quiet_prints_nothing(here, capsys):
+    assert said(capsys, "run", "--iterations", "2", "--quiet") == ("", "")
+    assert (here / "runs" / "line_world-reinforce-1" / "metrics.csv").is_file()
+    output, code = in_terminal(["run", "--iterations", "2", "--quiet"], here)
+    assert (output, code) == ("", 0)
+
+
+def test_no_reports_no_record(here, capsys):
+    summary = json.loads(said(capsys, "run", "--iterations", "2", "--reports").out)
+    assert summary["record"] is None
+    assert not (here / "runs").exists()
+
+
+# On a terminal
+
+
+def test_on_a_terminal_there_are_a_bar_and_a_table(here):
+    output, code = in_terminal(["run", "--iterations", "30", "--name", "seen"], here)
+    assert code == 0
+    assert re.search(r"iteration\s+30/30 .* return -?\d+\.\d\d  length \d+\.\d  [\d,]+ steps/s", output)
+    assert re.search(r"state\s*┃ P\(LEFT\)\s*┃ P\(RIGHT\)", output)
+    rows = re.findall(r"│ (\d)\s+│ (0\.\d{3})\s+│ (0\.\d{3})\s+│", output)
+    assert [int(state) for state, _, _ in rows] == [0, 1, 2, 3]
+    assert all(abs(float(left) + float(right) - 1) < 0.0011 for _, left, right in rows)
+    assert re.search(r"mean return -?\d+\.\d\d ± \d+\.\d\d \(last 100 episodes\)", output)
+    assert "record: runs/seen" in output
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_ends_cleanly_keeps_the_record_and_exits_130(here):
+    process = subprocess.Popen(
+        [*FRAMEWORK, "run", "--iterations", "10000000", "--name", "long"],
+        cwd=here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = here / "runs" / "long" / "metrics.csv"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_text().count("\n") > 20):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == ""
+    summary = json.loads(output)
+    assert summary["stopped"] == ["interrupted"]
+    with metrics.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == summary["iterations"]
+    assert int(rows[-1]["steps"]) == summary["steps"]
+    assert framework.load(here / "runs" / "long") is not None
+    assert (here / "runs" / "long" / "learning_curve.png").is_file()
+
+
+def test_ctrl_c_before_the_first_step_is_no_traceback(capsys, monkeypatch):
+    import framework.cli.show
+
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(framework.cli.show, "main", interrupted)
+    assert said(capsys, "show", code=130).err == "interrupted\n"
+
+
+def test_a_closed_pipe_is_no_traceback(here):
+    done = subprocess.run(
+        f"'{sys.executable}' -m framework run --help | head -n 1", shell=True, cwd=here, capture_output=True, text=True
+    )
+    assert (done.stdout[:6], done.stderr) == ("usage:", "")
+
+
+# show
+
+
+def test_show_prints_what_run_would_record(here, capsys):
+    words = ["--estimator", "total_return", "--environment.goal", "6", "--seed", "3", "--iterations", "2"]
+    shown = said(capsys, "show", *words).out
+    said(capsys, "run", *words, "--name", "first")
+    assert shown == (here / "runs" / "first" / "config.toml").read_text()
+    assert tomllib.loads(shown)["environment"]["goal"] == 6
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(here, capsys):
+    (here / "mine.toml").write_text(
+        "seed = 3\n[estimator]\nname = 'total_return'\ngamma = 0.5\n[environment]\ngoal = 7\n"
+    )
+    shown = tomllib.loads(said(capsys, "show", "--config", "mine.toml", "--environment.goal", "8").out)
+    assert (shown["seed"], shown["estimator"]["gamma"], shown["environment"]["goal"]) == (3, 0.5, 8)
+    assert shown["iterations"] == 100
+    shown = tomllib.loads(said(capsys, "show", "--config", "mine.toml", "--estimator", "rewards_to_go").out)
+    assert shown["estimator"] == {"name": "rewards_to_go", "gamma": 0.99}  # a different part starts afresh
+    shown = tomllib.loads(said(capsys, "show", "--config", "mine.toml", "--estimator", "total_return").out)
+    assert shown["estimator"]["gamma"] == 0.5
+
+
+def test_a_recipe_lies_between_defaults_and_file(tmp_path, monkeypatch, capsys):
+    source = (
+        ESTIMATOR
+        + """
+    @hookimpl
+    def recipes():
+        return {"mine": {"seed": 5, "iterations": 9, "estimator": {"name": "halved", "factor": 0.25}}}
+    """
+    )
+    publish(tmp_path, monkeypatch, "acme-rl", {"acme": "acme_recipe"}, acme_recipe=source)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text("iterations = 7\n")
+    shown = tomllib.loads(said(capsys, "show", "--recipe", "mine", "--config", "mine.toml", "--seed", "6").out)
+    assert (shown["seed"], shown["iterations"]) == (6, 7)
+    assert shown["estimator"] == {"name": "halved", "factor": 0.25}
+    assert "no recipe 'mien'. Did you mean 'mine'?" in said(capsys, "show", "--recipe", "mien", code=2).err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--estimator", "gea"], "error: no estimator 'gea'. There is: rewards_to_go, total_return"),
+        (["--estimator.gamma", "1.5"], "error: estimator.gamma must be <= 1.0: 1.5"),
+        (["--environment.goal", "0"], "error: environment.goal must be >= 1: 0"),
+        (["--seed", "-1"], "error: seed must be >= 0: -1"),
+        (["--iterations", "0"], "error: iterations must be >= 1: 0"),
+        (["--rollout.lanes", "0"], "error: rollout.lanes must be >= 1: 0"),
+        (["--rollout.steps", "0"], "error: rollout.steps must be >= 1: 0"),
+        (
+            ["--rollout.steps", "9", "--rollout.episodes", "9"],
+            "error: rollout.steps and rollout.episodes exclude each other: choose one way to collect",
+        ),
+        (["--rollout.shards", "3"], "error: rollout.lanes must be a multiple of shards: 8 lanes, 3 shards"),
+        (["--rollout.fixed-steps", "9"], "error: estimator 'rewards_to_go' needs complete episodes, and rollout.fixed"),
+        (["--optimizer.name", "Adm"], "error: optimizer: no optimizer 'Adm'. Did you mean 'Adam'?"),
+        (["--extensions", "standardise"], "error: no extension 'standardise'. Did you mean 'standardize'?"),
+        (["--config", "nowhere.toml"], "error: no configuration file nowhere.toml"),
+        (["--plugins", "reinforce"], "error: no environment 'line_world'. There is none"),
+        (["--plugins", "./nowhere.py"], "error: no plugin file nowhere.py"),
+        (["--estimatr", "gae"], "--estimator NAME"),
+        (["--estimator.gama", "0.5"], "--estimator.gamma FLOAT"),
+        (["--estimator.gamma", "high"], "--estimator.gamma"),
+        (["--device", "cdua"], "error: device 'cdua' cannot be used: "),
+    ],
+)
+def test_wrong_words_exit_2_and_say_what_would_be_right(here, capsys, words, message):
+    captured = said(capsys, "run", *words, code=2)
+    assert message in captured.err
+    assert captured.out == ""
+    assert not (here / "runs").exists()
+
+
+def test_a_malformed_file_is_named_with_its_line(here, capsys):
+    (here / "mine.toml").write_text("[estimator]\ngamma = = 1\n")
+    assert (
+        said(capsys, "show", "--config", "mine.toml", code=2).err
+        == "error: mine.toml is not TOML: Invalid value (at line 2, column 9)\n"
+    )
+    (here / "mine.toml").write_text("[estimator]\ngama = 1\n")
+    expected = "error: mine.toml: no setting of estimator 'gama'. Did you mean 'gamma'? There is: gamma\n"
+    assert said(capsys, "show", "--config", "mine.toml", code=2).err == expected
+
+
+# Plugins
+
+
+def test_plugins_with_no_value_loads_all_and_lists_them_first(here, capsys):
+    captured = said(capsys, "run", "--plugins", "--iterations", "1")
+    assert re.search(r"reinforce\s+│ framework-rl [\d.]+\s+│ policy: categorical", captured.err)
+    assert json.loads(captured.out)["iterations"] == 1
+    output, _ = in_terminal(["run", "--iterations", "1", "--plugins"], here)
+    assert output.index("provides") < output.index("P(LEFT)")
+
+
+def test_selecting_plugins_selects_only_those(here, capsys):
+    shown = tomllib.loads(said(capsys, "show", "--plugins", "line_world,reinforce").out)
+    assert shown["plugins"] == ["line_world", "reinforce", "reports"]  # bar, record and plot are not switched off
+    shown = tomllib.loads(said(capsys, "show", "--plugins", "line_world,reinforce", "--reports").out)
+    assert shown["plugins"] == ["line_world", "reinforce"]
+    shown = tomllib.loads(said(capsys, "show", "--plugins", "framework_line_world", "reinforce").out)
+    assert shown["plugins"] == ["framework_line_world", "reinforce", "reports"]
+    assert shown["environment"]["name"] == "line_world"
+    message = "no extension 'standardize'. There is: plot, progress, record"
+    words = ["show", "--plugins", "line_world,reinforce", "--extensions", "standardize"]
+    assert message in said(capsys, *words, code=2).err
+
+
+def test_a_file_of_ones_own_is_a_plugin_and_the_record_remembers_it(here, capsys):
+    import textwrap
+
+    (here / "mine.py").write_text(textwrap.dedent(ESTIMATOR))
+    words = ["--plugins", "line_world,reinforce,./mine.py", "--estimator", "halved", "--estimator.factor", "0.25"]
+    said(capsys, "run", *words, "--iterations", "2", "--name", "first")
+    tree = tomllib.loads((here / "runs" / "first" / "config.toml").read_text())
+    assert tree["estimator"] == {"name": "halved", "factor": 0.25}
+    assert tree["plugins"] == ["line_world", "reinforce", str(here / "mine.py"), "reports"]
+    said(capsys, "run", "--config", "runs/first/config.toml", "--name", "second")
+    first, second = (here / "runs" / name / "policy.safetensors" for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_list_of_plugins_says_what_failed_and_why(tmp_path, monkeypatch, capsys):
+    publish(tmp_path, monkeypatch, "broken-rl", {"broken": "broken_listed"}, broken_listed="import absent_module")
+    listing = json.loads(said(capsys, "plugins").out)
+    assert listing["failed"] == [
+        {
+            "name": "broken",
+            "distribution": "broken-rl",
+            "reason": "ModuleNotFoundError: No module named 'absent_module'",
+        }
+    ]
+    (reinforce,) = [plugin for plugin in listing["plugins"] if plugin["name"] == "reinforce"]
+    assert reinforce["distribution"] == "framework-rl"
+    assert reinforce["version"] == framework.__version__
+    assert reinforce["provides"]["estimator"] == ["rewards_to_go", "total_return"]
+
+
+def test_on_a_terminal_the_list_is_a_table(here):
+    output, code = in_terminal(["plugins"], here)
+    assert code == 0
+    assert re.search(r"line_world\s+│ framework-rl [\d.]+\s+│ environment: line_world", output)
+
+
+# The core
+
+
+def test_the_core_imports_no_plugin():
+    """By its source, and by what a bare import loads."""
+    import ast
+    from pathlib import Path
+
+    root = Path(framework.__file__).parent
+    plugins = {path.stem for path in (root.parent / "plugins").iterdir()}
+    assert "framework_reinforce" in plugins
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.append(node.module or "")
+            assert not {name.split(".")[0] for name in imported} & plugins, path
+    code = "import sys, framework.api, framework.cli.run; print([m for m in sys.modules if m.startswith('framework_')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
