@@ -6,12 +6,13 @@ from typing import Any
 
 import attrs
 
-from .config import DEFAULTS, PART_ROLES, Config, OptimizerSettings, RolloutSettings, UpdateSettings, configure
+from .config import DEFAULTS, PART_ROLES, Config, OptimizerSettings, RolloutSettings, UpdateSettings, configure, worded
+from .errors import UsageError
 from .plugins import load as load_plugins
 from .record import claim, read_config, read_policy
 from .run import Result, _device, build, build_policy
 from .training import Core, execute
-from .wiring import wire
+from .wiring import NEEDS, wire, words
 
 
 def train(
@@ -59,18 +60,25 @@ def train(
     given = dict(zip(PART_ROLES, (environment, policy, estimator, baseline, loss), strict=True))
     chosen: dict[str, Any] = {role: loaded.part_of(role, part) for role, part in given.items() if part is not None}
     sections: dict[str, Any] = {"rollout": rollout, "update": update, "optimizer": optimizer}
-    config = attrs.evolve(
-        config,
-        **chosen,
-        **{name: section for name, section in sections.items() if section is not None},
-        extensions=tuple(loaded.part_of("extension", extension) for extension in extensions),
-        iterations=iterations,
-        seed=seed,
-        device=device,
-        threads=threads,
-    )
+    try:
+        config = attrs.evolve(
+            config,
+            **chosen,
+            **{name: section for name, section in sections.items() if section is not None},
+            extensions=tuple(loaded.part_of("extension", extension) for extension in extensions),
+            iterations=iterations,
+            seed=seed,
+            device=device,
+            threads=threads,
+        )
+    except ValueError as error:
+        raise UsageError(worded("", error)) from None
     run = build(wire(config, loaded, chosen), loaded, Core())
-    if directory is not None:
+    if directory is None:
+        for part in config.extensions:
+            if "directory" in words(part, "needs", NEEDS):
+                raise UsageError(f"{part.label} needs a directory: pass directory=")
+    else:
         run.directory = claim(Path(directory))
     return execute(run)
 

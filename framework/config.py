@@ -209,7 +209,7 @@ def configure(loaded: Loaded, tree: Mapping[str, Any], origin: str = "") -> Conf
         try:
             return Config(**values, plugins=tuple(plugin.source for plugin in loaded.plugins))
         except ValueError as error:
-            raise UsageError(_worded("", error)) from None
+            raise UsageError(worded("", error)) from None
     except UsageError as error:
         raise UsageError(f"{origin}: {error}" if origin else str(error)) from error.__cause__
 
@@ -253,7 +253,7 @@ def validate(where: str, settings: Any) -> None:
     try:
         attrs.validate(settings)
     except (ValueError, TypeError) as error:
-        raise UsageError(_worded(where, error)) from None
+        raise UsageError(worded(where, error)) from None
 
 
 def _section(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -279,7 +279,7 @@ def _settings(cls: type[Any], where: str, section: Mapping[str, Any]) -> Any:
     try:
         return cls(**{attributes[key].alias: value for key, value in values.items()})
     except (ValueError, TypeError) as error:
-        raise UsageError(_worded(where, error)) from None
+        raise UsageError(worded(where, error)) from None
 
 
 def _value(kind: Any, where: str, value: Any) -> Any:
@@ -303,7 +303,7 @@ def _in_words(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
-def _worded(where: str, error: Exception) -> str:
+def worded(where: str, error: Exception) -> str:
     """`'gamma' must be <= 1.0: 1.5` → `estimator.gamma must be <= 1.0: 1.5`."""
     text = str(error.args[0]) if error.args else str(error)
     dotted = f"{where}." if where else ""

@@ -118,6 +118,9 @@ class Loaded:
 
     def part_of(self, role: str, settings: Any) -> Part:
         """The part that this settings object is: by its class among the offers, else by the class's own name."""
+        if isinstance(settings, type):
+            name = settings.__name__
+            raise UsageError(f"{role} must be a settings object, got the class {name}: {name}() makes one")
         for name, offered in self.offers[role].items():
             for plugin, cls in offered.items():
                 if type(settings) is cls:

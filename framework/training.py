@@ -39,7 +39,7 @@ def execute(run: Run) -> Result:
         _fail(run, error)
     finally:
         torch.set_num_threads(threads)
-    metrics = {name: np.array(numbers) for name, numbers in run.history.items()}
+    metrics = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
     return Result(
         run.policy, metrics, np.array(run.recent_returns), tuple(run.stop_reasons), run.directory, run.config, run
     )

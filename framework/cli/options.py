@@ -183,7 +183,7 @@ def _second_pass(
         try:
             config = attrs.evolve(config, **{key: changed[key]})
         except ValueError as error:
-            raise UsageError(configs._worded("", error)) from None
+            raise UsageError(configs.worded("", error)) from None
     return config, parsed.extra
 
 
