@@ -3,9 +3,15 @@
 Padding is inert because it holds zero rewards and follows an end. Nothing here knows of auto-reset.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
+
+Array = np.ndarray[Any, Any]
+
+FEW_LANES = 256  # up to here doubling is faster than stepping, on the CPU
 
 
 def discounted_sums(terms: Tensor, discounts: Tensor) -> Tensor:
@@ -24,7 +30,8 @@ def discounted_sums(terms: Tensor, discounts: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes or dtypes differ, or are not two-dimensional floating point.
 
-    Complexity: two kernels a time step; on the CPU they are numpy's, which cost a fifth of torch's at few lanes.
+    Complexity: step by step, two kernels a time step; at few lanes, and away from the CPU, where kernels cost more than
+    numbers, by doubling: three kernels each for spans of 1, 2, 4, … time steps.
 
     >>> discounted_sums(torch.ones(3, 1), torch.full((3, 1), 0.9)).flatten().tolist()
     [2.71..., 1.89..., 1.0]
@@ -34,21 +41,37 @@ def discounted_sums(terms: Tensor, discounts: Tensor) -> Tensor:
     if terms.dtype != discounts.dtype or not terms.dtype.is_floating_point:
         raise ValueError(f"expected one floating dtype, got {terms.dtype} and {discounts.dtype}")
     terms, discounts = terms.detach(), discounts.detach()
-    sums = torch.empty_like(terms)
-    later = torch.zeros_like(terms[:1]).squeeze(0)
-    if terms.device.type == "cpu":
-        _accumulate(np.multiply, np.add, terms.numpy(), discounts.numpy(), sums.numpy(), later.numpy())
+    if terms.device.type != "cpu":
+        sums = terms.clone()
+        _double(sums, discounts.clone())
+    elif terms.shape[1] <= FEW_LANES:
+        sums = terms.clone()
+        _double(sums.numpy(), discounts.numpy().copy())
     else:
-        _accumulate(torch.mul, torch.add, terms, discounts, sums, later)
+        sums = torch.empty_like(terms)
+        _step(terms.numpy(), discounts.numpy(), sums.numpy())
     return sums
 
 
-def _accumulate(multiply, add, terms, discounts, sums, later) -> None:  # type: ignore[no-untyped-def]
-    """The recursion, for numpy arrays and for tensors alike."""
+def _step(terms: Array, discounts: Array, sums: Array) -> None:
+    """The recursion itself, into `sums`."""
+    later = np.zeros_like(terms[:1]).reshape(-1)
     for t in range(len(terms) - 1, -1, -1):
         row = sums[t]
-        multiply(discounts[t], later, out=row)
-        later = add(row, terms[t], out=row)
+        np.multiply(discounts[t], later, out=row)
+        later = np.add(row, terms[t], out=row)
+
+
+def _double(sums: Any, factors: Any) -> None:
+    """The same, in place, for arrays and tensors: each sum over a span, and the discount across it, from two halves.
+
+    Source: Blelloch 1990, Prefix sums and their applications, CMU-CS-90-190, §1.4 (first-order recurrences).
+    """
+    span = 1
+    while span < len(sums):
+        sums[:-span] += factors[:-span] * sums[span:]
+        factors[:-span] = factors[:-span] * factors[span:]
+        span *= 2
 
 
 def rewards_to_go(rewards: Tensor, ends: Tensor, gamma: float) -> Tensor:

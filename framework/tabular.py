@@ -155,8 +155,7 @@ def _follow(
     noise = chain.from_iterable(_chunks(generator))
     starts = chain.from_iterable(begin(tables, lanes, generator).tolist() for _ in iter(int, 1))
     outcomes: list[list[int]] = [[] for _ in range(lanes)]
-    times: list[list[int]] = [[] for _ in range(lanes)]
-    episodes: list[list[int]] = [[] for _ in range(lanes)]
+    walked: list[list[tuple[int, int, int]]] = [[] for _ in range(lanes)]  # (episode, its clock before, steps taken)
     cut: list[tuple[int, int]] = []
     returns: list[float] = []
     lengths: list[int] = []
@@ -174,8 +173,7 @@ def _follow(
             if state < 0:
                 break
         length = len(path) - first
-        times[lane].extend(range(clock, clock + length))
-        episodes[lane].extend([number] * length)
+        walked[lane].append((number, clock, length))
         earned = carry.earned[lane] + sum([rewards[k] for k in path[first:]])
         ended = state < 0 or clock + length == limit
         if not ended:
@@ -217,18 +215,27 @@ def _follow(
             if fixed is not None:
                 carry.states[lane], carry.clock[lane] = next(starts), 0
             heapq.heappush(free, (len(outcomes[lane]), lane))
-    longest = max(map(len, outcomes))
+    steps = np.fromiter(map(len, outcomes), np.int64, lanes)
+    mask = np.arange(steps.max()) < steps[:, None]  # lane by lane here; turned round at the end
 
-    def padded(columns: list[list[int]]) -> Array:
-        return np.array([column + [0] * (longest - len(column)) for column in columns]).T
+    def padded(flat: Array) -> Array:
+        table = np.zeros(mask.shape, np.int64)
+        table[mask] = flat
+        return np.ascontiguousarray(table.T)
 
-    ends = np.array([len(path) for path in outcomes])
-    truncated = np.zeros((longest, lanes), bool)
+    numbers, clocks, counts = np.array(list(chain.from_iterable(walked))).T
+    times = np.arange(counts.sum()) + np.repeat(clocks - (np.cumsum(counts) - counts), counts)
+    truncated = np.zeros(mask.shape[::-1], bool)
     for time, lane in cut:
         truncated[time, lane] = True
-    mask = np.arange(longest)[:, None] < ends
     return Paths(
-        padded(outcomes), mask, padded(times), padded(episodes), truncated, np.array(returns), np.array(lengths)
+        padded(np.fromiter(chain.from_iterable(outcomes), np.int64, counts.sum())),
+        np.ascontiguousarray(mask.T),
+        padded(times),
+        padded(np.repeat(numbers, counts)),
+        truncated,
+        np.array(returns),
+        np.array(lengths),
     )
 
 

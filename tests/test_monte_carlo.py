@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mutants import is_killed, mutate
 from stories import REWARDS, Episode, assemble, episodes, lanes_of_episodes, permute_lanes, real_steps
 
+from framework import returns
 from framework.returns import discounted_sums, episode_means
 
 GAMMAS = st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0])
@@ -175,12 +176,15 @@ MUTANTS = {
     "adds the next reward": (
         law_gamma_zero_sees_one_reward,
         "RewardsToGo",
-        lambda: _mutant_returns("add(row, terms[t], out=row)", "add(row, terms[t - 1], out=row)"),
+        lambda: _mutant_returns(
+            "sums = terms.clone()\n        _double(sums.numpy()",
+            "sums = terms.roll(1, 0)\n        _double(sums.numpy()",
+        ),
     ),
     "leaves the last reward out": (
         law_gamma_one_sums,
         "RewardsToGo",
-        lambda: _mutant_returns("range(len(terms) - 1, -1, -1)", "range(len(terms) - 2, -1, -1)"),
+        lambda: _mutant_returns("while span < len(sums):", "while span < len(sums) - 1:"),
     ),
     "sums the whole lane": (
         law_causality,
@@ -274,14 +278,53 @@ def test_discounted_sums_refuses_what_it_cannot_sum():
         discounted_sums(torch.zeros(3, 1, dtype=torch.int64), torch.zeros(3, 1, dtype=torch.int64))
 
 
-def test_the_tensor_path_equals_the_numpy_path():
-    """The lines that run on other devices, run here on CPU tensors."""
-    from framework.returns import _accumulate
+def law_both_ways_are_the_recursion(double, step, terms, discounts):
+    """By doubling or by stepping, on arrays and on tensors: Gₜ = xₜ + dₜ·Gₜ₊₁, in float64 to 1e-12."""
+    expected = terms.clone()
+    for t in range(len(terms) - 2, -1, -1):
+        expected[t] = terms[t] + discounts[t] * expected[t + 1]
+    doubled, on_tensors, stepped = terms.clone(), terms.clone(), torch.empty_like(terms)
+    double(doubled.numpy(), discounts.numpy().copy())
+    double(on_tensors, discounts.clone())
+    step(terms.numpy(), discounts.numpy(), stepped.numpy())
+    for sums in (doubled, on_tensors, stepped):
+        assert torch.allclose(sums, expected, atol=1e-12)
 
-    terms, discounts = torch.randn(7, 3), torch.rand(7, 3)
-    sums = torch.empty_like(terms)
-    _accumulate(torch.mul, torch.add, terms, discounts, sums, torch.zeros(3))
-    assert torch.equal(sums, discounted_sums(terms, discounts))
+
+PAIRS = st.tuples(st.integers(1, 70), st.integers(1, 3), st.integers(0, 2**31)).map(
+    lambda drawn: [
+        torch.rand(drawn[:2], generator=torch.Generator().manual_seed(drawn[2] + k), dtype=torch.float64)
+        - 0.5 * (1 - k)
+        for k in (0, 1)
+    ]
+)
+
+
+@given(PAIRS)
+def test_both_ways_are_the_recursion(pair):
+    law_both_ways_are_the_recursion(returns._double, returns._step, *pair)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("factors[:-span] * factors[span:]", "factors[:-span]"),
+        ("factors[:-span] * sums[span:]", "factors[span:] * sums[span:]"),
+        ("span *= 2", "span *= 3"),
+        ("later = np.add(row, terms[t], out=row)", "later = np.add(row, terms[t - 1], out=row)"),
+        ("range(len(terms) - 1, -1, -1)", "range(len(terms) - 1, 0, -1)"),
+    ],
+)
+def test_the_recursion_kills_the_mutant(old, new):
+    mutant = mutate("framework.returns", (old, new))
+    is_killed(lambda pair: law_both_ways_are_the_recursion(mutant._double, mutant._step, *pair), PAIRS)
+
+
+@pytest.mark.parametrize("lanes", [1, returns.FEW_LANES, returns.FEW_LANES + 1])
+def test_the_number_of_lanes_changes_nothing(lanes):
+    terms, discounts = torch.rand(9, lanes), torch.rand(9, lanes)
+    alone = [discounted_sums(terms[:, n : n + 1], discounts[:, n : n + 1]) for n in range(lanes)]
+    assert torch.allclose(discounted_sums(terms, discounts), torch.cat(alone, 1), atol=2e-6)
 
 
 @given(LANES)
