@@ -61,6 +61,7 @@ def learning_curve(run: Run, smooth: int) -> "Figure | None":
         steps, line - spread, line + spread, alpha=0.2, linewidth=0, label="± one standard deviation of episodes"
     )
     axes.plot(steps, line, linewidth=1.8, label=f"mean of {window} iterations")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of an episode (undiscounted)")
     parts = (run.config.environment, run.config.policy, run.config.estimator, run.config.baseline)
