@@ -19,7 +19,7 @@ import torch
 from attrs import field, frozen, validators
 
 from .errors import UsageError, unknown
-from .plugins import Loaded, Part
+from .plugins import Loaded, Part, Plugin
 
 Tree = dict[str, Any]
 
@@ -112,7 +112,6 @@ class Config:
     seed: int = field(default=0, validator=validators.ge(0))  # of all randomness
     device: str = "cpu"  # where policy and rollouts live: cpu, cuda, mps …
     threads: int = field(default=1, validator=validators.ge(1))  # of torch; small networks are fastest on one
-    plugins: tuple[str, ...] = ()  # what selects the loaded plugins again
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -207,21 +206,27 @@ def configure(loaded: Loaded, tree: Mapping[str, Any], origin: str = "") -> Conf
                 for name in chosen
             )
         try:
-            return Config(**values, plugins=tuple(plugin.source for plugin in loaded.plugins))
+            return Config(**values)
         except ValueError as error:
             raise UsageError(worded("", error)) from None
     except UsageError as error:
         raise UsageError(f"{origin}: {error}" if origin else str(error)) from error.__cause__
 
 
-def to_tree(config: Config, loaded: Loaded | None = None) -> Tree:
+def used(config: Config, loaded: Loaded) -> list[Plugin]:
+    """The plugins whose parts a configuration names: what it takes to run it again."""
+    owners = {part.plugin for part in config.parts}
+    return [plugin for plugin in loaded.plugins if plugin.name in owners]
+
+
+def to_tree(config: Config, loaded: Loaded) -> Tree:
     """The complete tree of a configuration: what `configure` takes back, and what config.toml holds."""
 
     def name_of(part: Part) -> str:
-        return part.name if loaded is None else loaded.short_name(part.role, part.name, part.plugin)
+        return loaded.short_name(part.role, part.name, part.plugin)
 
     tree: Tree = {key: getattr(config, key) for key in SCALARS}
-    tree["plugins"] = list(config.plugins)
+    tree["plugins"] = [plugin.source for plugin in used(config, loaded)]
     tree["reports"] = [name_of(part) for part in config.reports]
     for role in PART_ROLES:
         part = getattr(config, role)

@@ -151,6 +151,9 @@ class TabularMDP:
 class Environment(Protocol):
     """N independent lanes of one Markov decision process, stepped together.
 
+    All its tensors, and the generator that it is handed, live on the device it was built for. Discrete actions come as
+    int64; observations may have any dtype that the policy takes.
+
     May also have: `groups` ([N] int64), `action_names` (of a Discrete action space), `mdp() -> TabularMDP`,
     `state_dict()` and `load_state_dict(state)`.
     """

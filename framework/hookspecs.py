@@ -74,7 +74,10 @@ class RunHooks:
 
     @hookspec(firstresult=True)
     def collect_rollout(self, run: "Run") -> "Rollout":  # type: ignore[empty-body]
-        """Stage, once an iteration: let the policy act; return the `Rollout`. Wrap it to scale rewards, say."""
+        """Stage, once an iteration: let the policy act; return the `Rollout`. Wrap it to scale rewards, say.
+
+        The scores in the metrics stay the environment's own: they are counted while it is stepped.
+        """
 
     @hookspec(firstresult=True)
     def estimate_advantages(self, run: "Run", rollout: "Rollout") -> "Advantages":  # type: ignore[empty-body]

@@ -85,6 +85,7 @@ class Loaded:
 
     plugins: tuple[Plugin, ...]
     failures: tuple[Failure, ...]
+    left_out: tuple[str, ...] = ()  # installed, and not selected
     offers: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(factory=dict)
     """offers[role][part name][plugin name] is a settings class; role "recipe" holds configuration trees."""
 
@@ -105,6 +106,8 @@ class Loaded:
             message = unknown(role, name, self.offers[role])
             for failure in self.failures:
                 message += f"\nplugin '{failure.name}' failed to load and may offer it: {failure.reason}"
+            if self.left_out:
+                message += f"\ninstalled, but not selected by --plugins: {', '.join(self.left_out)}"
             raise UsageError(message)
         if len(offered) > 1:
             ways = " or ".join(f"{plugin}:{part}" for plugin in sorted(offered))
@@ -172,7 +175,8 @@ def load(selection: Sequence[str] | None = None) -> Loaded:
         for role, parts in mine.items():
             for name, offered in parts.items():
                 offers[role].setdefault(name, {})[plugin.name] = offered
-    return Loaded(tuple(plugins), tuple(failures), offers)
+    left_out = () if selection is None else tuple(name for name in points if name not in selection)
+    return Loaded(tuple(plugins), tuple(failures), left_out, offers)
 
 
 class _RefusedError(Exception):

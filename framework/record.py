@@ -1,7 +1,7 @@
 """A run's record on disk: what lies in `runs/NAME/`, written and read. No pickle anywhere.
 
 config.toml           the complete configuration; `framework run --config` repeats the run from it
-plugins.json          each loaded plugin's name, version, distribution and SHA-256; versions of Python and torch
+plugins.json          each used plugin's name, version, distribution and SHA-256; versions of Python and torch
 metrics.csv           a row an iteration; a number that does not exist (no episode ended) is left empty
 policy.safetensors    the final parameters
 learning_curve.png    mean return over environment steps
@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .config import Config, read_toml, to_tree
+from .config import Config, read_toml, to_tree, used
 from .errors import UsageError
 from .plugins import Loaded
 
@@ -69,7 +69,7 @@ def write_config(directory: Path, config: Config, loaded: Loaded) -> None:
     """config.toml and plugins.json."""
     write_text(directory / CONFIG, tomli_w.dumps(to_tree(config, loaded)))
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    described = [plugin.describe() for plugin in loaded.plugins]
+    described = [plugin.describe() for plugin in used(config, loaded)]
     write_text(directory / PLUGINS, json.dumps({"versions": versions, "plugins": described}, indent=2) + "\n")
 
 

@@ -84,7 +84,7 @@ def rewards_to_go(rewards: Tensor, ends: Tensor, gamma: float) -> Tensor:
 
     Source: Sutton & Barto 2018, eq. 3.8 and 3.9.
     """
-    return discounted_sums(rewards, torch.where(ends, 0.0, gamma).to(rewards.dtype))
+    return discounted_sums(rewards, gamma * (~ends).to(rewards.dtype))
 
 
 def episode_sums(values: Tensor, episodes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ class Run:
 
     config: Config
     loaded: Loaded
-    directory: Path | None  # where the record goes, if anywhere
+    directory: Path | None  # where the record goes, if anywhere; set before run_started
     device: torch.device
     shards: list[Shard]
     policy: Any  # an nn.Module that is a Policy

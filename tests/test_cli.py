@@ -278,7 +278,10 @@ def test_a_recipe_lies_between_defaults_and_file(tmp_path, monkeypatch, capsys):
         (["--optimizer.name", "Adm"], "error: optimizer: no optimizer 'Adm'. Did you mean 'Adam'?"),
         (["--extensions", "standardise"], "error: no extension 'standardise'. Did you mean 'standardize'?"),
         (["--config", "nowhere.toml"], "error: no configuration file nowhere.toml"),
-        (["--plugins", "reinforce"], "error: no environment 'line_world'. There is none"),
+        (
+            ["--plugins", "reinforce"],
+            "error: no environment 'line_world'. There is none\ninstalled, but not selected by --plugins: line_world, ",
+        ),
         (["--plugins", "./nowhere.py"], "error: no plugin file nowhere.py"),
         (["--estimatr", "gae"], "--estimator NAME"),
         (["--estimator.gama", "0.5"], "--estimator.gamma FLOAT"),

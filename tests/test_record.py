@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from attrs import frozen
+from foreign import ESTIMATOR, publish
 from framework_reports.plot import learning_curve
 from safetensors.torch import load_file
 
@@ -90,6 +91,16 @@ def test_another_seed_is_another_run(here):
         main(["run", "--iterations", "2", "--name", name, "--seed", seed])
     one, two = (here / "runs" / name / "policy.safetensors" for name in ("one", "two"))
     assert one.read_bytes() != two.read_bytes()
+
+
+def test_a_record_asks_for_the_plugins_that_it_used_and_no_others(here, monkeypatch):
+    """What else was installed that day may be gone when the run is repeated."""
+    publish(here / "site", monkeypatch, "acme-rl", {"acme": "acme_unused"}, acme_unused=ESTIMATOR)
+    main(["run", "--iterations", "1", "--name", "first"])
+    tree = tomllib.loads((here / "runs" / "first" / "config.toml").read_text())
+    assert tree["plugins"] == ["line_world", "reinforce", "reports"]
+    recorded = json.loads((here / "runs" / "first" / "plugins.json").read_text())
+    assert [plugin["name"] for plugin in recorded["plugins"]] == tree["plugins"]
 
 
 def test_plugins_are_recorded_with_version_distribution_and_hash(here):
