@@ -6,11 +6,21 @@ from typing import Any
 
 import attrs
 
-from .config import DEFAULTS, PART_ROLES, Config, OptimizerSettings, RolloutSettings, UpdateSettings, configure, worded
+from .config import (
+    DEFAULTS,
+    PART_ROLES,
+    OptimizerSettings,
+    RolloutSettings,
+    UpdateSettings,
+    configure,
+    pick,
+    plugin_list,
+    worded,
+)
 from .errors import UsageError
 from .plugins import load as load_plugins
 from .record import claim, read_config, read_policy
-from .run import Result, _device, build, build_policy
+from .run import Result, build, build_policy, choose_device
 from .training import Core, execute
 from .wiring import NEEDS, wire, words
 
@@ -89,16 +99,11 @@ def load(run: str | Path, device: str = "cpu") -> Any:
     Raises:
         UsageError: there is no such record, or a plugin that it needs is missing.
     """
-    directory = Path(run)
+    directory, where = Path(run), choose_device(device)
     tree = read_config(directory)
-    config = _configure(tree, str(directory))
-    where = _device(device)
-    environment = config.environment.settings.build(1, where)
-    policy = build_policy(config, (environment.observation_space, environment.action_space), where)
+    loaded = load_plugins(plugin_list(tree.pop("plugins", ()), str(directory)), rest=True)
+    environment = pick(loaded, "environment", tree).settings.build(1, where)
+    spaces = environment.observation_space, environment.action_space
+    policy = build_policy(pick(loaded, "policy", tree), tree.get("seed", 0), spaces, where)
     read_policy(directory, policy)
     return policy.eval()
-
-
-def _configure(tree: dict[str, Any], origin: str) -> Config:
-    loaded = load_plugins(tree.pop("plugins", None))
-    return configure(loaded, tree, origin)

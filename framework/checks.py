@@ -1,7 +1,7 @@
 """What parts return is checked once, where it enters the core; the message says whose it was."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,12 +37,13 @@ def tensor(label: str, given: Any, shape: Sequence[int], names: str, dtype: Any)
 
 def finite(label: str, given: Tensor) -> None:
     """Refuse NaN and infinity; says where the first one is."""
+    given = given.detach()
     if math.isfinite(float(given.sum())):  # one kernel; an overflowing sum of finite numbers is looked at again
         return
     bad = (~torch.isfinite(given)).nonzero()
     if len(bad):
         first = bad[0].tolist()
-        where = f"step {first[0]}, lane {first[1]}" if len(first) > 1 else f"step {first[0]} of the batch"
+        where = f"step {first[0]}, lane {first[1]}" if len(first) > 1 else f"position {first[0]}"
         raise PartError(f"{label}: not finite ({float(given[tuple(first)])}) at {where}")
 
 
@@ -52,7 +53,8 @@ def in_range(label: str, numbers: Tensor, space: Discrete[Any]) -> None:
     first = int(space.start)
     if low < first or high >= first + int(space.n):
         bad = ((numbers < first) | (numbers >= first + int(space.n))).nonzero()[0].tolist()
-        raise PartError(f"{label}: {int(numbers[tuple(bad)])} is outside {space} at step {bad[0]}, lane {bad[1]}")
+        where = f"step {bad[0]}, lane {bad[1]}" if len(bad) > 1 else f"position {bad[0]}"
+        raise PartError(f"{label}: {int(numbers[tuple(bad)])} is outside {space} at {where}")
 
 
 def per_step(label: str, given: Any, shape: tuple[int, ...]) -> None:
@@ -68,8 +70,13 @@ def loss(label: str, given: Any, shape: tuple[int, ...]) -> None:
     kind(label, given, Loss)
     if not given.terms:
         raise PartError(f"{label}: expected a Loss with at least one term, got none")
+    if not isinstance(given.terms, Mapping):
+        raise PartError(f"{label}: terms: expected a dict from name to tensor, got {type(given.terms).__name__}")
     for name, term in given.terms.items():
         tensor(f"{label}: term '{name}'", term, shape, "[B]", "floating point")
+    for name, number in given.metrics.items():
+        if isinstance(number, Tensor) and number.numel() != 1:
+            raise PartError(f"{label}: metric '{name}': expected one number, got shape {list(number.shape)}")
 
 
 def stage_result(label: str, stage: str, result: Any, **arguments: Any) -> None:

@@ -89,6 +89,8 @@ class OptimizerSettings:
         ]
         if value not in optimizers:
             raise ValueError(unknown("optimizer", value, optimizers))
+        if value == "SparseAdam":
+            raise ValueError("'name' must be an optimizer that takes dense gradients, which SparseAdam does not")
         closure = inspect.signature(getattr(torch.optim, value).step).parameters["closure"]
         if closure.default is inspect.Parameter.empty:
             raise ValueError(f"'name' must be an optimizer that steps by gradients alone, which {value} does not")
@@ -156,6 +158,14 @@ def read_toml(path: Path) -> Tree:
         raise UsageError(f"{path} is not TOML: {error}") from None
 
 
+def plugin_list(value: Any, origin: str) -> tuple[str, ...]:
+    """What a file's `plugins` asks for; `UsageError` where it is no list of strings."""
+    try:
+        return tuple(_value(tuple[str, ...], "plugins", value))
+    except UsageError as error:
+        raise UsageError(f"{origin}: {error}") from None
+
+
 def merge(*layers: Mapping[str, Any]) -> Tree:
     """Later layers win, key by key; one that names a different part drops the lower layers' settings of that role.
 
@@ -178,28 +188,31 @@ def merge(*layers: Mapping[str, Any]) -> Tree:
     return merged
 
 
+def pick(loaded: Loaded, role: str, tree: Mapping[str, Any]) -> Part:
+    """The part that a merged tree names for one of the five roles, with its settings."""
+    return _part(loaded, role, role, _section(tree, role))
+
+
 def configure(loaded: Loaded, tree: Mapping[str, Any], origin: str = "") -> Config:
     """Pick the parts that a merged tree names and make all settings. `UsageError` says which key is wrong."""
-    known = (*PART_ROLES, *SECTIONS, *SCALARS, "extensions", "reports", "plugins")
+    known = (*PART_ROLES, *SECTIONS, *SCALARS, "extensions", "reports")
     try:
         for key in tree:
             if key not in known:
                 raise UsageError(unknown("section or key", key, known))
-        values: dict[str, Any] = {role: _part(loaded, role, role, _section(tree, role)) for role in PART_ROLES}
+        values: dict[str, Any] = {role: pick(loaded, role, tree) for role in PART_ROLES}
         values |= {key: _settings(cls, key, _section(tree, key)) for key, cls in SECTIONS.items() if key in tree}
         values |= {key: _value(cls, key, tree[key]) for key, cls in SCALARS.items() if key in tree}
         section = dict(_section(tree, "extensions"))
         names = _value(tuple[str, ...], "extensions.names", section.pop("names", ()))
         reports = _value(tuple[str, ...], "reports", tree.get("reports", ()))
         for key in section:
+            _section(section, key, "extensions.")
             if key not in (*names, *reports):
                 raise UsageError(
                     f"extensions.{key} is set, but extension '{key}' is not chosen: add it to extensions, "
                     f"which are: {', '.join((*names, *reports)) or 'none'}"
                 )
-        repeated = sorted({name for name in (*names, *reports) if (*names, *reports).count(name) > 1})
-        if repeated:
-            raise UsageError(f"extension '{repeated[0]}' is chosen twice")
         for key, chosen in (("extensions", names), ("reports", reports)):
             values[key] = tuple(
                 _part(loaded, "extension", f"extensions.{name}", {**_section(section, name), "name": name})
@@ -261,10 +274,10 @@ def validate(where: str, settings: Any) -> None:
         raise UsageError(worded(where, error)) from None
 
 
-def _section(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _section(tree: Mapping[str, Any], key: str, within: str = "") -> Mapping[str, Any]:
     section = tree.get(key, {})
     if not isinstance(section, Mapping):
-        raise UsageError(f"{key} must be a table, [{key}], got {section!r}")
+        raise UsageError(f"{within}{key} must be a table, [{within}{key}], got {section!r}")
     return section
 
 

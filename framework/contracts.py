@@ -154,8 +154,9 @@ class Environment(Protocol):
     All its tensors, and the generator that it is handed, live on the device it was built for. Discrete actions come as
     int64; observations may have any dtype that the policy takes.
 
-    May also have: `groups` ([N] int64), `action_names` (of a Discrete action space), `mdp() -> TabularMDP`,
-    `state_dict()` and `load_state_dict(state)`.
+    May also have: `groups` ([N] int64), `action_masks` ([N, actions] bool: what is allowed in the observations that
+    `reset` returned; each `Step` must then have its own), `action_names` (of a Discrete action space),
+    `mdp() -> TabularMDP`, `state_dict()` and `load_state_dict(state)`.
     """
 
     observation_space: Space[Any]  # of one lane

@@ -86,6 +86,7 @@ class Loaded:
     plugins: tuple[Plugin, ...]
     failures: tuple[Failure, ...]
     left_out: tuple[str, ...] = ()  # installed, and not selected
+    preferred: frozenset[str] = frozenset()  # those that a file asks for: theirs is a part that others offer, too
     offers: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(factory=dict)
     """offers[role][part name][plugin name] is a settings class; role "recipe" holds configuration trees."""
 
@@ -107,8 +108,10 @@ class Loaded:
             for failure in self.failures:
                 message += f"\nplugin '{failure.name}' failed to load and may offer it: {failure.reason}"
             if self.left_out:
-                message += f"\ninstalled, but not selected by --plugins: {', '.join(self.left_out)}"
+                message += f"\ninstalled, but not selected: {', '.join(self.left_out)}"
             raise UsageError(message)
+        if len(offered) > 1 and offered.keys() & self.preferred:
+            offered = {plugin: cls for plugin, cls in offered.items() if plugin in self.preferred}
         if len(offered) > 1:
             ways = " or ".join(f"{plugin}:{part}" for plugin in sorted(offered))
             raise UsageError(f"{role} '{part}' is offered by {len(offered)} plugins; say which: {ways}")
@@ -147,18 +150,20 @@ def installed() -> dict[str, EntryPoint]:
     return found
 
 
-def load(selection: Sequence[str] | None = None) -> Loaded:
-    """Load the selected plugins (names, module paths, FILE.py), or every installed one.
+def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
+    """Load the selected plugins (names, module paths, FILE.py), or every installed one; with `rest`, both.
 
     Of the installed, one that fails is set aside with its reason; one that was asked for by name raises `UsageError`.
     """
     points = installed()
     plugins: list[Plugin] = []
     failures: list[Failure] = []
+    preferred: list[str] = []
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Providers)
     offers: dict[str, dict[str, dict[str, Any]]] = {role: {} for role in (*ROLES, "recipe")}
-    for source in dict.fromkeys(points if selection is None else selection):
+    asked = dict.fromkeys(selection or ())
+    for source in sorted({**asked, **points}) if rest or selection is None else asked:
         try:
             plugin = _import(source, points)
             _register(manager, plugin)
@@ -167,16 +172,18 @@ def load(selection: Sequence[str] | None = None) -> Loaded:
             raise
         except (Exception, SystemExit) as error:
             reason = f"{type(error).__name__}: {error}" if not isinstance(error, _RefusedError) else str(error)
-            if selection is not None:
+            if source in asked:
                 raise UsageError(f"plugin '{source}' failed to load: {reason}") from error
             failures.append(Failure(source, _distribution(points[source]), reason))
             continue
         plugins.append(plugin)
+        if rest and source in asked:
+            preferred.append(plugin.name)
         for role, parts in mine.items():
             for name, offered in parts.items():
                 offers[role].setdefault(name, {})[plugin.name] = offered
-    left_out = () if selection is None else tuple(name for name in points if name not in selection)
-    return Loaded(tuple(plugins), tuple(failures), left_out, offers)
+    left_out = () if rest or selection is None else tuple(name for name in points if name not in asked)
+    return Loaded(tuple(plugins), tuple(failures), left_out, frozenset(preferred), offers)
 
 
 class _RefusedError(Exception):

@@ -87,6 +87,88 @@ def rewards_to_go(rewards: Tensor, ends: Tensor, gamma: float) -> Tensor:
     return discounted_sums(rewards, gamma * (~ends).to(rewards.dtype))
 
 
+def going_on(terminated: Tensor, truncated: Tensor, mask: Tensor) -> Tensor:
+    """Whether the trace goes on to the next row, `[T, N]` bool: not after an end, not past the rollout's edge."""
+    going = ~(terminated | truncated)
+    going &= mask
+    going[-1] = False
+    return going
+
+
+def lambda_returns(rewards: Tensor, successor_values: Tensor, going: Tensor, gamma: float, lam: float) -> Tensor:
+    """Gₜ = rₜ + γ[(1 − λ)·V(s′ₜ) + λ·Gₜ₊₁], and rₜ + γ·V(s′ₜ) where the trace does not go on.
+
+    λ = 0 is TD(0), λ = 1 Monte Carlo. Less V(sₜ) it is the generalised advantage estimate of Schulman et al. 2016,
+    arXiv:1506.02438, eq. 16. Source: Sutton & Barto 2018, eq. 12.18.
+
+    Args:
+        rewards: `[T, N]`.
+        successor_values: V(s′ₜ) `[T, N]`; 0 where the world ended.
+        going: whether the trace goes on `[T, N]` bool, as `going_on` says.
+        gamma: discount a step, in [0, 1].
+        lam: λ, in [0, 1].
+    """
+    trace = going.to(rewards.dtype)
+    terms = torch.addcmul(rewards, 1 - lam * trace, successor_values, value=gamma)
+    return discounted_sums(terms, gamma * lam * trace)
+
+
+def n_step_returns(rewards: Tensor, successor_values: Tensor, going: Tensor, gamma: float, n: int) -> Tensor:
+    """Gₜ = rₜ + γ·rₜ₊₁ + … + γⁿ·V(sₜ₊ₙ); where the trace ends before, with V of its last successor.
+
+    Arguments as of `lambda_returns`, and n ≥ 1. Source: Sutton & Barto 2018, eq. 7.1.
+
+    Complexity: n steps are put together from spans of 1, 2, 4, …: log₂ n passes over the arrays.
+    """
+    trace = going.to(rewards.dtype)
+    spans = torch.addcmul(rewards, 1 - trace, successor_values, value=gamma), gamma * trace
+    n = min(n, len(rewards))
+    whole, length, span = None, 0, 1
+    while True:
+        if n & span:
+            whole = spans if whole is None else _joined(whole, spans, length)
+            length += span
+        if length == n:
+            break
+        spans = _joined(spans, spans, span)
+        span *= 2
+    assert whole is not None
+    sums, factors = whole
+    reached = len(rewards) - n + 1
+    return torch.cat([torch.addcmul(sums[:reached], factors[:reached], successor_values[n - 1 :]), sums[reached:]])
+
+
+def _joined(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], span: int) -> tuple[Tensor, Tensor]:
+    """Sums and factors over `span` steps and those of `second` behind them; nothing lies behind the last row."""
+    (sums, factors), (later_sums, later_factors) = first, second
+    joined = torch.addcmul(sums[:-span], factors[:-span], later_sums[span:])
+    return torch.cat([joined, sums[-span:]]), torch.cat([factors[:-span] * later_factors[span:], factors[-span:]])
+
+
+def vtrace_targets(
+    rewards: Tensor,
+    values: Tensor,
+    successor_values: Tensor,
+    going: Tensor,
+    ratios: Tensor,
+    traces: Tensor,
+    gamma: float,
+) -> Tensor:
+    """vₜ = V(sₜ) + ρₜδₜ + γ·cₜ·(vₜ₊₁ − V(sₜ₊₁)), with δₜ = rₜ + γ·V(s′ₜ) − V(sₜ).
+
+    Args:
+        rewards, values, successor_values: `[T, N]`.
+        going: whether the trace goes on `[T, N]` bool.
+        ratios: ρₜ = min(ρ̄, π/μ) `[T, N]`.
+        traces: cₜ = λ·min(c̄, π/μ) `[T, N]`.
+        gamma: discount a step, in [0, 1].
+
+    Source: Espeholt et al. 2018, arXiv:1802.01561, eq. 1 and remark 1 (the recursion).
+    """
+    errors = ratios * (rewards + gamma * successor_values - values)
+    return values + discounted_sums(errors, gamma * traces * going)
+
+
 def episode_sums(values: Tensor, episodes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Per episode, the sum of `values` over its real steps, and their number; both `[E]`, in float64.
 
@@ -107,3 +189,18 @@ def episode_means(values: Tensor, episodes: Tensor, mask: Tensor) -> Tensor:
     """Per episode, the mean of `values` over its real steps: `[E]`, in float64. Of returns, this is its *score*."""
     sums, counts = episode_sums(values, episodes, mask)
     return sums / counts.clamp(min=1)
+
+
+def episode_groups(groups: Tensor | None, episodes: Tensor, mask: Tensor) -> Tensor:
+    """Per episode, the group of its lane: `[E]` int64. Without groups, all episodes are of one, 0.
+
+    Args:
+        groups: `[N]` int64, of each lane, or None.
+        episodes, mask: `[T, N]`, as above.
+    """
+    counts = torch.bincount((episodes * mask).reshape(-1))
+    if groups is None:
+        return torch.zeros_like(counts)
+    found = torch.zeros_like(counts)
+    found[episodes[mask]] = groups.expand_as(episodes)[mask]
+    return found

@@ -9,7 +9,7 @@ from attrs import evolve
 from torch import Tensor
 
 from . import checks
-from .contracts import Actor, Inputs, Rollout
+from .contracts import Actor, Evaluation, Inputs, Rollout
 from .shard import FLAGS, Ends, Finished, Shard
 
 
@@ -32,7 +32,9 @@ def collect(
         )
         shape = rollout.mask.shape
         if rollout.log_probs.shape != shape:
-            log_probs = policy.evaluate(inputs, rollout.actions.flatten(0, 1), False).log_probs
+            evaluation = policy.evaluate(inputs, rollout.actions.flatten(0, 1), False)
+            checks.kind(f"{shards[0].labels[1]}: evaluate", evaluation, Evaluation)
+            log_probs = evaluation.log_probs
             checks.tensor(
                 f"{shards[0].labels[1]}: evaluate: log_probs", log_probs, (shape.numel(),), "[B]", "floating point"
             )

@@ -52,6 +52,7 @@ class Run:
     batch: Batch | None = None  # the minibatch that is worked on
     loss_metrics: list[dict[str, Any]] = field(factory=list)  # of this iteration's minibatches
     stop_reasons: list[str] = field(factory=list)
+    interrupted: bool = False  # by Ctrl-C
 
     @property
     def hook(self) -> Any:
@@ -81,7 +82,8 @@ class Result:
         recent = self.recent_returns
         mean = ""
         if len(recent):
-            mean = f"mean return {recent.mean():.2f} ± {recent.std():.2f} over the last {len(recent)} episodes, "
+            spread = f" ± {recent.std(ddof=1):.2f}" if len(recent) > 1 else ""
+            mean = f"mean return {recent.mean():.2f}{spread} over the last {len(recent)} episodes, "
         return f"<Result: {self.run.iteration} iterations, {mean}record: {self.directory or 'none'}>"
 
 
@@ -106,7 +108,7 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
     Raises:
         UsageError: a part cannot be built, or an extension does not keep to the rules of hooks.
     """
-    device = _device(config.device)
+    device = choose_device(config.device)
     count = config.rollout.shards
     shards = []
     for number in range(count):
@@ -127,7 +129,7 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
             )
         )
     spaces = shards[0].environment.observation_space, shards[0].environment.action_space
-    policy = build_policy(config, spaces, device)
+    policy = build_policy(config.policy, config.seed, spaces, device)
     working = {role: _build(getattr(config, role)) for role in ("estimator", "baseline", "loss")}
     for role, part in working.items():
         if not callable(part):
@@ -149,14 +151,14 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
     return run
 
 
-def build_policy(config: Config, spaces: tuple[Any, Any], device: torch.device) -> Any:
+def build_policy(part: Part, seed: int, spaces: tuple[Any, Any], device: torch.device) -> Any:
     """The policy, initialised from the run's seed; the global generators are left as they were."""
     with torch.random.fork_rng(_cuda(device)):
-        streams.seed_global(device, streams.derived_seed(config.seed, "policy"))
-        policy = _build(config.policy, *spaces)
+        streams.seed_global(device, streams.derived_seed(seed, "policy"))
+        policy = _build(part, *spaces)
     if not isinstance(policy, nn.Module):
-        raise UsageError(f"{config.policy.label}: build must return an nn.Module, got {type(policy).__name__}")
-    _check_protocol(config.policy, policy, Policy)
+        raise UsageError(f"{part.label}: build must return an nn.Module, got {type(policy).__name__}")
+    _check_protocol(part, policy, Policy)
     return policy.to(device)
 
 
@@ -164,7 +166,8 @@ def _cuda(device: torch.device) -> list[torch.device]:
     return [device] if device.type == "cuda" else []
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `UsageError` where this machine or torch has none."""
     try:
         return torch.zeros((), device=name).device
     except (RuntimeError, AssertionError) as error:

@@ -22,7 +22,7 @@ FLAGS = ("terminated", "truncated")
 
 @frozen(eq=False)
 class Finished:
-    """The episodes that ended in a rollout, as the environment scored them, in the order of their ends."""
+    """The episodes that ended in a rollout, as the environment scored them."""
 
     returns: np.ndarray[Any, Any]  # [E] undiscounted
     lengths: np.ndarray[Any, Any]  # [E] steps
@@ -52,7 +52,7 @@ class Table:
 
     def add(self, name: str, example: Tensor) -> Any:
         """A column for rows like `example`; returns its rows."""
-        column = example.new_empty((self.capacity, *example.shape))
+        column = example.detach().new_empty((self.capacity, *example.shape))
         self.columns[name] = column
         self.rows[name] = view(column)
         return self.rows[name]
@@ -69,12 +69,12 @@ class Table:
 
 def view(tensor: Tensor) -> Any:
     """A numpy view of a CPU tensor; another device's tensor itself. Both are written by `rows[t] = row`."""
-    return tensor.numpy() if tensor.device.type == "cpu" else tensor
+    return tensor.detach().numpy() if tensor.device.type == "cpu" else tensor.detach()
 
 
 def to_host(tensor: Tensor) -> Any:
     """A tensor as a numpy array, copied only where it lives on another device."""
-    return tensor.numpy() if tensor.device.type == "cpu" else tensor.cpu().numpy()
+    return tensor.detach().numpy() if tensor.device.type == "cpu" else tensor.detach().cpu().numpy()
 
 
 @define(eq=False)
@@ -101,7 +101,7 @@ class Shard:
         """Begin with nothing earned."""
         self.clock = np.zeros(self.lanes, np.int64)
         self.earned = np.zeros(self.lanes, np.float64)
-        self.tables = tabular.Tables.of(self.environment) if self.device.type == "cpu" else None
+        self.tables = tabular.Tables.of(self.environment, self.labels[0]) if self.device.type == "cpu" else None
 
     def walk(self, log_probs: Tensor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
         """What `collect` does, for a world of tables and an actor that is one: log π `[S, A]`."""
@@ -157,7 +157,10 @@ class Shard:
             first = environment.reset(world)
             shape = (lanes, *(environment.observation_space.shape or ()))
             checks.tensor(f"{self.labels[0]}: reset: observations", first, shape, "[N, *O]", None)
-            inputs = Inputs(first, getattr(environment, "action_masks", None))
+            masks = getattr(environment, "action_masks", None)
+            if masks is not None:
+                self._check_masks("reset", masks)
+            inputs = Inputs(first, masks)
             clock[:] = 0
             earned[:] = 0
         begun = lanes if self.episodes is None else min(lanes, self.episodes)
@@ -192,8 +195,8 @@ class Shard:
 
             chosen = act(inputs, noise)
             if chosen is not action:
+                self._check_action(chosen, action is not None and log_probs is not None)
                 if action is None:
-                    self._check_action(chosen)
                     acted = table.add("actions", chosen.actions)
                     log_probs = None if chosen.log_probs is None else table.add("log_probs", chosen.log_probs)
                 action, choices = chosen, view(chosen.actions)
@@ -206,7 +209,7 @@ class Shard:
 
             given = step_lanes(action.actions if translate is None else translate(action.actions), world)
             if given is not step:
-                self._check_step(given)
+                self._check_step(given, inputs)
                 if step is None:
                     rewarded = table.add("rewards", given.rewards)
                     terminated, truncated = (table.add(name, getattr(given, name)) for name in FLAGS)
@@ -260,7 +263,9 @@ class Shard:
         if ends_wanted and self.fixed_steps is not None:
             (left,) = (~ended).nonzero()
             cut.append((t - 1, left, step.successors[torch.from_numpy(left)]))
-        return self._rollout(table, t), _finished(finished), _ends(cut, step, self.device)
+        ends = _ends(cut, step, self.device)
+        self._check_observations("step: successors", ends.observations)
+        return self._rollout(table, t), _finished(finished), ends
 
     def _rollout(self, table: Table, steps: int) -> Rollout:
         columns = {name: column[:steps].to(self.device) for name, column in table.columns.items()}
@@ -278,7 +283,7 @@ class Shard:
         self._check_numbers(rollout)
         return rollout
 
-    def _check_action(self, action: Action) -> None:
+    def _check_action(self, action: Action, log_probs_expected: bool) -> None:
         checks.kind(f"{self.labels[1]}: act", action, Action)
         space = self.environment.action_space
         expected = (self.lanes, *(space.shape or ()))
@@ -286,30 +291,48 @@ class Shard:
         checks.tensor(label, action.actions, expected, "[N, *A]", None)
         if isinstance(space, Discrete) and action.actions.dtype != torch.int64:
             raise PartError(f"{label}: expected torch.int64 (Discrete actions), got {action.actions.dtype}")
-        if action.log_probs is not None:
-            checks.tensor(f"{self.labels[1]}: act: log_probs", action.log_probs, (self.lanes,), "[N]", torch.float32)
+        if action.log_probs is not None or log_probs_expected:
+            label = f"{self.labels[1]}: act: log_probs"
+            checks.tensor(label, action.log_probs, (self.lanes,), "[N]", "floating point")
 
-    def _check_step(self, step: Step) -> None:
+    def _check_masks(self, method: str, masks: Any) -> None:
+        label, space = f"{self.labels[0]}: {method}: action_masks", self.environment.action_space
+        shape = (self.lanes, int(space.n)) if isinstance(space, Discrete) else tuple(getattr(masks, "shape", ()))
+        checks.tensor(label, masks, shape, "[N, actions]", torch.bool)
+
+    def _check_step(self, step: Step, inputs: Inputs) -> None:
         label = f"{self.labels[0]}: step"
         checks.kind(label, step, Step)
         shape = (self.lanes, *(self.environment.observation_space.shape or ()))
-        checks.tensor(f"{label}: observations", step.observations, shape, "[N, *O]", None)
-        checks.tensor(f"{label}: successors", step.successors, shape, "[N, *O]", None)
+        dtype = inputs.observations.dtype
+        checks.tensor(f"{label}: observations", step.observations, shape, "[N, *O]", dtype)
+        checks.tensor(f"{label}: successors", step.successors, shape, "[N, *O]", dtype)
         checks.tensor(f"{label}: rewards", step.rewards, (self.lanes,), "[N]", "floating point")
         for name in FLAGS:
             checks.tensor(f"{label}: {name}", getattr(step, name), (self.lanes,), "[N]", torch.bool)
         if step.valid is not None:
             checks.tensor(f"{label}: valid", step.valid, (self.lanes,), "[N]", torch.bool)
+        if inputs.action_masks is not None:
+            self._check_masks("step", step.action_masks)
+        elif step.action_masks is not None:
+            raise PartError(
+                f"{label}: gives action_masks, and none for the first observations: set the attribute action_masks, too"
+            )
 
     def _check_numbers(self, rollout: Rollout) -> None:
         checks.finite(f"{self.labels[0]}: rewards", rollout.rewards)
-        space = self.environment.observation_space
-        if rollout.observations.dtype.is_floating_point:
-            checks.finite(f"{self.labels[0]}: observations", rollout.observations)
-        elif isinstance(space, Discrete):
-            checks.in_range(f"{self.labels[0]}: observations", rollout.observations, space)
+        self._check_observations("observations", rollout.observations)
+        if rollout.log_probs.shape == rollout.mask.shape:
+            checks.finite(f"{self.labels[1]}: act: log_probs", rollout.log_probs)
         if isinstance(self.environment.action_space, Discrete):
             checks.in_range(f"{self.labels[1]}: actions", rollout.actions, self.environment.action_space)
+
+    def _check_observations(self, name: str, observations: Tensor) -> None:
+        label, space = f"{self.labels[0]}: {name}", self.environment.observation_space
+        if observations.dtype.is_floating_point:
+            checks.finite(label, observations)
+        elif isinstance(space, Discrete) and observations.numel():
+            checks.in_range(label, observations, space)
 
 
 def _finished(finished: list[Any]) -> Finished:

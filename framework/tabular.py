@@ -20,6 +20,7 @@ from attrs import frozen
 from gymnasium.spaces import Discrete
 
 from .contracts import TabularMDP
+from .errors import UsageError
 
 Array = np.ndarray[Any, Any]
 
@@ -28,6 +29,7 @@ FEW_LANES = 64  # up to here Python follows lane by lane
 CHUNK = 512  # uniform numbers drawn at once for it
 BLOCK = 16  # rows of uniform numbers drawn at once for many lanes
 TINY = np.finfo(float).tiny
+ROUNDING = 1e-5  # by which a row of float32 probabilities may miss 1
 NEVER = 2.0  # an edge that no uniform number reaches
 
 
@@ -47,19 +49,24 @@ class Tables:
     limit: int | None
 
     @classmethod
-    def of(cls, environment: Any) -> "Tables | None":
-        """The tables of an environment that has an `mdp()` over its own spaces, if they are small; else None."""
+    def of(cls, environment: Any, label: str = "environment") -> "Tables | None":
+        """The tables of an environment that has an `mdp()` over its own spaces, if they are small; else None.
+
+        Raises:
+            UsageError: they describe no world; `label` says whose they are.
+        """
         states, actions = environment.observation_space, environment.action_space
-        if not hasattr(environment, "mdp") or getattr(environment, "groups", None) is not None:
+        if not hasattr(environment, "mdp") or any(
+            getattr(environment, name, None) is not None for name in ("groups", "action_masks")
+        ):
             return None
         if not (isinstance(states, Discrete) and isinstance(actions, Discrete) and states.start == actions.start == 0):
             return None
         mdp: TabularMDP = environment.mdp()
-        transitions, rewards = mdp.transitions.cpu().double().numpy(), mdp.rewards.cpu().double().numpy()
         count, options = int(states.n), int(actions.n)
+        _check(f"{label}: mdp()", mdp, count, options)
+        transitions, rewards = mdp.transitions.cpu().double().numpy(), mdp.rewards.cpu().double().numpy()
         start = mdp.start.cpu().double().numpy()
-        if transitions.shape != (count, options, count):
-            return None
         possible = (transitions > 0).reshape(count, -1)
         possible[mdp.terminal.cpu().numpy()] = False
         width = max(1, int(possible.sum(1).max()))
@@ -122,6 +129,21 @@ class Amount:
     episodes: int | None
     fixed_steps: int | None
     rows: int = 64  # time steps that it will about take
+
+
+def _check(label: str, mdp: TabularMDP, states: int, actions: int) -> None:
+    """Refuse tables of other shapes, numbers that are not finite, and rows that are no probabilities."""
+    shapes = {"transitions": (states, actions, states), "rewards": (states, actions, states), "start": (states,)}
+    for name, shape in {**shapes, "terminal": (states,)}.items():
+        given = getattr(mdp, name)
+        if tuple(given.shape) != shape:
+            raise UsageError(f"{label}: {name}: expected shape {list(shape)}, got {list(given.shape)}")
+        if not bool(torch.isfinite(given).all()):
+            raise UsageError(f"{label}: {name}: not finite")
+    lived = mdp.transitions[~mdp.terminal].double()
+    for name, rows in (("transitions", lived), ("start", mdp.start.double())):
+        if bool((rows < 0).any()) or bool(((rows.sum(-1) - 1).abs() > ROUNDING).any()):
+            raise UsageError(f"{label}: {name}: each row must be probabilities that sum to 1")
 
 
 def walk(

@@ -33,6 +33,7 @@ def execute(run: Run) -> Result:
             try:
                 _loop(run)
             except KeyboardInterrupt:
+                run.interrupted = True
                 run.stop_reasons.append("interrupted")
             run.hook.run_finished(run=run)
     except (Exception, SystemExit) as error:
@@ -205,6 +206,9 @@ class Core:
             tensor = getattr(evaluation, name)
             if tensor is not None or name == "log_probs" or (name == "entropies" and name in run.needs):
                 checks.tensor(f"{whose}: {name}", tensor, shape, "[B]", "floating point")
+        given = (evaluation.log_probs, evaluation.entropies, evaluation.values)
+        if torch.is_grad_enabled() and not any(tensor.requires_grad for tensor in given if tensor is not None):
+            raise PartError(f"{whose}: carries no gradient (was a graph cut by detach or torch.tensor?)")
         loss: Loss = run.loss(batch, evaluation)
         checks.loss(run.config.loss.label, loss, shape)
         return loss
@@ -235,12 +239,15 @@ class Core:
 
 
 def _blame_number(run: Run, loss: Loss) -> None:
-    """A loss that is not finite: of the policy, if its log-probs already were not; else of the loss."""
+    """A loss that is not finite: of the policy, if what it said of the actions already was not; else of the loss."""
     assert run.batch is not None
     with torch.no_grad():
         inputs = Inputs(run.batch.observations, run.batch.action_masks)
-        log_probs = run.policy.evaluate(inputs, run.batch.actions, False).log_probs
-    checks.finite(f"{run.config.policy.label}: evaluate: log_probs", log_probs)
+        evaluation = run.policy.evaluate(inputs, run.batch.actions, "entropies" in run.needs)
+    for name in ("log_probs", "entropies", "values"):
+        tensor = getattr(evaluation, name)
+        if tensor is not None:
+            checks.finite(f"{run.config.policy.label}: evaluate: {name}", tensor)
     for name, term in loss.terms.items():
         checks.finite(f"{run.config.loss.label}: term '{name}'", term.detach())
     raise PartError(f"{run.config.loss.label}: the summed loss is not finite")
@@ -265,13 +272,13 @@ def _measure(run: Run, steps: int, elapsed: float) -> dict[str, float]:
         "mean_length": float(lengths.sum()) / count if count else math.nan,
     }
     updates = run.loss_metrics
-    for name in updates[0] if updates else ():
-        metrics[name] = float(sum(float(row[name]) for row in updates)) / len(updates)
+    for name in dict.fromkeys(name for row in updates for name in row):
+        given = [float(row[name]) for row in updates if name in row]
+        metrics[name] = sum(given) / len(given)
     metrics |= {"updates": len(updates), "seconds": elapsed, "steps_per_second": steps / spent if spent else math.nan}
+    metrics = {**dict.fromkeys(run.history, math.nan), **metrics}
     for name, number in metrics.items():
-        column = run.history.setdefault(name, [])
-        column.extend([math.nan] * (run.iteration - len(column)))
-        column.append(number)
+        run.history.setdefault(name, [math.nan] * run.iteration).append(number)
     return metrics
 
 

@@ -54,6 +54,22 @@ def wire(config: Config, loaded: Loaded, chosen: Iterable[str] = ()) -> Config:
     Raises:
         UsageError: with the reason and the mend.
     """
+    observers = [part.name for part in (*config.extensions, *config.reports)]
+    for name in observers:
+        if observers.count(name) > 1:
+            raise UsageError(f"extension '{name}' is chosen twice, in extensions or reports: leave one of them out")
+    config = imply(config, loaded, chosen)
+    given = {word for part in config.parts for word in words(part, "gives", GIVES)} | {"entropies", "directory"}
+    if config.rollout.fixed_steps is None:
+        given.add("complete_episodes")
+    for part in config.parts:
+        for word in sorted(words(part, "needs", NEEDS) - given):
+            raise UsageError(_refusal(part, word, config, loaded))
+    return config
+
+
+def imply(config: Config, loaded: Loaded, chosen: Iterable[str] = ()) -> Config:
+    """Take the parts that others imply for roles that were not chosen; refuse a contradiction. As in `wire`."""
     for part in config.parts:
         words(part, "claims", CLAIMS)
         for role, name in getattr(part.settings, "implies", {}).items():
@@ -70,12 +86,6 @@ def wire(config: Config, loaded: Loaded, chosen: Iterable[str] = ()) -> Config:
             plugin, name, cls = loaded.pick(role, name)
             implied: dict[str, Any] = {role: Part(role, name, plugin, cls())}
             config = attrs.evolve(config, **implied)
-    given = {word for part in config.parts for word in words(part, "gives", GIVES)} | {"entropies", "directory"}
-    if config.rollout.fixed_steps is None:
-        given.add("complete_episodes")
-    for part in config.parts:
-        for word in sorted(words(part, "needs", NEEDS) - given):
-            raise UsageError(_refusal(part, word, config, loaded))
     return config
 
 

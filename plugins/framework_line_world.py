@@ -1,5 +1,6 @@
 """The notebook's line world: states 0 … goal in a row, LEFT and RIGHT, from 0 to the goal."""
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from framework import Step, TabularMDP, hookimpl
 
 LEFT, RIGHT = 0, 1
+FINITE = [validators.gt(-math.inf), validators.lt(math.inf)]
 
 
 @frozen
@@ -17,8 +19,8 @@ class LineWorld:
     """Walk from state 0 to the goal, paying for each step."""
 
     goal: int = field(default=4, validator=validators.ge(1))  # the last state, where an episode ends
-    step_reward: float = -1.0  # for a step that does not reach the goal
-    goal_reward: float = 10.0  # for the step that does
+    step_reward: float = field(default=-1.0, validator=FINITE)  # for a step that does not reach the goal
+    goal_reward: float = field(default=10.0, validator=FINITE)  # for the step that does
     max_steps: int = field(default=100, validator=validators.ge(0))  # time limit, a truncation; 0: none
 
     def build(self, num_envs: int, device: torch.device) -> "LineWorldLanes":

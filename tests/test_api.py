@@ -86,11 +86,21 @@ def test_a_class_of_ones_own_needs_no_plugin(tmp_path):
     assert result.config.estimator.label == "estimator 'Tripled' (plugin test_api)"
 
 
-def test_a_record_whose_part_no_plugin_offers_says_so(tmp_path):
-    """It trains and is recorded; what cannot work is to find the class again by its name."""
+@frozen
+class OwnPolicy:
+    """A class of one's own, too."""
+
+    def build(self, observation_space, action_space):
+        return Categorical().build(observation_space, action_space)
+
+
+def test_a_policy_is_given_back_if_a_plugin_offers_it_and_its_world(tmp_path):
+    """An estimator of one's own does not matter to that; a policy's class cannot be found again by its name."""
     framework.train(estimator=Tripled(), iterations=1, directory=tmp_path / "run")
-    with pytest.raises(UsageError, match="no estimator 'Tripled'"):
-        framework.load(tmp_path / "run")
+    assert framework.load(tmp_path / "run") is not None
+    framework.train(policy=OwnPolicy(), iterations=1, directory=tmp_path / "own")
+    with pytest.raises(UsageError, match="no policy 'OwnPolicy'"):
+        framework.load(tmp_path / "own")
 
 
 def test_wrong_arguments_are_said_like_flags():

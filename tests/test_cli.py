@@ -280,7 +280,7 @@ def test_a_recipe_lies_between_defaults_and_file(tmp_path, monkeypatch, capsys):
         (["--config", "nowhere.toml"], "error: no configuration file nowhere.toml"),
         (
             ["--plugins", "reinforce"],
-            "error: no environment 'line_world'. There is none\ninstalled, but not selected by --plugins: line_world, ",
+            "error: no environment 'line_world'. There is none\ninstalled, but not selected: line_world, ",
         ),
         (["--plugins", "./nowhere.py"], "error: no plugin file nowhere.py"),
         (["--estimatr", "gae"], "--estimator NAME"),
@@ -294,6 +294,29 @@ def test_wrong_words_exit_2_and_say_what_would_be_right(here, capsys, words, mes
     assert message in captured.err
     assert captured.out == ""
     assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize("text", ["plugins = 3", 'plugins = "line_world"', 'plugins = ["line_world", 4]'])
+def test_a_files_plugins_are_a_list_of_names(here, capsys, text):
+    (here / "mine.toml").write_text(text)
+    message = said(capsys, "show", "--config", "mine.toml", code=2).err
+    assert message.startswith("error: mine.toml: plugins must be a list of str: ")
+
+
+def test_a_record_is_a_start_for_runs_with_other_plugins_too(here, capsys):
+    """It lists the plugins that it used; the other installed ones may be added by name."""
+    said(capsys, "run", "--iterations", "1", "--name", "first", "--reports", "record")
+    shown = tomllib.loads(said(capsys, "show", "--config", "runs/first/config.toml", "--extensions", "standardize").out)
+    assert shown["plugins"] == ["line_world", "reinforce", "reports", "standardize"]
+
+
+def test_a_record_keeps_to_its_plugins_where_another_offers_the_same_name(here, monkeypatch, capsys):
+    said(capsys, "run", "--iterations", "1", "--name", "first", "--reports", "record")
+    rival = ESTIMATOR.replace('"halved": Halved', '"rewards_to_go": Halved')
+    publish(here / "site", monkeypatch, "rival-rl", {"rival": "rival_module"}, rival_module=rival)
+    assert "offered by 2 plugins" in said(capsys, "show", code=2).err
+    shown = tomllib.loads(said(capsys, "show", "--config", "runs/first/config.toml").out)
+    assert shown["estimator"] == {"name": "reinforce:rewards_to_go", "gamma": 0.99}
 
 
 def test_a_malformed_file_is_named_with_its_line(here, capsys):

@@ -298,7 +298,7 @@ SPOILT = [
     (
         "prepare_batch",
         lambda batch: attrs.evolve(batch, advantages=batch.advantages * torch.nan),
-        "advantages: not finite (nan) at step 0 of the batch",
+        "advantages: not finite (nan) at position 0",
     ),
     ("compute_loss", lambda loss: loss.terms["policy"].mean(), "expected a Loss, got Tensor"),
     (

@@ -313,7 +313,7 @@ def test_both_ways_are_the_recursion(pair):
     [
         ("factors[:-span] * factors[span:]", "factors[:-span]"),
         ("factors[:-span] * sums[span:]", "factors[span:] * sums[span:]"),
-        ("span *= 2", "span *= 3"),
+        ("factors[span:]\n        span *= 2", "factors[span:]\n        span *= 3"),
         ("later = np.add(row, terms[t], out=row)", "later = np.add(row, terms[t - 1], out=row)"),
         ("range(len(terms) - 1, -1, -1)", "range(len(terms) - 1, 0, -1)"),
     ],

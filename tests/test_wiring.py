@@ -165,6 +165,11 @@ def test_a_refusal_comes_before_the_first_step():
         framework.train(environment=Unbuildable(), estimator=own(needs={"values"}), iterations=1)
 
 
+@pytest.mark.parametrize("lists", [{"names": ["standardize"] * 2}, {"names": ["plot"]}], ids=["one list", "both lists"])
+def test_an_extension_is_chosen_once(wired, lists):
+    assert "is chosen twice, in extensions or reports: leave one of them out" in refusal(wired, extensions=lists)
+
+
 def test_objects_are_wired_like_names():
     with pytest.raises(UsageError, match="estimator 'rewards_to_go' needs complete episodes, and rollout.fixed_steps"):
         framework.train(rollout=RolloutSettings(fixed_steps=4), iterations=1)

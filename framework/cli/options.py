@@ -17,7 +17,7 @@ from .. import config as configs
 from ..config import COLLECT, DEFAULTS, PART_ROLES, Config, Tree, configure, merge, read_toml
 from ..errors import UsageError
 from ..plugins import Loaded, Part, load
-from ..wiring import chosen_roles, wire
+from ..wiring import chosen_roles, imply, wire
 
 
 def _flag(name: str, text: str, metavar: str = "NAME") -> Any:
@@ -91,18 +91,18 @@ def resolve(command: str, description: str, arguments: Sequence[str], extra: typ
     choices: Choices = early.choices
     file = {} if choices.config is None else read_toml(choices.config)
     listed = choices.plugins == ()
-    selection = _names(choices.plugins) if choices.plugins else (None if listed else file.pop("plugins", None))
-    file.pop("plugins", None)
+    listing = configs.plugin_list(file.pop("plugins", ()), str(choices.config))
     named = _named(choices, early.rollout)
     reports = merge(DEFAULTS, file, named)["reports"]
-    loaded = load(_with_reports(selection, reports))
+    loaded = load(_with_reports(_names(choices.plugins), reports)) if choices.plugins else load(listing, rest=True)
     recipe: Tree = {}
     if choices.recipe is not None:
         recipe = dict(loaded.pick("recipe", choices.recipe)[2])
     merged = merge(DEFAULTS, recipe, file, named)
-    base = configure(loaded, merged, str(choices.config) if choices.config else "")
+    chosen = chosen_roles(recipe, file, named)
+    base = imply(configure(loaded, merged, str(choices.config) if choices.config else ""), loaded, chosen)
     config, extras = _second_pass(command, description, arguments, base, loaded, choices, extra)
-    return Resolved(wire(config, loaded, chosen_roles(recipe, file, named)), loaded, extras, listed)
+    return Resolved(wire(config, loaded, chosen), loaded, extras, listed)
 
 
 def _names(words: Sequence[str]) -> tuple[str, ...]:
@@ -110,9 +110,9 @@ def _names(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for word in words for name in word.split(",") if name)
 
 
-def _with_reports(selection: Sequence[str] | None, reports: Sequence[str]) -> Sequence[str] | None:
+def _with_reports(selection: Sequence[str], reports: Sequence[str]) -> Sequence[str]:
     """Selecting plugins does not switch off the bar, the record and the plot: `--reports` does."""
-    if selection is None or not set(reports) & set(DEFAULTS["reports"]) or "reports" in selection:
+    if not set(reports) & set(DEFAULTS["reports"]) or "reports" in selection:
         return selection
     return (*selection, "reports")
 

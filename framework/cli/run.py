@@ -53,28 +53,25 @@ def main(arguments: Sequence[str]) -> int:
     result = execute(run)
     if not extra.quiet:
         (_print if is_terminal() else _print_json)(result)
-    return 130 if "interrupted" in result.stop_reasons else 0
+    return 130 if result.run.interrupted else 0
 
 
-def action_probabilities(result: Result) -> dict[str, list[float]]:
-    """π(a|s) of each non-terminal state, by action's name; empty where the spaces are not small and Discrete."""
+def action_probabilities(result: Result) -> tuple[list[int], dict[str, list[float]]]:
+    """The non-terminal states, and π(a|s) in each by action's name; nothing where the spaces are not small Discrete."""
     environment, policy = result.run.environment, result.policy
     states, actions = environment.observation_space, environment.action_space
     if not (isinstance(states, Discrete) and isinstance(actions, Discrete) and int(states.n) <= STATES_SHOWN):
-        return {}
+        return [], {}
     observations = torch.arange(int(states.n), device=result.run.device) + int(states.start)
     if hasattr(environment, "mdp"):
         observations = observations[~environment.mdp().terminal]
     names = getattr(environment, "action_names", None) or [str(int(actions.start) + a) for a in range(int(actions.n))]
+    table = {}
     with torch.no_grad():
-        return {
-            name: policy.evaluate(
-                Inputs(observations), torch.full_like(observations, int(actions.start) + action), False
-            )
-            .log_probs.exp()
-            .tolist()
-            for action, name in enumerate(names)
-        }
+        for number, name in enumerate(names, int(actions.start)):
+            evaluation = policy.evaluate(Inputs(observations), torch.full_like(observations, number), False)
+            table[name] = evaluation.log_probs.exp().tolist()
+    return observations.tolist(), table
 
 
 def _summary(result: Result) -> dict[str, Any]:
@@ -93,7 +90,8 @@ def _summary(result: Result) -> dict[str, Any]:
 
 
 def _print_json(result: Result) -> None:
-    print(json.dumps({**_summary(result), "action_probabilities": action_probabilities(result)}))
+    states, probabilities = action_probabilities(result)
+    print(json.dumps({**_summary(result), "states": states, "action_probabilities": probabilities}))
 
 
 def _print(result: Result) -> None:
@@ -101,10 +99,10 @@ def _print(result: Result) -> None:
     from rich.table import Table
 
     console = Console()
-    probabilities = action_probabilities(result)
+    states, probabilities = action_probabilities(result)
     if probabilities:
         table = Table("state", *(f"P({name})" for name in probabilities))
-        for state, row in enumerate(zip(*probabilities.values(), strict=True)):
+        for state, *row in zip(states, *probabilities.values(), strict=True):
             table.add_row(str(state), *(f"{probability:.3f}" for probability in row))
         console.print(table)
     summary = _summary(result)
@@ -112,8 +110,9 @@ def _print(result: Result) -> None:
         spread = "" if summary["std_return"] is None else f" ± {summary['std_return']:.2f}"
         console.print(f"mean return {summary['mean_return']:.2f}{spread} (last {summary['of_last_episodes']} episodes)")
     speed = summary["steps"] / summary["seconds"] if summary["seconds"] else 0
+    count = summary["iterations"]
     console.print(
-        f"{summary['iterations']} iterations, {summary['steps']:,} steps in {summary['seconds']:.2f} s "
+        f"{count} iteration{'s' * (count != 1)}, {summary['steps']:,} steps in {summary['seconds']:.2f} s "
         f"({speed:,.0f} steps/s)"
     )
     if summary["stopped"]:

@@ -64,8 +64,9 @@ class CategoricalPolicy(nn.Module):
         if self.states:
             features = self.embedding(inputs.observations - self.first_state)
         else:
-            features = inputs.observations.flatten(-self.observation_dims).to(self.network[-1].weight.dtype)  # type: ignore[arg-type]
-        return self._normalise(self.network(features), inputs.action_masks)
+            leading = inputs.observations.shape[: inputs.observations.ndim - self.observation_dims]
+            features = inputs.observations.reshape(*leading, -1).to(self.network[-1].weight.dtype)  # type: ignore[arg-type]
+        return _normalised(self.network(features), inputs.action_masks)
 
     def table(self) -> Tensor:
         """log π(·|s) of every state `[states, actions]`: one small forward pass."""
@@ -74,11 +75,7 @@ class CategoricalPolicy(nn.Module):
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample by exponential races: argmax p/e with e ~ Exp(1)."""
         with torch.no_grad():
-            log_probs = self.log_probs(inputs)
-            race = torch.empty_like(log_probs).exponential_(generator=generator)
-            actions = (log_probs.exp() / race).argmax(-1)
-            chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        return Action(actions + self.first_action, chosen)
+            return _raced(self.log_probs(inputs), generator, self.first_action)
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs and, where asked for, entropies, with gradient."""
@@ -99,11 +96,18 @@ class CategoricalPolicy(nn.Module):
         with torch.no_grad():
             return TableActor(self.table(), self.first_state, self.first_action)
 
-    @staticmethod
-    def _normalise(logits: Tensor, allowed: Tensor | None) -> Tensor:
-        if allowed is not None:
-            logits = logits.masked_fill(~allowed, -torch.inf)
-        return torch.log_softmax(logits, -1)
+
+def _normalised(logits: Tensor, allowed: Tensor | None) -> Tensor:
+    """log-probs of the allowed actions; −∞ of the others."""
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
+    return torch.log_softmax(logits, -1)
+
+
+def _raced(log_probs: Tensor, generator: torch.Generator, first_action: int) -> Action:
+    race = torch.empty_like(log_probs).exponential_(generator=generator)
+    actions = (log_probs.exp() / race).argmax(-1)
+    return Action(actions + first_action, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1))
 
 
 def _entropy(log_probs: Tensor) -> Tensor:
@@ -132,7 +136,10 @@ class TableActor:
         self._edges = [column.numpy() for column in edges.float().t().contiguous()]
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
-        """One action a lane."""
+        """One action a lane; where some are not allowed, of the others."""
+        if inputs.action_masks is not None:
+            rows = self.log_probs[inputs.observations - self.first_state]
+            return _raced(_normalised(rows, inputs.action_masks), generator, self.first_action)
         if inputs.observations is not self._seen:
             self._look_at(inputs.observations)
         if self._row == NOISE_ROWS:

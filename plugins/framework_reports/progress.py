@@ -1,14 +1,19 @@
-"""The progress bar: only where standard error is a terminal, drawn at most ten times a second, without a thread."""
+"""The progress bar: only where standard error is a terminal, drawn at most ten times a second, without a thread.
 
+rich is imported when there is something to draw: it costs time, and importing it draws from Python's random numbers.
+"""
+
+import sys
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from attrs import frozen
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from framework import Run, hookimpl
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 EVERY = 0.1  # seconds between two drawings
 
@@ -25,29 +30,34 @@ class Progress:
 class ProgressBar:
     """Draws on standard error."""
 
+    bar: "Bar | None" = None
+    drawn = 0.0
+
     @hookimpl
     def run_started(self, run: Run) -> None:
         """Draw the empty bar."""
-        console = Console(stderr=True)
-        self.bar = Bar(
+        if run.quiet or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.bar = Progress(
             TextColumn("iteration"),
             MofNCompleteColumn(),
             BarColumn(),
             TextColumn("return {task.fields[mean]}  length {task.fields[length]}  {task.fields[speed]} steps/s"),
             TimeRemainingColumn(),
-            console=console,
+            console=Console(stderr=True),
             auto_refresh=False,
-            disable=run.quiet or not console.is_terminal,
         )
         self.task = self.bar.add_task("", total=run.config.iterations, mean="-", length="-", speed="-")
         self.bar.start()
-        self.drawn = 0.0
 
     @hookimpl
     def iteration_finished(self, run: Run, metrics: Mapping[str, float]) -> None:
         """Draw, if it is time to."""
         now = time.monotonic()
-        if self.bar.disable or (now - self.drawn < EVERY and run.iteration + 1 < run.config.iterations):
+        if self.bar is None or (now - self.drawn < EVERY and run.iteration + 1 < run.config.iterations):
             return
         self.drawn = now
         recent = run.recent_returns
@@ -63,10 +73,11 @@ class ProgressBar:
     @hookimpl
     def run_finished(self, run: Run) -> None:
         """Leave the last state standing."""
-        self.bar.stop()
+        if self.bar is not None:
+            self.bar.stop()
 
     @hookimpl
     def run_failed(self, run: Run, error: BaseException) -> None:
         """Likewise, so that the error is printed below it."""
-        if hasattr(self, "bar"):
+        if self.bar is not None:
             self.bar.stop()
