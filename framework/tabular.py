@@ -280,29 +280,37 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
         at, born, earned = carry.states * width, -carry.clock, carry.earned
     number = np.arange(lanes)
     stopped = np.where(number < begun, np.iinfo(np.int64).max, 0)
+    who = np.arange(lanes)  # the lanes that are still stepped: narrowed whenever half of them have stopped
     alive = number < begun
     capacity = fixed or amount.rows
-    outcomes, births, episodes = (np.empty((capacity, lanes), np.int64) for _ in range(3))
+    outcomes, births, episodes = (np.zeros((capacity, lanes), np.int64) for _ in range(3))
     truncations: list[tuple[int, Array]] = []
     finished: list[tuple[Array, Array]] = []
     working, taken, t = begun, 0, 0
-    buffer, chosen = np.empty(lanes, np.float32), np.empty(lanes, bool)
-    noise = torch.empty(BLOCK, lanes)
+    used = BLOCK
     while working and t != fixed:
         if t == capacity:
-            outcomes, births, episodes = (np.concatenate([a, np.empty_like(a)]) for a in (outcomes, births, episodes))
+            outcomes, births, episodes = (np.concatenate([a, np.zeros_like(a)]) for a in (outcomes, births, episodes))
             capacity *= 2
-        if t % BLOCK == 0:
-            rows = torch.rand(noise.shape, generator=generator, out=noise).numpy()
-        uniform = rows[t % BLOCK]
-        outcome = outcomes[t]
+        if 2 * working <= len(who):
+            who, at, born, number = who[alive], at[alive], born[alive], number[alive]
+            earned = earned[alive]
+            alive, used = np.ones(working, bool), BLOCK
+        if used == BLOCK:
+            rows = torch.rand(BLOCK, len(who), generator=generator).numpy()
+            buffer, chosen, used = np.empty(len(who), np.float32), np.empty(len(who), bool), 0
+        whole = len(who) == lanes
+        outcome = outcomes[t] if whole else np.empty(len(who), np.int64)
         outcome[:] = at
         for column in columns:
             np.take(column, at, out=buffer)
-            np.less_equal(buffer, uniform, out=chosen)
+            np.less_equal(buffer, rows[used], out=chosen)
             np.add(outcome, chosen, out=outcome)
-        births[t] = born
-        episodes[t] = number
+        used += 1
+        if whole:
+            births[t], episodes[t] = born, number
+        else:
+            outcomes[t, who], births[t, who], episodes[t, who] = outcome, born, number
         np.take(successors, outcome, out=at)
         earned += rewards[outcome]
         taken += working
@@ -313,12 +321,12 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
             late &= ~ended
             late &= alive
             if late.any():
-                truncations.append((t - 1, late.nonzero()[0]))
+                truncations.append((t - 1, who[late]))
                 ended |= late
         (where,) = ended.nonzero()
         if len(where):
             at[where] = home if home is not None else begin(tables, len(where), generator) * width
-            if working < lanes:
+            if working < len(who):
                 where = where[alive[where]]
             finished.append((earned[where], t - born[where]))
             earned[ended] = 0.0
@@ -332,7 +340,7 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
             begun += going
             working -= len(where) - going
             alive[where[going:]] = False
-            stopped[where[going:]] = t
+            stopped[who[where[going:]]] = t
     if fixed is not None:
         carry.states[:], carry.clock[:], carry.earned[:] = at // width, t - born, earned
     clock = np.arange(t)[:, None]
@@ -343,5 +351,5 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
     returns = np.concatenate([scores for scores, _ in finished]) if finished else np.zeros(0)
     lengths = np.concatenate([counts for _, counts in finished]) if finished else np.zeros(0, np.int64)
     births = births[:t]
-    np.subtract(clock, births, out=births)
+    np.subtract(clock, births, out=births)  # times; of padding, too, whose number is masked
     return Paths(outcomes[:t], mask, births, episodes[:t], truncated, returns, lengths)

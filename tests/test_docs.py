@@ -330,7 +330,7 @@ def test_every_scalar_is_listed_with_its_default():
     assert table.keys() == SCALARS.keys() | {"plugins", "reports"}
 
 
-@pytest.mark.parametrize("role", [*DEFAULTS.keys() - {"reports", "extensions"}])
+@pytest.mark.parametrize("role", sorted(DEFAULTS.keys() - {"reports", "extensions"}))
 def test_every_default_part_is_listed_with_its_settings(role):
     loaded = load()
     part = getattr(configure(loaded, DEFAULTS), role)
