@@ -13,6 +13,7 @@ from .config import (
     RolloutSettings,
     UpdateSettings,
     configure,
+    merge,
     pick,
     plugin_list,
     worded,
@@ -22,7 +23,7 @@ from .plugins import load as load_plugins
 from .record import claim, read_config, read_policy
 from .run import Result, build, build_policy, choose_device
 from .training import Core, execute
-from .wiring import NEEDS, wire, words
+from .wiring import NEEDS, chosen_roles, wire, words
 
 
 def train(
@@ -33,25 +34,27 @@ def train(
     baseline: Any = None,
     loss: Any = None,
     extensions: Sequence[Any] = (),
+    recipe: str | None = None,
     rollout: RolloutSettings | None = None,
     update: UpdateSettings | None = None,
     optimizer: OptimizerSettings | None = None,
-    iterations: int = 100,
-    seed: int = 0,
-    device: str = "cpu",
-    threads: int = 1,
+    iterations: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    threads: int | None = None,
     directory: str | Path | None = None,
 ) -> Result:
     """Train with parts given as settings objects; what is left out is the notebook's.
 
     Args:
         environment, policy, estimator, baseline, loss: settings objects, of installed plugins or of your own classes.
-        extensions: settings objects of extensions, in the order in which they shall work.
+        extensions: settings objects of extensions, in the order in which they shall work; after the recipe's.
+        recipe: a named configuration to start from; what is given here wins over it.
         rollout, update, optimizer: how to collect and to learn.
-        iterations: rollouts, each followed by its updates.
-        seed: of all randomness.
-        device: where policy and rollouts live.
-        threads: of torch, during the run.
+        iterations: rollouts, each followed by its updates; 100.
+        seed: of all randomness; 0.
+        device: where policy and rollouts live; cpu.
+        threads: of torch, during the run; 1.
         directory: where to record the run (a folder that does not exist yet); None: nowhere.
 
     Returns:
@@ -66,24 +69,23 @@ def train(
     <Result: 2 iterations, mean return ..., record: none>
     """
     loaded = load_plugins()
-    config = configure(loaded, {**DEFAULTS, "reports": [] if directory is None else ["record", "plot"]})
+    named = {} if recipe is None else loaded.pick("recipe", recipe)[2]
+    reports = {"reports": [] if directory is None else ["record", "plot"]}
+    config = configure(loaded, merge(DEFAULTS, named, reports))
     given = dict(zip(PART_ROLES, (environment, policy, estimator, baseline, loss), strict=True))
     chosen: dict[str, Any] = {role: loaded.part_of(role, part) for role, part in given.items() if part is not None}
     sections: dict[str, Any] = {"rollout": rollout, "update": update, "optimizer": optimizer}
+    sections |= {"iterations": iterations, "seed": seed, "device": device, "threads": threads}
     try:
         config = attrs.evolve(
             config,
             **chosen,
             **{name: section for name, section in sections.items() if section is not None},
-            extensions=tuple(loaded.part_of("extension", extension) for extension in extensions),
-            iterations=iterations,
-            seed=seed,
-            device=device,
-            threads=threads,
+            extensions=(*config.extensions, *(loaded.part_of("extension", given) for given in extensions)),
         )
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UsageError(worded("", error)) from None
-    run = build(wire(config, loaded, chosen), loaded, Core())
+    run = build(wire(config, loaded, {*chosen, *chosen_roles(named)}), loaded, Core())
     if directory is None:
         for part in config.extensions:
             if "directory" in words(part, "needs", NEEDS):

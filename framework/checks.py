@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
 import torch
 from gymnasium.spaces import Discrete
 from torch import Tensor
@@ -75,14 +76,16 @@ def loss(label: str, given: Any, shape: tuple[int, ...]) -> None:
     for name, term in given.terms.items():
         tensor(f"{label}: term '{name}'", term, shape, "[B]", "floating point")
     for name, number in given.metrics.items():
-        if isinstance(number, Tensor) and number.numel() != 1:
-            raise PartError(f"{label}: metric '{name}': expected one number, got shape {list(number.shape)}")
+        if not isinstance(number, int | float) and not (isinstance(number, Tensor) and number.numel() == 1):
+            got = f"shape {list(number.shape)}" if isinstance(number, Tensor) else repr(number)
+            raise PartError(f"{label}: metric '{name}': expected one number, got {got}")
 
 
 def stage_result(label: str, stage: str, result: Any, **arguments: Any) -> None:
     """What extensions that wrap a stage made of the core's result."""
     if stage == "collect_rollout":
         kind(label, result, Rollout)
+        _columns(label, result, tuple(result.mask.shape), "[T, N, …]", ("groups",))
         per_step(f"{label}: rewards", result.rewards, tuple(result.mask.shape))
     elif stage == "estimate_advantages":
         kind(label, result, Advantages)
@@ -90,6 +93,16 @@ def stage_result(label: str, stage: str, result: Any, **arguments: Any) -> None:
             per_step(f"{label}: {name}", getattr(result, name), tuple(arguments["rollout"].mask.shape))
     elif stage == "prepare_batch":
         kind(label, result, Batch)
+        _columns(label, result, (len(result.actions),), "[B, …]", ("total_steps", "total_episodes"))
         per_step(f"{label}: advantages", result.advantages, (len(result.actions),))
     elif stage == "compute_loss":
         loss(label, result, (len(arguments["batch"].actions),))
+
+
+def _columns(label: str, record: Any, leading: tuple[int, ...], names: str, but: tuple[str, ...]) -> None:
+    """All columns of a rollout or batch begin with the same shape."""
+    for attribute in attrs.fields(type(record)):
+        column = getattr(record, attribute.name)
+        if column is not None and attribute.name not in but and tuple(column.shape[: len(leading)]) != leading:
+            expected = f"{list(leading)} first, {names}"
+            raise PartError(f"{label}: {attribute.name}: expected {expected}, got {list(column.shape)}")

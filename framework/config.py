@@ -5,6 +5,7 @@ gets the same words from wherever it came. `to_tree` writes a configuration back
 """
 
 import inspect
+import math
 import re
 import tomllib
 import types
@@ -75,7 +76,7 @@ class OptimizerSettings:
     """Which optimizer of torch.optim, and how."""
 
     name: str = field(default="Adam")  # a class of torch.optim
-    lr: float = field(default=1e-3, validator=validators.ge(0))  # learning rate
+    lr: float = field(default=1e-3, validator=[validators.ge(0), validators.lt(math.inf)])  # learning rate
     options: dict[str, float] = field(factory=dict)  # further arguments of that class: eps, weight_decay, momentum …
 
     @name.validator
@@ -107,11 +108,15 @@ class Config:
     loss: Part
     extensions: tuple[Part, ...] = ()
     reports: tuple[Part, ...] = ()  # extensions that only watch, on by default
-    rollout: RolloutSettings = RolloutSettings()
-    update: UpdateSettings = UpdateSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-    iterations: int = field(default=100, validator=validators.ge(1))  # rollouts, each followed by its updates
-    seed: int = field(default=0, validator=validators.ge(0))  # of all randomness
+    rollout: RolloutSettings = field(default=RolloutSettings(), validator=validators.instance_of(RolloutSettings))
+    update: UpdateSettings = field(default=UpdateSettings(), validator=validators.instance_of(UpdateSettings))
+    optimizer: OptimizerSettings = field(
+        default=OptimizerSettings(), validator=validators.instance_of(OptimizerSettings)
+    )
+    iterations: int = field(
+        default=100, validator=[validators.instance_of(int), validators.ge(1)]
+    )  # rollouts, each followed by its updates
+    seed: int = field(default=0, validator=[validators.instance_of(int), validators.ge(0)])  # of all randomness
     device: str = "cpu"  # where policy and rollouts live: cpu, cuda, mps …
     threads: int = field(default=1, validator=validators.ge(1))  # of torch; small networks are fastest on one
 

@@ -29,11 +29,20 @@ def state_values(mdp: TabularMDP, probabilities: Tensor, gamma: float) -> Tensor
         for _ in range(mdp.time_limit):
             values = rewards + gamma * (transitions @ values)
         return values
-    system = torch.eye(len(rewards), dtype=rewards.dtype, device=rewards.device) - gamma * transitions
-    values, failed = torch.linalg.solve_ex(system, rewards)
-    if bool(failed) or not bool(torch.isfinite(values).all()):
+    if gamma == 1 and not bool(_ends(mdp, probabilities).all()):
         raise ValueError("V does not exist: without discount and time limit, some episode never ends under this policy")
-    return values
+    system = torch.eye(len(rewards), dtype=rewards.dtype, device=rewards.device) - gamma * transitions
+    solved: Tensor = torch.linalg.solve(system, rewards)
+    return solved
+
+
+def _ends(mdp: TabularMDP, probabilities: Tensor) -> Tensor:
+    """Whether a terminal state can be reached from each state, `[S]` bool; if from all, it is with probability 1."""
+    moves = ((probabilities.detach().unsqueeze(-1) > 0) & (mdp.transitions > 0)).any(1)
+    reached = mdp.terminal
+    for _ in range(len(reached)):
+        reached = reached | (moves & reached).any(1)
+    return reached
 
 
 def expected_return(mdp: TabularMDP, probabilities: Tensor, gamma: float) -> Tensor:

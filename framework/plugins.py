@@ -127,6 +127,8 @@ class Loaded:
         if isinstance(settings, type):
             name = settings.__name__
             raise UsageError(f"{role} must be a settings object, got the class {name}: {name}() makes one")
+        if not attrs.has(type(settings)):
+            raise UsageError(f"{role} must be a settings object, of an attrs class, got {settings!r}")
         for name, offered in self.offers[role].items():
             for plugin, cls in offered.items():
                 if type(settings) is cls:
@@ -168,10 +170,11 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
             plugin = _import(source, points)
             _register(manager, plugin)
             mine = _offers(manager, plugin)
-        except UsageError:
-            raise
         except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {error}" if not isinstance(error, _RefusedError) else str(error)
+            if isinstance(error, UsageError) and source in asked:
+                raise
+            plain = isinstance(error, _RefusedError | UsageError)
+            reason = str(error) if plain else f"{type(error).__name__}: {error}"
             if source in asked:
                 raise UsageError(f"plugin '{source}' failed to load: {reason}") from error
             failures.append(Failure(source, _distribution(points[source]), reason))
@@ -205,7 +208,11 @@ def _import(source: str, points: Mapping[str, EntryPoint]) -> Plugin:
         sys.path.append(os.getcwd())  # as `python -m` does, so that the `framework` command finds the same modules
     try:
         missing = importlib.util.find_spec(source) is None
-    except (ModuleNotFoundError, ValueError):
+    except ValueError:
+        missing = True
+    except ModuleNotFoundError as error:  # of the module itself or a parent; else it is what a parent imports
+        if not source.startswith(error.name or ""):
+            raise
         missing = True
     if missing:
         raise UsageError(unknown("plugin", source, points) + " (or a module's path, or FILE.py)")
@@ -235,6 +242,9 @@ def _import_file(path: Path) -> Plugin:
 def _register(manager: pluggy.PluginManager, plugin: Plugin) -> None:
     if manager.has_plugin(plugin.name):
         raise UsageError(f"two plugins are named '{plugin.name}'; select one")
+    if manager.is_registered(plugin.module):
+        other = manager.get_name(plugin.module)
+        raise UsageError(f"plugins '{other}' and '{plugin.name}' are the same module; select one")
     marked = [
         name for name, value in vars(plugin.module).items() if callable(value) and hasattr(value, f"{PROJECT}_impl")
     ]
@@ -274,5 +284,18 @@ def _offers(manager: pluggy.PluginManager, plugin: Plugin) -> dict[str, dict[str
                 raise _RefusedError(
                     f"{role} '{name}' must be an attrs class (its fields are its options), got {settings!r}"
                 )
+            else:
+                _check_settings(role, name, settings)
         offered[role] = dict(parts)
     return offered
+
+
+def _check_settings(role: str, name: str, settings: Any) -> None:
+    """A part is chosen by its name alone, so each setting has a default; `name` is how files choose it."""
+    if (role, name) == ("extension", "names"):
+        raise _RefusedError("extension 'names': files list the chosen extensions under this name: choose another")
+    for attribute in attrs.fields(settings):
+        if attribute.name == "name":
+            raise _RefusedError(f"{role} '{name}': files choose the part by 'name': call this setting otherwise")
+        if attribute.init and attribute.default is attrs.NOTHING:
+            raise _RefusedError(f"{role} '{name}': setting '{attribute.name}' needs a default")

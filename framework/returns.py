@@ -89,8 +89,7 @@ def rewards_to_go(rewards: Tensor, ends: Tensor, gamma: float) -> Tensor:
 
 def going_on(terminated: Tensor, truncated: Tensor, mask: Tensor) -> Tensor:
     """Whether the trace goes on to the next row, `[T, N]` bool: not after an end, not past the rollout's edge."""
-    going = ~(terminated | truncated)
-    going &= mask
+    going = (terminated | truncated).logical_not_().logical_and_(mask)
     going[-1] = False
     return going
 
@@ -108,9 +107,10 @@ def lambda_returns(rewards: Tensor, successor_values: Tensor, going: Tensor, gam
         gamma: discount a step, in [0, 1].
         lam: λ, in [0, 1].
     """
+    rewards, successor_values = rewards.detach(), successor_values.detach()
     trace = going.to(rewards.dtype)
-    terms = torch.addcmul(rewards, 1 - lam * trace, successor_values, value=gamma)
-    return discounted_sums(terms, gamma * lam * trace)
+    terms = torch.addcmul(rewards, torch.rsub(trace, 1, alpha=lam), successor_values, value=gamma)
+    return discounted_sums(terms, trace.mul_(gamma * lam))
 
 
 def n_step_returns(rewards: Tensor, successor_values: Tensor, going: Tensor, gamma: float, n: int) -> Tensor:
@@ -118,31 +118,34 @@ def n_step_returns(rewards: Tensor, successor_values: Tensor, going: Tensor, gam
 
     Arguments as of `lambda_returns`, and n ≥ 1. Source: Sutton & Barto 2018, eq. 7.1.
 
-    Complexity: n steps are put together from spans of 1, 2, 4, …: log₂ n passes over the arrays.
+    Complexity: n passes over the arrays while n ≤ 5, then some more each time n doubles: a pass adds longer spans.
     """
-    trace = going.to(rewards.dtype)
-    spans = torch.addcmul(rewards, 1 - trace, successor_values, value=gamma), gamma * trace
-    n = min(n, len(rewards))
-    whole, length, span = None, 0, 1
-    while True:
-        if n & span:
-            whole = spans if whole is None else _joined(whole, spans, length)
-            length += span
-        if length == n:
-            break
-        spans = _joined(spans, spans, span)
-        span *= 2
-    assert whole is not None
-    sums, factors = whole
-    reached = len(rewards) - n + 1
-    return torch.cat([torch.addcmul(sums[:reached], factors[:reached], successor_values[n - 1 :]), sums[reached:]])
+    rewards, successor_values = rewards.detach(), successor_values.detach()
+    factors = going.to(rewards.dtype).mul_(gamma)
+    returns = torch.add(rewards, successor_values, alpha=gamma)
+    sums = torch.where(going, rewards, returns)
+    missing, span = min(n, len(rewards)) - 1, 1
+    while missing:
+        spans = missing if missing <= 4 else missing & 1  # so few are added one by one sooner than doubled
+        if spans:
+            returns = _extended(sums, factors, returns, span, spans)
+        missing = (missing - spans) >> 1
+        if missing:
+            sums = torch.addcmul(sums, factors, sums.roll(-span, 0))
+            factors = factors.roll(-span, 0).mul_(factors)
+            span *= 2
+    return returns
 
 
-def _joined(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], span: int) -> tuple[Tensor, Tensor]:
-    """Sums and factors over `span` steps and those of `second` behind them; nothing lies behind the last row."""
-    (sums, factors), (later_sums, later_factors) = first, second
-    joined = torch.addcmul(sums[:-span], factors[:-span], later_sums[span:])
-    return torch.cat([joined, sums[-span:]]), torch.cat([factors[:-span] * later_factors[span:], factors[-span:]])
+def _extended(sums: Tensor, factors: Tensor, returns: Tensor, span: int, times: int) -> Tensor:
+    """Returns of so many spans more; the last `span` rows, where factors are 0, see only zeros below."""
+    steps = len(returns)
+    here = torch.nn.functional.pad(returns, (0, 0, 0, span))
+    there = here.clone()
+    for _ in range(times):
+        torch.addcmul(sums, factors, here[span:], out=there[:steps])
+        here, there = there, here
+    return here[:steps]
 
 
 def vtrace_targets(
@@ -165,8 +168,9 @@ def vtrace_targets(
 
     Source: Espeholt et al. 2018, arXiv:1802.01561, eq. 1 and remark 1 (the recursion).
     """
-    errors = ratios * (rewards + gamma * successor_values - values)
-    return values + discounted_sums(errors, gamma * traces * going)
+    rewards, values, successor_values = rewards.detach(), values.detach(), successor_values.detach()
+    errors = torch.add(rewards, successor_values, alpha=gamma).sub_(values).mul_(ratios.detach())
+    return discounted_sums(errors, torch.mul(traces.detach(), going).mul_(gamma)).add_(values)
 
 
 def episode_sums(values: Tensor, episodes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,10 +15,11 @@ from .config import Config
 from .contracts import Batch, Environment, Policy
 from .errors import UsageError, culprit, unknown
 from .hookspecs import PROJECT, STAGES, RunHooks, names
+from .interrupts import Interrupts
 from .optimizers import optimizer
 from .plugins import Loaded, Part
 from .shard import Finished, Shard
-from .wiring import needed
+from .wiring import GIVES, NEEDS, needed, words
 
 RECENT = 100  # episodes that the running mean return is taken over, as the field does
 
@@ -42,6 +43,8 @@ class Run:
     owners: dict[int, str] = field(factory=dict)  # id of each working object → whose it is
     needs: frozenset[str] = frozenset()  # all that the parts need
     quiet: bool = False  # nothing is to be printed
+    loss_needs: frozenset[str] = frozenset()  # what the loss needs of them
+    interrupts: Interrupts = field(factory=Interrupts)
     iteration: int = 0  # counted from 0; of the one that is under way
     steps: int = 0  # real environment steps, in all
     episodes: int = 0  # finished episodes, in all
@@ -116,7 +119,9 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
         environment = _build(config.environment, lanes, device)
         _check_protocol(config.environment, environment, Environment)
         shards.append(
-            Shard(
+            _guarded(
+                config.environment,
+                Shard,
                 environment,
                 lanes,
                 _share(config.rollout.steps, count, number),
@@ -135,7 +140,7 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
         if not callable(part):
             raise UsageError(f"{getattr(config, role).label}: is not callable, and has no build()")
     run = Run(config, loaded, directory, device, shards, policy, **working, optimizer=optimizer(config, policy))
-    run.needs = needed(config)
+    run.needs, run.loss_needs = needed(config), words(config.loss, "needs", NEEDS)
     run.owners = {id(getattr(config, role).settings): getattr(config, role).label for role in working}
     run.owners |= {id(part): getattr(config, role).label for role, part in working.items()}
     run.owners |= {id(shard.environment): config.environment.label for shard in shards}
@@ -159,6 +164,8 @@ def build_policy(part: Part, seed: int, spaces: tuple[Any, Any], device: torch.d
     if not isinstance(policy, nn.Module):
         raise UsageError(f"{part.label}: build must return an nn.Module, got {type(policy).__name__}")
     _check_protocol(part, policy, Policy)
+    if "values" in words(part, "gives", GIVES) and not hasattr(policy, "values"):
+        raise UsageError(f"{part.label}: gives values, and what build() returned has no method values(inputs)")
     return policy.to(device)
 
 
@@ -185,6 +192,11 @@ def _build(part: Part, *arguments: Any) -> Any:
         if arguments:
             raise UsageError(f"{part.label}: its settings have no build() method")
         return part.settings
+    return _guarded(part, build, *arguments)
+
+
+def _guarded(part: Part, build: Any, *arguments: Any) -> Any:
+    """Call what runs a part's code while it is built; an error is the part's."""
     try:
         return build(*arguments)
     except UsageError:
@@ -214,6 +226,8 @@ def _register(manager: pluggy.PluginManager, part: Part, extension: Any) -> list
     for name, options in marked.items():
         if name not in known and not options.get("optionalhook"):
             raise UsageError(f"{part.label}: {unknown('hook', name, known).replace('no hook', 'unknown hook', 1)}")
+        if name in known and name not in STAGES and (options.get("wrapper") or options.get("hookwrapper")):
+            raise UsageError(f"{part.label}: {name} is no stage, so there is nothing to wrap: implement it plainly")
         if name in STAGES and not options.get("wrapper"):
             raise UsageError(
                 f"{part.label}: {name} is a stage and would be replaced: wrap it, with @hookimpl(wrapper=True)"

@@ -62,6 +62,8 @@ class Tables:
             return None
         if not (isinstance(states, Discrete) and isinstance(actions, Discrete) and states.start == actions.start == 0):
             return None
+        if int(states.n) > MOST_OUTCOMES:
+            return None
         mdp: TabularMDP = environment.mdp()
         count, options = int(states.n), int(actions.n)
         _check(f"{label}: mdp()", mdp, count, options)

@@ -29,13 +29,17 @@ def execute(run: Run) -> Result:
     threads = torch.get_num_threads()
     torch.set_num_threads(run.config.threads)
     try:
-        with torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
+        with run.interrupts.watching(), torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
             try:
                 _loop(run)
             except KeyboardInterrupt:
                 run.interrupted = True
                 run.stop_reasons.append("interrupted")
-            run.hook.run_finished(run=run)
+            _check_policy(run)
+            with run.interrupts.held():
+                run.hook.run_finished(run=run)
+    except KeyboardInterrupt:  # once more, while the end was being recorded
+        run.interrupted = True
     except (Exception, SystemExit) as error:
         _fail(run, error)
     finally:
@@ -61,14 +65,15 @@ def _loop(run: Run) -> None:
             loss = stage("compute_loss", batch=run.batch)
             if loss.stop_epochs:
                 break
-            stage("apply_gradients", loss=loss)
+            with run.interrupts.held():
+                stage("apply_gradients", loss=loss)
         if hasattr(run.baseline, "update"):
             run.baseline.update(rollout, advantages.returns)
-        elapsed = time.perf_counter() - began
-        metrics = _measure(run, whole.total_steps, elapsed)
-        hook.iteration_finished(run=run, metrics=metrics)
-        run.stop_reasons += _reasons(run, hook.should_stop(run=run, metrics=metrics))
-        run.iteration += 1
+        with run.interrupts.held():
+            metrics = _measure(run, whole.total_steps, time.perf_counter() - began)
+            hook.iteration_finished(run=run, metrics=metrics)
+            run.stop_reasons += _reasons(run, hook.should_stop(run=run, metrics=metrics))
+            run.iteration += 1
 
 
 def _reasons(run: Run, answers: list[Any]) -> list[str]:
@@ -81,8 +86,13 @@ def _reasons(run: Run, answers: list[Any]) -> list[str]:
 
 def _stage(run: Run, name: str, **arguments: Any) -> Any:
     """Do a stage. The core checks what parts return in its own; what wrapping extensions made of that, here."""
-    result = getattr(run.hook, name)(run=run, **arguments)
     wrappers = run.wrappers.get(name)
+    try:
+        result = getattr(run.hook, name)(run=run, **arguments)
+    except RuntimeError as error:  # pluggy's own, of a generator that yields never or twice
+        if wrappers and "wrap_controller at" in str(error):
+            raise PartError(f"{' or '.join(wrappers)}: {name}: a wrapper must yield once: {error}") from error
+        raise
     if wrappers:
         checks.stage_result(f"{' or '.join(wrappers)}: {name}", name, result, **arguments)
     return result
@@ -184,10 +194,10 @@ class Core:
                 checks.per_step(f"{whose}: weights", estimate.weights, shape)
             baseline = run.baseline(rollout, estimate.returns)
             checks.per_step(run.config.baseline.label, baseline, shape)
-            advantages = estimate.returns - baseline
+            advantages = estimate.returns - baseline  # in the wider dtype: a baseline's may be float64
             if estimate.weights is not None:
                 advantages = advantages * estimate.weights
-            return Advantages(advantages, estimate.returns, estimate.value_targets)
+            return Advantages(advantages.to(estimate.returns.dtype), estimate.returns, estimate.value_targets)
 
     @hookimpl
     def prepare_batch(self, run: Run, batch: Batch) -> Batch:
@@ -204,7 +214,7 @@ class Core:
         checks.kind(whose, evaluation, Evaluation)
         for name in ("log_probs", "entropies", "values"):
             tensor = getattr(evaluation, name)
-            if tensor is not None or name == "log_probs" or (name == "entropies" and name in run.needs):
+            if tensor is not None or name == "log_probs" or name in run.loss_needs:
                 checks.tensor(f"{whose}: {name}", tensor, shape, "[B]", "floating point")
         given = (evaluation.log_probs, evaluation.entropies, evaluation.values)
         if torch.is_grad_enabled() and not any(tensor.requires_grad for tensor in given if tensor is not None):
@@ -238,16 +248,26 @@ class Core:
         return True
 
 
-def _blame_number(run: Run, loss: Loss) -> None:
-    """A loss that is not finite: of the policy, if what it said of the actions already was not; else of the loss."""
-    assert run.batch is not None
+def _check_policy(run: Run) -> None:
+    """Refuse a policy whose parameters, or what it says of the last batch, are not finite."""
+    after = f" after {run.iteration} iterations" if run.iteration else ""
+    for name, parameter in run.policy.named_parameters():
+        checks.finite(f"{run.config.policy.label}: parameter {name}{after}", parameter)
+    if run.batch is None:
+        return
     with torch.no_grad():
         inputs = Inputs(run.batch.observations, run.batch.action_masks)
         evaluation = run.policy.evaluate(inputs, run.batch.actions, "entropies" in run.needs)
     for name in ("log_probs", "entropies", "values"):
         tensor = getattr(evaluation, name)
         if tensor is not None:
-            checks.finite(f"{run.config.policy.label}: evaluate: {name}", tensor)
+            checks.finite(f"{run.config.policy.label}: evaluate: {name}{after}", tensor)
+
+
+def _blame_number(run: Run, loss: Loss) -> None:
+    """A loss that is not finite: of the policy, if what it said of the actions already was not; else of the loss."""
+    assert run.batch is not None
+    _check_policy(run)
     for name, term in loss.terms.items():
         checks.finite(f"{run.config.loss.label}: term '{name}'", term.detach())
     raise PartError(f"{run.config.loss.label}: the summed loss is not finite")
@@ -273,6 +293,8 @@ def _measure(run: Run, steps: int, elapsed: float) -> dict[str, float]:
     }
     updates = run.loss_metrics
     for name in dict.fromkeys(name for row in updates for name in row):
+        if name in metrics:
+            raise PartError(f"{run.config.loss.label}: metric '{name}' is the run's own: give it another name")
         given = [float(row[name]) for row in updates if name in row]
         metrics[name] = sum(given) / len(given)
     metrics |= {"updates": len(updates), "seconds": elapsed, "steps_per_second": steps / spent if spent else math.nan}

@@ -8,12 +8,12 @@ A settings class (or instance: properties work) may say, in sets of words from t
 * `claims`: promises about its mathematics, tested by conformance tests, without influence on a run.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
 
-from .config import DEFAULTS, Config
+from .config import DEFAULTS, PART_ROLES, Config
 from .errors import UsageError, unknown
 from .plugins import Loaded, Part
 
@@ -28,14 +28,15 @@ GIVES = {"values": "policies with a critic", "groups": "environments with groups
 CLAIMS = {
     "unbiased:discounted": "the expected gradient is that of the discounted objective",
     "unbiased:undiscounted": "the expected gradient is that of the undiscounted objective",
+    "neutral": "subtracting it leaves the expected gradient unchanged",
 }
 GIVER = {"values": "policy", "groups": "environment"}
 
 
 def words(part: Part, attribute: str, allowed: Iterable[str]) -> frozenset[str]:
     """The words that a part's settings declare; an unknown one is a `UsageError`."""
-    declared = getattr(part.settings, attribute, ())
-    if isinstance(declared, str) or not all(isinstance(word, str) for word in declared):
+    declared = _declared(part, attribute, ())
+    if isinstance(declared, str | Mapping) or not all(isinstance(word, str) for word in declared):
         raise UsageError(f"{part.label}: {attribute} must be a set of words, got {declared!r}")
     for word in declared:
         if word not in allowed:
@@ -70,23 +71,44 @@ def wire(config: Config, loaded: Loaded, chosen: Iterable[str] = ()) -> Config:
 
 def imply(config: Config, loaded: Loaded, chosen: Iterable[str] = ()) -> Config:
     """Take the parts that others imply for roles that were not chosen; refuse a contradiction. As in `wire`."""
-    for part in config.parts:
+    implied: dict[str, Part] = {}  # role → the part that implies one for it
+    waiting = list(config.parts)
+    while waiting:
+        part = waiting.pop(0)
         words(part, "claims", CLAIMS)
-        for role, name in getattr(part.settings, "implies", {}).items():
-            if role not in GIVER.values() and role not in ("estimator", "baseline", "loss"):
+        wanted = _declared(part, "implies", {})
+        if not isinstance(wanted, Mapping):
+            raise UsageError(f"{part.label}: implies must be a dict from role to name, got {wanted!r}")
+        for role, name in wanted.items():
+            if role not in PART_ROLES:
                 raise UsageError(f"{part.label}: implies a part for '{role}', which is no role")
-            current: Part = getattr(config, role)
-            if current.name == name:
-                continue
-            if role in chosen:
-                raise UsageError(
-                    f"{part.label} implies {role} '{name}', and {role} '{current.name}' is chosen: "
-                    f"leave {role} out, or choose another {part.role}"
-                )
             plugin, name, cls = loaded.pick(role, name)
-            implied: dict[str, Any] = {role: Part(role, name, plugin, cls())}
-            config = attrs.evolve(config, **implied)
+            current: Part = getattr(config, role)
+            if (current.name, current.plugin) != (name, plugin):
+                if role in chosen:
+                    raise UsageError(
+                        f"{part.label} implies {role} '{name}', and {role} '{current.name}' is chosen: "
+                        f"leave {role} out, or choose another {part.role}"
+                    )
+                if role in implied:
+                    raise UsageError(
+                        f"{part.label} implies {role} '{name}', and {implied[role].label} implies '{current.name}': "
+                        f"choose another {part.role} or {implied[role].role}"
+                    )
+                taken = Part(role, name, plugin, cls())
+                changed: dict[str, Any] = {role: taken}
+                config = attrs.evolve(config, **changed)
+                waiting.append(taken)
+            implied[role] = part
     return config
+
+
+def _declared(part: Part, attribute: str, default: Any) -> Any:
+    """What a part's settings say of themselves; it may be a property, and raise."""
+    try:
+        return getattr(part.settings, attribute, default)
+    except Exception as error:
+        raise UsageError(f"{part.label}: {attribute} raised {type(error).__name__}: {error}") from error
 
 
 def needed(config: Config) -> frozenset[str]:
@@ -109,7 +131,7 @@ def _refusal(part: Part, word: str, config: Config, loaded: Loaded) -> str:
         )
     role = GIVER[word]
     givers = [name for name in loaded.names(role) if _declares(loaded, role, name, "gives", word)]
-    giver = f"choose {_article(role)} that gives them ({', '.join(givers) or 'none is installed'})"
+    giver = f"choose {_article(role)} that gives them ({', '.join(givers) or 'none does with its default settings'})"
     other = f"{role} '{getattr(config, role).name}'"
     return f"{part.role} '{part.name}' needs {word}, and {other} gives none: {giver}{without}"
 

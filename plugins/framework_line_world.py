@@ -16,15 +16,30 @@ FINITE = [validators.gt(-math.inf), validators.lt(math.inf)]
 
 @frozen
 class LineWorld:
-    """Walk from state 0 to the goal, paying for each step."""
+    """Walk from state 0 to the goal, paying for each step.
+
+    Grouped lanes keep their start until the next `reset`. Starts near the goal make for short episodes, and so for more
+    of them, unless each lane is asked for one (rollout.episodes = rollout.lanes).
+    """
 
     goal: int = field(default=4, validator=validators.ge(1))  # the last state, where an episode ends
     step_reward: float = field(default=-1.0, validator=FINITE)  # for a step that does not reach the goal
     goal_reward: float = field(default=10.0, validator=FINITE)  # for the step that does
     max_steps: int = field(default=100, validator=validators.ge(0))  # time limit, a truncation; 0: none
+    group_size: int = field(default=0, validator=validators.ge(0))
+    """lanes that share a random start, short of the goal; 0: every lane starts in state 0"""
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """Groups, if there are to be any."""
+        return frozenset({"groups"} if self.group_size else ())
 
     def build(self, num_envs: int, device: torch.device) -> "LineWorldLanes":
-        """`num_envs` lanes on `device`."""
+        """`num_envs` lanes on `device`, in whole groups."""
+        if self.group_size and num_envs % self.group_size:
+            raise ValueError(
+                f"a shard's lanes must be a multiple of group_size: {num_envs} lanes, groups of {self.group_size}"
+            )
         return LineWorldLanes(self, num_envs, device)
 
 
@@ -47,15 +62,24 @@ class LineWorldLanes:
         def lanes(dtype: torch.dtype) -> Tensor:
             return torch.zeros(num_envs, dtype=dtype, device=device)
 
+        self.groups: Tensor | None = None  # [N]
+        if settings.group_size:
+            self.groups = torch.arange(num_envs, device=device) // settings.group_size
+        self._starts = lanes(torch.int64)
         self._clock = lanes(torch.int64)
         self._step = Step(
             lanes(torch.int64), lanes(torch.int64), lanes(torch.float32), lanes(torch.bool), lanes(torch.bool)
         )
 
     def reset(self, generator: torch.Generator) -> Tensor:
-        """All lanes at state 0."""
+        """All lanes at state 0, or each group at a state of its own, drawn uniformly from those before the goal."""
         self._clock.zero_()
-        return self._step.observations.zero_()
+        if self.groups is None:
+            return self._step.observations.zero_()
+        count = len(self.groups) // self.settings.group_size
+        starts = torch.randint(self.settings.goal, (count,), generator=generator, device=self.groups.device)
+        torch.take(starts, self.groups, out=self._starts)
+        return self._step.observations.copy_(self._starts)
 
     def step(self, actions: Tensor, generator: torch.Generator) -> Step:
         """One step left or right; at the walls one stays."""
@@ -68,6 +92,8 @@ class LineWorldLanes:
         torch.ge(clock, self._limit, out=step.truncated)
         going = ~(step.terminated | step.truncated)
         torch.mul(step.successors, going, out=step.observations)  # the next episode begins at 0
+        if self.groups is not None:  # or where its lane's first one did
+            torch.where(going, step.successors, self._starts, out=step.observations)
         clock *= going
         return step
 
@@ -77,22 +103,28 @@ class LineWorldLanes:
         successor = self._successor.reshape(count, 2)
         rewards = self._reward.reshape(count, 2, 1).expand(count, 2, count)
         states = torch.arange(count, device=successor.device)
+        start = states == 0 if self.groups is None else states < self.settings.goal
         return TabularMDP(
             transitions=torch.nn.functional.one_hot(successor, count).to(torch.float64),
             rewards=rewards.to(torch.float64),
-            start=(states == 0).to(torch.float64),
+            start=start.to(torch.float64) / start.sum(),
             terminal=states == self.settings.goal,
             time_limit=self.settings.max_steps or None,
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Where each lane is, and since when."""
-        return {"states": self._step.observations.clone(), "clock": self._clock.clone()}
+        """Where each lane is, since when, and where its episodes begin."""
+        return {
+            "states": self._step.observations.clone(),
+            "clock": self._clock.clone(),
+            "starts": self._starts.clone(),
+        }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Put the lanes back."""
         self._step.observations.copy_(state["states"])
         self._clock.copy_(state["clock"])
+        self._starts.copy_(state["starts"])
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""Standardised advantages: centred and scaled, within the batch or each minibatch."""
+"""Standardised advantages: centred and scaled, within the batch, each minibatch or each group."""
 
 from collections.abc import Generator
 from typing import Any, Literal
@@ -8,20 +8,34 @@ from attrs import evolve, field, frozen, validators
 from torch import Tensor
 
 from framework import Advantages, Batch, Rollout, hookimpl
+from framework.returns import episode_groups, episode_means
 
 
 @frozen
 class Standardize:
-    """Advantages minus their mean, over their standard deviation."""
+    """Advantages minus their mean, over their standard deviation.
 
-    within: Literal["batch", "minibatch"] = field(default="batch", validator=validators.in_(("batch", "minibatch")))
-    """of which steps mean and deviation are taken"""
+    Within a group, mean and deviation are those of its episodes' scores (an episode's mean advantage). With
+    `total_return` and `group_mean` that is GRPO's advantage: Shao et al. 2024, arXiv:2402.03300, §4.1.2.
+    """
+
+    within: Literal["batch", "minibatch", "group"] = field(
+        default="batch", validator=validators.in_(("batch", "minibatch", "group"))
+    )
+    """of what mean and deviation are taken: all steps, those of a minibatch, or the scores of a group's episodes"""
     center: bool = True  # subtract the mean
     scale: bool = True  # divide by the standard deviation (n − 1)
     epsilon: float = field(default=1e-8, validator=validators.gt(0.0))  # added to the deviation
 
-    def build(self, run: Any) -> "BatchStandardizer | MinibatchStandardizer":
+    @property
+    def needs(self) -> frozenset[str]:
+        """Groups, where they count."""
+        return frozenset({"groups"} if self.within == "group" else ())
+
+    def build(self, run: Any) -> "BatchStandardizer | MinibatchStandardizer | GroupStandardizer":
         """The extension for one run."""
+        if self.within == "group":
+            return GroupStandardizer(self)
         return BatchStandardizer(self) if self.within == "batch" else MinibatchStandardizer(self)
 
     def standardized(self, advantages: Tensor, real: Tensor) -> Tensor:
@@ -64,6 +78,34 @@ class MinibatchStandardizer:
         """Over the minibatch."""
         batch = yield
         return evolve(batch, advantages=self.settings.standardized(batch.advantages, batch.advantages))
+
+
+class GroupStandardizer:
+    """Wraps the estimation of advantages."""
+
+    def __init__(self, settings: Standardize) -> None:
+        """Keep the settings."""
+        self.settings = settings
+
+    @hookimpl(wrapper=True)
+    def estimate_advantages(self, rollout: Rollout) -> Generator[None, Advantages, Advantages]:
+        """By the scores of each group's episodes; a single one is not scaled. Padding stays 0."""
+        result = yield
+        advantages = result.advantages.double()
+        scores = episode_means(advantages, rollout.episodes, rollout.mask)
+        groups = episode_groups(rollout.groups, rollout.episodes, rollout.mask)
+        counts = torch.bincount(groups)
+        # counted from the group's lowest score, so that equal ones are exactly 0
+        lowest = scores.new_full((len(counts),), torch.inf).scatter_reduce(0, groups, scores, "amin")[groups]
+        means = (torch.bincount(groups, scores - lowest) / counts)[groups]
+        variances = torch.bincount(groups, (scores - lowest - means).square()) / (counts - 1)
+        if self.settings.center:
+            advantages = advantages - lowest[rollout.episodes] - means[rollout.episodes]
+        if self.settings.scale:
+            divisors = torch.where(counts > 1, variances.sqrt() + self.settings.epsilon, 1.0)[groups]
+            advantages = advantages / divisors[rollout.episodes]
+        changed = torch.where(rollout.mask, advantages, 0.0).to(result.advantages.dtype)
+        return evolve(result, advantages=changed)
 
 
 @hookimpl

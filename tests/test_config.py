@@ -143,8 +143,14 @@ REFUSED = [
     ({"estimator": {"gamma": -0.1}}, "estimator.gamma must be >= 0.0: -0.1"),
     ({"estimator": {"gamma": "high"}}, "estimator.gamma must be float: 'high'"),
     ({"estimator": {"gamma": True}}, "estimator.gamma must be float: True"),
-    ({"estimator": {"gama": 0.5}}, "no setting of estimator 'gama'. Did you mean 'gamma'? There is: gamma"),
-    ({"estimator": {"name": "gea"}}, "no estimator 'gea'. There is: rewards_to_go, total_return"),
+    (
+        {"estimator": {"gama": 0.5}},
+        "no setting of estimator 'gama'. Did you mean 'gamma'? There is: discounted_objective, gamma",
+    ),
+    (
+        {"estimator": {"name": "gea"}},
+        "no estimator 'gea'. Did you mean 'gae'? There is: gae, lambda_returns, ",
+    ),
     ({"estimator": {"name": 3}}, "estimator.name must be str: 3"),
     ({"estimator": "rewards_to_go"}, "estimator must be a table, [estimator], got 'rewards_to_go'"),
     ({"environment": {"goal": 1.5}}, "environment.goal must be int: 1.5"),

@@ -323,6 +323,12 @@ def test_every_setting_of_a_section_is_listed_with_its_default(section):
     assert all(len(cells[1].split()) > 2 for cells in table.values())
 
 
+def test_ci_installs_what_the_readme_says():
+    """The same words of pip in both."""
+    (words,) = re.findall(r"pip install (-e \"\.\[test\]\".*?) &&", (ROOT / "README.md").read_text())
+    assert f'pip" install --quiet {words}\n' in (ROOT / ".ci" / "run").read_text()
+
+
 def test_every_scalar_is_listed_with_its_default():
     table = rows(CONFIGURATION["The top"])
     fields = attrs.fields_dict(Config)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from worlds import enumerate_episodes, tabular_worlds
 
 import framework
-from framework import RolloutSettings
+from framework import RolloutSettings, TabularMDP
 from framework.exact import expected_return, state_values
 from framework.run import build
 from framework.training import Core, flatten
@@ -122,3 +122,20 @@ def test_training_reaches_the_best_return():
     """After 300 updates sampled episodes come near the best return, 7."""
     result = framework.train(iterations=300, seed=0, rollout=RolloutSettings(episodes=32))
     assert result.recent_returns.mean() > 5.5  # the uniform policy's is −9
+
+
+@given(st.integers(2, 5), st.integers(0, 2**31))
+def test_without_discount_and_limit_a_world_that_need_not_end_has_no_value(states, seed):
+    """Random transitions among the others, none into the terminal state: refused, and not solved by rounding."""
+    generator = torch.Generator().manual_seed(seed)
+    transitions = torch.rand(states + 1, 2, states + 1, generator=generator, dtype=torch.float64)
+    transitions[..., -1] = 0
+    transitions /= transitions.sum(-1, keepdim=True)
+    terminal = torch.arange(states + 1) == states
+    start = torch.ones(states + 1, dtype=torch.float64) / (states + 1)
+    world = TabularMDP(transitions, torch.ones_like(transitions), start, terminal)
+    uniform = torch.full((states + 1, 2), 0.5, dtype=torch.float64)
+    with pytest.raises(ValueError, match="V does not exist"):
+        state_values(world, uniform, 1.0)
+    values = state_values(world, uniform, 0.5)
+    assert torch.allclose(values[:-1], torch.tensor(2.0, dtype=torch.float64))  # 1 + 1/2 + 1/4 + …

@@ -1,6 +1,9 @@
 """A part, extension or hook that raises: whose it was is said, and nothing recorded before is lost."""
 
 import csv
+import os
+import signal
+import sys
 
 import attrs
 import pytest
@@ -335,6 +338,102 @@ def test_a_reason_to_stop_is_a_string():
     message = "extension 'Stops' .*: should_stop: expected a reason .a string. or None, got True"
     with pytest.raises(PartError, match=message):
         framework.train(extensions=[Stops()], iterations=3)
+
+
+def test_a_wrapper_that_yields_twice_is_named():
+    @frozen
+    class Wraps:
+        "Of this test."
+
+        def build(self, run):
+            def wrapper(self):
+                result = yield
+                yield
+                return result
+
+            return type("Wrapper", (), {"compute_loss": framework.hookimpl(wrapper=True)(wrapper)})()
+
+    with pytest.raises(PartError, match="^extension 'Wraps' .*: compute_loss: a wrapper must yield once"):
+        framework.train(extensions=[Wraps()], iterations=1)
+
+
+@pytest.mark.parametrize("hook", [hook for hook in names(RunHooks) if hook not in STAGES])
+def test_what_is_no_stage_cannot_be_wrapped(hook):
+    with pytest.raises(UsageError, match=f"extension 'Wraps' .*: {hook} is no stage, so there is nothing to wrap"):
+        framework.train(extensions=[wrapping(hook, lambda result: result)], iterations=1)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"steps": 7.0}, "loss 'Measures' .*: metric 'steps' is the run's own: give it another name"),
+        ({"kl": None}, "loss 'Measures' .*: metric 'kl': expected one number, got None"),
+        ({"kl": "much"}, "loss 'Measures' .*: metric 'kl': expected one number, got 'much'"),
+    ],
+)
+def test_a_losss_metrics_are_numbers_under_names_of_their_own(metrics, message):
+    @frozen
+    class Measures:
+        "Of this test."
+
+        def __call__(self, batch, evaluation):
+            return attrs.evolve(Reinforce()(batch, evaluation), metrics=metrics)
+
+    with pytest.raises(PartError, match=message):
+        framework.train(loss=Measures(), iterations=1)
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_a_policy_that_is_not_finite_is_no_success(iterations, tmp_path):
+    """A huge step; whether it is the last, or another one follows."""
+    huge = framework.OptimizerSettings(lr=1e30)
+    with pytest.raises(PartError, match="policy 'categorical' .*: evaluate: log_probs after 1 iterations: not finite"):
+        framework.train(optimizer=huge, iterations=iterations, directory=tmp_path / "run")
+    assert not (tmp_path / "run" / "policy.safetensors").exists()
+
+
+# Interrupts
+
+
+def test_an_interrupt_in_any_hook_keeps_the_record(broken_run, monkeypatch, tmp_path):
+    """Ctrl-C between any two lines of a run, simulated by a hook that raises it: exit 130, whole rows, the policy."""
+    for hook, late in WHERE:
+        if hook in ("run_finished", "run_failed"):
+            continue
+        (tmp_path / "breaks.py").write_text(PLUGIN.replace('ValueError("on purpose")', "KeyboardInterrupt"))
+        words = ["--extensions.breaks.where", hook, *(["--extensions.breaks.late"] if late else [])]
+        sys.modules.pop("framework_file_breaks", None)
+        code, said, record = broken_run(*words, "--name", f"at-{hook}-{late}")
+        record = record.with_name(f"at-{hook}-{late}")
+        assert (code, said) == (130, ""), (hook, late)
+        assert (record / "policy.safetensors").is_file()
+        columns = {len(row) for row in rows(record)} if hook != "run_started" else set()
+        assert len(columns) <= 1
+    sys.modules.pop("framework_file_breaks", None)
+
+
+def test_a_signal_waits_for_what_is_being_counted():
+    """A real SIGINT within `iteration_finished`: the iteration is whole in history, metrics and count."""
+
+    @frozen
+    class Interrupts:
+        "Of this test."
+
+        def build(self, run):
+            return Interrupter()
+
+    class Interrupter:
+        @framework.hookimpl
+        def iteration_finished(self, run):
+            if run.iteration == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    result = framework.train(extensions=[Interrupts()], iterations=9)
+    assert result.stop_reasons == ("interrupted",)
+    assert result.run.iteration == 3
+    assert {len(column) for column in result.metrics.values()} == {3}
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 # Before the first step

@@ -94,11 +94,15 @@ MUTANTS = {
             "mean = returns[rollout.mask].double().mean()",
         ),
     ),
-    "divides by all": (law_leave_one_out_means_the_others, "LeaveOneOut", ("/ (len(scores) - 1)", "/ len(scores)")),
+    "divides by all": (
+        law_leave_one_out_means_the_others,
+        "LeaveOneOut",
+        ("/ (counts[groups] - 1)", "/ counts[groups]"),
+    ),
     "counts the judged episode": (
         law_leave_one_out_means_the_others,
         "LeaveOneOut",
-        ("(scores.sum() - scores)", "scores.sum().expand_as(scores)"),
+        ("[groups] - scores)", "[groups])"),
     ),
     "averages padding too": (
         law_padding_is_inert,

@@ -2,6 +2,7 @@
 
 import math
 
+import attrs
 import framework_reinforce.monte_carlo as monte_carlo
 import pytest
 import torch
@@ -9,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
 from stories import REWARDS, Episode, assemble, episodes, lanes_of_episodes, permute_lanes, real_steps
+from test_gradients import expected_gradient
+from worlds import TabularMDP, tabular_worlds
 
 from framework import returns
+from framework.exact import expected_return
 from framework.returns import discounted_sums, episode_means
 
 GAMMAS = st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0])
@@ -160,9 +164,7 @@ def test_rewards_to_go_ignore_rewards_before_t(lanes, gamma, shift):
 
 def _mutant_returns(*change):
     returns = mutate("framework.returns", change)
-    return mutate(
-        "framework_reinforce.monte_carlo", rewards_to_go=returns.rewards_to_go, episode_sums=returns.episode_sums
-    )
+    return mutate("framework_reinforce.monte_carlo", rewards_to_go=returns.rewards_to_go)
 
 
 ENDS = "rollout.terminated | rollout.truncated"
@@ -204,30 +206,32 @@ MUTANTS = {
             (TO_GO, TO_GO.replace("rollout.rewards,", "rollout.rewards.clamp(-1, 1),")),
         ),
     ),
-    "counts padding as steps": (
+    "earns in padding": (
         law_padding_is_inert,
         "TotalReturn",
-        lambda: mutate("framework_reinforce.monte_carlo", (".masked_fill(~rollout.mask, 0)", "")),
+        lambda: mutate(
+            "framework_reinforce.monte_carlo",
+            (
+                "targets = rewards_to_go(rollout.rewards,",
+                "targets = rewards_to_go(rollout.rewards + 1.0 * ~rollout.mask,",
+            ),
+        ),
     ),
     "depends on the lane": (
         law_lanes_permute,
         "RewardsToGo",
-        lambda: mutate(
-            "framework_reinforce.monte_carlo", (TO_GO, f"{TO_GO} + torch.arange(rollout.rewards.shape[1])"), torch=torch
-        ),
+        lambda: mutate("framework_reinforce.monte_carlo", (TO_GO, f"{TO_GO} + torch.arange(rollout.rewards.shape[1])")),
     ),
     "carries on after a truncation": (
         law_truncation_is_the_end,
         "RewardsToGo",
         lambda: mutate("framework_reinforce.monte_carlo", (TO_GO, TO_GO.replace(ENDS, "rollout.terminated"))),
     ),
-    "discounts from the lane's start": (
+    "sums from the lane's start": (
         law_recursion,
         "TotalReturn",
         lambda: mutate(
-            "framework_reinforce.monte_carlo",
-            ("rollout.times.double()", "torch.arange(len(rollout.times)).double()[:, None]"),
-            torch=torch,
+            "framework_reinforce.monte_carlo", ("[:, None] - rollout.times", "[:, None] * rollout.times * 0")
         ),
     ),
     "predicts the total": (
@@ -336,3 +340,81 @@ def test_scores_are_means_over_an_episodes_real_steps(lanes):
     scores = episode_means(rollout.rewards, rollout.episodes, rollout.mask).tolist()
     expected = [sum(e.rewards) / len(e.rewards) for lane in lanes for e in lane]
     assert all(math.isclose(a, b, abs_tol=1e-12) for a, b in zip(scores, expected, strict=True))
+
+
+def law_expected_gradient_is_that_of_the_discounted_return(monte_carlo, world, gamma, seed):
+    """E[Σₜ wₜ·Gₜ·∇log π], enumerated, is ∇J(γ), by autograd through J: with wₜ = γᵗ, or with the total return."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(world.transitions.shape[:2], generator=generator, dtype=torch.float64, requires_grad=True)
+    exact = torch.autograd.grad(expected_return(world, logits.softmax(1), gamma), logits)[0]
+    for estimator in (monte_carlo.RewardsToGo(gamma, discounted_objective=True), monte_carlo.TotalReturn(gamma)):
+        assert estimator.claims == {"unbiased:undiscounted" if gamma == 1 else "unbiased:discounted"}
+        assert torch.allclose(expected_gradient(world, logits, weighted(estimator), 0.0), -exact, atol=1e-10)
+
+
+def weighted(estimator):
+    """The estimator with its weights multiplied into its returns, as advantages without a baseline are."""
+
+    def call(rollout):
+        estimate = estimator(rollout)
+        weights = 1.0 if estimate.weights is None else estimate.weights
+        return attrs.evolve(estimate, returns=weights * estimate.returns)
+
+    return call
+
+
+ENUMERABLE = (tabular_worlds(limits=(1, 3)), GAMMAS, st.integers(0, 2**31))
+
+
+@given(*ENUMERABLE)
+def test_expected_gradient_is_that_of_the_discounted_return(world, gamma, seed):
+    law_expected_gradient_is_that_of_the_discounted_return(monte_carlo, world, gamma, seed)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("[rollout.times]", "[rollout.times * 0]"),
+        ("[rollout.times]", "[rollout.times + 1]"),
+        ("powers = self.gamma **", "powers = self.gamma * self.gamma **"),
+        ("targets.gather(0, firsts)", "targets"),
+    ],
+    ids=["weighs all alike", "weighs by the next step's power", "discounts once too often", "forgets the past"],
+)
+def test_expected_gradient_kills_the_mutant_that(change):
+    padded = ("torch.arange(len(returns),", "torch.arange(len(returns) + 1,")  # for the mutant that looks one ahead
+    mutant = mutate("framework_reinforce.monte_carlo", change, padded)
+    is_killed(law_expected_gradient_is_that_of_the_discounted_return, *ENUMERABLE, arguments=(mutant,))
+
+
+def test_rewards_to_go_alone_has_neither_objectives_gradient():
+    """Two steps and the second action earns 1: the gradient is p(1 − p) without the weight, and γ·p(1 − p) for J."""
+    world = TabularMDP(
+        transitions=torch.tensor([[[0.0, 1.0, 0.0]] * 2, [[0.0, 0.0, 1.0]] * 2, [[0.0, 0.0, 1.0]] * 2]).double(),
+        rewards=torch.tensor([[[0.0] * 3] * 2, [[0.0] * 3, [0.0, 0.0, 1.0]], [[0.0] * 3] * 2]).double(),
+        start=torch.tensor([1.0, 0.0, 0.0]).double(),
+        terminal=torch.tensor([False, False, True]),
+        time_limit=2,
+    )
+    logits = torch.zeros(3, 2, dtype=torch.float64, requires_grad=True)
+    exact = torch.autograd.grad(expected_return(world, logits.softmax(1), 0.5), logits)[0]
+    plain = -expected_gradient(world, logits, monte_carlo.RewardsToGo(gamma=0.5), 0.0)
+    assert exact[1, 1] == pytest.approx(0.5 * 0.25)
+    assert plain[1, 1] == pytest.approx(0.25)
+    assert monte_carlo.RewardsToGo(gamma=0.5).claims == frozenset()
+
+
+@given(LANES, GAMMAS, st.sampled_from([torch.float32, torch.float64]))
+def test_weights_are_powers_of_gamma_and_stay_out_of_the_targets(lanes, gamma, dtype):
+    """γᵗ from each episode's own start; one rounding each, of 64-bit powers."""
+    rollout = assemble(lanes, extra_padding=1, dtype=dtype)
+    plain = monte_carlo.RewardsToGo(gamma)(rollout)
+    estimate = monte_carlo.RewardsToGo(gamma, discounted_objective=True)(rollout)
+    assert plain.weights is None
+    assert torch.equal(estimate.returns, plain.returns)
+    assert torch.equal(estimate.value_targets, plain.value_targets)
+    assert estimate.weights.dtype == dtype
+    assert estimate.weights.isfinite().all()
+    powers = [[gamma**t for t in range(len(e.rewards))] for lane in lanes for e in lane]
+    for told, expected in zip(real_steps(lanes, estimate.weights), powers, strict=True):
+        assert told == pytest.approx(expected, rel=2**-22)

@@ -3,6 +3,7 @@
 import pytest
 from attrs import frozen
 from foreign import publish
+from framework_reinforce import Reinforce
 
 import framework
 from framework import Estimate, RolloutSettings, UsageError
@@ -72,7 +73,7 @@ PLUGIN = """
 @pytest.fixture
 def wired(tmp_path, monkeypatch):
     publish(tmp_path, monkeypatch, "critics-rl", {"critics": "critics_module"}, critics_module=PLUGIN)
-    loaded = load()
+    loaded = load(["critics", "line_world", "reinforce", "reports", "standardize"])
 
     def wired(**named):
         tree = {role: {"name": part} if isinstance(part, str) else part for role, part in named.items()}
@@ -93,8 +94,9 @@ def test_a_need_that_nobody_gives_is_refused_with_reason_and_mend(wired):
         "(actor_critic) or an estimator that needs none (rewards_to_go, sometimes, total_return)"
     )
     assert refusal(wired, baseline="group_mean") == (
-        "baseline 'group_mean' needs groups, and environment 'line_world' gives none: choose an environment that gives "
-        "them (none is installed) or a baseline that needs none (batch_mean, leave_one_out, none, value)"
+        "baseline 'group_mean' needs groups, and environment 'line_world' gives none: choose an environment that "
+        "gives them (none does with its default settings) or a baseline that needs none "
+        "(batch_mean, leave_one_out, none, value)"
     )
     assert refusal(wired, rollout={"fixed_steps": 16}) == (
         "estimator 'rewards_to_go' needs complete episodes, and rollout.fixed_steps cuts them: "
@@ -129,6 +131,25 @@ def test_what_is_implied_may_need_something_in_turn(wired):
     assert refusal(wired, estimator="gae").startswith("estimator 'gae' needs values, and policy 'categorical'")
 
 
+def test_parts_that_imply_different_ones_are_refused():
+    """Nothing is chosen, and neither wins silently; what is implied may imply in turn."""
+    batch_mean, none = ({"baseline": name} for name in ("batch_mean", "leave_one_out"))
+    with pytest.raises(UsageError) as caught:
+        framework.train(estimator=own(implies=batch_mean), loss=own_loss(implies=none), iterations=1)
+    assert str(caught.value) == (
+        "loss 'OwnLoss' (plugin test_wiring) implies baseline 'leave_one_out', and estimator 'Own' "
+        "(plugin test_wiring) implies 'batch_mean': choose another loss or estimator"
+    )
+    agreed = framework.train(estimator=own(implies=none), loss=own_loss(implies=none), iterations=1)
+    assert agreed.config.baseline.name == "leave_one_out"
+    qualified = {"baseline": "reinforce:none"}
+    assert framework.train(estimator=own(implies=qualified), iterations=1).config.baseline.name == "none"
+
+
+def own_loss(**attributes):
+    return frozen(type("OwnLoss", (Reinforce,), {**attributes, "__doc__": "Of this test."}))()
+
+
 def own(**attributes):
     def call(self, rollout):
         return Estimate(rollout.rewards, rollout.rewards)
@@ -146,6 +167,11 @@ def own(**attributes):
         ({"claims": {"unbiased"}}, r"no word for claims 'unbiased'\."),
         ({"implies": {"bseline": "none"}}, "implies a part for 'bseline', which is no role"),
         ({"implies": {"baseline": "nine"}}, r"no baseline 'nine'\. Did you mean 'none'\?"),
+        ({"implies": {"baseline"}}, "estimator 'Own' .*: implies must be a dict from role to name, got {'baseline'}"),
+        (
+            {"needs": property(lambda self: 1 / 0)},
+            "estimator 'Own' .*: needs raised ZeroDivisionError: division by zero",
+        ),
     ],
 )
 def test_the_words_are_a_closed_list(attributes, message):

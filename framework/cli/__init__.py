@@ -14,6 +14,7 @@ from ..version import __version__
 COMMANDS = {
     "run": "train: the notebook's job, or what flags, a recipe or a file say",
     "show": "print the resolved configuration, without training",
+    "credit": "draw the credit that each estimator gives to the steps of one episode",
     "plugins": "list what is installed, what each offers, what failed and why",
 }
 

@@ -100,7 +100,9 @@ def resolve(command: str, description: str, arguments: Sequence[str], extra: typ
         recipe = dict(loaded.pick("recipe", choices.recipe)[2])
     merged = merge(DEFAULTS, recipe, file, named)
     chosen = chosen_roles(recipe, file, named)
-    base = imply(configure(loaded, merged, str(choices.config) if choices.config else ""), loaded, chosen)
+    if choices.config:
+        configure(loaded, merge(DEFAULTS, recipe, file), str(choices.config))  # so that its faults are called its own
+    base = imply(configure(loaded, merged), loaded, chosen)
     config, extras = _second_pass(command, description, arguments, base, loaded, choices, extra)
     return Resolved(wire(config, loaded, chosen), loaded, extras, listed)
 

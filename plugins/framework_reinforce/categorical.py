@@ -1,93 +1,58 @@
 """The categorical policy: a network over Discrete or Box observations, a softmax over Discrete actions."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from attrs import field, frozen, validators
+from attrs import frozen
 from gymnasium.spaces import Box, Discrete, Space
-from torch import Tensor, nn
+from torch import Tensor
 
-from framework import Action, Evaluation, Inputs, UsageError
+from framework import Action, Evaluation, Inputs
 
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
+from .network import Network, NetworkSettings, require
+
 NOISE_ROWS = 64  # uniform numbers are drawn for so many steps at once
 
 
 @frozen
-class Categorical:
+class Categorical(NetworkSettings):
     """Softmax over a network's outputs; Discrete observations are embedded, Box ones flattened."""
-
-    hidden: tuple[int, ...] = field(default=(32,), validator=validators.deep_iterable(validators.ge(1)))
-    """widths of the hidden layers"""
-    activation: Literal["relu", "tanh", "gelu", "silu"] = field(
-        default="relu", validator=validators.in_(tuple(ACTIVATIONS))
-    )
-    """between the layers"""
-    embedding: int = field(default=8, validator=validators.ge(1))  # numbers a Discrete observation is embedded in
 
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "CategoricalPolicy":
         """A network whose sizes come from the spaces."""
-        if not isinstance(action_space, Discrete):
-            raise UsageError(f"policy 'categorical' takes Discrete actions, and the environment's are {action_space}")
-        if not isinstance(observation_space, Discrete | Box):
-            raise UsageError(
-                "policy 'categorical' takes Discrete or Box observations, "
-                f"and the environment's are {observation_space}"
-            )
-        return CategoricalPolicy(self, observation_space, action_space)
+        require("categorical", "actions", action_space, Discrete)
+        require("categorical", "observations", observation_space, Discrete, Box)
+        return CategoricalPolicy(self, observation_space, action_space)  # type: ignore[arg-type]
 
 
-class CategoricalPolicy(nn.Module):
+class CategoricalPolicy(Network):
     """Logits of each action; finite observation spaces are evaluated once a state and looked up."""
 
     def __init__(self, settings: Categorical, observations: Discrete[Any] | Box, actions: Discrete[Any]) -> None:
-        """An embedding (Discrete) or a flattening (Box), then linear layers."""
-        super().__init__()
-        self.states = int(observations.n) if isinstance(observations, Discrete) else 0
-        self.first_state = int(observations.start) if isinstance(observations, Discrete) else 0
+        super().__init__(settings, observations, int(actions.n))
         self.first_action = int(actions.start)
-        self.observation_dims = len(observations.shape or ())
-        if self.states:
-            self.embedding = nn.Embedding(self.states, settings.embedding)
-            width = settings.embedding
-        else:
-            width = int(np.prod(observations.shape or ()))
-        layers: list[nn.Module] = []
-        for size in settings.hidden:
-            layers += [nn.Linear(width, size), ACTIVATIONS[settings.activation]()]
-            width = size
-        self.network = nn.Sequential(*layers, nn.Linear(width, int(actions.n)))
 
     def log_probs(self, inputs: Inputs) -> Tensor:
         """log π(·|s) `[B, actions]`."""
-        if self.states:
-            features = self.embedding(inputs.observations - self.first_state)
-        else:
-            leading = inputs.observations.shape[: inputs.observations.ndim - self.observation_dims]
-            features = inputs.observations.reshape(*leading, -1).to(self.network[-1].weight.dtype)  # type: ignore[arg-type]
-        return _normalised(self.network(features), inputs.action_masks)
+        return normalised(self(inputs.observations), inputs.action_masks)
 
     def table(self) -> Tensor:
         """log π(·|s) of every state `[states, actions]`: one small forward pass."""
-        return torch.log_softmax(self.network(self.embedding.weight), -1)
+        return torch.log_softmax(self.every_state(), -1)
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample by exponential races: argmax p/e with e ~ Exp(1)."""
         with torch.no_grad():
-            return _raced(self.log_probs(inputs), generator, self.first_action)
+            return raced(self.log_probs(inputs), generator, self.first_action)
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs and, where asked for, entropies, with gradient."""
         actions = actions - self.first_action if self.first_action else actions
-        if inputs.action_masks is None and 0 < self.states <= len(actions):
-            states = inputs.observations - self.first_state if self.first_state else inputs.observations
-            table = self.table()
-            chosen = table.take(states * table.shape[1] + actions)
-            return Evaluation(chosen, _entropy(table).take(states) if entropies else None)
-        log_probs = self.log_probs(inputs)
-        chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        return Evaluation(chosen, _entropy(log_probs) if entropies else None)
+        if inputs.action_masks is None:
+            outputs, states = self.lookup(inputs.observations)
+            return Evaluation(*judged(torch.log_softmax(outputs, -1), states, actions, entropies))
+        return Evaluation(*judged(self.log_probs(inputs), None, actions, entropies))
 
     def actor(self) -> "TableActor | None":
         """For a finite observation space on the CPU: one table of action probabilities."""
@@ -97,22 +62,36 @@ class CategoricalPolicy(nn.Module):
             return TableActor(self.table(), self.first_state, self.first_action)
 
 
-def _normalised(logits: Tensor, allowed: Tensor | None) -> Tensor:
+def normalised(logits: Tensor, allowed: Tensor | None) -> Tensor:
     """log-probs of the allowed actions; −∞ of the others."""
     if allowed is not None:
         logits = logits.masked_fill(~allowed, -torch.inf)
     return torch.log_softmax(logits, -1)
 
 
-def _raced(log_probs: Tensor, generator: torch.Generator, first_action: int) -> Action:
+def raced(log_probs: Tensor, generator: torch.Generator, first_action: int) -> Action:
+    """One action of each row, and its log-prob."""
     race = torch.empty_like(log_probs).exponential_(generator=generator)
     actions = (log_probs.exp() / race).argmax(-1)
     return Action(actions + first_action, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1))
 
 
-def _entropy(log_probs: Tensor) -> Tensor:
-    """−Σ p log p, with 0·log 0 = 0."""
-    return -(log_probs.exp() * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(-1)
+def judged(log_probs: Tensor, states: Tensor | None, actions: Tensor, entropies: bool) -> tuple[Tensor, Tensor | None]:
+    """log π(a|s) `[B]` of actions `[B]`, counted from 0, and entropies `[B]`, where asked for.
+
+    `log_probs` has a row for each action, or, with `states` `[B]`, for each state.
+    """
+    if states is None:
+        chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        return chosen, entropy(log_probs) if entropies else None
+    chosen = log_probs.take(states * log_probs.shape[1] + actions)
+    return chosen, entropy(log_probs).take(states) if entropies else None
+
+
+def entropy(log_probs: Tensor) -> Tensor:
+    """−Σ p log p of each row, with 0·log 0 = 0."""
+    # e^-1000 is 0 in every dtype, so nothing that counts is clamped; with far larger numbers gradients would overflow
+    return -(log_probs.exp() * log_probs.clamp(min=-1000.0)).sum(-1)
 
 
 class TableActor:
@@ -139,7 +118,7 @@ class TableActor:
         """One action a lane; where some are not allowed, of the others."""
         if inputs.action_masks is not None:
             rows = self.log_probs[inputs.observations - self.first_state]
-            return _raced(_normalised(rows, inputs.action_masks), generator, self.first_action)
+            return raced(normalised(rows, inputs.action_masks), generator, self.first_action)
         if inputs.observations is not self._seen:
             self._look_at(inputs.observations)
         if self._row == NOISE_ROWS:

@@ -5,12 +5,16 @@ from attrs import frozen
 from torch import Tensor
 
 from framework import PartError, Rollout
-from framework.returns import episode_means
+from framework.returns import episode_groups, episode_means
+
+NEUTRAL = frozenset({"neutral"})
 
 
 @frozen
 class NoBaseline:
     """Nothing is subtracted."""
+
+    claims = NEUTRAL
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
         """Zeros `[T, N]`."""
@@ -26,28 +30,33 @@ class BatchMean:
     """
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
-        """One number, everywhere in `[T, N]`."""
+        """One number, everywhere in `[T, N]`, in float64."""
         mean = episode_means(returns, rollout.episodes, rollout.mask).mean()
-        return mean.to(returns.dtype).expand_as(returns)
+        return mean.expand_as(returns)
 
 
 @frozen
 class LeaveOneOut:
     """The mean of the other episodes' scores (RLOO): independent of the judged episode, so nothing is biased.
 
-    Source: Kool et al. 2019 (Buy 4 REINFORCE samples, get a baseline for free!); Ahmadian et al. 2024,
-    arXiv:2402.14740, §2.3.
+    Where lanes are grouped, the others are those of its group, which began where it did. Source: Kool et al. 2019 (Buy
+    4 REINFORCE samples, get a baseline for free!); Ahmadian et al. 2024, arXiv:2402.14740, §2.3.
     """
 
     needs = frozenset({"complete_episodes"})
+    claims = NEUTRAL
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
-        """For each step `[T, N]` the mean score of all episodes but its own; refuses fewer than two."""
+        """For each step `[T, N]` the mean score of its group's other episodes, in float64; refuses a single one."""
         scores = episode_means(returns, rollout.episodes, rollout.mask)
-        if len(scores) < 2:
+        groups = episode_groups(rollout.groups, rollout.episodes, rollout.mask)
+        counts = torch.bincount(groups)
+        alone = (counts == 1).nonzero()
+        if len(alone):
+            where = "rollout, and this one" if rollout.groups is None else f"group, and group {int(alone[0])}"
             raise PartError(
-                "baseline 'leave_one_out' needs at least two episodes in each rollout, and this one has 1: "
+                f"baseline 'leave_one_out' needs at least two episodes in each {where} has 1: "
                 "ask for more (rollout.episodes, rollout.steps)"
             )
-        others = (scores.sum() - scores) / (len(scores) - 1)
-        return others[rollout.episodes].to(returns.dtype)
+        others = (torch.bincount(groups, scores)[groups] - scores) / (counts[groups] - 1)
+        return others[rollout.episodes]

@@ -1,9 +1,10 @@
 """Monte-Carlo returns: of the whole episode, and of what follows each step."""
 
+import torch
 from attrs import field, frozen, validators
 
 from framework import Estimate, Rollout
-from framework.returns import episode_sums, rewards_to_go
+from framework.returns import rewards_to_go
 
 GAMMA = [validators.ge(0.0), validators.le(1.0)]
 
@@ -13,21 +14,28 @@ class RewardsToGo:
     """What was earned from each step on, discounted from there: Gₜ = Σ_{k≥t} γ^{k−t} rₖ.
 
     With γ < 1 the gradient lacks the factor γᵗ and is that of neither objective (Nota & Thomas 2020,
-    arXiv:1906.07073); with γ = 1 it is that of the undiscounted return. Source: Sutton & Barto 2018, §13.3.
+    arXiv:1906.07073); with γ = 1 it is that of the undiscounted return. `discounted_objective` gives each step the
+    weight γᵗ, t counted from its episode's start. Source: Sutton & Barto 2018, §13.3 (the boxed algorithm has γᵗ).
     """
 
     needs = frozenset({"complete_episodes"})
     gamma: float = field(default=0.99, validator=GAMMA)  # discount a step, 0 to 1
+    discounted_objective: bool = False  # weigh each step by γᵗ, which makes the gradient that of the discounted return
 
     @property
     def claims(self) -> frozenset[str]:
-        """Unbiased where nothing is discounted."""
-        return frozenset({"unbiased:undiscounted"} if self.gamma == 1 else ())
+        """Unbiased where nothing is discounted, or where the weights are there, too."""
+        if self.gamma == 1:
+            return frozenset({"unbiased:undiscounted"})
+        return frozenset({"unbiased:discounted"} if self.discounted_objective else ())
 
     def __call__(self, rollout: Rollout) -> Estimate:
-        """Returns `[T, N]`; a truncation counts as the end."""
+        """Returns `[T, N]`, which are the critic's targets, too; a truncation counts as the end."""
         returns = rewards_to_go(rollout.rewards, rollout.terminated | rollout.truncated, self.gamma)
-        return Estimate(returns, returns)
+        if not self.discounted_objective:
+            return Estimate(returns, returns)
+        powers = self.gamma ** torch.arange(len(returns), dtype=torch.float64, device=returns.device)
+        return Estimate(returns, returns, powers.to(returns.dtype)[rollout.times])
 
 
 @frozen
@@ -48,7 +56,6 @@ class TotalReturn:
     def __call__(self, rollout: Rollout) -> Estimate:
         """Returns `[T, N]`; the value targets are the rewards to go, for a critic predicts what is to come."""
         targets = rewards_to_go(rollout.rewards, rollout.terminated | rollout.truncated, self.gamma)
-        discounted = rollout.rewards.double() * self.gamma ** rollout.times.double()
-        totals, _ = episode_sums(discounted, rollout.episodes, rollout.mask)
-        returns = totals[rollout.episodes].to(rollout.rewards.dtype).masked_fill(~rollout.mask, 0)
+        firsts = torch.arange(len(targets), device=targets.device)[:, None] - rollout.times  # rows of the first steps
+        returns = targets.gather(0, firsts)
         return Estimate(returns, targets)

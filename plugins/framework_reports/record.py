@@ -41,6 +41,8 @@ class Recorder:
     @hookimpl
     def run_finished(self, run: Run) -> None:
         """The policy."""
+        if self.metrics is None:  # interrupted before this was told of the start
+            self.run_started(run)
         assert self.metrics is not None
         self.metrics.close()
         assert run.directory is not None

@@ -1,0 +1,128 @@
+"""`framework credit`: draw the credit that each estimator gives to the steps of one episode."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+import torch
+import tyro
+from attrs import frozen
+from gymnasium.spaces import Discrete
+from torch import Tensor
+
+from ..config import RolloutSettings
+from ..contracts import Estimate, Inputs, Rollout
+from ..errors import UsageError
+from ..exact import state_values
+from ..plugins import Loaded
+from ..run import Run, build
+from ..training import Core
+from .options import resolve
+
+SHORTEST, LONGEST, TRIES = 5, 16, 1000  # steps of an episode that shows something, and how many are looked at
+
+
+@frozen
+class Extra:
+    """Flags of `credit` alone."""
+
+    out: Annotated[Path, tyro.conf.arg(help="the picture", metavar="FILE.png")] = Path("credit.png")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draw; exit code 0."""
+    description = "Draw the credit that each installed estimator gives to the steps of one episode of a tabular world."
+    resolved = resolve("credit", description, arguments, Extra)
+    config = attrs.evolve(resolved.config, extensions=(), reports=(), rollout=RolloutSettings(lanes=1, episodes=1))
+    run = build(config, resolved.loaded, Core())
+    rollout = episode(run)
+    credits = {name: (estimate, values) for name, estimate, values in estimates(run, rollout, resolved.loaded)}
+    figure = draw(run, rollout, credits)
+    try:
+        figure.savefig(resolved.extra.out, dpi=150)
+    except OSError as error:
+        raise UsageError(f"{resolved.extra.out} cannot be written: {error.strerror}") from None
+    print(resolved.extra.out)
+    return 0
+
+
+def episode(run: Run) -> Rollout:
+    """The first episode of the untrained policy that the world ended, neither trivial nor too long to be drawn."""
+    for iteration in range(TRIES):
+        run.iteration = iteration
+        rollout: Rollout = run.hook.collect_rollout(run=run)
+        if SHORTEST <= len(rollout.mask) <= LONGEST and bool(rollout.terminated.any()):
+            return rollout
+    raise UsageError(f"none of {TRIES} episodes ended after {SHORTEST} to {LONGEST} steps: choose another environment")
+
+
+def estimates(run: Run, rollout: Rollout, loaded: Loaded) -> Any:
+    """Of each estimator with its default settings: name, estimate, and V(s) `[S]` for its γ, exact."""
+    environment = run.environment
+    states, actions = environment.observation_space, environment.action_space
+    if not (hasattr(environment, "mdp") and isinstance(states, Discrete) and isinstance(actions, Discrete)):
+        raise UsageError(f"{run.config.environment.label}: has no mdp(), and the values drawn are exact ones")
+    mdp = environment.mdp()
+    everywhere = torch.arange(int(states.n))
+    with torch.no_grad():
+        probabilities = torch.stack(
+            [
+                run.policy.evaluate(Inputs(everywhere), torch.full_like(everywhere, action), False).log_probs.exp()
+                for action in range(int(actions.n))
+            ],
+            1,
+        ).double()
+    for name in loaded.names("estimator"):
+        cls = next(iter(loaded.offers["estimator"][name].values()))
+        settings = run.config.estimator.settings if type(run.config.estimator.settings) is cls else _default(cls)
+        if settings is None:
+            continue
+        values = state_values(mdp, probabilities, getattr(settings, "gamma", 1.0)).float()
+        seen = values[rollout.observations]
+        following = torch.cat([seen[1:], torch.zeros(1, 1)])
+        valued = attrs.evolve(rollout, values=seen, successor_values=following * ~rollout.terminated)
+        part = settings.build() if hasattr(settings, "build") else settings
+        yield name, part(valued), values
+
+
+def _default(cls: type[Any]) -> Any:
+    try:
+        return cls()
+    except TypeError:  # settings that must be given
+        return None
+
+
+def draw(run: Run, rollout: Rollout, credits: dict[str, tuple[Estimate, Tensor]]) -> Any:
+    """A row an estimator: its returns, and its advantages over the exact values, step by step."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    steps = range(len(rollout.mask))
+    names = getattr(run.environment, "action_names", None)
+    labels = [
+        f"{int(state)}\n{names[int(action)] if names else int(action)}"
+        for state, action in zip(rollout.observations[:, 0], rollout.actions[:, 0], strict=True)
+    ]
+    figure = Figure(figsize=(9, 1.1 + 1.05 * len(credits)), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(credits), 2, sharex=True, squeeze=False)
+    for row, (name, (estimate, values)) in zip(grid, credits.items(), strict=True):
+        returns = estimate.returns[:, 0]
+        weights = torch.ones_like(returns) if estimate.weights is None else estimate.weights[:, 0]
+        advantages = weights * (returns - values[rollout.observations[:, 0]])
+        for axes, heights in zip(row, (returns.tolist(), advantages.tolist()), strict=True):
+            axes.bar(steps, heights, color=["tab:blue" if height >= 0 else "tab:red" for height in heights])
+            axes.axhline(0, color="0.3", linewidth=0.6)
+            axes.tick_params(labelsize=7)
+            axes.grid(axis="y", alpha=0.25)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    grid[0][0].set_title("return of each step", fontsize=9)
+    grid[0][1].set_title("advantage over the exact V(s)", fontsize=9)
+    for axes in grid[-1]:
+        axes.set_xticks(list(steps), labels, fontsize=6)
+        axes.set_xlabel("state and action of each step", fontsize=8)
+    figure.suptitle(
+        f"{run.config.environment.name}: one episode of the untrained policy, seed {run.config.seed}", fontsize=10
+    )
+    return figure

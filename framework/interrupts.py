@@ -1,0 +1,47 @@
+"""Ctrl-C between two pieces of work, never within one: counted is recorded, and a step is taken whole."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Interrupts:
+    """While `watching`, Ctrl-C raises `KeyboardInterrupt` as ever, but not within `held`: there it waits for the end.
+
+    Signals reach Python's main thread only; elsewhere, and where somebody has a handler of his own, nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self._holding = self._waiting = False
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Handle the signal; put the former handler back at the end."""
+        mine = threading.current_thread() is threading.main_thread()
+        if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+        signal.signal(signal.SIGINT, self._handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let a piece of work be finished first."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        if self._waiting:
+            self._waiting = False
+            raise KeyboardInterrupt
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if not self._holding:
+            raise KeyboardInterrupt
+        self._waiting = True

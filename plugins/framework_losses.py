@@ -1,0 +1,101 @@
+"""Losses with a critic: actor-critic (A2C) and proximal policy optimisation (PPO)."""
+
+from typing import Any
+
+import torch
+from attrs import field, frozen, validators
+from torch import Tensor
+
+from framework import Batch, Evaluation, Loss, hookimpl
+
+COEFFICIENT = validators.ge(0.0)
+OPTIONAL = validators.optional(validators.gt(0.0))
+
+
+def entropy_terms(coefficient: float, evaluation: Evaluation) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The entropy bonus as a term, and the mean entropy as a metric; neither without a coefficient."""
+    if not coefficient or evaluation.entropies is None:
+        return {}, {}
+    return {"entropy": -coefficient * evaluation.entropies}, {"entropy": evaluation.entropies.detach().mean()}
+
+
+@frozen
+class ActorCritic:
+    """−A·log π(a|s), and the critic's squared error: advantage actor-critic.
+
+    Source: Mnih et al. 2016, arXiv:1602.01783, §4 and algorithm S3.
+    """
+
+    value: float = field(default=0.5, validator=COEFFICIENT)  # coefficient of the critic's squared error
+    entropy: float = field(default=0.0, validator=COEFFICIENT)  # coefficient of the entropy bonus (nats)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Values; entropies, where they count."""
+        return frozenset({"values", "entropies"} if self.entropy else {"values"})
+
+    def __call__(self, batch: Batch, evaluation: Evaluation) -> Loss:
+        """Terms `policy`, `value` and, with a coefficient, `entropy`; each [B]."""
+        assert evaluation.values is not None
+        entropy, metrics = entropy_terms(self.entropy, evaluation)
+        errors = evaluation.values - batch.value_targets
+        policy = evaluation.log_probs * -batch.advantages
+        return Loss({"policy": policy, "value": self.value * errors.square(), **entropy}, metrics)
+
+
+@frozen
+class Ppo:
+    """Proximal policy optimisation with a clipped ratio ρ = π(a|s)/π_old(a|s): −min(ρ·A, clip(ρ, 1 − ε, 1 + ε)·A).
+
+    Source: Schulman et al. 2017, arXiv:1707.06347, eq. 7 and 9. Without a critic (`value` 0) its terms are those of
+    GRPO without the KL penalty: Shao et al. 2024, arXiv:2402.03300, eq. 3.
+    """
+
+    clip: float = field(default=0.2, validator=validators.gt(0.0))  # ε: how far the ratio counts
+    value: float = field(default=0.5, validator=COEFFICIENT)  # coefficient of the critic's squared error; 0: no critic
+    entropy: float = field(default=0.0, validator=COEFFICIENT)  # coefficient of the entropy bonus (nats)
+    value_clip: float | None = field(default=None, validator=OPTIONAL)
+    """how far a value may move from what it was: the critic's error is the larger of both; None: any distance"""
+    dual_clip: float | None = field(default=None, validator=validators.optional(validators.gt(1.0)))
+    """largest ratio that counts where the advantage is negative (Ye et al. 2020, arXiv:1912.09729, eq. 5); None: any"""
+    target_kl: float | None = field(default=None, validator=OPTIONAL)
+    """KL from the policy that acted (nats, estimated) beyond which the iteration's updates end; None: no limit"""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Values, if there is to be a critic; entropies, where they count."""
+        return frozenset({"values"} if self.value else ()) | frozenset({"entropies"} if self.entropy else ())
+
+    def __call__(self, batch: Batch, evaluation: Evaluation) -> Loss:
+        """Terms `policy`, `value` and `entropy` (those with a coefficient), each [B]; metrics `kl` and `clipped`."""
+        log_ratios = evaluation.log_probs - batch.log_probs
+        ratios = log_ratios.exp()
+        gains = torch.minimum(ratios * batch.advantages, ratios.clamp(1 - self.clip, 1 + self.clip) * batch.advantages)
+        if self.dual_clip is not None:
+            floor = self.dual_clip * batch.advantages
+            gains = torch.where(batch.advantages < 0, torch.maximum(gains, floor), gains)
+        terms = {"policy": -gains}
+        if self.value:
+            terms["value"] = self.value * self._squared_errors(batch, evaluation)
+        entropy, metrics = entropy_terms(self.entropy, evaluation)
+        with torch.no_grad():
+            # ρ − 1 − log ρ estimates KL(π_old ‖ π) without bias and is never negative, but for the rounding of ρ near 1
+            metrics["kl"] = (torch.expm1(log_ratios) - log_ratios).clamp(min=0).mean()
+            metrics["clipped"] = ((ratios - 1).abs() > self.clip).to(ratios.dtype).mean()
+            stop = self.target_kl is not None and float(metrics["kl"]) > self.target_kl
+        return Loss({**terms, **entropy}, metrics, stop_epochs=stop)
+
+    def _squared_errors(self, batch: Batch, evaluation: Evaluation) -> Tensor:
+        assert evaluation.values is not None
+        errors = (evaluation.values - batch.value_targets).square()
+        if self.value_clip is None:
+            return errors
+        assert batch.values is not None
+        moved = (evaluation.values - batch.values).clamp(-self.value_clip, self.value_clip)
+        return torch.maximum(errors, (batch.values + moved - batch.value_targets).square())
+
+
+@hookimpl
+def losses() -> dict[str, Any]:
+    """Offer the losses."""
+    return {"actor_critic": ActorCritic, "ppo": Ppo}

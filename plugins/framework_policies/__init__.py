@@ -1,0 +1,23 @@
+"""Policies beyond the categorical: with a critic, over continuous and over several discrete actions, and as a table."""
+
+from typing import Any
+
+from framework import hookimpl
+
+from .actor_critic import ActorCritic
+from .gaussian import Gaussian
+from .multi_categorical import MultiCategorical
+from .tabular import Tabular
+
+__all__ = ["ActorCritic", "Gaussian", "MultiCategorical", "Tabular"]
+
+
+@hookimpl
+def policies() -> dict[str, Any]:
+    """Offer the policies, each with a critic."""
+    return {
+        "actor_critic": ActorCritic,
+        "gaussian": Gaussian,
+        "multi_categorical": MultiCategorical,
+        "tabular": Tabular,
+    }

@@ -1,0 +1,77 @@
+"""The categorical policy with a critic: two networks, or one for both."""
+
+from typing import Any
+
+import torch
+from attrs import frozen
+from framework_reinforce.categorical import TableActor, judged, normalised, raced
+from framework_reinforce.network import Network, NetworkSettings, require
+from gymnasium.spaces import Box, Discrete, Space
+from torch import Tensor, nn
+
+from framework import Action, Evaluation, Inputs
+
+
+@frozen
+class ActorCritic(NetworkSettings):
+    """Softmax over a network's outputs, and a critic."""
+
+    gives = frozenset({"values"})
+    shared: bool = False  # one network for actions and values; else two of the same sizes
+
+    def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "ActorCriticPolicy":
+        """Networks whose sizes come from the spaces."""
+        require("actor_critic", "actions", action_space, Discrete)
+        require("actor_critic", "observations", observation_space, Discrete, Box)
+        return ActorCriticPolicy(self, observation_space, action_space)  # type: ignore[arg-type]
+
+
+class ActorCriticPolicy(nn.Module):
+    """Logits of each action, and a value; a shared network's last output is the value."""
+
+    def __init__(self, settings: ActorCritic, observations: Discrete[Any] | Box, actions: Discrete[Any]) -> None:
+        super().__init__()
+        self.count, self.first_action = int(actions.n), int(actions.start)
+        self.network = Network(settings, observations, self.count + settings.shared)
+        self.critic = None if settings.shared else Network(settings, observations, 1)
+
+    def log_probs(self, inputs: Inputs) -> Tensor:
+        """log π(·|s) `[B, actions]`."""
+        return normalised(self.network(inputs.observations)[..., : self.count], inputs.action_masks)
+
+    def table(self) -> Tensor:
+        """log π(·|s) of every state `[states, actions]`: one small forward pass."""
+        return normalised(self.network.every_state()[:, : self.count], None)
+
+    def values(self, inputs: Inputs) -> Tensor:
+        """V(s) `[B]`."""
+        if self.critic is None:
+            return self.network(inputs.observations)[..., -1]  # type: ignore[no-any-return]
+        return self.critic(inputs.observations).squeeze(-1)  # type: ignore[no-any-return]
+
+    def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
+        """Sample one action a lane."""
+        with torch.no_grad():
+            return raced(self.log_probs(inputs), generator, self.first_action)
+
+    def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
+        """Log-probs, values and, where asked for, entropies, with gradient."""
+        if inputs.action_masks is None:
+            outputs, states = self.network.lookup(inputs.observations)
+        else:
+            outputs, states = self.network(inputs.observations), None
+        log_probs = normalised(outputs[..., : self.count], inputs.action_masks)
+        actions = actions - self.first_action if self.first_action else actions
+        if self.critic is not None:
+            values = self.critic(inputs.observations).squeeze(-1)
+        else:
+            values = outputs[..., -1] if states is None else outputs[:, -1].take(states)
+        return Evaluation(*judged(log_probs, states, actions, entropies), values)
+
+    def actor(self) -> TableActor | None:
+        """For a finite observation space on the CPU: one table of action probabilities."""
+        network = self.network
+        if not network.states or network.embedding.weight.device.type != "cpu":
+            return None
+        with torch.no_grad():
+            return TableActor(self.table(), network.first_state, self.first_action)

@@ -1,0 +1,139 @@
+"""Continuous actions from a diagonal normal distribution, clipped or squashed into their bounds; and a critic."""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from attrs import field, frozen, validators
+from framework_reinforce.network import ACTIVATIONS, Network, NetworkSettings, require
+from gymnasium.spaces import Box, Discrete, Space
+from torch import Tensor, nn
+from torch.nn import functional
+
+from framework import Action, Evaluation, Inputs, UsageError
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+NODES = 32  # of the quadrature behind a squashed entropy
+
+
+@frozen
+class Gaussian(NetworkSettings):
+    """A normal distribution for each number of a Box action, and a critic."""
+
+    gives = frozenset({"values"})
+    hidden: tuple[int, ...] = field(default=(64, 64), validator=validators.deep_iterable(validators.ge(1)))
+    """widths of the hidden layers"""
+    activation: Literal["relu", "tanh", "gelu", "silu"] = field(
+        default="tanh", validator=validators.in_(tuple(ACTIVATIONS))
+    )
+    """between the layers"""
+    deviation: Literal["global", "state"] = field(default="global", validator=validators.in_(("global", "state")))
+    """whether deviations are learnt once for all states, or are outputs of the network"""
+    initial_deviation: float = field(default=1.0, validator=validators.gt(0))
+    """of each number, before squashing; with `deviation` state, times e to the network's first outputs"""
+    squash: bool = False  # into the bounds by tanh, with the density that follows; else actions are clipped
+
+    def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "GaussianPolicy":
+        """Networks whose sizes come from the spaces."""
+        require("gaussian", "actions", action_space, Box)
+        require("gaussian", "observations", observation_space, Discrete, Box)
+        assert isinstance(action_space, Box)
+        if not np.issubdtype(action_space.dtype, np.floating):
+            raise UsageError(
+                f"policy 'gaussian' takes Box actions of floating point, and the environment's are {action_space}"
+            )
+        low, high = torch.from_numpy(action_space.low), torch.from_numpy(action_space.high)
+        widths = high - low
+        if self.squash and not bool(((widths > 0) & torch.isfinite(widths)).all()):
+            raise UsageError(
+                "policy 'gaussian' with squash takes Box actions with finite bounds, the lower below the higher, "
+                f"and the environment's are {action_space}"
+            )
+        return GaussianPolicy(self, observation_space, action_space)  # type: ignore[arg-type]
+
+
+class GaussianPolicy(nn.Module):
+    """u ~ N(μ(s), σ²) for each of the A numbers of an action; rollouts keep u.
+
+    Without squashing the density is that of u, and the environment gets u clipped to its bounds. Squashed, it gets
+    a = low + (high − low)·(tanh u + 1)/2 and the density is that of a: log π(a|s) = log N(u) − Σ log(1 − tanh²u) −
+    Σ log((high − low)/2). Source: Haarnoja et al. 2018, arXiv:1801.01290, appendix C.
+    """
+
+    log_deviations: Tensor | None  # [A], learnt, where all states have the same
+    low: Tensor  # [*A] of the action space, in its dtype
+    high: Tensor  # [*A]
+    nodes: Tensor  # [NODES] where a standard normal's expectations are taken
+    shares: Tensor  # [NODES] and with which weights; they sum to 1
+
+    def __init__(self, settings: Gaussian, observations: Discrete[Any] | Box, actions: Box) -> None:
+        super().__init__()
+        self.shape, self.squash = actions.shape, settings.squash
+        count = int(np.prod(actions.shape))
+        for_each_state = settings.deviation == "state"
+        self.network = Network(settings, observations, 2 * count if for_each_state else count)
+        self.critic = Network(settings, observations, 1)
+        self.first_log = math.log(settings.initial_deviation)
+        log_deviations = None if for_each_state else nn.Parameter(torch.full((count,), self.first_log))
+        self.register_parameter("log_deviations", log_deviations)
+        self.register_buffer("low", torch.from_numpy(actions.low.copy()), persistent=False)
+        self.register_buffer("high", torch.from_numpy(actions.high.copy()), persistent=False)
+        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+        self.register_buffer("nodes", torch.tensor(nodes, dtype=torch.float32), persistent=False)
+        self.register_buffer("shares", torch.tensor(weights / weights.sum(), dtype=torch.float32), persistent=False)
+        self.log_scale = float((self.high - self.low).double().div(2).log().sum()) if self.squash else 0.0
+
+    def normal(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Means `[B, A]` and log-deviations `[B, A]`, or `[A]` where all states have the same."""
+        outputs = self.network(inputs.observations)
+        if self.log_deviations is not None:
+            return outputs, self.log_deviations
+        means, logs = outputs.chunk(2, -1)
+        return means, logs + self.first_log
+
+    def values(self, inputs: Inputs) -> Tensor:
+        """V(s) `[B]`."""
+        return self.critic(inputs.observations).squeeze(-1)  # type: ignore[no-any-return]
+
+    def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
+        """Sample u; log-probs are left to one batch for the whole rollout."""
+        with torch.no_grad():
+            means, logs = self.normal(inputs)
+            noise = torch.empty_like(means).normal_(generator=generator)
+            return Action(torch.addcmul(means, logs.exp(), noise).reshape(*means.shape[:-1], *self.shape))
+
+    def environment_actions(self, actions: Tensor) -> Tensor:
+        """Within the bounds `[B, *A]`, in the dtype of the action space."""
+        actions = actions.to(self.low.dtype)
+        if self.squash:
+            # (tanh u + 1)/2 is sigmoid 2u; lerp is exact at both ends
+            return torch.lerp(self.low, self.high, torch.sigmoid(2 * actions))
+        return actions.clamp(self.low, self.high)
+
+    def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
+        """Log-probs (squashed: of what the environment gets), values and, where asked for, entropies, with gradient."""
+        means, logs = self.normal(inputs)
+        actions = actions.reshape(means.shape)
+        sums = -0.5 * ((actions - means) * torch.exp(-logs)).square() - (logs + HALF_LOG_2PI)
+        if self.squash:
+            sums = sums - log_slopes(actions)
+        log_probs = sums.sum(-1) - self.log_scale
+        return Evaluation(log_probs, self._entropies(means, logs) if entropies else None, self.values(inputs))
+
+    def _entropies(self, means: Tensor, logs: Tensor) -> Tensor:
+        """½·log 2πeσ² of each number, summed; squashed, plus E[log(1 − tanh²u)] and the scale.
+
+        The expectation is by Gauss–Hermite quadrature: off by at most 1e-7 nats a number for σ ≤ 1, 2e-4 for σ ≤ 2 and
+        0.03 for σ ≤ 5.
+        """
+        each = (logs + (0.5 + HALF_LOG_2PI)).expand_as(means)
+        if self.squash:
+            points = means.unsqueeze(-1) + logs.exp().unsqueeze(-1) * self.nodes
+            each = each + log_slopes(points) @ self.shares
+        return each.sum(-1) + self.log_scale
+
+
+def log_slopes(numbers: Tensor) -> Tensor:
+    """log(1 − tanh²u) = 2·(log 2 − u − softplus(−2u)), without loss for any u."""
+    return 2 * (math.log(2) - numbers + functional.logsigmoid(2 * numbers))

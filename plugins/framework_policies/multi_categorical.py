@@ -1,0 +1,93 @@
+"""Several discrete actions at once, each with a softmax of its own; and a critic."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import frozen
+from framework_reinforce.categorical import entropy, normalised, raced
+from framework_reinforce.network import Network, NetworkSettings, require
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+from torch import Tensor, nn
+
+from framework import Action, Evaluation, Inputs, UsageError
+
+
+@frozen
+class MultiCategorical(NetworkSettings):
+    """An independent softmax for each of several discrete actions, and a critic."""
+
+    gives = frozenset({"values"})
+
+    def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "MultiCategoricalPolicy":
+        """Networks whose sizes come from the spaces."""
+        require("multi_categorical", "actions", action_space, MultiDiscrete)
+        require("multi_categorical", "observations", observation_space, Discrete, Box)
+        if len(action_space.shape or ()) != 1:
+            raise UsageError(
+                "policy 'multi_categorical' takes MultiDiscrete actions in a row, "
+                f"and the environment's are {action_space}, of shape {list(action_space.shape or ())}"
+            )
+        return MultiCategoricalPolicy(self, observation_space, action_space)  # type: ignore[arg-type]
+
+
+class MultiCategoricalPolicy(nn.Module):
+    """K actions a step, `[B, K]`; a mask `[B, Σ options]` has all options of the first action, then the second's …
+
+    The softmaxes are one over rows `[K, most options]`; what a shorter row lacks has log-prob −∞.
+    """
+
+    options: Tensor  # [K · most] which output each place takes
+    missing: Tensor  # [K, most] True where a row has no such option
+    first: Tensor  # [K] each action's first number
+
+    def __init__(self, settings: MultiCategorical, observations: Discrete[Any] | Box, actions: MultiDiscrete) -> None:
+        super().__init__()
+        counts = np.asarray(actions.nvec, np.int64)
+        places = np.arange(counts.max())
+        missing = places >= counts[:, None]
+        options = np.where(missing, 0, places + (counts.cumsum() - counts)[:, None])
+        self.register_buffer("options", torch.from_numpy(options.reshape(-1)), persistent=False)
+        self.register_buffer("missing", torch.from_numpy(missing), persistent=False)
+        self.register_buffer("first", torch.from_numpy(np.asarray(actions.start, np.int64)), persistent=False)
+        self.network = Network(settings, observations, int(counts.sum()))
+        self.critic = Network(settings, observations, 1)
+
+    def log_probs(self, inputs: Inputs) -> Tensor:
+        """log π(·|s) of each action, `[B, K, most options]`."""
+        return self._normalised(self.network(inputs.observations), inputs.action_masks)
+
+    def table(self) -> Tensor:
+        """The same of every state, `[states, K, most options]`: one small forward pass."""
+        return self._normalised(self.network.every_state(), None)
+
+    def values(self, inputs: Inputs) -> Tensor:
+        """V(s) `[B]`."""
+        return self.critic(inputs.observations).squeeze(-1)  # type: ignore[no-any-return]
+
+    def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
+        """Sample K actions a lane."""
+        with torch.no_grad():
+            drawn = raced(self.log_probs(inputs), generator, 0)
+            assert drawn.log_probs is not None
+            return Action(drawn.actions + self.first, drawn.log_probs.sum(-1))
+
+    def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
+        """Log-probs, values and, where asked for, entropies, with gradient; sums over the K actions."""
+        if inputs.action_masks is None:
+            outputs, states = self.network.lookup(inputs.observations)
+        else:
+            outputs, states = self.network(inputs.observations), None
+        log_probs = self._normalised(outputs, inputs.action_masks)
+        uncertain = entropy(log_probs).sum(-1) if entropies else None
+        if states is not None:
+            log_probs = log_probs.index_select(0, states)
+            uncertain = None if uncertain is None else uncertain.take(states)
+        chosen = log_probs.gather(-1, (actions - self.first).unsqueeze(-1)).squeeze(-1).sum(-1)
+        return Evaluation(chosen, uncertain, self.values(inputs))
+
+    def _normalised(self, outputs: Tensor, allowed: Tensor | None) -> Tensor:
+        if allowed is not None:
+            outputs = outputs.masked_fill(~allowed, -torch.inf)
+        rows = outputs.index_select(-1, self.options).reshape(*outputs.shape[:-1], *self.missing.shape)
+        return normalised(rows, ~self.missing)

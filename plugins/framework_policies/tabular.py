@@ -1,0 +1,71 @@
+"""A table of logits and one of values: every policy and every critic of a small world, exactly."""
+
+from typing import Any
+
+import torch
+from attrs import frozen
+from framework_reinforce.categorical import TableActor, judged, normalised, raced
+from framework_reinforce.network import require
+from gymnasium.spaces import Discrete, Space
+from torch import Tensor, nn
+
+from framework import Action, Evaluation, Inputs
+
+
+@frozen
+class Tabular:
+    """One logit a state and action and one value a state, all 0 at first: the uniform policy."""
+
+    gives = frozenset({"values"})
+
+    def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "TabularPolicy":
+        """Tables whose sizes come from the spaces."""
+        require("tabular", "actions", action_space, Discrete)
+        require("tabular", "observations", observation_space, Discrete)
+        return TabularPolicy(observation_space, action_space)  # type: ignore[arg-type]
+
+
+class TabularPolicy(nn.Module):
+    """The parameters are the logits `[states, actions]` and the critic `[states]`."""
+
+    def __init__(self, observations: Discrete[Any], actions: Discrete[Any]) -> None:
+        super().__init__()
+        self.first_state, self.first_action = int(observations.start), int(actions.start)
+        self.logits = nn.Parameter(torch.zeros(int(observations.n), int(actions.n)))
+        self.critic = nn.Parameter(torch.zeros(int(observations.n)))
+
+    def log_probs(self, inputs: Inputs) -> Tensor:
+        """log π(·|s) `[B, actions]`."""
+        return normalised(self.logits[self._states(inputs)], inputs.action_masks)
+
+    def table(self) -> Tensor:
+        """log π(·|s) of every state `[states, actions]`."""
+        return torch.log_softmax(self.logits, -1)
+
+    def values(self, inputs: Inputs) -> Tensor:
+        """V(s) `[B]`."""
+        return self.critic.take(self._states(inputs))
+
+    def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
+        """Sample one action a lane."""
+        with torch.no_grad():
+            return raced(self.log_probs(inputs), generator, self.first_action)
+
+    def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
+        """Log-probs, values and, where asked for, entropies, with gradient."""
+        actions = actions - self.first_action if self.first_action else actions
+        if inputs.action_masks is None:
+            said = judged(self.table(), self._states(inputs), actions, entropies)
+        else:
+            said = judged(self.log_probs(inputs), None, actions, entropies)
+        return Evaluation(*said, self.values(inputs))
+
+    def actor(self) -> TableActor | None:
+        """On the CPU: the table of action probabilities."""
+        if self.logits.device.type != "cpu":
+            return None
+        with torch.no_grad():
+            return TableActor(self.table(), self.first_state, self.first_action)
+
+    def _states(self, inputs: Inputs) -> Tensor:
+        return inputs.observations - self.first_state if self.first_state else inputs.observations

@@ -1,0 +1,57 @@
+"""Named configurations of well-known algorithms; flags and files win over them."""
+
+from typing import Any
+
+from framework import hookimpl
+
+A2C = {
+    # Mnih et al. 2016, arXiv:1602.01783: n-step returns, a critic, one update a rollout
+    "policy": {"name": "actor_critic"},
+    "estimator": {"name": "n_step", "n": 5},
+    "baseline": {"name": "value"},
+    "loss": {"name": "actor_critic", "value": 0.5, "entropy": 0.01},
+    "rollout": {"lanes": 16, "fixed_steps": 8},
+    "update": {"max_grad_norm": 0.5},
+    "optimizer": {"name": "RMSprop", "lr": 7e-4, "options": {"alpha": 0.99, "eps": 1e-5}},
+}
+
+PPO = {
+    # Schulman et al. 2017, arXiv:1707.06347: clipped ratios, several epochs; advantages standardised in the minibatch
+    "policy": {"name": "actor_critic", "hidden": [64, 64], "activation": "tanh"},
+    "estimator": {"name": "gae", "gamma": 0.99, "lam": 0.95},
+    "baseline": {"name": "value"},
+    "loss": {"name": "ppo", "clip": 0.2, "value": 0.5},
+    "rollout": {"lanes": 8, "fixed_steps": 128},
+    "update": {"epochs": 4, "minibatches": 4, "max_grad_norm": 0.5},
+    "optimizer": {"name": "Adam", "lr": 1e-3, "options": {"eps": 1e-5}},
+    "extensions": {"names": ["standardize"], "standardize": {"within": "minibatch"}},
+}
+
+RLOO = {
+    # Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740: whole episodes judged by the others
+    "policy": {"name": "categorical"},
+    "estimator": {"name": "total_return", "gamma": 1.0},
+    "baseline": {"name": "leave_one_out"},
+    "loss": {"name": "reinforce"},
+    "rollout": {"lanes": 16, "episodes": 16},
+    "update": {"denominator": "per_episode"},
+    "optimizer": {"lr": 3e-3},
+}
+
+GRPO = {
+    # Shao et al. 2024, arXiv:2402.03300, without the KL term: groups that share a start, judged within the group
+    "environment": {"name": "line_world", "group_size": 8},
+    "policy": {"name": "categorical"},
+    "estimator": {"name": "total_return", "gamma": 1.0},
+    "baseline": {"name": "group_mean"},
+    "loss": {"name": "ppo", "clip": 0.2, "value": 0.0},
+    "rollout": {"lanes": 32, "episodes": 32},
+    "update": {"epochs": 2, "minibatches": 2},
+    "extensions": {"names": ["standardize"], "standardize": {"within": "group", "center": False, "epsilon": 1e-6}},
+}
+
+
+@hookimpl
+def recipes() -> dict[str, Any]:
+    """Offer the recipes."""
+    return {"a2c": A2C, "grpo": GRPO, "ppo": PPO, "rloo": RLOO}

@@ -1,0 +1,60 @@
+"""`framework credit`: the picture shows what the estimators say."""
+
+import pytest
+import torch
+from framework_returns import TD0
+
+from framework.cli import credit, main
+from framework.config import DEFAULTS, RolloutSettings, configure
+from framework.exact import state_values
+from framework.plugins import load
+from framework.run import build
+from framework.training import Core
+
+
+def drawn():
+    import attrs
+
+    loaded = load()
+    config = configure(loaded, {**DEFAULTS, "reports": []})
+    run = build(attrs.evolve(config, rollout=RolloutSettings(lanes=1, episodes=1)), loaded, Core())
+    rollout = credit.episode(run)
+    credits = {name: (estimate, values) for name, estimate, values in credit.estimates(run, rollout, loaded)}
+    return run, rollout, credits, credit.draw(run, rollout, credits)
+
+
+def test_every_estimator_has_a_row_of_its_returns_and_advantages():
+    run, rollout, credits, figure = drawn()
+    assert list(credits) == run.loaded.names("estimator")
+    assert len(figure.axes) == 2 * len(credits)
+    for row, (name, (estimate, values)) in enumerate(credits.items()):
+        left, right = figure.axes[2 * row : 2 * row + 2]
+        assert left.get_ylabel() == name
+        heights = [[patch.get_height() for patch in axes.patches] for axes in (left, right)]
+        returns = estimate.returns[:, 0]
+        assert heights[0] == pytest.approx(returns.tolist())
+        advantages = returns - values[rollout.observations[:, 0]]  # all weights are 1 here: the policy's own actions
+        assert heights[1] == pytest.approx(advantages.tolist())
+
+
+def test_the_critic_is_the_exact_value():
+    """V of the untrained policy with the world's time limit and the estimator's γ; of the successor, too."""
+    run, rollout, credits, _ = drawn()
+    with torch.no_grad():
+        probabilities = run.policy.table().exp().double()
+    exact = state_values(run.environment.mdp(), probabilities, 0.99).float()
+    estimate, values = credits["td0"]
+    assert torch.allclose(values, exact)
+    following = torch.cat([exact[rollout.observations[1:]], torch.zeros(1, 1)])
+    assert torch.allclose(estimate.returns, rollout.rewards + TD0().gamma * following)
+
+
+def test_the_command_writes_a_picture(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["credit", "--environment.goal", "3", "--out", "seen.png"]) == 0
+    assert capsys.readouterr().out == "seen.png\n"
+    assert (tmp_path / "seen.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["credit", "--out", "nowhere/seen.png"]) == 2
+    assert "nowhere/seen.png cannot be written: No such file or directory" in capsys.readouterr().err
+    assert main(["credit", "--environment.goal", "30"]) == 2
+    assert "none of 1000 episodes ended after 5 to 16 steps" in capsys.readouterr().err
