@@ -279,6 +279,8 @@ class Shard:
         if "log_probs" not in columns:
             columns["log_probs"] = torch.empty(0)  # filled by `collect`, in one batch
         groups = getattr(self.environment, "groups", None)
+        if groups is not None:
+            checks.tensor(f"{self.labels[0]}: groups", groups, (self.lanes,), "[N]", torch.int64)
         rollout = Rollout(**columns, groups=groups)
         self._check_numbers(rollout)
         return rollout

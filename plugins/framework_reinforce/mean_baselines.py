@@ -37,10 +37,11 @@ class BatchMean:
 
 @frozen
 class LeaveOneOut:
-    """The mean of the other episodes' scores (RLOO): independent of the judged episode, so nothing is biased.
+    """The mean of the other episodes' scores (RLOO): independent of the judged episode, if collected by number.
 
-    Where lanes are grouped, the others are those of its group, which began where it did. Source: Kool et al. 2019 (Buy
-    4 REINFORCE samples, get a baseline for free!); Ahmadian et al. 2024, arXiv:2402.14740, §2.3.
+    Collected by size, an episode's length has a part in which others there are, and biases their mean a little. Where
+    lanes are grouped, the others are those of its group, which began where it did. Source: Kool et al. 2019 (Buy 4
+    REINFORCE samples, get a baseline for free!); Ahmadian et al. 2024, arXiv:2402.14740, §2.3.
     """
 
     needs = frozenset({"complete_episodes"})
