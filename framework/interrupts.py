@@ -29,10 +29,14 @@ class Interrupts:
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    def hold(self) -> None:
+        """Let everything be finished from here on."""
+        self._holding = True
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Let a piece of work be finished first."""
-        self._holding = True
+        self.hold()
         try:
             yield
         finally:

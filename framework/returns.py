@@ -44,7 +44,7 @@ def discounted_sums(terms: Tensor, discounts: Tensor) -> Tensor:
     if terms.device.type != "cpu":
         sums = terms.clone()
         _double(sums, discounts.clone())
-    elif terms.shape[1] <= FEW_LANES:
+    elif terms.shape[1] <= FEW_LANES and bool((discounts <= 1).all()):  # products of larger ones may overflow
         sums = terms.clone()
         _double(sums.numpy(), discounts.numpy().copy())
     else:
@@ -163,7 +163,7 @@ def vtrace_targets(
         rewards, values, successor_values: `[T, N]`.
         going: whether the trace goes on `[T, N]` bool.
         ratios: ρₜ = min(ρ̄, π/μ) `[T, N]`.
-        traces: cₜ = λ·min(c̄, π/μ) `[T, N]`.
+        traces: cₜ = min(c̄, π/μ) `[T, N]`.
         gamma: discount a step, in [0, 1].
 
     Source: Espeholt et al. 2018, arXiv:1802.01561, eq. 1 and remark 1 (the recursion).

@@ -33,13 +33,13 @@ def execute(run: Run) -> Result:
             try:
                 _loop(run)
             except KeyboardInterrupt:
+                run.interrupts.hold()
                 run.interrupted = True
+            run.interrupts.hold()  # to the end: what was learnt is recorded, however often Ctrl-C comes
+            if run.interrupted:
                 run.stop_reasons.append("interrupted")
             _check_policy(run)
-            with run.interrupts.held():
-                run.hook.run_finished(run=run)
-    except KeyboardInterrupt:  # once more, while the end was being recorded
-        run.interrupted = True
+            run.hook.run_finished(run=run)
     except (Exception, SystemExit) as error:
         _fail(run, error)
     finally:
@@ -67,9 +67,9 @@ def _loop(run: Run) -> None:
                 break
             with run.interrupts.held():
                 stage("apply_gradients", loss=loss)
-        if hasattr(run.baseline, "update"):
-            run.baseline.update(rollout, advantages.returns)
         with run.interrupts.held():
+            if hasattr(run.baseline, "update"):
+                run.baseline.update(rollout, advantages.returns)
             metrics = _measure(run, whole.total_steps, time.perf_counter() - began)
             hook.iteration_finished(run=run, metrics=metrics)
             run.stop_reasons += _reasons(run, hook.should_stop(run=run, metrics=metrics))

@@ -66,6 +66,14 @@ def wire(config: Config, loaded: Loaded, chosen: Iterable[str] = ()) -> Config:
     for part in config.parts:
         for word in sorted(words(part, "needs", NEEDS) - given):
             raise UsageError(_refusal(part, word, config, loaded))
+    if "values" in words(config.estimator, "needs", NEEDS) and "values" not in words(config.loss, "needs", NEEDS):
+        losses = [name for name in loaded.names("loss") if _declares(loaded, "loss", name, "needs", "values")]
+        others = [n for n in loaded.names("estimator") if not _declares(loaded, "estimator", n, "needs", "values")]
+        raise UsageError(
+            f"estimator '{config.estimator.name}' bootstraps from the critic, and loss '{config.loss.name}' trains "
+            f"none: choose a loss that does ({', '.join(losses) or 'none is installed'}) "
+            f"or an estimator that needs none ({', '.join(others)})"
+        )
     return config
 
 

@@ -52,8 +52,10 @@ class TimeMean:
 class GroupMean:
     """The mean score of the episodes that started where this one did, itself included.
 
-    That shrinks the expected gradient by 1 − 1/G of G episodes. The baseline of GRPO, which also scales by the group's
-    deviation: Shao et al. 2024, arXiv:2402.03300, §4.1.2; alone it is Dr. GRPO's: Liu et al. 2025, arXiv:2503.20783.
+    With `total_return` that shrinks the expected gradient by 1 − 1/G of G episodes; with other estimators it changes
+    its direction, too. The baseline of GRPO, which also scales by the group's deviation: Shao et al. 2024,
+    arXiv:2402.03300, §4.1.2. Dr. GRPO's advantage is this alone (its denominator is constant): Liu et al. 2025,
+    arXiv:2503.20783.
     """
 
     needs = frozenset({"complete_episodes", "groups"})

@@ -5,12 +5,12 @@ from typing import Any
 from framework import hookimpl
 
 A2C = {
-    # Mnih et al. 2016, arXiv:1602.01783: n-step returns, a critic, one update a rollout
+    # Mnih et al. 2016, arXiv:1602.01783, algorithm S3: returns to the end of a short rollout, a critic, one update
     "policy": {"name": "actor_critic"},
     "estimator": {"name": "n_step", "n": 5},
     "baseline": {"name": "value"},
     "loss": {"name": "actor_critic", "value": 0.5, "entropy": 0.01},
-    "rollout": {"lanes": 16, "fixed_steps": 8},
+    "rollout": {"lanes": 16, "fixed_steps": 5},
     "update": {"max_grad_norm": 0.5},
     "optimizer": {"name": "RMSprop", "lr": 7e-4, "options": {"alpha": 0.99, "eps": 1e-5}},
 }
@@ -39,7 +39,8 @@ RLOO = {
 }
 
 GRPO = {
-    # Shao et al. 2024, arXiv:2402.03300, without the KL term: groups that share a start, judged within the group
+    # Shao et al. 2024, arXiv:2402.03300: groups that share a start, judged and scaled within the group. Without the KL
+    # term, and each step weighs alike (per_step), where eq. 3 first takes the mean over each episode's steps.
     "environment": {"name": "line_world", "group_size": 8},
     "policy": {"name": "categorical"},
     "estimator": {"name": "total_return", "gamma": 1.0},

@@ -24,8 +24,8 @@ class _Bootstrapping:
 class NStep(_Bootstrapping):
     """n rewards, then the critic: Gₜ = rₜ + … + γⁿ⁻¹·rₜ₊ₙ₋₁ + γⁿ·V(sₜ₊ₙ).
 
-    Source: Sutton & Barto 2018, eq. 7.1; with baseline `value` the advantage of A2C: Mnih et al. 2016,
-    arXiv:1602.01783, §4.
+    Source: Sutton & Barto 2018, eq. 7.1. With baseline `value`, and n no less than a rollout's steps, the advantage of
+    A2C: Mnih et al. 2016, arXiv:1602.01783, §4.
     """
 
     n: int = field(default=5, validator=validators.ge(1))  # rewards before the critic is asked
@@ -82,7 +82,9 @@ class VTrace(_Bootstrapping):
     """
 
     rho_clip: float = field(default=1.0, validator=validators.gt(0.0))  # ρ̄: decides what the critic converges to
-    c_clip: float = field(default=1.0, validator=validators.gt(0.0))  # c̄: how far corrections reach back
+    c_clip: float = field(
+        default=1.0, validator=validators.gt(0.0)
+    )  # c̄ (the paper takes c̄ ≤ ρ̄): how far corrections reach back
 
     def __call__(self, rollout: Rollout) -> Estimate:
         """Returns, targets and weights `[T, N]`."""

@@ -436,6 +436,21 @@ def test_a_signal_waits_for_what_is_being_counted():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_after_the_last_iteration_loses_nothing(tmp_path, monkeypatch, times):
+    """A real SIGINT when all is trained and nothing yet saved; and a hand that keeps pressing."""
+    from framework import training
+
+    def pressed(run):
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(training, "_check_policy", pressed)
+    result = framework.train(iterations=2, directory=tmp_path / "run")
+    assert result.run.iteration == 2
+    assert {"policy.safetensors", "learning_curve.png"} <= {path.name for path in (tmp_path / "run").iterdir()}
+
+
 # Before the first step
 
 

@@ -24,7 +24,7 @@ WORLD = {
     "iterations": 1,
     "reports": [],
 }
-REASONS = "needs values|implies baseline|takes (Box|MultiDiscrete) actions"
+REASONS = "needs values|trains none|implies baseline|takes (Box|MultiDiscrete) actions"
 
 
 def test_every_pair_of_parts_runs_or_is_refused_with_the_reason(capsys):
@@ -49,9 +49,11 @@ def test_every_pair_of_parts_runs_or_is_refused_with_the_reason(capsys):
     with capsys.disabled():
         print(f"\n{len(ran)} combinations ran, {len(refused)} were refused")
     count = {role: len(loaded.names(role)) for role in ROLES}
-    # Without a critic: the two Monte-Carlo estimators, all baselines but `value`, and `reinforce`. With one:
-    # everything, save that `gae` takes the baseline `value` only. Two policies refuse the world's Discrete actions.
-    with_critic = (count["estimator"] - 1) * count["baseline"] * count["loss"] + count["loss"]
+    # Without a critic: the two Monte-Carlo estimators, all baselines but `value`, and `reinforce`. With one: these two
+    # with everything; of the others, `gae` with the baseline `value` only, and all with a loss that trains the critic,
+    # which `reinforce` does not. Two policies refuse the world's Discrete actions.
+    bootstrapping, training = count["estimator"] - 2, count["loss"] - 1
+    with_critic = 2 * count["baseline"] * count["loss"] + ((bootstrapping - 1) * count["baseline"] + 1) * training
     assert len(ran) == 2 * with_critic + 2 * (count["baseline"] - 1)
     assert len(ran) + len(refused) == count["estimator"] * count["baseline"] * count["loss"] * count["policy"]
 

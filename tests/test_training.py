@@ -936,7 +936,7 @@ class Terms:
     """Policy, value and entropy terms; what is returned can be spoilt."""
 
     spoil: object = as_it_is
-    needs = frozenset({"entropies"})
+    needs = frozenset({"entropies", "values"})
 
     def __call__(self, batch, evaluation):
         policy = -batch.advantages * evaluation.log_probs

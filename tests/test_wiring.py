@@ -14,7 +14,7 @@ from framework.wiring import chosen_roles, needed, wire
 PLUGIN = """
     from attrs import frozen
     from framework import Estimate, hookimpl
-    from framework_reinforce import Categorical, NoBaseline
+    from framework_reinforce import Categorical, NoBaseline, Reinforce
 
     @frozen
     class Bootstrapping:
@@ -64,6 +64,15 @@ PLUGIN = """
     def baselines():
         return {"value": Value, "group_mean": GroupMean}
 
+    @frozen
+    class Critical(Reinforce):
+        "Trains a critic."
+        needs = frozenset({"values"})
+
+    @hookimpl
+    def losses():
+        return {"critical": Critical}
+
     @hookimpl
     def policies():
         return {"actor_critic": ActorCritic}
@@ -105,9 +114,17 @@ def test_a_need_that_nobody_gives_is_refused_with_reason_and_mend(wired):
 
 
 def test_a_need_that_somebody_gives_is_wired(wired):
-    config = wired(estimator="bootstrapping", policy="actor_critic", rollout={"fixed_steps": 16})
+    config = wired(estimator="bootstrapping", policy="actor_critic", loss="critical", rollout={"fixed_steps": 16})
     assert needed(config) >= {"values"}
     assert "complete_episodes" not in needed(config)
+
+
+def test_a_critic_that_nothing_trains_is_refused(wired):
+    assert refusal(wired, estimator="bootstrapping", policy="actor_critic") == (
+        "estimator 'bootstrapping' bootstraps from the critic, and loss 'reinforce' trains none: choose a loss that "
+        "does (critical) or an estimator that needs none (rewards_to_go, sometimes, total_return)"
+    )
+    assert wired(baseline="value", policy="actor_critic").loss.name == "reinforce"  # as a baseline it does no harm
 
 
 def test_needs_are_read_from_the_instance(wired):
@@ -116,8 +133,8 @@ def test_needs_are_read_from_the_instance(wired):
 
 
 def test_what_is_implied_is_taken_where_nothing_is_chosen(wired):
-    assert wired(estimator="gae", policy="actor_critic").baseline.name == "value"
-    assert wired(estimator="gae", policy="actor_critic", baseline="value").baseline.name == "value"
+    assert wired(estimator="gae", policy="actor_critic", loss="critical").baseline.name == "value"
+    assert wired(estimator="gae", policy="actor_critic", loss="critical", baseline="value").baseline.name == "value"
 
 
 def test_what_contradicts_the_implied_is_refused(wired):
