@@ -250,6 +250,11 @@ EVERY = {
 }
 
 
+def test_every_loss_that_is_offered_is_among_these():
+    offered = load(["reinforce", "losses"]).offers["loss"]
+    assert {type(loss) for loss in EVERY.values()} == {cls for owners in offered.values() for cls in owners.values()}
+
+
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("denominator", ["per_step", "per_episode", "constant"])
 def test_micro_batches_add_up_to_the_whole_batch(name, denominator):
