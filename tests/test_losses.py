@@ -17,6 +17,7 @@ from torch import nn
 
 import framework
 from framework import Action, Batch, Evaluation, RolloutSettings, UpdateSettings
+from framework.plugins import load
 from framework.training import reduce, select
 
 STEPS, OPTIONS = 6, 3
