@@ -13,6 +13,26 @@ returns what the outer ones shall get. (A plain implementation would replace the
 refused.) The first-named extension is the innermost wrapper: its change is made first. An **observer** is
 told, and what it returns is ignored. The one **collecting** hook, `should_stop`, asks everybody.
 
+A part's settings are a frozen attrs class. Its fields, each with a default, are its options: flags and TOML keys. A
+whole plugin:
+
+    from attrs import frozen
+    from framework import Estimate, hookimpl
+
+    @frozen
+    class Immediate:
+        scale: float = 1.0  # factor of every reward
+
+        def __call__(self, rollout):
+            return Estimate(self.scale * rollout.rewards, rollout.rewards)
+
+    @hookimpl
+    def estimators():
+        return {"immediate": Immediate}
+
+What each role is handed and returns is in `contracts.py`; what settings may say that they need, give, imply and
+claim, in `wiring.py`.
+
 Mark every implementation with `framework.hookimpl`; leave out arguments that you do not use; give none a
 default. Hooks are called once an iteration or minibatch, never per step or lane.
 """
