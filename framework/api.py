@@ -106,6 +106,8 @@ def load(run: str | Path, device: str = "cpu") -> Any:
     loaded = load_plugins(plugin_list(tree.pop("plugins", ()), str(directory)), rest=True)
     environment = pick(loaded, "environment", tree).settings.build(1, where)
     spaces = environment.observation_space, environment.action_space
+    if hasattr(environment, "close"):
+        environment.close()
     policy = build_policy(pick(loaded, "policy", tree), tree.get("seed", 0), spaces, where)
     read_policy(directory, policy)
     return policy.eval()

@@ -1,12 +1,12 @@
 """What parts return is checked once, where it enters the core; the message says whose it was."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
 from .contracts import Advantages, Batch, Loss, Rollout
@@ -36,26 +36,55 @@ def tensor(label: str, given: Any, shape: Sequence[int], names: str, dtype: Any)
         raise PartError(f"{label}: expected {dtype}, got {given.dtype}")
 
 
-def finite(label: str, given: Tensor) -> None:
-    """Refuse NaN and infinity; says where the first one is."""
+def place(index: Sequence[int]) -> str:
+    """Where an element of a `[T, N, …]` or flat tensor is."""
+    return f"step {index[0]}, lane {index[1]}" if len(index) > 1 else f"position {index[0]}"
+
+
+def finite(label: str, given: Tensor, where: Callable[[Sequence[int]], str] = place) -> None:
+    """Refuse NaN and infinity; `where` words the index of the first one."""
     given = given.detach()
     if math.isfinite(float(given.sum())):  # one kernel; an overflowing sum of finite numbers is looked at again
         return
     bad = (~torch.isfinite(given)).nonzero()
     if len(bad):
         first = bad[0].tolist()
-        where = f"step {first[0]}, lane {first[1]}" if len(first) > 1 else f"position {first[0]}"
-        raise PartError(f"{label}: not finite ({float(given[tuple(first)])}) at {where}")
+        raise PartError(f"{label}: not finite ({float(given[tuple(first)])}) at {where(first)}")
 
 
-def in_range(label: str, numbers: Tensor, space: Discrete[Any]) -> None:
-    """Refuse elements outside a Discrete space; says where the first one is."""
+def in_range(label: str, numbers: Tensor, space: Discrete[Any], where: Callable[[Sequence[int]], str] = place) -> None:
+    """Refuse elements outside a Discrete space; `where` words the index of the first one."""
     low, high = (int(bound) for bound in torch.aminmax(numbers))
     first = int(space.start)
     if low < first or high >= first + int(space.n):
         bad = ((numbers < first) | (numbers >= first + int(space.n))).nonzero()[0].tolist()
-        where = f"step {bad[0]}, lane {bad[1]}" if len(bad) > 1 else f"position {bad[0]}"
-        raise PartError(f"{label}: {int(numbers[tuple(bad)])} is outside {space} at {where}")
+        raise PartError(f"{label}: {int(numbers[tuple(bad)])} is outside {space} at {where(bad)}")
+
+
+def bounds(space: Any, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Least and largest element of a Box, as tensors; None where it has no bounds that a number could break."""
+    if not isinstance(space, Box):
+        return None
+    whole = None if dtype.is_floating_point else torch.iinfo(dtype)
+    least, most = (-math.inf, math.inf) if whole is None else (whole.min, whole.max)
+    if (space.low <= least).all() and (space.high >= most).all():
+        return None
+    low, high = (torch.as_tensor(edge).to(device, dtype) for edge in (space.low, space.high))
+    return low, high
+
+
+def in_bounds(
+    label: str, given: Tensor, limits: tuple[Tensor, Tensor], where: Callable[[Sequence[int]], str] = place
+) -> None:
+    """Refuse numbers outside a Box; `where` words the index of the first one."""
+    low, high = limits
+    if bool((given >= low).logical_and_(given <= high).all()):
+        return
+    first = ((given < low) | (given > high)).nonzero()[0].tolist()
+    number, element = given[tuple(first)].item(), tuple(first[given.ndim - low.ndim :])
+    raise PartError(
+        f"{label}: {number} is outside its space, {low[element].item()} to {high[element].item()}, at {where(first)}"
+    )
 
 
 def per_step(label: str, given: Any, shape: tuple[int, ...]) -> None:

@@ -33,6 +33,7 @@ class Step:
     truncated: Tensor  # [N] bool: time ran out, the world would have gone on
     valid: Tensor | None = None  # [N] bool; False: no real step (Gymnasium's NEXT_STEP reset row)
     action_masks: Tensor | None = None  # [N, actions] bool; True: allowed in `observations`
+    metrics: Mapping[str, Tensor] | None = None  # each [N]: of the episodes that ended here; NaN where there is none
 
 
 @frozen(eq=False)
@@ -156,7 +157,7 @@ class Environment(Protocol):
 
     May also have: `groups` ([N] int64), `action_masks` ([N, actions] bool: what is allowed in the observations that
     `reset` returned; each `Step` must then have its own), `action_names` (of a Discrete action space),
-    `mdp() -> TabularMDP`, `state_dict()` and `load_state_dict(state)`.
+    `mdp() -> TabularMDP`, `state_dict()` and `load_state_dict(state)`, `close()` (called when the run has ended).
     """
 
     observation_space: Space[Any]  # of one lane

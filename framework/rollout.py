@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from attrs import evolve
 from torch import Tensor
@@ -43,10 +42,7 @@ def collect(
             rollout = _with_values(rollout, policy, inputs, [part[2] for part in collected], shards)
     if len(collected) == 1:
         return rollout, collected[0][1]
-    returns, lengths = (
-        np.concatenate([getattr(part[1], name) for part in collected]) for name in ("returns", "lengths")
-    )
-    return rollout, Finished(returns, lengths)
+    return rollout, Finished.together([part[1] for part in collected])
 
 
 def _with_values(

@@ -67,6 +67,12 @@ class Run:
         """The environment of the first shard."""
         return self.shards[0].environment
 
+    def close(self) -> None:
+        """Let the environments go that hold processes or windows."""
+        for shard in self.shards:
+            if hasattr(shard.environment, "close"):
+                shard.environment.close()
+
 
 @frozen(eq=False)
 class Result:

@@ -5,6 +5,8 @@ same lines write tensors, and only the flags and rewards of each step come to th
 episode ends.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,11 +28,22 @@ class Finished:
 
     returns: np.ndarray[Any, Any]  # [E] undiscounted
     lengths: np.ndarray[Any, Any]  # [E] steps
+    metrics: dict[str, np.ndarray[Any, Any]] = field(factory=dict)  # each [E]; NaN: not given
 
     @classmethod
     def none(cls) -> "Finished":
         """No episode."""
         return cls(np.zeros(0), np.zeros(0, np.int64))
+
+    @classmethod
+    def together(cls, parts: "Sequence[Finished]") -> "Finished":
+        """The episodes of all parts, one after the other."""
+        names = dict.fromkeys(name for part in parts for name in part.metrics)
+        return cls(
+            np.concatenate([part.returns for part in parts]),
+            np.concatenate([part.lengths for part in parts]),
+            {name: np.concatenate([part.metrics.get(name, part.returns * np.nan) for part in parts]) for name in names},
+        )
 
 
 @frozen(eq=False)
@@ -167,7 +180,7 @@ class Shard:
         episode = np.arange(lanes)
         alive = episode < begun
         working, taken, t = begun, 0, 0
-        finished: list[Any] = []
+        finished = [Finished.none()]
         cut: list[tuple[Any, ...]] = []
 
         table = Table(self.fixed_steps or self.capacity)
@@ -240,7 +253,8 @@ class Shard:
                     (left,) = (ended & ~to_host(step.terminated)).nonzero()
                     if len(left):
                         cut.append((t, left, step.successors[torch.from_numpy(left)]))
-                finished.append((earned[where], clock[where]))
+                told = {name: to_host(column)[where] for name, column in (step.metrics or {}).items()}
+                finished.append(Finished(earned[where], clock[where], told))
                 earned[ended] = 0
                 clock[ended] = 0
                 going = len(where)
@@ -264,8 +278,13 @@ class Shard:
             (left,) = (~ended).nonzero()
             cut.append((t - 1, left, step.successors[torch.from_numpy(left)]))
         ends = _ends(cut, step, self.device)
-        self._check_observations("step: successors", ends.observations)
-        return self._rollout(table, t), _finished(finished), ends
+        rollout = self._rollout(table, t)
+        self._check_observations(
+            "step: successors",
+            ends.observations,
+            lambda index: _after(rollout, 0, (int(ends.times[index[0]]), int(ends.lanes[index[0]]))),
+        )
+        return rollout, Finished.together(finished), ends
 
     def _rollout(self, table: Table, steps: int) -> Rollout:
         columns = {name: column[:steps].to(self.device) for name, column in table.columns.items()}
@@ -314,6 +333,8 @@ class Shard:
             checks.tensor(f"{label}: {name}", getattr(step, name), (self.lanes,), "[N]", torch.bool)
         if step.valid is not None:
             checks.tensor(f"{label}: valid", step.valid, (self.lanes,), "[N]", torch.bool)
+        for name, column in (step.metrics or {}).items():
+            checks.tensor(f"{label}: metrics['{name}']", column, (self.lanes,), "[N]", "floating point")
         if inputs.action_masks is not None:
             self._check_masks("step", step.action_masks)
         elif step.action_masks is not None:
@@ -322,26 +343,35 @@ class Shard:
             )
 
     def _check_numbers(self, rollout: Rollout) -> None:
-        checks.finite(f"{self.labels[0]}: rewards", rollout.rewards)
-        self._check_observations("observations", rollout.observations)
+        checks.finite(f"{self.labels[0]}: rewards", rollout.rewards, partial(_after, rollout, 0))
+        self._check_observations("observations", rollout.observations, partial(_after, rollout, 1))
         if rollout.log_probs.shape == rollout.mask.shape:
             checks.finite(f"{self.labels[1]}: act: log_probs", rollout.log_probs)
         if isinstance(self.environment.action_space, Discrete):
             checks.in_range(f"{self.labels[1]}: actions", rollout.actions, self.environment.action_space)
 
-    def _check_observations(self, name: str, observations: Tensor) -> None:
+    def _check_observations(self, name: str, observations: Tensor, where: Any) -> None:
         label, space = f"{self.labels[0]}: {name}", self.environment.observation_space
+        if not observations.numel():
+            return
         if observations.dtype.is_floating_point:
-            checks.finite(label, observations)
-        elif isinstance(space, Discrete) and observations.numel():
-            checks.in_range(label, observations, space)
+            checks.finite(label, observations, where)
+        if isinstance(space, Discrete):
+            checks.in_range(label, observations, space, where)
+            return
+        limits = checks.bounds(space, observations.dtype, observations.device)
+        if limits is not None:
+            checks.in_bounds(label, observations, limits, where)
 
 
-def _finished(finished: list[Any]) -> Finished:
-    if not finished:
-        return Finished.none()
-    returns, lengths = zip(*finished, strict=True)
-    return Finished(np.concatenate(returns), np.concatenate(lengths))
+def _after(rollout: Rollout, lag: int, index: Sequence[int]) -> str:
+    """Where in a rollout, and after which action: that of the row itself or, with `lag` 1, of the one before it."""
+    t, lane = index[0], index[1]
+    if lag and t and bool(rollout.mask[t, lane]) and not int(rollout.times[t, lane]):
+        return f"{checks.place(index)}, the first of its episode"
+    if t < lag:
+        return checks.place(index)
+    return f"{checks.place(index)}, after action {rollout.actions[t - lag, lane].tolist()}"
 
 
 def _ends(cut: list[tuple[Any, ...]], step: Step, device: torch.device) -> Ends:

@@ -44,6 +44,7 @@ def execute(run: Run) -> Result:
         _fail(run, error)
     finally:
         torch.set_num_threads(threads)
+        run.close()
     metrics = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
     return Result(
         run.policy, metrics, np.array(run.recent_returns), tuple(run.stop_reasons), run.directory, run.config, run
@@ -291,6 +292,10 @@ def _measure(run: Run, steps: int, elapsed: float) -> dict[str, float]:
         "std_return": deviation,
         "mean_length": float(lengths.sum()) / count if count else math.nan,
     }
+    for name, numbers in run.finished.metrics.items():
+        known = numbers[~np.isnan(numbers)]
+        if len(known):
+            metrics[f"environment/{name}"] = float(known.mean())
     updates = run.loss_metrics
     for name in dict.fromkeys(name for row in updates for name in row):
         if name in metrics:

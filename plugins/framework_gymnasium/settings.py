@@ -1,0 +1,46 @@
+"""Which of Gymnasium's environments, and how its lanes are stepped and reset."""
+
+from typing import Literal
+
+import torch
+from attrs import field, frozen, validators
+
+from .lanes import GymnasiumLanes
+from .making import make_lanes
+
+VECTORIZATION = ("auto", "vector_entry_point", "sync", "async")
+AUTORESET = ("auto", "next_step", "same_step", "disabled")
+
+
+@frozen
+class Gymnasium:
+    """Any environment of Gymnasium, by its registered id or a function that makes one."""
+
+    id: str = "CartPole-v1"  # a registered id, module:id (imported first), or module:function that makes one
+    vectorization_mode: Literal["auto", "vector_entry_point", "sync", "async"] = field(
+        default="auto", validator=validators.in_(VECTORIZATION)
+    )
+    """its own vectorised version, lanes in this process, or one process a lane; auto: its own, else sync"""
+    autoreset: Literal["auto", "next_step", "same_step", "disabled"] = field(
+        default="auto", validator=validators.in_(AUTORESET)
+    )
+    """Gymnasium's AutoresetMode: when a lane begins its next episode; auto: same_step, where there is a choice"""
+    kwargs: dict[str, bool | int | float | str] = field(factory=dict)  # arguments of the environment itself
+    wrappers: tuple[str, ...] = ()
+    """put around each lane, the first innermost: names of gymnasium.wrappers or module:Class, with arguments in
+    brackets, such as FrameStackObservation(stack_size=4)"""
+    max_episode_steps: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
+    """time limit, a truncation; None: the environment's own"""
+    metrics: tuple[str, ...] = ("is_success", "success")
+    """numbers of `info` that each episode's last step gives, if it does: columns environment/… of metrics.csv"""
+    render_mode: str | None = None  # as Gymnasium's: human, rgb_array …; None: nothing is drawn
+
+    def build(self, num_envs: int, device: torch.device) -> GymnasiumLanes:
+        """`num_envs` lanes, whose tensors live on `device`; they are stepped on the host.
+
+        Raises:
+            UsageError: no such environment or wrapper, a package that it needs is missing, or a space that no policy
+                here takes.
+        """
+        lanes, autoreset = make_lanes(self, num_envs)
+        return GymnasiumLanes(lanes, autoreset, self.metrics, device)
