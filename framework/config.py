@@ -323,6 +323,8 @@ def _in_words(kind: Any) -> str:
         return f"a table of {_in_words(arguments[1])}"
     if _is_optional(kind):
         return " or ".join(_in_words(argument) for argument in arguments if argument is not type(None)) + ' or "None"'
+    if _is_scalars(kind):
+        return " or ".join(_in_words(argument) for argument in arguments)
     return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
@@ -356,6 +358,18 @@ def _is_optional(kind: Any) -> bool:
     )
 
 
+def _is_scalars(kind: Any) -> bool:
+    """Whether a type is a union of plain ones, such as `int | str`."""
+    union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return union and set(typing.get_args(kind)) <= {bool, int, float, str}
+
+
+def _scalar(value: Any, kind: Any) -> Any:
+    if type(value) not in typing.get_args(kind):
+        raise ValueError(value)
+    return value
+
+
 def _list(value: Any, kind: Any) -> tuple[Any, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ValueError(value)
@@ -375,3 +389,4 @@ _CONVERTER.register_structure_hook(bool, _strict(bool))
 _CONVERTER.register_structure_hook(str, _strict(str))
 _CONVERTER.register_structure_hook_func(lambda kind: getattr(kind, "__origin__", None) is tuple, _list)
 _CONVERTER.register_structure_hook_factory(_is_optional, _optional)
+_CONVERTER.register_structure_hook_func(_is_scalars, _scalar)

@@ -41,8 +41,8 @@ def culprit(
     """Whose code raised: the label of the innermost part or plugin on the traceback, and the place; or None.
 
     `objects` maps `id(object)` to a label and is compared with each frame's `self`; `files` maps source files
-    to labels. A wrapper that an error merely passes through is not to blame: its frame lies directly outside
-    one of pluggy's.
+    to names of plugins. A wrapper that an error merely passes through is not to blame: its frame lies directly outside
+    one of pluggy's. Code of a plugin that one of its parts called is that part's.
 
     Nothing is paid for this while all goes well: no part's call is wrapped.
     """
@@ -51,11 +51,18 @@ def culprit(
         entries.append(traceback)
         traceback = traceback.tb_next
     passing = False
+    found: tuple[str, str] | None = None  # a plugin, and the place
     for entry in reversed(entries):
         frame = entry.tb_frame
         name, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
-        label = objects.get(id(frame.f_locals.get("self"))) or files.get(file)
-        if label is not None and not passing:
-            return label, f"{file}:{entry.tb_lineno} in {frame.f_code.co_name}"
+        part, plugin = objects.get(id(frame.f_locals.get("self"))), files.get(file)
+        place = f"{file}:{entry.tb_lineno} in {frame.f_code.co_name}"
+        if found is None and not passing:
+            if part is not None:
+                return part, place
+            if plugin is not None:
+                found = plugin, place
+        elif found is not None and part is not None and part.endswith(f"(plugin {found[0]})"):
+            return part, found[1]
         passing = name.startswith("pluggy.")
-    return None
+    return None if found is None else (f"plugin '{found[0]}'", found[1])

@@ -247,5 +247,5 @@ def _register(manager: pluggy.PluginManager, part: Part, extension: Any) -> list
 
 def blame(run: Run, error: BaseException) -> tuple[str, str] | None:
     """Whose code raised, and where."""
-    files = {str(path): f"plugin '{plugin.name}'" for plugin in run.loaded.plugins for path in plugin.files}
+    files = {str(path): plugin.name for plugin in run.loaded.plugins for path in plugin.files}
     return culprit(error.__traceback__, run.owners, files)

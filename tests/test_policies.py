@@ -678,9 +678,14 @@ REFUSED = [
     (Gaussian(squash=True), Discrete(2), Box(0.0, np.inf, (1,)), "with squash takes Box actions with finite bounds"),
     (Gaussian(squash=True), Discrete(2), Box(-np.inf, 0.0, (1,)), "with squash takes Box actions with finite bounds"),
     (Gaussian(squash=True), Discrete(2), NOWHERE, "with finite bounds, the lower below the higher, and "),
-    (MultiCategorical(), Discrete(2), Discrete(2), "policy 'multi_categorical' takes MultiDiscrete actions, and "),
+    (
+        MultiCategorical(),
+        Discrete(2),
+        Discrete(2),
+        "policy 'multi_categorical' takes MultiDiscrete or MultiBinary actions, and ",
+    ),
     (MultiCategorical(), MultiBinary(2), SEVERAL[0], "policy 'multi_categorical' takes Discrete or Box observations"),
-    (MultiCategorical(), Discrete(2), MultiDiscrete([[2, 3], [2, 2]]), "takes MultiDiscrete actions in a row, and "),
+    (MultiCategorical(), Discrete(2), MultiDiscrete([[2, 3], [2, 2]]), "takes several discrete actions in a row, and "),
     (Tabular(), Discrete(2), UNEVEN, "policy 'tabular' takes Discrete actions, and "),
     (Tabular(), UNEVEN, Discrete(2), "policy 'tabular' takes Discrete observations, and "),
 ]

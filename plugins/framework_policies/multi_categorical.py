@@ -7,7 +7,7 @@ import torch
 from attrs import frozen
 from framework_reinforce.categorical import entropy, normalised, raced
 from framework_reinforce.network import Network, NetworkSettings, require
-from gymnasium.spaces import Box, Discrete, MultiDiscrete, Space
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from torch import Tensor, nn
 
 from framework import Action, Evaluation, Inputs, UsageError
@@ -15,17 +15,17 @@ from framework import Action, Evaluation, Inputs, UsageError
 
 @frozen
 class MultiCategorical(NetworkSettings):
-    """An independent softmax for each of several discrete actions, and a critic."""
+    """An independent softmax for each of several discrete actions (or bits), and a critic."""
 
     gives = frozenset({"values"})
 
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "MultiCategoricalPolicy":
         """Networks whose sizes come from the spaces."""
-        require("multi_categorical", "actions", action_space, MultiDiscrete)
+        require("multi_categorical", "actions", action_space, MultiDiscrete, MultiBinary)
         require("multi_categorical", "observations", observation_space, Discrete, Box)
         if len(action_space.shape or ()) != 1:
             raise UsageError(
-                "policy 'multi_categorical' takes MultiDiscrete actions in a row, "
+                "policy 'multi_categorical' takes several discrete actions in a row, "
                 f"and the environment's are {action_space}, of shape {list(action_space.shape or ())}"
             )
         return MultiCategoricalPolicy(self, observation_space, action_space)  # type: ignore[arg-type]
@@ -41,8 +41,12 @@ class MultiCategoricalPolicy(nn.Module):
     missing: Tensor  # [K, most] True where a row has no such option
     first: Tensor  # [K] each action's first number
 
-    def __init__(self, settings: MultiCategorical, observations: Discrete[Any] | Box, actions: MultiDiscrete) -> None:
+    def __init__(
+        self, settings: MultiCategorical, observations: Discrete[Any] | Box, actions: MultiDiscrete | MultiBinary
+    ) -> None:
         super().__init__()
+        if isinstance(actions, MultiBinary):
+            actions = MultiDiscrete(np.full(actions.shape, 2))
         counts = np.asarray(actions.nvec, np.int64)
         places = np.arange(counts.max())
         missing = places >= counts[:, None]
