@@ -50,12 +50,16 @@ def test_the_configuration_is_complete(here):
     assert tree["environment"] == {
         "name": "line_world", "goal": 4, "step_reward": -1.0, "goal_reward": 10.0, "max_steps": 100, "group_size": 0
     }  # fmt: skip
-    assert tree["policy"] == {"name": "categorical", "hidden": [32], "activation": "relu", "embedding": 8}
+    assert tree["policy"] == {
+        "name": "categorical", "hidden": [32], "activation": "relu", "embedding": 8, "normalize": False
+    }  # fmt: skip
     assert tree["estimator"] == {"name": "rewards_to_go", "gamma": 0.99, "discounted_objective": False}
     assert (tree["baseline"], tree["loss"]) == ({"name": "none"}, {"name": "reinforce", "entropy": 0.0})
     assert tree["rollout"] == {"lanes": 8, "steps": 128, "shards": 1}
     assert tree["update"] == {"epochs": 1, "minibatches": 1, "denominator": "per_step", "constant": 1.0}
-    assert tree["optimizer"] == {"name": "Adam", "lr": 0.001, "options": {}}
+    assert tree["optimizer"] == {
+        "name": "Adam", "lr": 0.001, "schedule": "constant", "final": 0.0, "options": {}
+    }  # fmt: skip
     assert tree["extensions"]["names"] == ["standardize"]
     assert tree["extensions"]["standardize"]["within"] == "batch"
     assert tree["reports"] == ["progress", "record", "plot"]
