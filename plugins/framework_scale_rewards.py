@@ -52,7 +52,7 @@ class RewardScaler:
     def returns_so_far(self, rollout: Rollout) -> Tensor:
         """Rₜ = rₜ + γ(1 − endₜ₋₁)·Rₜ₋₁ `[T, N]` in float64, from where each lane stood; moves it on."""
         gamma = self.settings.gamma
-        rewards = rollout.rewards.to(torch.float64, copy=True)
+        rewards = torch.where(rollout.mask, rollout.rewards.double(), 0.0)
         going = (~(rollout.terminated | rollout.truncated)).double()
         rewards[0] += gamma * self.carried.to(rewards.device)
         discounts = gamma * torch.cat([torch.zeros_like(going[:1]), going[:-1]])
