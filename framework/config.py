@@ -77,6 +77,12 @@ class OptimizerSettings:
 
     name: str = field(default="Adam")  # a class of torch.optim
     lr: float = field(default=1e-3, validator=[validators.ge(0), validators.lt(math.inf)])  # learning rate
+    schedule: Literal["constant", "linear", "cosine"] = field(
+        default="constant", validator=validators.in_(("constant", "linear", "cosine"))
+    )
+    """how the learning rate falls from `lr` over the iterations"""
+    final: float = field(default=0.0, validator=[validators.ge(0), validators.le(1)])
+    """the fraction of `lr` that linear and cosine reach when the last iteration ends"""
     options: dict[str, float] = field(factory=dict)  # further arguments of that class: eps, weight_decay, momentum …
 
     @name.validator

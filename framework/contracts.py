@@ -190,8 +190,9 @@ class Policy(Actor, Protocol):
     """An `nn.Module` that acts and evaluates.
 
     May also have: `values(inputs) -> [B]` (with `gives = {"values"}` on its settings), `actor() -> Actor | None`
-    (a frozen snapshot that only collects, faster) and `environment_actions(actions)` (from what was sampled to
-    the environment's action space: squash, clip).
+    (a frozen snapshot that only collects, faster), `environment_actions(actions)` (from what was sampled to
+    the environment's action space: squash, clip) and `observe(rollout)` (called once after the iteration's last
+    update: the place to move statistics of observations, which must be frozen everywhere else).
     """
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:

@@ -3,12 +3,13 @@
 import contextlib
 import functools
 import inspect
+import math
 from typing import Any
 
 import torch
 from torch import nn
 
-from .config import Config
+from .config import Config, OptimizerSettings
 from .errors import UsageError, unknown
 
 
@@ -37,6 +38,23 @@ def optimizer(config: Config, policy: nn.Module) -> torch.optim.Optimizer:
         return plain
     except (TypeError, ValueError) as error:
         raise UsageError(f"optimizer: {settings.name} refuses its options: {error}") from None
+
+
+def learning_rate(settings: OptimizerSettings, iteration: int, iterations: int) -> float:
+    """η·(1 − (1 − f)·w) in iteration k of K: linear w = k/K, cosine w = (1 − cos πk/K)/2, constant w = 0.
+
+    η is `lr`, f is `final`. Source of the cosine: Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5 (here without
+    restarts).
+
+    >>> [learning_rate(OptimizerSettings(lr=1.0, schedule="linear"), k, 4) for k in range(4)]
+    [1.0, 0.75, 0.5, 0.25]
+    """
+    if settings.schedule == "constant":
+        return settings.lr
+    way = iteration / iterations
+    if settings.schedule == "cosine":
+        way = (1 - math.cos(math.pi * way)) / 2
+    return settings.lr * (1 - (1 - settings.final) * way)
 
 
 @functools.cache

@@ -3,7 +3,8 @@
 config.toml           the complete configuration; `framework run --config` repeats the run from it
 plugins.json          each used plugin's name, version, distribution and SHA-256; versions of Python and torch
 metrics.csv           a row an iteration; a number that does not exist (no episode ended) is left empty
-policy.safetensors    the final parameters
+policy.safetensors    the final parameters and buffers
+extensions.safetensors  what extensions and the baseline keep, as NAME.key and baseline.key; absent if nothing
 learning_curve.png    mean return over environment steps
 error.txt             the traceback, where the run failed
 """
@@ -20,14 +21,16 @@ from typing import Any
 import tomli_w
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from .config import Config, read_toml, to_tree, used
-from .errors import UsageError
+from .errors import PartError, UsageError
 from .plugins import Loaded
+from .run import Run
 
 CONFIG, PLUGINS, METRICS = "config.toml", "plugins.json", "metrics.csv"
-POLICY, CURVE, ERROR = "policy.safetensors", "learning_curve.png", "error.txt"
+POLICY, EXTENSIONS = "policy.safetensors", "extensions.safetensors"
+CURVE, ERROR = "learning_curve.png", "error.txt"
 
 
 def claim(directory: Path) -> Path:
@@ -115,10 +118,33 @@ class MetricsFile:
 
 def write_policy(directory: Path, policy: nn.Module) -> None:
     """policy.safetensors."""
-    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in policy.state_dict().items()}
-    temporary = directory / (POLICY + ".part")
-    save_file(state, temporary)
-    temporary.replace(directory / POLICY)
+    _write_tensors(directory / POLICY, policy.state_dict())
+
+
+def write_states(directory: Path, run: Run) -> None:
+    """extensions.safetensors, where an extension or the baseline has state.
+
+    Raises:
+        PartError: a `state_dict` is no dict of tensors.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, part in (*run.extensions.items(), ("baseline", run.baseline)):
+        if not hasattr(part, "state_dict"):
+            continue
+        state = part.state_dict()
+        for key, tensor in state.items():
+            if not isinstance(tensor, Tensor):
+                got = type(tensor).__name__
+                raise PartError(f"{run.owners[id(part)]}: state_dict: '{key}': expected a tensor, got {got}")
+            tensors[f"{name}.{key}"] = tensor
+    if tensors:
+        _write_tensors(directory / EXTENSIONS, tensors)
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    temporary = path.with_name(path.name + ".part")
+    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, temporary)
+    temporary.replace(path)
 
 
 def read_policy(directory: Path, policy: nn.Module) -> None:

@@ -40,6 +40,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     manager: "RunManager" = field(factory=lambda: RunManager(PROJECT))
     wrappers: dict[str, list[str]] = field(factory=dict)  # stage → the extensions that wrap it
+    extensions: dict[str, object] = field(factory=dict)  # name → working object, reports included
     owners: dict[int, str] = field(factory=dict)  # id of each working object → whose it is
     needs: frozenset[str] = frozenset()  # all that the parts need
     quiet: bool = False  # nothing is to be printed
@@ -158,6 +159,7 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
         extension = _build(part, run)
         for stage in _register(run.manager, part, extension):
             run.wrappers.setdefault(stage, []).append(part.label)
+        run.extensions[part.name] = extension
         run.owners[id(extension)] = part.label
     return run
 

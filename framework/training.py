@@ -14,6 +14,7 @@ from . import checks, streams
 from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
 from .errors import FrameworkError, PartError
 from .hookspecs import hookimpl
+from .optimizers import learning_rate
 from .rollout import collect
 from .run import Result, Run, blame
 
@@ -58,6 +59,7 @@ def _loop(run: Run) -> None:
     while run.iteration < config.iterations and not run.stop_reasons:
         streams.seed_global(run.device, streams.derived_seed(config.seed, "update", run.iteration))
         run.loss_metrics.clear()
+        _set_learning_rate(run)
         rollout = stage("collect_rollout")
         advantages = stage("estimate_advantages", rollout=rollout)
         whole = flatten(rollout, advantages)
@@ -71,10 +73,20 @@ def _loop(run: Run) -> None:
         with run.interrupts.held():
             if hasattr(run.baseline, "update"):
                 run.baseline.update(rollout, advantages.returns)
+            if hasattr(run.policy, "observe"):
+                run.policy.observe(rollout)
             metrics = _measure(run, whole.total_steps, time.perf_counter() - began)
             hook.iteration_finished(run=run, metrics=metrics)
             run.stop_reasons += _reasons(run, hook.should_stop(run=run, metrics=metrics))
             run.iteration += 1
+
+
+def _set_learning_rate(run: Run) -> None:
+    """Where it has a schedule: this iteration's."""
+    settings = run.config.optimizer
+    if settings.schedule != "constant":
+        for group in run.optimizer.param_groups:
+            group["lr"] = learning_rate(settings, run.iteration, run.config.iterations)
 
 
 def _reasons(run: Run, answers: list[Any]) -> list[str]:
@@ -296,6 +308,8 @@ def _measure(run: Run, steps: int, elapsed: float) -> dict[str, float]:
         known = numbers[~np.isnan(numbers)]
         if len(known):
             metrics[f"environment/{name}"] = float(known.mean())
+    if run.config.optimizer.schedule != "constant":
+        metrics["lr"] = learning_rate(run.config.optimizer, run.iteration, run.config.iterations)
     updates = run.loss_metrics
     for name in dict.fromkeys(name for row in updates for name in row):
         if name in metrics:

@@ -360,11 +360,12 @@ def test_every_part_that_comes_with_the_framework_is_listed():
     assert {part: re.findall(r"`(\w+)`", cells[0]) for part, cells in table.items()} == settings
 
 
-def test_every_setting_of_standardize_is_listed():
+def test_every_setting_of_the_extensions_is_listed():
     table = rows(CONFIGURATION["[extensions]"])
-    settings = settings_tree(load().pick("extension", "standardize")[2]())
+    loaded = load()
+    settings = {name: settings_tree(loaded.pick("extension", name)[2]()) for name in ("standardize", "scale_rewards")}
     assert {name: cells[0] for name, cells in table.items()} == {
-        f"standardize.{name}": shown(value) for name, value in settings.items()
+        f"{name}.{key}": shown(value) for name, tree in settings.items() for key, value in tree.items()
     }
 
 

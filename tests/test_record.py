@@ -6,7 +6,9 @@ import json
 import math
 import tomllib
 
+import framework_baselines
 import framework_line_world
+import framework_standardize
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from framework_reports.plot import learning_curve
 from safetensors.torch import load_file
 
 import framework
-from framework import RolloutSettings, UsageError, hookimpl
+from framework import PartError, RolloutSettings, UsageError, hookimpl
 from framework.cli import main
 from framework.record import MetricsFile, claim, claim_next
 
@@ -50,12 +52,16 @@ def test_the_configuration_is_complete(here):
     assert tree["environment"] == {
         "name": "line_world", "goal": 4, "step_reward": -1.0, "goal_reward": 10.0, "max_steps": 100, "group_size": 0
     }  # fmt: skip
-    assert tree["policy"] == {"name": "categorical", "hidden": [32], "activation": "relu", "embedding": 8}
+    assert tree["policy"] == {
+        "name": "categorical", "hidden": [32], "activation": "relu", "embedding": 8, "normalize": False
+    }  # fmt: skip
     assert tree["estimator"] == {"name": "rewards_to_go", "gamma": 0.99, "discounted_objective": False}
     assert (tree["baseline"], tree["loss"]) == ({"name": "none"}, {"name": "reinforce", "entropy": 0.0})
     assert tree["rollout"] == {"lanes": 8, "steps": 128, "shards": 1}
     assert tree["update"] == {"epochs": 1, "minibatches": 1, "denominator": "per_step", "constant": 1.0}
-    assert tree["optimizer"] == {"name": "Adam", "lr": 0.001, "options": {}}
+    assert tree["optimizer"] == {
+        "name": "Adam", "lr": 0.001, "schedule": "constant", "final": 0.0, "options": {}
+    }  # fmt: skip
     assert tree["extensions"]["names"] == ["standardize"]
     assert tree["extensions"]["standardize"]["within"] == "batch"
     assert tree["reports"] == ["progress", "record", "plot"]
@@ -189,6 +195,61 @@ def test_the_trained_policy_is_given_back_ready_to_act(tmp_path):
     assert not policy.training
     action = policy.act(framework.Inputs(torch.tensor([0, 1, 2])), torch.Generator().manual_seed(0))
     assert action.actions.shape == (3,)
+
+
+# What extensions and the baseline keep
+
+
+@frozen(eq=False)
+class Counting:
+    """Counts iterations; what it says of its state is given."""
+
+    state: object = None
+
+    def build(self, run):
+        return Counter(self.state)
+
+
+class Counter:
+    def __init__(self, state):
+        self.count, self.state = 0, state
+
+    @hookimpl
+    def iteration_finished(self):
+        self.count += 1
+
+    def state_dict(self):
+        return {"count": torch.tensor(self.count)} if self.state is None else self.state
+
+
+def test_states_are_kept_under_the_names_of_their_owners(tmp_path):
+    """An extension's and the baseline's; what the run holds under `run.extensions` are the working objects."""
+    result = framework.train(
+        iterations=3,
+        baseline=framework_baselines.MovingAverage(),
+        extensions=[Counting(), framework_standardize.Standardize()],
+        directory=tmp_path / "run",
+    )
+    kept = load_file(tmp_path / "run" / "extensions.safetensors")
+    assert kept.keys() == {"Counting.count", "baseline.state"}
+    assert int(kept["Counting.count"]) == 3
+    again = framework_baselines.MovingAverage().build()
+    again.load_state_dict({"state": kept["baseline.state"]})
+    assert again.state_dict()["state"].equal(result.run.baseline.state_dict()["state"])
+    assert list(result.run.extensions) == ["record", "plot", "Counting", "standardize"]
+    assert type(result.run.extensions["Counting"]) is Counter
+
+
+def test_without_state_there_is_no_file(tmp_path):
+    framework.train(iterations=1, extensions=[Counting({})], directory=tmp_path / "run")
+    assert not list((tmp_path / "run").glob("extensions*"))
+
+
+def test_a_state_that_is_no_tensor_is_refused_with_its_owner(tmp_path):
+    message = r"extension 'Counting' \(plugin .*\): state_dict: 'count': expected a tensor, got int"
+    with pytest.raises(PartError, match=message):
+        framework.train(iterations=1, extensions=[Counting({"count": 3})], directory=tmp_path / "run")
+    assert (tmp_path / "run" / "policy.safetensors").is_file()  # what was learnt is not lost
 
 
 # The curve

@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from attrs import frozen
 from framework_reinforce.categorical import TableActor, judged, normalised, raced
-from framework_reinforce.network import Network, NetworkSettings, require
+from framework_reinforce.network import Network, NetworkSettings, normalizer, require, require_observations
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 
-from framework import Action, Evaluation, Inputs
+from framework import Action, Evaluation, Inputs, Rollout
 
 
 @frozen
@@ -22,7 +22,7 @@ class ActorCritic(NetworkSettings):
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "ActorCriticPolicy":
         """Networks whose sizes come from the spaces."""
         require("actor_critic", "actions", action_space, Discrete)
-        require("actor_critic", "observations", observation_space, Discrete, Box)
+        require_observations("actor_critic", self, observation_space)
         return ActorCriticPolicy(self, observation_space, action_space)  # type: ignore[arg-type]
 
 
@@ -32,12 +32,13 @@ class ActorCriticPolicy(nn.Module):
     def __init__(self, settings: ActorCritic, observations: Discrete[Any] | Box, actions: Discrete[Any]) -> None:
         super().__init__()
         self.count, self.first_action = int(actions.n), int(actions.start)
+        self.normalizer = normalizer(settings, observations)
         self.network = Network(settings, observations, self.count + settings.shared)
         self.critic = None if settings.shared else Network(settings, observations, 1)
 
     def log_probs(self, inputs: Inputs) -> Tensor:
         """log π(·|s) `[B, actions]`."""
-        return normalised(self.network(inputs.observations)[..., : self.count], inputs.action_masks)
+        return normalised(self.network(self.normalizer(inputs.observations))[..., : self.count], inputs.action_masks)
 
     def table(self) -> Tensor:
         """log π(·|s) of every state `[states, actions]`: one small forward pass."""
@@ -45,9 +46,10 @@ class ActorCriticPolicy(nn.Module):
 
     def values(self, inputs: Inputs) -> Tensor:
         """V(s) `[B]`."""
+        observations = self.normalizer(inputs.observations)
         if self.critic is None:
-            return self.network(inputs.observations)[..., -1]  # type: ignore[no-any-return]
-        return self.critic(inputs.observations).squeeze(-1)  # type: ignore[no-any-return]
+            return self.network(observations)[..., -1]  # type: ignore[no-any-return]
+        return self.critic(observations).squeeze(-1)  # type: ignore[no-any-return]
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample one action a lane."""
@@ -56,17 +58,22 @@ class ActorCriticPolicy(nn.Module):
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs, values and, where asked for, entropies, with gradient."""
+        observations = self.normalizer(inputs.observations)
         if inputs.action_masks is None:
-            outputs, states = self.network.lookup(inputs.observations)
+            outputs, states = self.network.lookup(observations)
         else:
-            outputs, states = self.network(inputs.observations), None
+            outputs, states = self.network(observations), None
         log_probs = normalised(outputs[..., : self.count], inputs.action_masks)
         actions = actions - self.first_action if self.first_action else actions
         if self.critic is not None:
-            values = self.critic(inputs.observations).squeeze(-1)
+            values = self.critic(observations).squeeze(-1)
         else:
             values = outputs[..., -1] if states is None else outputs[:, -1].take(states)
         return Evaluation(*judged(log_probs, states, actions, entropies), values)
+
+    def observe(self, rollout: Rollout) -> None:
+        """Let the normaliser take a rollout in, once an iteration."""
+        self.normalizer.observe(rollout)
 
     def actor(self) -> TableActor | None:
         """For a finite observation space on the CPU: one table of action probabilities."""

@@ -6,12 +6,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from attrs import field, frozen, validators
-from framework_reinforce.network import ACTIVATIONS, Network, NetworkSettings, require
+from framework_reinforce.network import ACTIVATIONS, Network, NetworkSettings, normalizer, require, require_observations
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 from torch.nn import functional
 
-from framework import Action, Evaluation, Inputs, UsageError
+from framework import Action, Evaluation, Inputs, Rollout, UsageError
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 NODES = 32  # of the quadrature behind a squashed entropy
@@ -37,7 +37,7 @@ class Gaussian(NetworkSettings):
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "GaussianPolicy":
         """Networks whose sizes come from the spaces."""
         require("gaussian", "actions", action_space, Box)
-        require("gaussian", "observations", observation_space, Discrete, Box)
+        require_observations("gaussian", self, observation_space)
         assert isinstance(action_space, Box)
         if not np.issubdtype(action_space.dtype, np.floating):
             raise UsageError(
@@ -72,6 +72,7 @@ class GaussianPolicy(nn.Module):
         self.shape, self.squash = actions.shape, settings.squash
         count = int(np.prod(actions.shape))
         for_each_state = settings.deviation == "state"
+        self.normalizer = normalizer(settings, observations)
         self.network = Network(settings, observations, 2 * count if for_each_state else count)
         self.critic = Network(settings, observations, 1)
         self.first_log = math.log(settings.initial_deviation)
@@ -86,7 +87,10 @@ class GaussianPolicy(nn.Module):
 
     def normal(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Means `[B, A]` and log-deviations `[B, A]`, or `[A]` where all states have the same."""
-        outputs = self.network(inputs.observations)
+        return self._spread(self.normalizer(inputs.observations))
+
+    def _spread(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self.network(observations)
         if self.log_deviations is not None:
             return outputs, self.log_deviations
         means, logs = outputs.chunk(2, -1)
@@ -94,7 +98,7 @@ class GaussianPolicy(nn.Module):
 
     def values(self, inputs: Inputs) -> Tensor:
         """V(s) `[B]`."""
-        return self.critic(inputs.observations).squeeze(-1)  # type: ignore[no-any-return]
+        return self.critic(self.normalizer(inputs.observations)).squeeze(-1)  # type: ignore[no-any-return]
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample u; log-probs are left to one batch for the whole rollout."""
@@ -113,13 +117,19 @@ class GaussianPolicy(nn.Module):
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs (squashed: of what the environment gets), values and, where asked for, entropies, with gradient."""
-        means, logs = self.normal(inputs)
+        observations = self.normalizer(inputs.observations)
+        means, logs = self._spread(observations)
         actions = actions.reshape(means.shape)
         sums = -0.5 * ((actions - means) * torch.exp(-logs)).square() - (logs + HALF_LOG_2PI)
         if self.squash:
             sums = sums - log_slopes(actions)
         log_probs = sums.sum(-1) - self.log_scale
-        return Evaluation(log_probs, self._entropies(means, logs) if entropies else None, self.values(inputs))
+        values = self.critic(observations).squeeze(-1)
+        return Evaluation(log_probs, self._entropies(means, logs) if entropies else None, values)
+
+    def observe(self, rollout: Rollout) -> None:
+        """Let the normaliser take a rollout in, once an iteration."""
+        self.normalizer.observe(rollout)
 
     def _entropies(self, means: Tensor, logs: Tensor) -> Tensor:
         """½·log 2πeσ² of each number, summed; squashed, plus E[log(1 − tanh²u)] and the scale.

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from attrs import frozen
 from framework_reinforce.categorical import entropy, normalised, raced
-from framework_reinforce.network import Network, NetworkSettings, require
+from framework_reinforce.network import Network, NetworkSettings, normalizer, require, require_observations
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from torch import Tensor, nn
 
-from framework import Action, Evaluation, Inputs, UsageError
+from framework import Action, Evaluation, Inputs, Rollout, UsageError
 
 
 @frozen
@@ -22,7 +22,7 @@ class MultiCategorical(NetworkSettings):
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "MultiCategoricalPolicy":
         """Networks whose sizes come from the spaces."""
         require("multi_categorical", "actions", action_space, MultiDiscrete, MultiBinary)
-        require("multi_categorical", "observations", observation_space, Discrete, Box)
+        require_observations("multi_categorical", self, observation_space)
         if len(action_space.shape or ()) != 1:
             raise UsageError(
                 "policy 'multi_categorical' takes several discrete actions in a row, "
@@ -54,12 +54,13 @@ class MultiCategoricalPolicy(nn.Module):
         self.register_buffer("options", torch.from_numpy(options.reshape(-1)), persistent=False)
         self.register_buffer("missing", torch.from_numpy(missing), persistent=False)
         self.register_buffer("first", torch.from_numpy(np.asarray(actions.start, np.int64)), persistent=False)
+        self.normalizer = normalizer(settings, observations)
         self.network = Network(settings, observations, int(counts.sum()))
         self.critic = Network(settings, observations, 1)
 
     def log_probs(self, inputs: Inputs) -> Tensor:
         """log π(·|s) of each action, `[B, K, most options]`."""
-        return self._normalised(self.network(inputs.observations), inputs.action_masks)
+        return self._normalised(self.network(self.normalizer(inputs.observations)), inputs.action_masks)
 
     def table(self) -> Tensor:
         """The same of every state, `[states, K, most options]`: one small forward pass."""
@@ -67,7 +68,7 @@ class MultiCategoricalPolicy(nn.Module):
 
     def values(self, inputs: Inputs) -> Tensor:
         """V(s) `[B]`."""
-        return self.critic(inputs.observations).squeeze(-1)  # type: ignore[no-any-return]
+        return self.critic(self.normalizer(inputs.observations)).squeeze(-1)  # type: ignore[no-any-return]
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample K actions a lane."""
@@ -78,17 +79,22 @@ class MultiCategoricalPolicy(nn.Module):
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs, values and, where asked for, entropies, with gradient; sums over the K actions."""
+        observations = self.normalizer(inputs.observations)
         if inputs.action_masks is None:
-            outputs, states = self.network.lookup(inputs.observations)
+            outputs, states = self.network.lookup(observations)
         else:
-            outputs, states = self.network(inputs.observations), None
+            outputs, states = self.network(observations), None
         log_probs = self._normalised(outputs, inputs.action_masks)
         uncertain = entropy(log_probs).sum(-1) if entropies else None
         if states is not None:
             log_probs = log_probs.index_select(0, states)
             uncertain = None if uncertain is None else uncertain.take(states)
         chosen = log_probs.gather(-1, (actions - self.first).unsqueeze(-1)).squeeze(-1).sum(-1)
-        return Evaluation(chosen, uncertain, self.values(inputs))
+        return Evaluation(chosen, uncertain, self.critic(observations).squeeze(-1))
+
+    def observe(self, rollout: Rollout) -> None:
+        """Let the normaliser take a rollout in, once an iteration."""
+        self.normalizer.observe(rollout)
 
     def _normalised(self, outputs: Tensor, allowed: Tensor | None) -> Tensor:
         if allowed is not None:

@@ -8,9 +8,9 @@ from attrs import frozen
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor
 
-from framework import Action, Evaluation, Inputs
+from framework import Action, Evaluation, Inputs, Rollout
 
-from .network import Network, NetworkSettings, require
+from .network import Network, NetworkSettings, normalizer, require, require_observations
 
 NOISE_ROWS = 64  # uniform numbers are drawn for so many steps at once
 
@@ -22,7 +22,7 @@ class Categorical(NetworkSettings):
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "CategoricalPolicy":
         """A network whose sizes come from the spaces."""
         require("categorical", "actions", action_space, Discrete)
-        require("categorical", "observations", observation_space, Discrete, Box)
+        require_observations("categorical", self, observation_space)
         return CategoricalPolicy(self, observation_space, action_space)  # type: ignore[arg-type]
 
 
@@ -32,10 +32,11 @@ class CategoricalPolicy(Network):
     def __init__(self, settings: Categorical, observations: Discrete[Any] | Box, actions: Discrete[Any]) -> None:
         super().__init__(settings, observations, int(actions.n))
         self.first_action = int(actions.start)
+        self.normalizer = normalizer(settings, observations)
 
     def log_probs(self, inputs: Inputs) -> Tensor:
         """log π(·|s) `[B, actions]`."""
-        return normalised(self(inputs.observations), inputs.action_masks)
+        return normalised(self(self.normalizer(inputs.observations)), inputs.action_masks)
 
     def table(self) -> Tensor:
         """log π(·|s) of every state `[states, actions]`: one small forward pass."""
@@ -50,9 +51,13 @@ class CategoricalPolicy(Network):
         """Log-probs and, where asked for, entropies, with gradient."""
         actions = actions - self.first_action if self.first_action else actions
         if inputs.action_masks is None:
-            outputs, states = self.lookup(inputs.observations)
+            outputs, states = self.lookup(self.normalizer(inputs.observations))
             return Evaluation(*judged(torch.log_softmax(outputs, -1), states, actions, entropies))
         return Evaluation(*judged(self.log_probs(inputs), None, actions, entropies))
+
+    def observe(self, rollout: Rollout) -> None:
+        """Let the normaliser take a rollout in, once an iteration."""
+        self.normalizer.observe(rollout)
 
     def actor(self) -> "TableActor | None":
         """For a finite observation space on the CPU: one table of action probabilities."""

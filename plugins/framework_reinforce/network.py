@@ -3,12 +3,16 @@
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from attrs import field, frozen, validators
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 
-from framework import UsageError
+from framework import Rollout, UsageError
+from framework.moments import merged
 
+EPSILON = 1e-8  # added to the variance of observations
+CLIP = 10.0  # normalised observations lie within ± this
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
 
 
@@ -23,6 +27,7 @@ class NetworkSettings:
     )
     """between the layers"""
     embedding: int = field(default=8, validator=validators.ge(1))  # numbers a Discrete observation is embedded in
+    normalize: bool = False  # Box observations: centre and scale by all those collected in earlier iterations
 
 
 class Network(nn.Module):
@@ -71,6 +76,58 @@ class Network(nn.Module):
 
     def _numbered(self, observations: Tensor) -> Tensor:
         return observations - self.first_state if self.first_state else observations
+
+
+class Normalizer(nn.Module):
+    """(o − mean)/√(variance + ε), within ±10, by the real steps of all rollouts that it was shown.
+
+    Until then mean 0 and variance 1. All are buffers, so they are saved with the parameters and move only in `observe`.
+    """
+
+    mean: Tensor  # [*O] float32
+    variance: Tensor  # [*O] float32, divided by count
+    count: Tensor  # [] int64
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("variance", torch.ones(shape))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """The same `[…, *O]`, floating point."""
+        centred = observations.to(self.mean.dtype) - self.mean
+        return (centred / torch.sqrt(self.variance + EPSILON)).clamp(-CLIP, CLIP)
+
+    def observe(self, rollout: Rollout) -> None:
+        """Take a rollout's real steps in."""
+        real = rollout.observations[rollout.mask]
+        count, mean, variance = merged(self.count, self.mean, self.variance, real)
+        self.count.copy_(count)
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)
+
+
+class Unchanged(nn.Identity):
+    """Observations as they are."""
+
+    def observe(self, rollout: Rollout) -> None:
+        """Keep nothing."""
+
+
+def normalizer(settings: NetworkSettings, observations: Discrete[Any] | Box) -> Normalizer | Unchanged:
+    """What all networks of a policy see observations through."""
+    return Normalizer(observations.shape or ()) if settings.normalize else Unchanged()
+
+
+def require_observations(policy: str, settings: NetworkSettings, space: Space[Any]) -> None:
+    """Refuse a space of observations that the networks here cannot take."""
+    require(policy, "observations", space, Discrete, Box)
+    if settings.normalize and not isinstance(space, Box):
+        raise UsageError(
+            f"policy '{policy}' with normalize takes Box observations, and the environment's are {space}: "
+            "leave normalize out"
+        )
 
 
 def require(policy: str, role: str, space: Space[Any], *kinds: type[Space[Any]]) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from framework import Run, hookimpl
-from framework.record import ERROR, METRICS, MetricsFile, write_config, write_policy, write_text
+from framework.record import ERROR, METRICS, MetricsFile, write_config, write_policy, write_states, write_text
 
 
 @frozen
 class Record:
-    """Keep configuration, plugins, metrics and the final policy in runs/NAME."""
+    """Keep configuration, plugins, metrics, the final policy and states in runs/NAME."""
 
     needs = frozenset({"directory"})
 
@@ -40,13 +40,14 @@ class Recorder:
 
     @hookimpl
     def run_finished(self, run: Run) -> None:
-        """The policy."""
+        """The policy, and what extensions and baseline keep."""
         if self.metrics is None:  # interrupted before this was told of the start
             self.run_started(run)
         assert self.metrics is not None
         self.metrics.close()
         assert run.directory is not None
         write_policy(run.directory, run.policy)
+        write_states(run.directory, run)
 
     @hookimpl
     def run_failed(self, run: Run, error: BaseException) -> None:
