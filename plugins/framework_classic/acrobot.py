@@ -48,12 +48,11 @@ class AcrobotLanes(Lanes):
         second = self._rates(state + (INTERVAL / 2) * first, torque)
         third = self._rates(state + (INTERVAL / 2) * second, torque)
         fourth = self._rates(state + INTERVAL * third, torque)
-        second += third
-        state += (INTERVAL / 6) * (first + 2 * second + fourth)
+        state += (INTERVAL / 6) * (first + 2 * (second + third) + fourth)
         angles = state[:2]
-        angles -= 2 * math.pi * self.array.round(angles / (2 * math.pi))
+        angles -= 2 * math.pi * (angles / (2 * math.pi)).round()
         for velocity, fastest in zip(state[2:], FASTEST, strict=True):
-            self.array.clip(velocity, -fastest, fastest, out=velocity)
+            velocity[:] = velocity.clip(-fastest, fastest)
         up = self.array.cos(angles[0]) + self.array.cos(angles[0] + angles[1]) < -1
         return up * 1.0 - 1, up
 

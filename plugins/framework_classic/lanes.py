@@ -21,7 +21,7 @@ def arrays(device: torch.device) -> Any:
 
 
 class Lanes(ABC):
-    """N lanes of a world whose physical state is V numbers in float64, in buffers that are handed out again each step."""
+    """N lanes of a world whose physical state is V float64 numbers, in buffers that are handed out again each step."""
 
     starts: ClassVar[tuple[tuple[float, float], ...]]  # V times the lowest and the highest first value
 
@@ -55,7 +55,7 @@ class Lanes(ABC):
 
     @abstractmethod
     def _advance(self, state: Any, actions: Any) -> tuple[Any, Any]:
-        """Change `state` [V, N] as `actions` ([N, *A] in float64) do; rewards and whether the world ended, [N] or one."""
+        """Move `state` [V, N] on by `actions` [N, *A], in float64; rewards and whether the world ended, [N] or one."""
 
     def _observe(self, state: Any, observations: Any) -> None:
         """Write what is seen of `state` [V, N] into `observations` [O, N]; here: all of it."""
@@ -82,9 +82,7 @@ class Lanes(ABC):
     def _begin(self, lanes: Any, generator: torch.Generator) -> None:
         """New episodes in the chosen `lanes` [N] bool."""
         states = self._states
-        drawn = torch.rand(
-            len(states), int(lanes.sum()), dtype=states.dtype, device=states.device, generator=generator
-        )
+        drawn = torch.rand(len(states), int(lanes.sum()), dtype=states.dtype, device=states.device, generator=generator)
         self._state[:, lanes] = self._view(drawn.mul_(self._range).add_(self._lowest))
         self._clock[lanes] = 0
         self._observe(self._state, self._observations)

@@ -45,8 +45,8 @@ class MountainCarLanes(Lanes):
         """
         position, velocity = state
         velocity += FORCE * (actions - 1) - GRAVITY * self.array.cos(3 * position)
-        self.array.clip(velocity, -FASTEST, FASTEST, out=velocity)
+        velocity[:] = velocity.clip(-FASTEST, FASTEST)
         position += velocity
-        self.array.clip(position, LEFT_END, RIGHT_END, out=position)
+        position[:] = position.clip(LEFT_END, RIGHT_END)
         velocity *= (position > LEFT_END) | (velocity > 0)
         return -1.0, (position >= GOAL) & (velocity >= 0)

@@ -40,12 +40,11 @@ class PendulumLanes(Lanes):
         The reward is −(θ² + 0.1 θ′² + 0.001 u²) of the state before, θ within ±π, and of the torque as clipped.
         """
         angle, speed = state
-        torque = self.array.clip(actions[:, 0], -STRONGEST, STRONGEST)
-        tilt = (angle + math.pi) % (2 * math.pi)
-        tilt -= math.pi
+        torque = actions[:, 0].clip(-STRONGEST, STRONGEST)
+        tilt = angle - 2 * math.pi * (angle / (2 * math.pi)).round()
         cost = tilt * tilt + 0.1 * speed * speed + 0.001 * torque * torque
         speed += INTERVAL * (1.5 * GRAVITY * self.array.sin(angle) + 3 * torque)
-        self.array.clip(speed, -FASTEST, FASTEST, out=speed)
+        speed[:] = speed.clip(-FASTEST, FASTEST)
         angle += INTERVAL * speed
         return -cost, False
 
