@@ -1,7 +1,8 @@
 """A pole on a cart, to be kept upright: Gymnasium's CartPole-v1.
 
 Source: Barto, Sutton & Anderson 1983, "Neuronlike adaptive elements that can solve difficult learning control
-problems", IEEE Transactions on Systems, Man, and Cybernetics 13(5), appendix, without its friction.
+problems", IEEE Transactions on Systems, Man, and Cybernetics 13(5), without friction; the equations as in Florian 2007,
+"Correct equations for the dynamics of the cart-pole system".
 """
 
 import math

@@ -1,7 +1,7 @@
 """A car too weak for its hill, which must back up the other side first: Gymnasium's MountainCar-v0.
 
-Source: Moore 1990, "Efficient memory-based learning for robot control", Cambridge; in the form of Singh & Sutton 1996,
-"Reinforcement learning with replacing eligibility traces", Machine Learning 22.
+Source: Moore 1990, "Efficient memory-based learning for robot control", Cambridge, UCAM-CL-TR-209; as in Singh & Sutton
+1996, "Reinforcement learning with replacing eligibility traces", Machine Learning 22.
 """
 
 from typing import Any
