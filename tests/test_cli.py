@@ -288,7 +288,7 @@ def test_a_recipe_lies_between_defaults_and_file(tmp_path, monkeypatch, capsys):
         (["--config", "nowhere.toml"], "error: no configuration file nowhere.toml"),
         (
             ["--plugins", "reinforce"],
-            "error: no environment 'line_world'. There is none\ninstalled, but not selected: baselines, line_world, ",
+            "error: no environment 'line_world'. There is none\ninstalled, but not selected: baselines, classic, ",
         ),
         (["--plugins", "./nowhere.py"], "error: no plugin file nowhere.py"),
         (["--estimatr", "gae"], "--estimator NAME"),

@@ -1,0 +1,521 @@
+"""Gymnasium's own classic control worlds, one lane each, are the oracle of ours; each law kills mutants.
+
+Every law is tried in numpy's arithmetic, as on the CPU, and in torch's, as elsewhere.
+"""
+
+import math
+import sys
+
+import framework_classic
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from attrs import frozen
+from framework_classic import lanes as shared
+from framework_policies import Gaussian
+from hypothesis import given
+from hypothesis import strategies as st
+from mutants import is_killed, mutate
+
+import framework
+from framework.config import RolloutSettings
+
+CPU = torch.device("cpu")
+PI = math.pi
+
+
+@frozen
+class World:
+    cls: str  # of our settings
+    module: str
+    gymnasium: str  # the id
+    states: tuple  # lowest and highest number of each variable, as far as steps are compared
+    starts: tuple  # likewise, of first states: Gymnasium's `reset`
+    actions: st.SearchStrategy
+
+
+WORLDS = {
+    "cartpole": World(
+        "CartPole",
+        "framework_classic.cartpole",
+        "CartPole-v1",
+        ((-2.6, 2.6), (-4, 4), (-0.25, 0.25), (-4, 4)),
+        ((-0.05, 0.05),) * 4,
+        st.integers(0, 1),
+    ),
+    "pendulum": World(
+        "Pendulum",
+        "framework_classic.pendulum",
+        "Pendulum-v1",
+        ((-20, 20), (-8, 8)),
+        ((-PI, PI), (-1, 1)),
+        # eighths, so that Gymnasium's 3u, which it takes in float32, is exact
+        st.integers(-32, 32).map(lambda eighths: [eighths / 8]),
+    ),
+    "mountain_car": World(
+        "MountainCar",
+        "framework_classic.mountain_car",
+        "MountainCar-v0",
+        ((-1.2, 0.6), (-0.07, 0.07)),
+        ((-0.6, -0.4), (0, 0)),
+        st.integers(0, 2),
+    ),
+    "acrobot": World(
+        "Acrobot",
+        "framework_classic.acrobot",
+        "Acrobot-v1",
+        ((-PI, PI), (-PI, PI), (-4 * PI, 4 * PI), (-9 * PI, 9 * PI)),
+        ((-0.1, 0.1),) * 4,
+        st.integers(0, 2),
+    ),
+}
+
+
+def settings_class(name):
+    return getattr(framework_classic, WORLDS[name].cls)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def tensors(actions):
+    """Actions as a policy hands them over: int64 or float32."""
+    actions = torch.tensor(actions)
+    return actions.float() if actions.is_floating_point() else actions
+
+
+def put(world, states, clock=None):
+    """Lanes at the physical states `[N][V]`, for `clock` steps."""
+    clock = torch.zeros(len(states), dtype=torch.int64) if clock is None else torch.tensor(clock)
+    world.load_state_dict({"states": torch.tensor(states, dtype=torch.float64).T, "clock": clock})
+
+
+class Oracle:
+    """One of Gymnasium's environments with its TimeLimit, put where ours stands."""
+
+    def __init__(self, name, limit=None):
+        self.name = name
+        self.limited = gymnasium.make(WORLDS[name].gymnasium, max_episode_steps=limit or None, disable_env_checker=True)
+        if not limit:
+            self.limited = self.limited.unwrapped
+        self.world = self.limited.unwrapped
+
+    def put(self, state, clock=0):
+        self.limited.reset(seed=0)
+        self.world.state = np.array([float(number) for number in state])
+        if self.limited is not self.world:
+            self.limited.env._elapsed_steps = self.limited._elapsed_steps = clock
+
+    def seen(self):
+        for method in ("_get_obs", "_get_ob"):
+            if hasattr(self.world, method):
+                return getattr(self.world, method)()
+        return np.array(self.world.state, np.float32)
+
+    def step(self, action):
+        if isinstance(action, list):
+            action = np.array(action, np.float32)
+        return self.limited.step(action)[:4]
+
+
+def assert_same_state(name, ours, theirs):
+    """Of one step in float64: errors of 1e-16, amplified by a few. Acrobot's angles are wrapped, to one of two ends."""
+    difference = np.asarray(ours) - np.asarray(theirs, np.float64)
+    if name == "acrobot":
+        difference[:2] = [math.remainder(angle, 2 * PI) for angle in difference[:2]]
+        assert (abs(np.asarray(ours)[:2]) <= PI + 1e-12).all()
+    assert (abs(difference) < 1e-10).all()
+
+
+def near(ours, theirs):
+    """float32 of the same number in float64."""
+    np.testing.assert_allclose(np.asarray(ours), theirs, rtol=1e-6, atol=1e-6)
+
+
+def told(world, rows, draw):
+    """What the steps of `rows` [T] of actions give, copied before the next."""
+    fields = ("observations", "successors", "rewards", "terminated", "truncated")
+    story = []
+    for row in rows:
+        step = world.step(tensors(row), draw)
+        story.append({field: getattr(step, field).clone() for field in fields})
+    return story
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        torch.equal(step[field], also[field]) for step, also in zip(one, other, strict=True) for field in step
+    )
+
+
+# Strategies, by the name of the world
+
+
+def states(name):
+    return st.tuples(*(st.floats(low, high) for low, high in WORLDS[name].states)).map(list)
+
+
+def lanes_and_actions(name):
+    return st.lists(st.tuples(states(name), WORLDS[name].actions), min_size=1, max_size=5)
+
+
+def rows(name, longest=12):
+    return st.integers(1, 4).flatmap(
+        lambda count: st.lists(
+            st.lists(WORLDS[name].actions, min_size=count, max_size=count), min_size=1, max_size=longest
+        )
+    )
+
+
+LIMITS = st.integers(0, 6)
+SEEDS = st.integers(0, 2**31)
+
+
+# The laws: each takes the settings class under test and the world's name first.
+
+
+def law_a_step_is_gymnasiums(cls, name, chosen):
+    """From any state, any action: the state, what is seen, the reward and the end are those of Gymnasium's `step`."""
+    world, oracle = cls(max_steps=0).build(len(chosen), CPU), Oracle(name)
+    put(world, [state for state, _ in chosen])
+    (step,) = told(world, [[action for _, action in chosen]], generator())
+    after = world.state_dict()["states"].T
+    for n, (state, action) in enumerate(chosen):
+        oracle.put(state)
+        observation, reward, terminated, _ = oracle.step(action)
+        near(step["successors"][n], observation)
+        near(step["rewards"][n], reward)
+        assert bool(step["terminated"][n]) == terminated
+        assert not step["truncated"][n]
+        if not terminated:
+            assert_same_state(name, after[n], oracle.world.state)
+
+
+def law_episodes_are_gymnasiums(cls, name, limit, story, seed, clocks):
+    """Through ends and limits, lane for lane, with Gymnasium's TimeLimit; each lane's next episode is begun at once.
+
+    Lanes are of different age, so that one's end is seen not to touch the others.
+    """
+    count = len(story[0])
+    world, draw = cls(max_steps=limit).build(count, CPU), generator(seed)
+    first = world.reset(draw).clone()
+    begun = world.state_dict()["states"].T
+    clocks = [clock % limit if limit else clock for clock in (clocks * count)[:count]]
+    put(world, begun.tolist(), clocks)
+    oracles = [Oracle(name, limit) for _ in range(count)]
+    for oracle, state, clock, seen in zip(oracles, begun, clocks, first, strict=True):
+        oracle.put(state, clock)
+        near(seen, oracle.seen())
+    for row in story:
+        (step,) = told(world, [row], draw)
+        after = world.state_dict()["states"].T
+        for n, (oracle, action) in enumerate(zip(oracles, row, strict=True)):
+            observation, reward, terminated, truncated = oracle.step(action)
+            near(step["successors"][n], observation)
+            near(step["rewards"][n], reward)
+            assert (bool(step["terminated"][n]), bool(step["truncated"][n])) == (terminated, truncated)
+            if terminated or truncated:
+                for number, (low, high) in zip(after[n].tolist(), WORLDS[name].starts, strict=True):
+                    assert low <= number <= high
+                oracle.put(after[n])
+            near(step["observations"][n], oracle.seen())
+
+
+def law_both_flags_are_set_at_a_limit_that_is_an_end(cls, name, limit):
+    """A lane that the world ends in the step in which time runs out has both; one step earlier, only the world's."""
+    if name == "pendulum":  # which has no end of its own
+        return
+    over = {"cartpole": [2.5, 0, 0, 0], "mountain_car": [0.55, 0.05], "acrobot": [PI, 0, 0, 0]}[name]
+    world = cls(max_steps=limit).build(2, CPU)
+    put(world, [over, over], [limit - 1, limit - 2])
+    (step,) = told(world, [[1, 1]], generator())
+    assert step["terminated"].tolist() == [True, True]
+    assert step["truncated"].tolist() == [True, False]
+
+
+def law_a_seed_is_a_story(cls, name, limit, story, seed):
+    """The same generator tells the same; it is drawn from only where episodes begin; actions are left alone."""
+    stories = []
+    for _ in range(2):
+        world, draw = cls(max_steps=limit).build(len(story[0]), CPU), generator(seed)
+        first = world.reset(draw)
+        stories.append([{"observations": first.clone()}, *told(world, story, draw)])
+    assert same(*stories)
+    before = draw.get_state()
+    actions = tensors(story[0])
+    kept = actions.clone()
+    step = world.step(actions, draw)
+    assert torch.equal(actions, kept)
+    assert torch.equal(draw.get_state(), before) != bool((step.terminated | step.truncated).any())
+
+
+def law_saved_lanes_go_on_as_if_never_left(cls, name, limit, story, more, seed):
+    """Other lanes that are handed the state tell the same from there on; what was saved stays as it was."""
+    count = len(story[0])
+    world, draw = cls(max_steps=limit).build(count, CPU), generator(seed)
+    world.reset(draw)
+    told(world, story, draw)
+    saved = world.state_dict()
+    kept = {key: tensor.clone() for key, tensor in saved.items()}
+    onward = [(row * count)[:count] for row in more]
+    expected = told(world, onward, generator(seed))
+    assert all(torch.equal(saved[key], kept[key]) for key in kept)
+    other = cls(max_steps=limit).build(count, CPU)
+    other.load_state_dict(saved)
+    assert same(told(other, onward, generator(seed)), expected)
+    assert all(torch.equal(saved[key], kept[key]) for key in kept)
+
+
+def law_observations_are_in_the_space(cls, name, chosen):
+    """First observations, next ones and successors, from any state that an episode comes to, are the space's."""
+    world = cls(max_steps=0).build(len(chosen), CPU)
+    seen = list(world.reset(generator()).clone())
+    inside = [state for state, _ in chosen]
+    if name == "cartpole":  # just before an episode ends
+        inside = [[math.copysign(2.4, x), v, math.copysign(math.radians(12), angle), w] for x, v, angle, w in inside]
+    put(world, inside)
+    (step,) = told(world, [[action for _, action in chosen]], generator())
+    seen += [*step["observations"], *step["successors"]]
+    assert all(world.observation_space.contains(row.numpy()) for row in seen)
+
+
+def law_starts_are_uniform(cls, name, seed):
+    """Independent, and uniform within Gymnasium's bounds, at `reset` and where an episode ends.
+
+    n = 4000 lanes; Dvoretzky–Kiefer–Wolfowitz: P(sup|Fₙ − F| > 0.06) ≤ 2 exp(−2n·0.06²) = 6e-13. A correlation of
+    independent numbers has the standard error 1/√n: 7 of them is 0.11.
+    """
+    count = 4000
+    world, draw = cls(max_steps=1).build(count, CPU), generator(seed)
+    world.reset(draw)
+    first = world.state_dict()["states"]
+    action = [0.0] if name == "pendulum" else 1
+    world.step(tensors([action] * count), draw)
+    second = world.state_dict()["states"]
+    columns = []
+    for drawn in (first, second):
+        for numbers, (low, high) in zip(drawn.numpy(), WORLDS[name].starts, strict=True):
+            assert ((low <= numbers) & (numbers <= high)).all()
+            if low < high:
+                shares = np.sort((numbers - low) / (high - low))
+                assert abs(shares - (np.arange(count) + 0.5) / count).max() < 0.06
+                columns += [numbers, np.roll(numbers, 1)]
+    correlations = np.corrcoef(columns) - np.eye(len(columns))
+    assert abs(correlations).max() < 0.11
+
+
+def strategies(law, name):
+    return {
+        law_a_step_is_gymnasiums: (lanes_and_actions(name),),
+        law_episodes_are_gymnasiums: (LIMITS, rows(name), SEEDS, st.lists(st.integers(0, 5), min_size=1, max_size=4)),
+        law_both_flags_are_set_at_a_limit_that_is_an_end: (st.integers(2, 9),),
+        law_a_seed_is_a_story: (LIMITS, rows(name), SEEDS),
+        law_saved_lanes_go_on_as_if_never_left: (LIMITS, rows(name), rows(name), SEEDS),
+        law_observations_are_in_the_space: (lanes_and_actions(name),),
+        law_starts_are_uniform: (SEEDS,),
+    }[law]
+
+
+LAWS = (
+    law_a_step_is_gymnasiums,
+    law_episodes_are_gymnasiums,
+    law_both_flags_are_set_at_a_limit_that_is_an_end,
+    law_a_seed_is_a_story,
+    law_saved_lanes_go_on_as_if_never_left,
+    law_observations_are_in_the_space,
+    law_starts_are_uniform,
+)
+
+
+def holds(law, cls, name):
+    given(st.tuples(*strategies(law, name)))(lambda drawn: law(cls, name, *drawn))()
+
+
+@pytest.fixture(params=[np, torch], ids=["numpy", "torch"])
+def arithmetic(request, monkeypatch):
+    """Also what another device would compute with, on the CPU."""
+    monkeypatch.setattr(shared, "arrays", lambda device: request.param)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_law(law, name, arithmetic):
+    holds(law, settings_class(name), name)
+
+
+def test_only_the_cpu_computes_in_numpy():
+    assert shared.arrays(CPU) is np
+    assert shared.arrays(torch.device("cuda")) is torch
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_spaces_limits_and_names_are_gymnasiums(name):
+    oracle, settings = gymnasium.make(WORLDS[name].gymnasium), settings_class(name)()
+    lanes = settings.build(3, CPU)
+    assert lanes.observation_space == oracle.observation_space
+    assert lanes.action_space == oracle.action_space
+    assert settings.max_steps == oracle.spec.max_episode_steps
+    assert isinstance(lanes, framework.contracts.Environment)
+    if name != "pendulum":
+        assert len(lanes.action_names) == lanes.action_space.n
+
+
+def pumping(name, observation, choice):
+    """An action that gets somewhere: along the motion, where that swings a world up."""
+    if name == "mountain_car":
+        return 2 if observation[1] >= 0 else 0
+    if name == "acrobot":
+        return 2 if observation[4] < 0 else 0
+    return choice
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_whole_episodes_are_gymnasiums(name, arithmetic):
+    """A thousand steps under the registered limit, with the actions of a policy that gets to the world's end.
+
+    Errors grow along an episode, the fastest in acrobot: by less than 1e4 in what it takes to swing it up.
+    """
+    settings = settings_class(name)()
+    world, draw = settings.build(2, CPU), generator(3)
+    seen = world.reset(draw).clone()
+    oracles = [Oracle(name, settings.max_steps) for _ in range(2)]
+    for oracle, state in zip(oracles, world.state_dict()["states"].T, strict=True):
+        oracle.put(state)
+    chance = np.random.default_rng(4)
+    ends = {"terminated": 0, "truncated": 0}
+    for _ in range(1000):
+        choices = chance.integers(-16, 17, (2, 1)) / 8 if name == "pendulum" else chance.integers(0, 2, 2)
+        row = [pumping(name, see, choice) for see, choice in zip(seen.tolist(), choices.tolist(), strict=True)]
+        (step,) = told(world, [row], draw)
+        for n, (oracle, action) in enumerate(zip(oracles, row, strict=True)):
+            observation, reward, *flags = oracle.step(action)
+            near(step["successors"][n], observation)
+            near(step["rewards"][n], reward)
+            assert [bool(step[flag][n]) for flag in ends] == flags
+            for flag, value in zip(ends, flags, strict=True):
+                ends[flag] += value
+            if any(flags):
+                oracle.put(world.state_dict()["states"][:, n])
+        seen = step["observations"]
+    assert ends["truncated" if name == "pendulum" else "terminated"] >= 4
+
+
+# Mutants
+
+STEP, EPISODES = law_a_step_is_gymnasiums, law_episodes_are_gymnasiums
+EULER = "        state[0::2] += INTERVAL * state[1::2]\n"
+LAST = "        state[3] += INTERVAL * turn\n"
+MUTANTS = {
+    "a pole without inertia": ("cartpole", STEP, ("LENGTH * (4 / 3)", "LENGTH")),
+    "semi-implicit Euler": ("cartpole", STEP, (EULER, ""), (LAST, LAST + EULER)),
+    "no reward at the end": ("cartpole", STEP, ("return 1.0, ", "return 1.0 * (abs(position) < FARTHEST), ")),
+    "a pole may fall to one side": ("cartpole", STEP, ("abs(angle) >", "angle >")),
+    "pushes one way": ("cartpole", STEP, ("push -= FORCE / TOTAL\n", "push -= 0\n")),
+    "bounds at the limits": (
+        "cartpole",
+        law_observations_are_in_the_space,
+        ("2 * FARTHEST, np.inf", "FARTHEST, np.inf"),
+    ),
+    "an unclipped torque": ("pendulum", STEP, (".clip(-STRONGEST, STRONGEST)", "")),
+    "an angle that is not normalised": ("pendulum", STEP, ("tilt * tilt", "angle * angle")),
+    "a point mass": ("pendulum", STEP, ("1.5 * GRAVITY", "GRAVITY")),
+    "the old speed moves the angle": (
+        "pendulum",
+        STEP,
+        ("speed[:] = speed.clip(-FASTEST, FASTEST)", "speed[:] = speed"),
+    ),
+    "a wall that does not stop": ("mountain_car", STEP, ("(velocity > 0)", "(velocity > -1)")),
+    "rolling back counts": ("mountain_car", STEP, (" & (velocity >= 0)", "")),
+    "a car of no weight": ("mountain_car", STEP, ("GRAVITY * self", "0 * self")),
+    "the paper's equations": ("acrobot", STEP, (" - 0.5 * upper_speed * upper_speed * sine", "")),
+    "unwrapped angles": ("acrobot", STEP, ("        angles -= ", "        angles - ")),
+    "the last step is paid for": ("acrobot", STEP, ("up * 1.0 - 1", "-1.0")),
+    "Runge and Kutta's middle": ("acrobot", STEP, ("(INTERVAL / 2) * second", "INTERVAL * second")),
+    "late by a step": ("lanes", EPISODES, ("self._clock >= self._limit", "self._clock > self._limit")),
+    "the clock goes on": ("lanes", EPISODES, ("self._clock[lanes] = 0", "pass")),
+    "the end is seen": ("lanes", EPISODES, ("        if ended.any():", "        if False:")),
+    "all begin anew": ("lanes", EPISODES, ("self._begin(ended, generator)", "self._begin(ended | True, generator)")),
+    "the world's end hides the limit": (
+        "lanes",
+        law_both_flags_are_set_at_a_limit_that_is_an_end,
+        (
+            "self._truncated[:] = self._clock >= self._limit",
+            "self._truncated[:] = (self._clock >= self._limit) & ~self._terminated",
+        ),
+    ),
+    "successors are what is seen": (
+        "lanes",
+        EPISODES,
+        (
+            "        return self._step\n",
+            "        self._successors[:] = self._observations\n        return self._step\n",
+        ),
+    ),
+    "single precision": (
+        "lanes",
+        STEP,
+        ("num_envs, dtype=torch.float64, device=device)", "num_envs, dtype=torch.float32, device=device)"),
+    ),
+    "one draw for all lanes": (
+        "lanes",
+        law_starts_are_uniform,
+        ("int(lanes.sum()), dtype", "1, dtype"),
+    ),
+    "only positive starts": (
+        "lanes",
+        law_starts_are_uniform,
+        ("drawn.mul_(self._range).add_(self._lowest)", "drawn.mul_(self._range).add_(self._lowest).abs_()"),
+    ),
+    "the global generator": (
+        "lanes",
+        law_a_seed_is_a_story,
+        ("device=states.device, generator=generator", "device=states.device"),
+    ),
+    "the saved state moves on": (
+        "lanes",
+        law_saved_lanes_go_on_as_if_never_left,
+        ("self._states.clone()", "self._states"),
+    ),
+    "the clock is not put back": (
+        "lanes",
+        law_saved_lanes_go_on_as_if_never_left,
+        ('self._clocks.copy_(state["clock"])', "pass"),
+    ),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_mutant_is_killed(mutant, monkeypatch):
+    name, law, *changes = MUTANTS[mutant]
+    if name == "lanes":
+        name = "cartpole"
+        monkeypatch.setitem(sys.modules, shared.__name__, mutate(shared.__name__, *changes))
+        changes = ()
+    cls = getattr(mutate(WORLDS[name].module, *changes), WORLDS[name].cls)
+    is_killed(law, *strategies(law, name), arguments=(cls, name))
+
+
+def test_an_unchanged_copy_lives(monkeypatch):
+    """So it is the change that kills."""
+    monkeypatch.setitem(sys.modules, shared.__name__, mutate(shared.__name__))
+    for name, world in WORLDS.items():
+        cls = getattr(mutate(world.module), world.cls)
+        for law in LAWS:
+            holds(law, cls, name)
+
+
+# Training
+
+
+def test_they_train():
+    """PPO on the cart, and with a Gaussian policy on the pendulum; every number is finite."""
+    fixed = RolloutSettings(lanes=4, fixed_steps=64)
+    for parts in (
+        {"environment": framework_classic.CartPole(max_steps=20)},
+        {"environment": framework_classic.Pendulum(max_steps=20), "policy": Gaussian()},
+    ):
+        result = framework.train(recipe="ppo", rollout=fixed, iterations=1, **parts)
+        assert np.isfinite(result.metrics["mean_return"]).all()
+        assert all(torch.isfinite(parameter).all() for parameter in result.policy.parameters())
