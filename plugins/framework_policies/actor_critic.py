@@ -33,8 +33,8 @@ class ActorCriticPolicy(nn.Module):
         super().__init__()
         self.count, self.first_action = int(actions.n), int(actions.start)
         self.normalizer = normalizer(settings, observations)
-        self.network = Network(settings, observations, self.count + settings.shared)
-        self.critic = None if settings.shared else Network(settings, observations, 1)
+        self.network = Network(settings, observations, self.count + settings.shared, values=int(settings.shared))
+        self.critic = None if settings.shared else Network(settings, observations, 1, values=1)
 
     def log_probs(self, inputs: Inputs) -> Tensor:
         """log π(·|s) `[B, actions]`."""

@@ -74,7 +74,7 @@ class GaussianPolicy(nn.Module):
         for_each_state = settings.deviation == "state"
         self.normalizer = normalizer(settings, observations)
         self.network = Network(settings, observations, 2 * count if for_each_state else count)
-        self.critic = Network(settings, observations, 1)
+        self.critic = Network(settings, observations, 1, values=1)
         self.first_log = math.log(settings.initial_deviation)
         log_deviations = None if for_each_state else nn.Parameter(torch.full((count,), self.first_log))
         self.register_parameter("log_deviations", log_deviations)

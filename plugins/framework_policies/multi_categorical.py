@@ -56,7 +56,7 @@ class MultiCategoricalPolicy(nn.Module):
         self.register_buffer("first", torch.from_numpy(np.asarray(actions.start, np.int64)), persistent=False)
         self.normalizer = normalizer(settings, observations)
         self.network = Network(settings, observations, int(counts.sum()))
-        self.critic = Network(settings, observations, 1)
+        self.critic = Network(settings, observations, 1, values=1)
 
     def log_probs(self, inputs: Inputs) -> Tensor:
         """log π(·|s) of each action, `[B, K, most options]`."""

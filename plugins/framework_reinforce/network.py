@@ -1,5 +1,6 @@
 """The network of every policy here: an embedding (Discrete) or a flattening (Box), then linear layers."""
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -27,13 +28,21 @@ class NetworkSettings:
     )
     """between the layers"""
     embedding: int = field(default=8, validator=validators.ge(1))  # numbers a Discrete observation is embedded in
+    orthogonal: bool = False  # weights orthogonal and biases 0 at first, a policy's outputs near 0; else torch's own
     normalize: bool = False  # Box observations: centre and scale by all those collected in earlier iterations
 
 
 class Network(nn.Module):
-    """From observations `[…, *O]` to numbers `[…, outputs]`; each state of a finite space is evaluated once."""
+    """From observations `[…, *O]` to numbers `[…, outputs]`; each state of a finite space is evaluated once.
 
-    def __init__(self, settings: NetworkSettings, observations: Discrete[Any] | Box, outputs: int) -> None:
+    `orthogonal`, from the field's practice (Engstrom et al. 2020, arXiv:2005.12729, §3; Andrychowicz et al. 2021,
+    arXiv:2006.05990, §3.2): gain √2 in hidden layers, 1 for a value, and 0.01 for what an action is drawn from.
+    """
+
+    def __init__(
+        self, settings: NetworkSettings, observations: Discrete[Any] | Box, outputs: int, values: int = 0
+    ) -> None:
+        """The last `values` outputs are values; the others are an action's."""
         super().__init__()
         self.states = int(observations.n) if isinstance(observations, Discrete) else 0
         self.first_state = int(observations.start) if isinstance(observations, Discrete) else 0
@@ -48,6 +57,18 @@ class Network(nn.Module):
         for before, after in zip(widths, settings.hidden, strict=False):
             layers += [nn.Linear(before, after), ACTIVATIONS[settings.activation]()]
         self.network = nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+        if settings.orthogonal:
+            self._make_orthogonal(outputs, values)
+
+    def _make_orthogonal(self, outputs: int, values: int) -> None:
+        linear = [layer for layer in self.network if isinstance(layer, nn.Linear)]
+        for layer in linear:
+            nn.init.zeros_(layer.bias)
+        for layer in linear[:-1]:
+            nn.init.orthogonal_(layer.weight, math.sqrt(2))
+        for rows, gain in ((slice(outputs - values), 0.01), (slice(outputs - values, None), 1.0)):
+            if len(linear[-1].weight[rows]):
+                nn.init.orthogonal_(linear[-1].weight.detach()[rows], gain)
 
     def forward(self, observations: Tensor) -> Tensor:
         """The outputs for each observation."""
