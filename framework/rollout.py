@@ -36,7 +36,7 @@ def collect(
             checks.kind(f"{shards[0].labels[1]}: evaluate", evaluation, Evaluation)
             log_probs = evaluation.log_probs
             checks.columns(f"{shards[0].labels[1]}: evaluate: log_probs", log_probs, inputs)
-            rollout = evolve(rollout, log_probs=log_probs.reshape(shape).masked_fill_(~rollout.mask, 0))
+            rollout = evolve(rollout, log_probs=log_probs.reshape(shape).masked_fill(~rollout.mask, 0))
         if values:
             rollout = _with_values(rollout, policy, inputs, [part[2] for part in collected], shards)
     if len(collected) == 1:
@@ -79,8 +79,8 @@ def _with_values(
         valued = valued_by(evolve(inputs, observations=torch.cat([inputs.observations, cut])), (count + len(cut),))
     else:
         valued = valued_by(inputs, tuple(shape))
-        states = [end.state for end in ends if end.state is not None]
-        if states:
+        if len(cut):
+            states = [end.state for end in ends if end.state is not None]
             going_on = torch.zeros(1, len(cut), dtype=torch.bool, device=cut.device)
             after = Inputs(cut.unsqueeze(0), state=torch.cat(states), started=going_on)
             valued = torch.cat([valued, valued_by(after, (1, len(cut)))])

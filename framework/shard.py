@@ -265,7 +265,9 @@ class Shard:
                 break
 
         # the policy, which may reuse its tensors, acts in other shards before it is handed this one's state again
-        self.inputs = inputs if inputs.state is None else evolve(inputs, state=inputs.state.clone())
+        if inputs.state is not None:
+            inputs = evolve(inputs, state=inputs.state.clone())
+        self.inputs = inputs
         self.capacity = t + t // 4 + 1
         if ends_wanted and self.fixed_steps is not None:
             (left,) = (~ended).nonzero()
