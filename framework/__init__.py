@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         LossFunction,
         Policy,
         Rollout,
+        Sequences,
         Step,
         TabularMDP,
     )
@@ -35,7 +36,7 @@ _HOMES = {
     "config": ("Config", "OptimizerSettings", "RolloutSettings", "UpdateSettings"),
     "contracts": (
         *("Action", "Actor", "Advantages", "Baseline", "Batch", "Environment", "Estimate", "Estimator", "Evaluation"),
-        *("Inputs", "Loss", "LossFunction", "Policy", "Rollout", "Step", "TabularMDP"),
+        *("Inputs", "Loss", "LossFunction", "Policy", "Rollout", "Sequences", "Step", "TabularMDP"),
     ),
     "errors": ("FrameworkError", "PartError", "UsageError"),
     "hookspecs": ("hookimpl",),
@@ -48,7 +49,7 @@ __all__ = [  # noqa: RUF022
     "load", "train",
     "Config", "OptimizerSettings", "RolloutSettings", "UpdateSettings",
     "Action", "Actor", "Advantages", "Baseline", "Batch", "Environment", "Estimate", "Estimator", "Evaluation",
-    "Inputs", "Loss", "LossFunction", "Policy", "Rollout", "Step", "TabularMDP",
+    "Inputs", "Loss", "LossFunction", "Policy", "Rollout", "Sequences", "Step", "TabularMDP",
     "FrameworkError", "PartError", "UsageError",
     "hookimpl",
     "Result", "Run",

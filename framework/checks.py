@@ -9,7 +9,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
-from .contracts import Advantages, Batch, Loss, Rollout
+from .contracts import Advantages, Batch, Inputs, Loss, Rollout
 from .errors import PartError
 
 
@@ -95,6 +95,14 @@ def per_step(label: str, given: Any, shape: tuple[int, ...]) -> None:
     finite(label, given)
 
 
+def columns(label: str, given: Any, inputs: Inputs) -> None:
+    """What a policy said of each row of its inputs: [B], or of sequences [T, N]."""
+    if inputs.state is None:
+        tensor(label, given, inputs.observations.shape[:1], "[B]", "floating point")
+    else:
+        tensor(label, given, inputs.observations.shape[:2], "[T, N]", "floating point")
+
+
 def loss(label: str, given: Any, shape: tuple[int, ...]) -> None:
     """Terms, each `[B]`. Whether they are finite shows in their sum."""
     kind(label, given, Loss)
@@ -114,7 +122,7 @@ def stage_result(label: str, stage: str, result: Any, **arguments: Any) -> None:
     """What extensions that wrap a stage made of the core's result."""
     if stage == "collect_rollout":
         kind(label, result, Rollout)
-        _columns(label, result, tuple(result.mask.shape), "[T, N, …]", ("groups",))
+        _columns(label, result, tuple(result.mask.shape), "[T, N, …]", ("groups", "state"))
         per_step(f"{label}: rewards", result.rewards, tuple(result.mask.shape))
     elif stage == "estimate_advantages":
         kind(label, result, Advantages)
@@ -122,8 +130,11 @@ def stage_result(label: str, stage: str, result: Any, **arguments: Any) -> None:
             per_step(f"{label}: {name}", getattr(result, name), tuple(arguments["rollout"].mask.shape))
     elif stage == "prepare_batch":
         kind(label, result, Batch)
-        _columns(label, result, (len(result.actions),), "[B, …]", ("total_steps", "total_episodes"))
+        _columns(label, result, (len(result.actions),), "[B, …]", ("total_steps", "total_episodes", "sequences"))
         per_step(f"{label}: advantages", result.advantages, (len(result.actions),))
+        if result.sequences is not None and int(result.sequences.real.sum()) != len(result.actions):
+            expected, got = len(result.actions), int(result.sequences.real.sum())
+            raise PartError(f"{label}: sequences: expected {expected} real steps, as in the other columns, got {got}")
     elif stage == "compute_loss":
         loss(label, result, (len(arguments["batch"].actions),))
 

@@ -42,8 +42,8 @@ class Inputs:
 
     observations: Tensor  # [..., *O]
     action_masks: Tensor | None = None  # [..., actions] bool
-    state: Any = None  # a recurrent policy's own
-    started: Tensor | None = None  # [...] bool: first step of an episode
+    state: Tensor | None = None  # [N, *H] a policy's memory before (the first of) these steps; None: nothing yet
+    started: Tensor | None = None  # [...] bool: first step of an episode, before which nothing is remembered
 
 
 @frozen(eq=False)
@@ -52,11 +52,12 @@ class Action:
 
     actions: Tensor  # [N, *A]
     log_probs: Tensor | None = None  # [N]; left out: computed for the whole rollout in one batch
+    state: Tensor | None = None  # [N, *H] the policy's memory after this step; None: it has none
 
 
 @frozen(eq=False)
 class Evaluation:
-    """What a policy says of actions already taken, with gradient."""
+    """What a policy says of actions already taken, with gradient; of sequences, [T, N] instead of [B]."""
 
     log_probs: Tensor  # [B] log π(a|s)
     entropies: Tensor | None = None  # [B] nats; given when asked for
@@ -84,6 +85,7 @@ class Rollout:
     target_log_probs: Tensor | None = None  # [T, N] log-probs under the policy being learnt
     groups: Tensor | None = None  # [N] int64: lanes that share a start
     action_masks: Tensor | None = None  # [T, N, actions] bool
+    state: Tensor | None = None  # [N, *H] the policy's memory before the first row; 0 where it had none yet
 
 
 @frozen(eq=False)
@@ -105,6 +107,18 @@ class Advantages:
 
 
 @frozen(eq=False)
+class Sequences:
+    """The lanes of a batch with their rows in order: what a policy with memory is evaluated on.
+
+    An episode starts where `inputs.started`; padding does, too, in every row, so that nothing follows from it.
+    """
+
+    inputs: Inputs  # [T, M, …], and the state [M, *H] before the first row
+    actions: Tensor  # [T, M, *A]
+    real: Tensor  # [T, M] bool; where True, in time-major order, are the batch's rows
+
+
+@frozen(eq=False)
 class Batch:
     """Real steps only, flat, as one optimizer step uses them.
 
@@ -122,6 +136,7 @@ class Batch:
     total_episodes: float
     values: Tensor | None = None  # [B] of the parameters that acted
     action_masks: Tensor | None = None  # [B, actions]
+    sequences: Sequences | None = None  # the same steps lane by lane, for a policy with memory
 
 
 @frozen(eq=False)
@@ -188,6 +203,10 @@ class Actor(Protocol):
 @runtime_checkable
 class Policy(Actor, Protocol):
     """An `nn.Module` that acts and evaluates.
+
+    One whose `act` returns a state has memory: it is handed that state with the next step, and forgets it by itself
+    where an episode `started`. Its `evaluate` and `values` are given sequences, rows [T, M, …] from `state` [M, *H] on,
+    and return [T, M].
 
     May also have: `values(inputs) -> [B]` (with `gives = {"values"}` on its settings), `actor() -> Actor | None`
     (a frozen snapshot that only collects, faster), `environment_actions(actions)` (from what was sampled to

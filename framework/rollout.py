@@ -25,19 +25,17 @@ def collect(
             for shard in shards
         ]
         rollout = collected[0][0] if len(collected) == 1 else _assemble([part[0] for part in collected])
-        inputs = Inputs(
-            rollout.observations.flatten(0, 1),
-            None if rollout.action_masks is None else rollout.action_masks.flatten(0, 1),
-        )
+        if rollout.state is None:
+            inputs, actions = flat(rollout), rollout.actions.flatten(0, 1)
+        else:
+            inputs, actions = sequences(rollout), rollout.actions
         shape = rollout.mask.shape
         if rollout.log_probs.shape != shape:
-            evaluation = policy.evaluate(inputs, rollout.actions.flatten(0, 1), False)
+            evaluation = policy.evaluate(inputs, actions, False)
             checks.kind(f"{shards[0].labels[1]}: evaluate", evaluation, Evaluation)
             log_probs = evaluation.log_probs
-            checks.tensor(
-                f"{shards[0].labels[1]}: evaluate: log_probs", log_probs, (shape.numel(),), "[B]", "floating point"
-            )
-            rollout = evolve(rollout, log_probs=log_probs.reshape(shape).masked_fill_(~rollout.mask, 0))
+            checks.columns(f"{shards[0].labels[1]}: evaluate: log_probs", log_probs, inputs)
+            rollout = evolve(rollout, log_probs=log_probs.reshape(shape).masked_fill(~rollout.mask, 0))
         if values:
             rollout = _with_values(rollout, policy, inputs, [part[2] for part in collected], shards)
     if len(collected) == 1:
@@ -45,16 +43,43 @@ def collect(
     return rollout, Finished.together([part[1] for part in collected])
 
 
+def sequences(rollout: Rollout) -> Inputs:
+    """Every lane's rows [T, N, …], from the memory before the first on; padding remembers nothing."""
+    return Inputs(rollout.observations, rollout.action_masks, rollout.state, rollout.times == 0)
+
+
+def flat(rollout: Rollout) -> Inputs:
+    """Every row by itself [T·N, …]."""
+    masks = rollout.action_masks
+    return Inputs(rollout.observations.flatten(0, 1), None if masks is None else masks.flatten(0, 1))
+
+
 def _with_values(
     rollout: Rollout, policy: Any, inputs: Inputs, ends: Sequence[Ends], shards: Sequence[Shard]
 ) -> Rollout:
-    """V of every step and successor, in one forward pass: V(s′) is the next row's, except where a trace is cut."""
+    """V of every step and successor, in one forward pass: V(s′) is the next row's, except where a trace is cut.
+
+    With memory in two passes: a cut successor is a sequence of its own, of one row.
+    """
     shape, count = rollout.mask.shape, rollout.mask.numel()
-    successors = torch.cat([inputs.observations, *(end.observations for end in ends)])
     if inputs.action_masks is not None:  # a critic does not depend on what is allowed
         inputs = evolve(inputs, action_masks=None)
-    valued = policy.values(evolve(inputs, observations=successors))
-    checks.per_step(f"{shards[0].labels[1]}: values", valued, (len(successors),))
+    cut = torch.cat([end.observations for end in ends])
+
+    def valued_by(inputs: Inputs, shape: tuple[int, ...]) -> Tensor:
+        valued: Tensor = policy.values(inputs)
+        checks.per_step(f"{shards[0].labels[1]}: values", valued, shape)
+        return valued.flatten()
+
+    if rollout.state is None:
+        valued = valued_by(evolve(inputs, observations=torch.cat([inputs.observations, cut])), (count + len(cut),))
+    else:
+        valued = valued_by(inputs, tuple(shape))
+        if len(cut):
+            states = [end.state for end in ends if end.state is not None]
+            going_on = torch.zeros(1, len(cut), dtype=torch.bool, device=cut.device)
+            after = Inputs(cut.unsqueeze(0), state=torch.cat(states), started=going_on)
+            valued = torch.cat([valued, valued_by(after, (1, len(cut)))])
     values = valued[:count].reshape(shape).masked_fill(~rollout.mask, 0)
     following = torch.cat([values[1:], values.new_zeros(1, shape[1])])
     first_lane, position = 0, count
@@ -97,6 +122,8 @@ def _assemble(rollouts: Sequence[Rollout]) -> Rollout:
         begun += int((rollout.episodes * rollout.mask).max()) + 1
     merged: dict[str, Any] = {name: torch.cat(parts, dim=1) for name, parts in columns.items()}
     merged.setdefault("log_probs", torch.empty(0))
+    states = [rollout.state for rollout in rollouts if rollout.state is not None]
+    merged["state"] = torch.cat(states) if states else None
     if all(rollout.groups is not None for rollout in rollouts):
         groups: list[Tensor] = []
         for rollout in rollouts:

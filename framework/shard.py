@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from gymnasium.spaces import Discrete
 from torch import Tensor
 
@@ -53,6 +53,7 @@ class Ends:
     times: Tensor  # [K]
     lanes: Tensor  # [K]
     observations: Tensor  # [K, *O]
+    state: Tensor | None = None  # [K, *H] the policy's memory after those steps
 
 
 class Table:
@@ -173,7 +174,7 @@ class Shard:
             masks = getattr(environment, "action_masks", None)
             if masks is not None:
                 self._check_masks("reset", masks)
-            inputs = Inputs(first, masks)
+            inputs = Inputs(first, masks)  # and nothing remembered
             clock[:] = 0
             earned[:] = 0
         begun = lanes if self.episodes is None else min(lanes, self.episodes)
@@ -197,6 +198,7 @@ class Shard:
         action: Action | None = None
         step: Step | None = None
         seen = view(inputs.observations)
+        remembered = inputs.state  # before the first row; of a policy without memory, always None
 
         while True:
             if t == table.capacity:
@@ -208,8 +210,10 @@ class Shard:
 
             chosen = act(inputs, noise)
             if chosen is not action:
-                self._check_action(chosen, action is not None and log_probs is not None)
+                self._check_action(chosen, action, log_probs is not None)
                 if action is None:
+                    if remembered is None and chosen.state is not None:
+                        remembered = torch.zeros_like(chosen.state)
                     acted = table.add("actions", chosen.actions)
                     log_probs = None if chosen.log_probs is None else table.add("log_probs", chosen.log_probs)
                 action, choices = chosen, view(chosen.actions)
@@ -252,7 +256,7 @@ class Shard:
                 if ends_wanted:
                     (left,) = (ended & ~to_host(step.terminated)).nonzero()
                     if len(left):
-                        cut.append((t, left, step.successors[torch.from_numpy(left)]))
+                        cut.append((t, left, *_at(left, step.successors, action.state)))
                 told = {name: to_host(column)[where] for name, column in (step.metrics or {}).items()}
                 finished.append(Finished(earned[where], clock[where], told))
                 earned[ended] = 0
@@ -268,17 +272,22 @@ class Shard:
                     alive = alive.copy()
                     alive[where[going:]] = False
                     working -= len(where) - going
+            if action.state is not None:
+                inputs = evolve(inputs, state=action.state, started=torch.from_numpy(clock == 0).to(self.device))
             t += 1
             if t == self.fixed_steps or working == 0:
                 break
 
+        # the policy, which may reuse its tensors, acts in other shards before it is handed this one's state again
+        if inputs.state is not None:
+            inputs = evolve(inputs, state=inputs.state.clone())
         self.inputs = inputs
         self.capacity = t + t // 4 + 1
         if ends_wanted and self.fixed_steps is not None:
             (left,) = (~ended).nonzero()
-            cut.append((t - 1, left, step.successors[torch.from_numpy(left)]))
+            cut.append((t - 1, left, *_at(left, step.successors, action.state)))
         ends = _ends(cut, step, self.device)
-        rollout = self._rollout(table, t)
+        rollout = self._rollout(table, t, remembered)
         self._check_observations(
             "step: successors",
             ends.observations,
@@ -286,7 +295,7 @@ class Shard:
         )
         return rollout, Finished.together(finished), ends
 
-    def _rollout(self, table: Table, steps: int) -> Rollout:
+    def _rollout(self, table: Table, steps: int, state: Tensor | None) -> Rollout:
         columns = {name: column[:steps].to(self.device) for name, column in table.columns.items()}
         mask = columns["mask"]
         if self.fixed_steps is None or not bool(mask.all()):
@@ -300,11 +309,11 @@ class Shard:
         groups = getattr(self.environment, "groups", None)
         if groups is not None:
             checks.tensor(f"{self.labels[0]}: groups", groups, (self.lanes,), "[N]", torch.int64)
-        rollout = Rollout(**columns, groups=groups)
+        rollout = Rollout(**columns, groups=groups, state=state)
         self._check_numbers(rollout)
         return rollout
 
-    def _check_action(self, action: Action, log_probs_expected: bool) -> None:
+    def _check_action(self, action: Action, before: Action | None, log_probs_expected: bool) -> None:
         checks.kind(f"{self.labels[1]}: act", action, Action)
         space = self.environment.action_space
         expected = (self.lanes, *(space.shape or ()))
@@ -315,6 +324,12 @@ class Shard:
         if action.log_probs is not None or log_probs_expected:
             label = f"{self.labels[1]}: act: log_probs"
             checks.tensor(label, action.log_probs, (self.lanes,), "[N]", "floating point")
+        if action.state is not None or (before is not None and before.state is not None):
+            like = action.state if before is None else before.state
+            if like is None:
+                raise PartError(f"{self.labels[1]}: act: state: expected None, as before, got a state")
+            shape = (self.lanes, *getattr(like, "shape", ())[1:])
+            checks.tensor(f"{self.labels[1]}: act: state", action.state, shape, "[N, *H]", getattr(like, "dtype", None))
 
     def _check_masks(self, method: str, masks: Any) -> None:
         label, space = f"{self.labels[0]}: {method}: action_masks", self.environment.action_space
@@ -374,14 +389,22 @@ def _after(rollout: Rollout, lag: int, index: Sequence[int]) -> str:
     return f"{checks.place(index)}, after action {rollout.actions[t - lag, lane].tolist()}"
 
 
+def _at(lanes: np.ndarray[Any, Any], successors: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The rows of `lanes`, copied."""
+    index = torch.from_numpy(lanes)
+    return successors[index], None if state is None else state[index]
+
+
 def _ends(cut: list[tuple[Any, ...]], step: Step, device: torch.device) -> Ends:
     if not cut:
         none = torch.zeros(0, dtype=torch.int64, device=device)
         return Ends(none, none, step.successors[:0].to(device))
-    times = np.concatenate([np.full(len(lanes), t) for t, lanes, _ in cut])
-    lanes = np.concatenate([lanes for _, lanes, _ in cut])
+    times = np.concatenate([np.full(len(lanes), t) for t, lanes, _, _ in cut])
+    lanes = np.concatenate([lanes for _, lanes, _, _ in cut])
+    states = [state for _, _, _, state in cut if state is not None]
     return Ends(
         torch.from_numpy(times).to(device),
         torch.from_numpy(lanes).to(device),
-        torch.cat([observations for _, _, observations in cut]).to(device),
+        torch.cat([observations for _, _, observations, _ in cut]).to(device),
+        torch.cat(states).to(device) if states else None,
     )

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from attrs import evolve
 from torch import Tensor
 
 from . import checks, streams
-from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
+from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout, Sequences
 from .errors import FrameworkError, PartError
 from .hookspecs import hookimpl
 from .optimizers import learning_rate
-from .rollout import collect
+from .rollout import collect, sequences
 from .run import Result, Run, blame
 
 
@@ -134,22 +135,32 @@ def flatten(rollout: Rollout, advantages: Advantages) -> Batch:
         total_episodes=int(rollout.episodes.max()) + 1,
         values=real(rollout.values),
         action_masks=real(rollout.action_masks),
+        sequences=None if rollout.state is None else Sequences(sequences(rollout), rollout.actions, rollout.mask),
     )
 
 
 def minibatches(run: Run, whole: Batch) -> Any:
-    """Every epoch's minibatches, shuffled anew; each has its own steps, and its share of episodes, as denominators."""
+    """Every epoch's minibatches, shuffled anew; each has its own steps, and its share of episodes, as denominators.
+
+    A policy with memory needs lanes whole: they are what is shuffled, and shared out as evenly as their number allows.
+    """
     settings = run.config.update
     if settings.minibatches == 1:
         for _ in range(settings.epochs):
             yield whole
         return
     shuffle = streams.generator(run.config.seed, "shuffle", run.iteration)
+    part = select if whole.sequences is None else select_lanes
     count = whole.total_steps
+    if whole.sequences is not None:
+        (busy,) = whole.sequences.real.any(0).nonzero(as_tuple=True)
+        count = len(busy)
     for _ in range(settings.epochs):
         order = torch.randperm(count, generator=shuffle).to(whole.actions.device)
+        if whole.sequences is not None:
+            order = busy[order]
         for index in order.tensor_split(min(settings.minibatches, count)):
-            yield select(whole, index)
+            yield part(whole, index)
 
 
 def select(batch: Batch, index: Tensor) -> Batch:
@@ -170,6 +181,21 @@ def select(batch: Batch, index: Tensor) -> Batch:
         values=at(batch.values),
         action_masks=at(batch.action_masks),
     )
+
+
+def select_lanes(batch: Batch, lanes: Tensor) -> Batch:
+    """The steps of some lanes [M] of a batch of sequences, in time-major order."""
+    assert batch.sequences is not None
+    whole, inputs = batch.sequences, batch.sequences.inputs
+    row = (whole.real.flatten().cumsum(0) - 1).view_as(whole.real)  # [T, N] of each real step in the flat columns
+    real = whole.real[:, lanes]
+    part = Inputs(
+        inputs.observations[:, lanes],
+        None if inputs.action_masks is None else inputs.action_masks[:, lanes],
+        None if inputs.state is None else inputs.state[lanes],
+        None if inputs.started is None else inputs.started[:, lanes],
+    )
+    return evolve(select(batch, row[:, lanes][real]), sequences=Sequences(part, whole.actions[:, lanes], real))
 
 
 def reduce(loss: Loss, batch: Batch, denominator: str, constant: float = 1.0) -> dict[str, Tensor]:
@@ -220,15 +246,8 @@ class Core:
     @hookimpl
     def compute_loss(self, run: Run, batch: Batch) -> Loss:
         """Evaluate the policy on the batch and ask the loss."""
-        inputs = Inputs(batch.observations, batch.action_masks)
-        evaluation = run.policy.evaluate(inputs, batch.actions, "entropies" in run.needs)
-        shape = (len(batch.advantages),)
-        whose = f"{run.config.policy.label}: evaluate"
-        checks.kind(whose, evaluation, Evaluation)
-        for name in ("log_probs", "entropies", "values"):
-            tensor = getattr(evaluation, name)
-            if tensor is not None or name == "log_probs" or name in run.loss_needs:
-                checks.tensor(f"{whose}: {name}", tensor, shape, "[B]", "floating point")
+        whose, shape = f"{run.config.policy.label}: evaluate", (len(batch.advantages),)
+        evaluation = _evaluation(run, batch)
         given = (evaluation.log_probs, evaluation.entropies, evaluation.values)
         if torch.is_grad_enabled() and not any(tensor.requires_grad for tensor in given if tensor is not None):
             raise PartError(f"{whose}: carries no gradient (was a graph cut by detach or torch.tensor?)")
@@ -261,6 +280,24 @@ class Core:
         return True
 
 
+def _evaluation(run: Run, batch: Batch) -> Evaluation:
+    """What the policy says of each step of the batch [B], by itself or, with memory, in its sequence."""
+    inputs, actions = Inputs(batch.observations, batch.action_masks), batch.actions
+    if batch.sequences is not None:
+        inputs, actions = batch.sequences.inputs, batch.sequences.actions
+    evaluation = run.policy.evaluate(inputs, actions, "entropies" in run.needs)
+    whose = f"{run.config.policy.label}: evaluate"
+    checks.kind(whose, evaluation, Evaluation)
+    said: dict[str, Any] = {}
+    for name in ("log_probs", "entropies", "values"):
+        said[name] = getattr(evaluation, name)
+        if said[name] is not None or name == "log_probs" or name in run.loss_needs:
+            checks.columns(f"{whose}: {name}", said[name], inputs)
+            if batch.sequences is not None:
+                said[name] = said[name][batch.sequences.real]
+    return evaluation if batch.sequences is None else Evaluation(**said)
+
+
 def _check_policy(run: Run) -> None:
     """Refuse a policy whose parameters, or what it says of the last batch, are not finite."""
     after = f" after {run.iteration} iterations" if run.iteration else ""
@@ -269,8 +306,7 @@ def _check_policy(run: Run) -> None:
     if run.batch is None:
         return
     with torch.no_grad():
-        inputs = Inputs(run.batch.observations, run.batch.action_masks)
-        evaluation = run.policy.evaluate(inputs, run.batch.actions, "entropies" in run.needs)
+        evaluation = _evaluation(run, run.batch)
     for name in ("log_probs", "entropies", "values"):
         tensor = getattr(evaluation, name)
         if tensor is not None:

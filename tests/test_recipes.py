@@ -54,7 +54,7 @@ def test_every_pair_of_parts_runs_or_is_refused_with_the_reason(capsys):
     # which `reinforce` does not. Two policies refuse the world's Discrete actions.
     bootstrapping, training = count["estimator"] - 2, count["loss"] - 1
     with_critic = 2 * count["baseline"] * count["loss"] + ((bootstrapping - 1) * count["baseline"] + 1) * training
-    assert len(ran) == 2 * with_critic + 2 * (count["baseline"] - 1)
+    assert len(ran) == 3 * with_critic + 2 * (count["baseline"] - 1)
     assert len(ran) + len(refused) == count["estimator"] * count["baseline"] * count["loss"] * count["policy"]
 
 

@@ -52,6 +52,8 @@ def episode(run: Run) -> Rollout:
     for iteration in range(TRIES):
         run.iteration = iteration
         rollout: Rollout = run.hook.collect_rollout(run=run)
+        if rollout.state is not None:
+            raise UsageError(f"{run.config.policy.label}: has memory, and the values drawn are of policies without")
         if SHORTEST <= len(rollout.mask) <= LONGEST and bool(rollout.terminated.any()):
             return rollout
     raise UsageError(f"none of {TRIES} episodes ended after {SHORTEST} to {LONGEST} steps: choose another environment")

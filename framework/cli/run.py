@@ -57,10 +57,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def action_probabilities(result: Result) -> tuple[list[int], dict[str, list[float]]]:
-    """The non-terminal states, and π(a|s) in each by action's name; nothing where the spaces are not small Discrete."""
+    """The non-terminal states, and π(a|s) in each by action's name.
+
+    Nothing where the spaces are not small and Discrete, or where π also depends on what the policy remembers.
+    """
     environment, policy = result.run.environment, result.policy
     states, actions = environment.observation_space, environment.action_space
     if not (isinstance(states, Discrete) and isinstance(actions, Discrete) and int(states.n) <= STATES_SHOWN):
+        return [], {}
+    if result.run.batch is not None and result.run.batch.sequences is not None:
         return [], {}
     observations = torch.arange(int(states.n), device=result.run.device) + int(states.start)
     if hasattr(environment, "mdp"):

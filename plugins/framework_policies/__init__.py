@@ -1,4 +1,5 @@
-"""Policies beyond the categorical: with a critic, over continuous and over several discrete actions, and as a table."""
+"""Policies beyond the categorical: with a critic, over continuous and over several discrete
+actions, with memory, and as a table."""
 
 from typing import Any
 
@@ -7,9 +8,10 @@ from framework import hookimpl
 from .actor_critic import ActorCritic
 from .gaussian import Gaussian
 from .multi_categorical import MultiCategorical
+from .recurrent import Recurrent
 from .tabular import Tabular
 
-__all__ = ["ActorCritic", "Gaussian", "MultiCategorical", "Tabular"]
+__all__ = ["ActorCritic", "Gaussian", "MultiCategorical", "Recurrent", "Tabular"]
 
 
 @hookimpl
@@ -19,5 +21,6 @@ def policies() -> dict[str, Any]:
         "actor_critic": ActorCritic,
         "gaussian": Gaussian,
         "multi_categorical": MultiCategorical,
+        "recurrent": Recurrent,
         "tabular": Tabular,
     }
