@@ -466,7 +466,7 @@ MUTANTS = {
     "only positive starts": (
         "lanes",
         law_starts_are_uniform,
-        ("drawn.mul_(self._range).add_(self._lowest)", "drawn.mul_(self._range).add_(self._lowest).abs_()"),
+        ("self._lowest + self._range *", "self._range *"),
     ),
     "the global generator": (
         "lanes",

@@ -32,7 +32,7 @@ class Lanes(ABC):
         self.array = arrays(device)
         self._limit = max_steps or torch.iinfo(torch.int64).max
         lowest, highest = torch.tensor(self.starts, dtype=torch.float64, device=device).T.unsqueeze(-1)
-        self._lowest, self._range = lowest, highest - lowest  # [V, 1]
+        self._lowest, self._range = self._view(lowest), self._view(highest - lowest)  # [V, 1]
 
         def lanes(dtype: torch.dtype, *width: int) -> Tensor:
             return torch.zeros(num_envs, *width, dtype=dtype, device=device)
@@ -63,7 +63,7 @@ class Lanes(ABC):
 
     def reset(self, generator: torch.Generator) -> Tensor:
         """Begin a new episode in every lane."""
-        self._begin(self._clock >= 0, generator)
+        self._begin(self._clock >= 0, generator)  # all of them
         return self._step.observations
 
     def step(self, actions: Tensor, generator: torch.Generator) -> Step:
@@ -83,7 +83,7 @@ class Lanes(ABC):
         """New episodes in the chosen `lanes` [N] bool."""
         states = self._states
         drawn = torch.rand(len(states), int(lanes.sum()), dtype=states.dtype, device=states.device, generator=generator)
-        self._state[:, lanes] = self._view(drawn.mul_(self._range).add_(self._lowest))
+        self._state[:, lanes] = self._lowest + self._range * self._view(drawn)
         self._clock[lanes] = 0
         self._observe(self._state, self._observations)
 
