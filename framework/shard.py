@@ -105,6 +105,8 @@ class Shard:
     device: torch.device
     labels: tuple[str, str]  # the environment's and the policy's, for errors
     inputs: Inputs | None = None
+    table: Table | None = None  # what is being collected, and the row that comes next
+    row: int = 0
     clock: np.ndarray[Any, Any] = field(init=False)  # [N] step index within the episode
     earned: np.ndarray[Any, Any] = field(init=False)  # [N] return of the unfinished episode
     capacity: int = 64  # rows the last rollout took
@@ -160,7 +162,34 @@ class Shard:
         return rollout, Finished(paths.returns, paths.lengths), ends
 
     def collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
-        """Step until what was asked for is complete."""
+        """Step until what was asked for is complete.
+
+        What is observed is checked at the end, all at once; if a part raises before, at once: a policy may have been
+        given what it cannot take.
+        """
+        try:
+            return self._collect(policy, actor, iteration, ends_wanted)
+        except PartError:
+            raise
+        except Exception as error:
+            try:
+                self._check_latest()
+            except PartError as cause:
+                raise cause from error
+            raise
+
+    def _check_latest(self) -> None:
+        """Refuse what the policy sees now."""
+        if self.inputs is not None and self.table is not None:
+            row, taken = self.row, self.table.columns.get("actions")
+
+            def where(index: Sequence[int]) -> str:
+                action = "" if taken is None or not row else f", after action {taken[row - 1, index[1]].tolist()}"
+                return f"step {row}, lane {index[1]}{action}"
+
+            self._check_observations("observations", self.inputs.observations.unsqueeze(0), where)
+
+    def _collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
         world = streams.generator(self.seed, "environment", iteration, self.number, self.device)
         noise = streams.generator(self.seed, "act", iteration, self.number, self.device)
         environment, act, step_lanes = self.environment, actor.act, self.environment.step
@@ -174,7 +203,7 @@ class Shard:
             masks = getattr(environment, "action_masks", None)
             if masks is not None:
                 self._check_masks("reset", masks)
-            inputs = Inputs(first, masks)  # and nothing remembered
+            inputs = self.inputs = Inputs(first, masks)  # and nothing remembered
             clock[:] = 0
             earned[:] = 0
         begun = lanes if self.episodes is None else min(lanes, self.episodes)
@@ -184,7 +213,8 @@ class Shard:
         finished = [Finished.none()]
         cut: list[tuple[Any, ...]] = []
 
-        table = Table(self.fixed_steps or self.capacity)
+        table = self.table = Table(self.fixed_steps or self.capacity)
+        self.row = 0
         observed = table.add("observations", inputs.observations)
         allowed = None if inputs.action_masks is None else table.add("action_masks", inputs.action_masks)
         real = table.add("mask", torch.empty(lanes, dtype=torch.bool))
@@ -234,7 +264,7 @@ class Shard:
                 seen, reward = view(step.observations), view(step.rewards)
                 over, out = view(step.terminated), view(step.truncated)
             if step.observations is not inputs.observations or step.action_masks is not None:
-                inputs = Inputs(step.observations, step.action_masks)
+                inputs = self.inputs = Inputs(step.observations, step.action_masks)
             rewarded[t] = reward
             terminated[t] = over
             truncated[t] = out
@@ -275,6 +305,7 @@ class Shard:
             if action.state is not None:
                 inputs = evolve(inputs, state=action.state, started=torch.from_numpy(clock == 0).to(self.device))
             t += 1
+            self.row = t
             if t == self.fixed_steps or working == 0:
                 break
 
@@ -282,6 +313,7 @@ class Shard:
         if inputs.state is not None:
             inputs = evolve(inputs, state=inputs.state.clone())
         self.inputs = inputs
+        self.table = None
         self.capacity = t + t // 4 + 1
         if ends_wanted and self.fixed_steps is not None:
             (left,) = (~ended).nonzero()
