@@ -2,6 +2,7 @@
 
 import itertools
 
+import attrs
 import framework_reinforce.network as network
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from attrs import field, frozen
 from foreign import publish
 from framework_losses import Ppo
-from framework_policies import ActorCritic, Gaussian, MultiCategorical
+from framework_policies import ActorCritic, Gaussian, MultiCategorical, Recurrent
 from framework_reinforce import Categorical
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from hypothesis import given
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 import framework
 from framework import Inputs, OptimizerSettings, Rollout, RolloutSettings, Step, UpdateSettings, UsageError, hookimpl
 from framework import moments as moments_module
+from framework.plugins import load
 from framework.training import Core, execute
 
 POLICIES = {
@@ -28,6 +30,7 @@ POLICIES = {
     "actor_critic, shared": (ActorCritic(normalize=True, shared=True), Discrete(3)),
     "gaussian": (Gaussian(normalize=True), Box(-1.0, 1.0, (2,))),
     "multi_categorical": (MultiCategorical(normalize=True), MultiDiscrete([2, 3])),
+    "recurrent": (Recurrent(normalize=True), Discrete(3)),
 }
 EACH = pytest.mark.parametrize("case", POLICIES)
 SHAPE = (2, 3)
@@ -186,6 +189,21 @@ def pair(case, seed=0):
     return policy, plain
 
 
+def judged(case, policy, inputs, actions):
+    """What a policy says of actions, and its values; one with memory takes them as a row of lanes."""
+    if case == "recurrent":
+        inputs, actions = Inputs(inputs.observations.unsqueeze(0)), actions.unsqueeze(0)
+    return policy.evaluate(inputs, actions, True), policy.values(inputs) if hasattr(policy, "values") else None
+
+
+def test_every_policy_that_has_the_setting_is_here():
+    loaded = load()
+    having = {
+        name for name in loaded.names("policy") if "normalize" in attrs.fields_dict(loaded.pick("policy", name)[2])
+    }
+    assert having == {case.split(",")[0] for case in POLICIES}
+
+
 def observed(count, seed):
     return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed)) * 1000 + 5000
 
@@ -199,14 +217,14 @@ def test_the_policy_is_the_plain_one_of_normalised_observations(case):
     assert changed.observations.abs().max() < 5  # of 42 numbers at about one deviation each
     one, two = (p.act(i, torch.Generator().manual_seed(3)) for p, i in ((policy, inputs), (plain, changed)))
     assert torch.equal(one.actions, two.actions)
-    said, expected = (
-        p.evaluate(i, one.actions, True) for p, i in ((policy, inputs), (plain, changed))
-    )  # fmt: skip
+    (said, values), (expected, others) = (
+        judged(case, p, i, one.actions) for p, i in ((policy, inputs), (plain, changed))
+    )
     assert torch.equal(said.log_probs, expected.log_probs)
     assert torch.equal(said.entropies, expected.entropies)
-    if hasattr(policy, "values"):
+    if values is not None:
         assert torch.equal(said.values, expected.values)
-        assert torch.equal(policy.values(inputs), plain.values(changed))
+        assert torch.equal(values, others)
 
 
 @EACH
@@ -218,9 +236,7 @@ def test_only_observe_moves_the_statistics(case):
     for mode in (True, False):
         policy.train(mode)
         actions = policy.act(Inputs(observed(7, 1)), torch.Generator().manual_seed(0)).actions
-        policy.evaluate(Inputs(observed(7, 1)), actions, True)
-        if hasattr(policy, "values"):
-            policy.values(Inputs(observed(7, 1)))
+        judged(case, policy, Inputs(observed(7, 1)), actions)
     after = policy.normalizer.state_dict()
     assert before.keys() == after.keys() == {"mean", "variance", "count"}
     assert all(torch.equal(before[name], after[name]) for name in before)
