@@ -5,7 +5,7 @@ parts), the second has the chosen parts' settings as typed flags, with the merge
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,8 +75,19 @@ def _field(type: Any, **default: Any) -> Any:
     return attrs.field(type=type, **default)
 
 
-def resolve(command: str, description: str, arguments: Sequence[str], extra: type[Any]) -> Resolved:
-    """Parse a command's words. `extra` is a frozen attrs class of flags that only this command has."""
+def resolve(
+    command: str,
+    description: str,
+    arguments: Sequence[str],
+    extra: type[Any],
+    below: Mapping[str, Any] | None = None,
+    offered: Sequence[str] = (*PART_ROLES, *configs.SECTIONS, *configs.SCALARS),
+) -> Resolved:
+    """Parse a command's words.
+
+    `extra` is a frozen attrs class of flags that only this command has; `below` a tree, such as a record's, that is
+    the layer right above the defaults; `offered` says of which roles, sections and scalars there are flags.
+    """
     first: Any = attrs.make_class(
         "First",
         {
@@ -91,19 +102,22 @@ def resolve(command: str, description: str, arguments: Sequence[str], extra: typ
     choices: Choices = early.choices
     file = {} if choices.config is None else read_toml(choices.config)
     listed = choices.plugins == ()
-    listing = configs.plugin_list(file.pop("plugins", ()), str(choices.config))
+    lowest = dict(below or {})
+    listing = configs.plugin_list(lowest.pop("plugins", ()), "the record")
+    listing += configs.plugin_list(file.pop("plugins", ()), str(choices.config))
     named = _named(choices, early.rollout)
-    reports = merge(DEFAULTS, file, named)["reports"]
+    defaults = merge(DEFAULTS, lowest)
+    reports = merge(defaults, file, named)["reports"]
     loaded = load(_with_reports(_names(choices.plugins), reports)) if choices.plugins else load(listing, rest=True)
     recipe: Tree = {}
     if choices.recipe is not None:
         recipe = dict(loaded.pick("recipe", choices.recipe)[2])
-    merged = merge(DEFAULTS, recipe, file, named)
-    chosen = chosen_roles(recipe, file, named)
+    merged = merge(defaults, recipe, file, named)
+    chosen = chosen_roles(lowest, recipe, file, named)
     if choices.config:
-        configure(loaded, merge(DEFAULTS, recipe, file), str(choices.config))  # so that its faults are called its own
+        configure(loaded, merge(defaults, recipe, file), str(choices.config))  # so that its faults are called its own
     base = imply(configure(loaded, merged), loaded, chosen)
-    config, extras = _second_pass(command, description, arguments, base, loaded, choices, extra)
+    config, extras = _second_pass(command, description, arguments, base, loaded, choices, extra, offered)
     return Resolved(wire(config, loaded, chosen), loaded, extras, listed)
 
 
@@ -141,23 +155,25 @@ def _second_pass(
     loaded: Loaded,
     choices: Choices,
     extra: type[Any],
+    offered: Sequence[str],
 ) -> tuple[Config, Any]:
+    scalars, sections = ([key for key in keys if key in offered] for keys in (configs.SCALARS, configs.SECTIONS))
     fields: dict[str, Any] = {
         "choices": _field(Annotated[Choices, tyro.conf.arg(name="")], default=_shown(choices, base, loaded)),
         "extra": _field(Annotated[extra, tyro.conf.arg(name="")], default=extra()),
     }
-    for key in configs.SCALARS:
+    for key in scalars:
         kind = attrs.fields_dict(Config)[key].type
         text = SCALAR_HELP[key]
         fields[key] = _field(Annotated[kind, tyro.conf.arg(help=text)], default=getattr(base, key))
     for role in PART_ROLES:
         settings = getattr(base, role).settings
-        if attrs.fields(type(settings)):
+        if role in offered and attrs.fields(type(settings)):
             fields[f"{role}_settings"] = _field(
                 type=Annotated[type(settings), tyro.conf.arg(name=role)], default=settings
             )
-    for key, cls in configs.SECTIONS.items():
-        fields[key] = _field(cls, default=getattr(base, key))
+    for key in sections:
+        fields[key] = _field(configs.SECTIONS[key], default=getattr(base, key))
     with_settings = [part for part in (*base.extensions, *base.reports) if attrs.fields(type(part.settings))]
     if with_settings:
         members = {part.name: _field(type(part.settings), default=part.settings) for part in with_settings}
@@ -168,8 +184,8 @@ def _second_pass(
     flags.__doc__ = description
     with attrs.validators.disabled():  # validated below, in our own words
         parsed: Any = tyro.cli(flags, args=list(arguments), prog=f"framework {command}", description=description)
-    changed: dict[str, Any] = {key: getattr(parsed, key) for key in (*configs.SCALARS, *configs.SECTIONS)}
-    for key in configs.SECTIONS:
+    changed: dict[str, Any] = {key: getattr(parsed, key) for key in (*scalars, *sections)}
+    for key in sections:
         configs.validate(key, changed[key])
     for role in PART_ROLES:
         settings = getattr(parsed, f"{role}_settings", None)
@@ -180,8 +196,8 @@ def _second_pass(
         changed[key] = tuple(
             _extension(part, getattr(parsed, "extension_settings", None)) for part in getattr(base, key)
         )
-    config = attrs.evolve(base, **{key: value for key, value in changed.items() if key not in configs.SCALARS})
-    for key in configs.SCALARS:
+    config = attrs.evolve(base, **{key: value for key, value in changed.items() if key not in scalars})
+    for key in scalars:
         try:
             config = attrs.evolve(config, **{key: changed[key]})
         except ValueError as error:
