@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from attrs import evolve, field, frozen, validators
 from framework_reinforce.categorical import judged, normalised, raced
-from framework_reinforce.network import Network, NetworkSettings, require
+from framework_reinforce.network import Network, NetworkSettings, normalizer, require, require_observations
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from framework import Action, Evaluation, Inputs
+from framework import Action, Evaluation, Inputs, Rollout
 
 
 @frozen
@@ -26,7 +26,7 @@ class Recurrent(NetworkSettings):
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "RecurrentPolicy":
         """A network whose sizes come from the spaces."""
         require("recurrent", "actions", action_space, Discrete)
-        require("recurrent", "observations", observation_space, Discrete, Box)
+        require_observations("recurrent", self, observation_space)
         return RecurrentPolicy(self, observation_space, action_space)  # type: ignore[arg-type]
 
 
@@ -36,14 +36,19 @@ class RecurrentPolicy(nn.Module):
     def __init__(self, settings: Recurrent, observations: Discrete[Any] | Box, actions: Discrete[Any]) -> None:
         super().__init__()
         self.count, self.first_action = int(actions.n), int(actions.start)
-        self.network = Network(settings, observations, settings.memory)
+        self.normalizer = normalizer(settings, observations)
+        self.network = Network(settings, observations, settings.memory, values=settings.memory)
         self.unit = nn.GRU(settings.memory, settings.memory)
         self.heads = nn.Linear(settings.memory, self.count + 1)  # the last output is the value
+        if settings.orthogonal:
+            for name, parameter in [*self.unit.named_parameters(), *self.heads.named_parameters()]:
+                (nn.init.zeros_ if "bias" in name else nn.init.orthogonal_)(parameter)
+            self.heads.weight.detach()[:-1].mul_(0.01)
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample one action a lane, and remember."""
         with torch.no_grad():
-            features, state = self.network(inputs.observations), inputs.state
+            features, state = self.network(self.normalizer(inputs.observations)), inputs.state
             if state is not None and inputs.started is not None:
                 state = state.masked_fill(inputs.started.unsqueeze(-1), 0)
             remembered = self.unit(features.unsqueeze(0), None if state is None else state.unsqueeze(0))[0][0]
@@ -60,13 +65,17 @@ class RecurrentPolicy(nn.Module):
         """V `[T, N]` of what is observed and remembered."""
         return self.heads(self.remembered(inputs))[..., -1]  # type: ignore[no-any-return]
 
+    def observe(self, rollout: Rollout) -> None:
+        """Let the normaliser take a rollout in, once an iteration."""
+        self.normalizer.observe(rollout)
+
     def remembered(self, inputs: Inputs) -> Tensor:
         """The memory `[T, N, memory]` after each step of sequences: one call of the unit for all episodes in them.
 
         The sequences are cut where an episode starts, and the pieces laid side by side, the longest first: row k of the
         packing holds the k-th step of every piece that has one.
         """
-        features = self.network(inputs.observations)
+        features = self.network(self.normalizer(inputs.observations))
         rows, lanes, width = features.shape
         starts = features.new_zeros((rows, lanes), dtype=torch.bool) if inputs.started is None else inputs.started
         begins = starts.clone()
