@@ -421,7 +421,7 @@ MUTANTS = {
     ),
     "hands the memory to another lane": (
         law_sequences_say_what_stepping_says,
-        {"shard": ("evolve(inputs, state=action.state,", "evolve(inputs, state=action.state.flip(0),")},
+        {"shard": ("evolve(inputs, state=state,", "evolve(inputs, state=state.flip(0),")},
     ),
     "has sequences without starts": (
         law_sequences_say_what_stepping_says,
@@ -472,7 +472,7 @@ MUTANTS = {
     ),
     "carries what the next act overwrites": (
         law_memory_is_carried,
-        {"shard": ("inputs.state.clone()", "inputs.state")},
+        {"shard": ("chosen.state.clone()", "chosen.state")},
         (cases(FIXED),),
     ),
     "judges each rollout from nothing": (
@@ -618,7 +618,7 @@ def test_every_parameter_learns(observations):
 
 
 def test_normalised_observations_are_seen_wherever_it_looks():
-    """After `observe` of observations of mean 5 and deviation 2, it says of them what it said of the normalised before."""
+    """After `observe` of observations of mean 5 and deviation 2, it says of them what it said of normalised ones."""
     space = Box(-99.0, 99.0, (2,), np.float32)
     policy = Recurrent(memory=4, normalize=True).build(space, Discrete(3))
     seen = 5 + 2 * torch.tensor([[[1.0, -1.0], [-1.0, 1.0]], [[1.0, 1.0], [-1.0, -1.0]]])
@@ -697,9 +697,22 @@ def test_a_policy_with_memory_is_told_of_starts(amount):
     assert not rollout.state.any()
     assert rollout.state.shape == (3, 2)
     for t, inputs in enumerate(policy.heard[1:], 1):
-        assert inputs.state is states[t - 1]
+        assert torch.equal(inputs.state, states[t - 1])
         real = rollout.mask[t]
         assert torch.equal(inputs.started[real], (rollout.times[t] == 0)[real])
+
+
+def test_a_state_may_be_what_the_environment_gave():
+    """The line world writes its observations into one tensor; what a policy remembers of them does not move with it."""
+
+    class Looking(Listening):
+        def act(self, inputs, generator):
+            return evolve(super().act(inputs, generator), state=inputs.observations)
+
+    policy = Looking()
+    rollout = listened(policy, fixed_steps=30)
+    for t, inputs in enumerate(policy.heard[1:], 1):
+        assert torch.equal(inputs.state, rollout.observations[t - 1])
 
 
 ONE = torch.zeros(3, 2)
