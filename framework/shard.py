@@ -247,6 +247,8 @@ class Shard:
                     acted = table.add("actions", chosen.actions)
                     log_probs = None if chosen.log_probs is None else table.add("log_probs", chosen.log_probs)
                 action, choices = chosen, view(chosen.actions)
+            # at once: the policy may reuse it in other shards, or have handed out the environment's own tensor
+            state = None if chosen.state is None else chosen.state.clone()
             observed[t] = seen
             acted[t] = choices
             if log_probs is not None:
@@ -286,7 +288,7 @@ class Shard:
                 if ends_wanted:
                     (left,) = (ended & ~to_host(step.terminated)).nonzero()
                     if len(left):
-                        cut.append((t, left, *_at(left, step.successors, action.state)))
+                        cut.append((t, left, *_at(left, step.successors, state)))
                 told = {name: to_host(column)[where] for name, column in (step.metrics or {}).items()}
                 finished.append(Finished(earned[where], clock[where], told))
                 earned[ended] = 0
@@ -302,22 +304,19 @@ class Shard:
                     alive = alive.copy()
                     alive[where[going:]] = False
                     working -= len(where) - going
-            if action.state is not None:
-                inputs = evolve(inputs, state=action.state, started=torch.from_numpy(clock == 0).to(self.device))
+            if state is not None:
+                inputs = evolve(inputs, state=state, started=torch.from_numpy(clock == 0).to(self.device))
             t += 1
             self.row = t
             if t == self.fixed_steps or working == 0:
                 break
 
-        # the policy, which may reuse its tensors, acts in other shards before it is handed this one's state again
-        if inputs.state is not None:
-            inputs = evolve(inputs, state=inputs.state.clone())
         self.inputs = inputs
         self.table = None
         self.capacity = t + t // 4 + 1
         if ends_wanted and self.fixed_steps is not None:
             (left,) = (~ended).nonzero()
-            cut.append((t - 1, left, *_at(left, step.successors, action.state)))
+            cut.append((t - 1, left, *_at(left, step.successors, state)))
         ends = _ends(cut, step, self.device)
         rollout = self._rollout(table, t, remembered)
         self._check_observations(

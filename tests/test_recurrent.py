@@ -12,7 +12,7 @@ from framework_line_world import LineWorld
 from framework_losses import Ppo
 from framework_policies import ActorCritic, Recurrent
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
-from hypothesis import given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
 
@@ -35,7 +35,6 @@ from framework import (
 
 CPU = torch.device("cpu")
 CLOSE = {"rtol": 0, "atol": 1e-10}  # float64 sums of some ten numbers of order 1, through a dozen steps: 1e-14 at most
-fewer = settings(max_examples=settings().max_examples // 2)
 
 
 class Patchy:
@@ -299,6 +298,7 @@ def update(minibatches=1, epochs=1):
 def flattened(m, policy, case):
     """A rollout, and its batch; each step has a return of its own. Fixed steps go on with what is remembered."""
     _, (rollout, _) = gather(m, policy, case)
+    assume(rollout.mask.any())  # a single row may be a reset row in every lane
     numbers = torch.arange(rollout.mask.numel(), dtype=torch.float64).view_as(rollout.mask)
     advantages = framework.Advantages(numbers, numbers + 0.25, numbers + 0.5)
     return rollout, m.training.flatten(rollout, advantages)
@@ -421,7 +421,7 @@ MUTANTS = {
     ),
     "hands the memory to another lane": (
         law_sequences_say_what_stepping_says,
-        {"shard": ("evolve(inputs, state=action.state,", "evolve(inputs, state=action.state.flip(0),")},
+        {"shard": ("evolve(inputs, state=state,", "evolve(inputs, state=state.flip(0),")},
     ),
     "has sequences without starts": (
         law_sequences_say_what_stepping_says,
@@ -472,7 +472,7 @@ MUTANTS = {
     ),
     "carries what the next act overwrites": (
         law_memory_is_carried,
-        {"shard": ("inputs.state.clone()", "inputs.state")},
+        {"shard": ("chosen.state.clone()", "chosen.state")},
         (cases(FIXED),),
     ),
     "judges each rollout from nothing": (
@@ -617,6 +617,39 @@ def test_every_parameter_learns(observations):
     assert all(parameter.grad.abs().sum() > 0 for parameter in policy.parameters())
 
 
+def test_normalised_observations_are_seen_wherever_it_looks():
+    """After `observe` of observations of mean 5 and deviation 2, it says of them what it said of normalised ones."""
+    space = Box(-99.0, 99.0, (2,), np.float32)
+    policy = Recurrent(memory=4, normalize=True).build(space, Discrete(3))
+    seen = 5 + 2 * torch.tensor([[[1.0, -1.0], [-1.0, 1.0]], [[1.0, 1.0], [-1.0, -1.0]]])
+    actions = torch.zeros(2, 2, dtype=torch.int64)
+
+    def said(observations):
+        evaluation = policy.evaluate(Inputs(observations), actions, False)
+        acted = policy.act(Inputs(observations[0]), torch.Generator().manual_seed(0)).state
+        return evaluation.log_probs, evaluation.values, policy.values(Inputs(observations)), acted
+
+    before = said((seen - 5) / 2)
+    column, flag = torch.zeros(2, 2), torch.zeros(2, 2, dtype=torch.bool)
+    policy.observe(framework.Rollout(seen, actions, column, column, flag, flag, ~flag, actions, actions))
+    for one, two in zip(before, said(seen), strict=True):
+        assert torch.allclose(one, two, atol=1e-6)  # float32, numbers of order 1
+
+
+def test_orthogonal_weights_are_so_in_every_layer():
+    """Rows or columns of each matrix are orthogonal, biases are 0, and all actions nearly as probable at first."""
+    policy = Recurrent(memory=4, hidden=(6,), orthogonal=True).build(Box(-1.0, 1.0, (3,)), Discrete(3))
+    for name, parameter in policy.named_parameters():
+        if "bias" in name:
+            assert not parameter.any(), name
+        else:
+            rows = parameter if len(parameter) <= parameter.shape[1] else parameter.t()
+            products = rows @ rows.t()
+            assert torch.allclose(products, products.diag().diag(), atol=1e-5), name
+    said = policy.evaluate(Inputs(torch.ones(1, 1, 3)), torch.zeros(1, 1, dtype=torch.int64), True)
+    assert said.entropies.item() == pytest.approx(np.log(3), abs=1e-3)
+
+
 class Listening(torch.nn.Module):
     """A policy of one logit that keeps the inputs it was handed, and may return states."""
 
@@ -664,9 +697,22 @@ def test_a_policy_with_memory_is_told_of_starts(amount):
     assert not rollout.state.any()
     assert rollout.state.shape == (3, 2)
     for t, inputs in enumerate(policy.heard[1:], 1):
-        assert inputs.state is states[t - 1]
+        assert torch.equal(inputs.state, states[t - 1])
         real = rollout.mask[t]
         assert torch.equal(inputs.started[real], (rollout.times[t] == 0)[real])
+
+
+def test_a_state_may_be_what_the_environment_gave():
+    """The line world writes its observations into one tensor; what a policy remembers of them does not move with it."""
+
+    class Looking(Listening):
+        def act(self, inputs, generator):
+            return evolve(super().act(inputs, generator), state=inputs.observations)
+
+    policy = Looking()
+    rollout = listened(policy, fixed_steps=30)
+    for t, inputs in enumerate(policy.heard[1:], 1):
+        assert torch.equal(inputs.state, rollout.observations[t - 1])
 
 
 ONE = torch.zeros(3, 2)

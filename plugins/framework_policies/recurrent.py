@@ -37,9 +37,13 @@ class RecurrentPolicy(nn.Module):
         super().__init__()
         self.count, self.first_action = int(actions.n), int(actions.start)
         self.normalizer = normalizer(settings, observations)
-        self.network = Network(settings, observations, settings.memory)
+        self.network = Network(settings, observations, settings.memory, values=settings.memory)
         self.unit = nn.GRU(settings.memory, settings.memory)
         self.heads = nn.Linear(settings.memory, self.count + 1)  # the last output is the value
+        if settings.orthogonal:
+            for name, parameter in [*self.unit.named_parameters(), *self.heads.named_parameters()]:
+                (nn.init.zeros_ if "bias" in name else nn.init.orthogonal_)(parameter)
+            self.heads.weight.detach()[:-1].mul_(0.01)
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample one action a lane, and remember."""
