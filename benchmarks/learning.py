@@ -6,7 +6,7 @@ Makes a virtual environment for Stable-Baselines3, then runs each seed of each s
 in turn. What is finished lies in benchmarks/.cache and is not run again, so the script may be stopped and started. At
 the end it writes benchmarks/results/learning.json and docs/pictures/learning_vs_sb3.png.
 
-Equal: the environment and how it is reset (Gymnasium, 8 or 4 copies stepped one by one), rollouts, epochs, minibatches,
+Equal: the environment and how it is reset (Gymnasium, 8 copies stepped one by one), rollouts, epochs, minibatches,
 sizes and activation of two separate networks, γ, λ, clip, coefficients, gradient norm, Adam and its ε, advantages
 standardised in the minibatch, the learning rate of each update, the bootstrap at time limits. Different: the first
 weights (Stable-Baselines3: orthogonal, gain √2, 0.01 for actions and 1 for values, biases 0; ours: torch's own,
@@ -66,14 +66,14 @@ TASKS: dict[str, dict[str, Any]] = {
         "iterations": 195,  # 199,680 steps
     },
     "Pendulum-v1": {
-        "lanes": 4,
-        "steps": 1024,
+        "lanes": 8,
+        "steps": 256,
         "epochs": 10,
-        "minibatches": 64,
+        "minibatches": 8,
         "gamma": 0.9,
-        "lr": 1e-3,
+        "lr": 2e-3,
         "linear": True,
-        "iterations": 25,  # 102,400 steps
+        "iterations": 50,  # 102,400 steps
     },
 }
 
