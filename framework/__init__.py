@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .api import load, train
+    from .api import evaluate, load, train
     from .config import Config, OptimizerSettings, RolloutSettings, UpdateSettings
     from .contracts import (
         Action,
@@ -28,17 +28,19 @@ if TYPE_CHECKING:
         TabularMDP,
     )
     from .errors import FrameworkError, PartError, UsageError
+    from .evaluation import Performance
     from .hookspecs import hookimpl
     from .run import Result, Run
 
 _HOMES = {
-    "api": ("load", "train"),
+    "api": ("evaluate", "load", "train"),
     "config": ("Config", "OptimizerSettings", "RolloutSettings", "UpdateSettings"),
     "contracts": (
         *("Action", "Actor", "Advantages", "Baseline", "Batch", "Environment", "Estimate", "Estimator", "Evaluation"),
         *("Inputs", "Loss", "LossFunction", "Policy", "Rollout", "Sequences", "Step", "TabularMDP"),
     ),
     "errors": ("FrameworkError", "PartError", "UsageError"),
+    "evaluation": ("Performance",),
     "hookspecs": ("hookimpl",),
     "run": ("Result", "Run"),
 }
@@ -46,13 +48,13 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [  # noqa: RUF022
     "__version__",
-    "load", "train",
+    "evaluate", "load", "train",
     "Config", "OptimizerSettings", "RolloutSettings", "UpdateSettings",
     "Action", "Actor", "Advantages", "Baseline", "Batch", "Environment", "Estimate", "Estimator", "Evaluation",
     "Inputs", "Loss", "LossFunction", "Policy", "Rollout", "Sequences", "Step", "TabularMDP",
     "FrameworkError", "PartError", "UsageError",
     "hookimpl",
-    "Result", "Run",
+    "Performance", "Result", "Run",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""From Python: train with parts as objects, and get a recorded policy back."""
+"""From Python: train with parts as objects, get a recorded policy back, and evaluate one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +19,10 @@ from .config import (
     worded,
 )
 from .errors import UsageError
+from .evaluation import Performance, play
 from .plugins import load as load_plugins
-from .record import claim, read_config, read_policy
-from .run import Result, build, build_policy, choose_device
+from .record import BEST, POLICY, claim, read_config, read_policy
+from .run import Result, build, build_environment, build_policy, choose_device
 from .training import Core, execute
 from .wiring import NEEDS, chosen_roles, wire, words
 
@@ -95,8 +96,13 @@ def train(
     return execute(run)
 
 
-def load(run: str | Path, device: str = "cpu") -> Any:
+def load(run: str | Path, device: str = "cpu", best: bool = False) -> Any:
     """The trained policy of a recorded run: an `nn.Module`, ready to `act` and `evaluate`.
+
+    Args:
+        run: the record's folder.
+        device: where the policy shall live.
+        best: that of the best evaluation (the extension `evaluate` keeps it), not that of the end.
 
     Raises:
         UsageError: there is no such record, or a plugin that it needs is missing.
@@ -109,5 +115,43 @@ def load(run: str | Path, device: str = "cpu") -> Any:
     if hasattr(environment, "close"):
         environment.close()
     policy = build_policy(pick(loaded, "policy", tree), tree.get("seed", 0), spaces, where)
-    read_policy(directory, policy)
+    read_policy(directory, policy, BEST if best else POLICY)
     return policy.eval()
+
+
+def evaluate(
+    policy: Any,
+    environment: Any,
+    *,
+    episodes: int = 100,
+    lanes: int = 16,
+    greedy: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Performance:
+    """Let a policy play whole episodes in a fresh environment: returns, lengths, and statistics of the returns.
+
+    Args:
+        policy: as `train` and `load` give it.
+        environment: a settings object.
+        episodes: exactly so many, all finished.
+        lanes: how many are played at once.
+        greedy: take the most probable action instead of a sampled one.
+        seed: of all randomness, which is never a training run's.
+        device: where the policy lives.
+
+    Raises:
+        UsageError: settings that cannot be used, or `greedy` for a policy that has no `greedy()`.
+        PartError: a part broke its contract.
+
+    >>> import framework
+    >>> from framework_line_world import LineWorld
+    >>> framework.evaluate(framework.train(iterations=2).policy, LineWorld(), episodes=5).returns.shape
+    (5,)
+    """
+    part, where = load_plugins().part_of("environment", environment), choose_device(device)
+    if lanes < 1:
+        raise UsageError(f"lanes must be >= 1: {lanes}")
+    labels = part.label, f"policy '{type(policy).__name__}'"
+    working = build_environment(part, lanes, where)
+    return play(policy, working, lanes, episodes, seed=seed, greedy=greedy, device=where, labels=labels)

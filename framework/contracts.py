@@ -172,7 +172,10 @@ class Environment(Protocol):
 
     May also have: `groups` ([N] int64), `action_masks` ([N, actions] bool: what is allowed in the observations that
     `reset` returned; each `Step` must then have its own), `action_names` (of a Discrete action space),
-    `mdp() -> TabularMDP`, `state_dict()` and `load_state_dict(state)`, `close()` (called when the run has ended).
+    `mdp() -> TabularMDP`, `state_dict()` and `load_state_dict(state)`, `close()` (called when the run has ended);
+    `render()`, a picture of the first lane (a numpy array uint8 [H, W, 3]), with `render_fps` or
+    `metadata["render_fps"]`, pictures a second. A field `render_mode` of its settings is "rgb_array" where pictures are
+    wanted.
     """
 
     observation_space: Space[Any]  # of one lane
@@ -209,7 +212,8 @@ class Policy(Actor, Protocol):
     and return [T, M].
 
     May also have: `values(inputs) -> [B]` (with `gives = {"values"}` on its settings), `actor() -> Actor | None`
-    (a frozen snapshot that only collects, faster), `environment_actions(actions)` (from what was sampled to
+    (a frozen snapshot that only collects, faster), `greedy() -> Actor` (takes the most probable action of those that
+    are allowed, instead of a sampled one), `environment_actions(actions)` (from what was sampled to
     the environment's action space: squash, clip) and `observe(rollout)` (called once after the iteration's last
     update: the place to move statistics of observations, which must be frozen everywhere else).
     """

@@ -11,7 +11,7 @@ Run hooks come in three kinds. A **stage** is work of the run itself: the core d
 *wrap* it, with `@hookimpl(wrapper=True)` and a generator that yields once, gets what the inner ones made, and
 returns what the outer ones shall get. (A plain implementation would replace the core's silently, so it is
 refused.) The first-named extension is the innermost wrapper: its change is made first. An **observer** is
-told, and what it returns is ignored. The one **collecting** hook, `should_stop`, asks everybody.
+told, and what it returns is ignored. The two **collecting** hooks, `measure` and `should_stop`, ask everybody.
 
 A part's settings are a frozen attrs class. Its fields, each with a default, are its options: flags and TOML keys. A
 whole plugin:
@@ -116,6 +116,13 @@ class RunHooks:
         """Stage, once a minibatch: divide, go backward, clip, step the optimizer; return True.
 
         Wrap it to look at gradients. Clipping them is a setting (`update.max_grad_norm`), no wrapper.
+        """
+
+    @hookspec
+    def measure(self, run: "Run") -> Mapping[str, float] | None:
+        """Collect, after each iteration's updates: further numbers for this iteration's row, by name; or None.
+
+        The iteration's steps and episodes are counted already. A name is the run's own, the loss's or one extension's.
         """
 
     @hookspec

@@ -4,6 +4,7 @@ config.toml           the complete configuration; `framework run --config` repea
 plugins.json          each used plugin's name, version, distribution and SHA-256; versions of Python and torch
 metrics.csv           a row an iteration; a number that does not exist (no episode ended) is left empty
 policy.safetensors    the final parameters and buffers
+best.safetensors      those of the best evaluation, where the extension `evaluate` works
 extensions.safetensors  what extensions and the baseline keep, as NAME.key and baseline.key; absent if nothing
 learning_curve.png    mean return over environment steps
 error.txt             the traceback, where the run failed
@@ -29,7 +30,7 @@ from .plugins import Loaded
 from .run import Run
 
 CONFIG, PLUGINS, METRICS = "config.toml", "plugins.json", "metrics.csv"
-POLICY, EXTENSIONS = "policy.safetensors", "extensions.safetensors"
+POLICY, BEST, EXTENSIONS = "policy.safetensors", "best.safetensors", "extensions.safetensors"
 CURVE, ERROR = "learning_curve.png", "error.txt"
 
 
@@ -116,9 +117,9 @@ class MetricsFile:
         self._writer.writerow(["" if number != number else repr(number) for number in row])
 
 
-def write_policy(directory: Path, policy: nn.Module) -> None:
-    """policy.safetensors."""
-    _write_tensors(directory / POLICY, policy.state_dict())
+def write_policy(directory: Path, policy: nn.Module, name: str = POLICY) -> None:
+    """policy.safetensors, or another file; whole or not at all."""
+    _write_tensors(directory / name, policy.state_dict())
 
 
 def write_states(directory: Path, run: Run) -> None:
@@ -143,15 +144,21 @@ def write_states(directory: Path, run: Run) -> None:
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     temporary = path.with_name(path.name + ".part")
-    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, temporary)
+    save_file(copied(tensors), temporary)
     temporary.replace(path)
 
 
-def read_policy(directory: Path, policy: nn.Module) -> None:
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, such as of a policy's `state_dict()`."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def read_policy(directory: Path, policy: nn.Module, name: str = POLICY) -> None:
     """Put the recorded parameters into a policy of the same shape."""
-    path = directory / POLICY
+    path = directory / name
     if not path.is_file():
-        raise UsageError(f"{directory} has no {POLICY}: the run did not finish")
+        reason = "the run did not finish" if name == POLICY else "train with --extensions evaluate to keep the best"
+        raise UsageError(f"{directory} has no {name}: {reason}")
     try:
         policy.load_state_dict(load_file(path))
     except Exception as error:

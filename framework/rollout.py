@@ -17,13 +17,7 @@ def collect(
 ) -> tuple[Rollout, Finished]:
     """Collect from every shard and assemble; log-probs left out by `act`, and values, in one batch each."""
     with torch.no_grad():
-        table = None if hasattr(policy, "environment_actions") else getattr(actor, "log_probs", None)
-        collected = [
-            shard.walk(table, iteration, values)
-            if isinstance(table, Tensor) and shard.tables is not None
-            else shard.collect(policy, actor, iteration, values)
-            for shard in shards
-        ]
+        collected = [collect_shard(shard, policy, actor, iteration, values) for shard in shards]
         rollout = collected[0][0] if len(collected) == 1 else _assemble([part[0] for part in collected])
         if rollout.state is None:
             inputs, actions = flat(rollout), rollout.actions.flatten(0, 1)
@@ -52,6 +46,16 @@ def flat(rollout: Rollout) -> Inputs:
     """Every row by itself [T·N, …]."""
     masks = rollout.action_masks
     return Inputs(rollout.observations.flatten(0, 1), None if masks is None else masks.flatten(0, 1))
+
+
+def collect_shard(
+    shard: Shard, policy: Any, actor: Actor, iteration: int, ends_wanted: bool
+) -> tuple[Rollout, Finished, Ends]:
+    """One shard's part, stepped; or walked, where a table acts in a world of tables."""
+    table = None if hasattr(policy, "environment_actions") else getattr(actor, "log_probs", None)
+    if isinstance(table, Tensor) and shard.tables is not None:
+        return shard.walk(table, iteration, ends_wanted)
+    return shard.collect(policy, actor, iteration, ends_wanted)
 
 
 def _with_values(

@@ -13,7 +13,7 @@ from torch import nn
 from . import streams
 from .config import Config
 from .contracts import Batch, Environment, Policy
-from .errors import UsageError, culprit, unknown
+from .errors import FrameworkError, PartError, UsageError, culprit, unknown
 from .hookspecs import PROJECT, STAGES, RunHooks, names
 from .interrupts import Interrupts
 from .optimizers import optimizer
@@ -123,8 +123,7 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
     shards = []
     for number in range(count):
         lanes = config.rollout.lanes // count
-        environment = _build(config.environment, lanes, device)
-        _check_protocol(config.environment, environment, Environment)
+        environment = build_environment(config.environment, lanes, device)
         shards.append(
             _guarded(
                 config.environment,
@@ -162,6 +161,13 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
         run.extensions[part.name] = extension
         run.owners[id(extension)] = part.label
     return run
+
+
+def build_environment(part: Part, lanes: int, device: torch.device) -> Any:
+    """The working environment of a part."""
+    environment = _build(part, lanes, device)
+    _check_protocol(part, environment, Environment)
+    return environment
 
 
 def build_policy(part: Part, seed: int, spaces: tuple[Any, Any], device: torch.device) -> Any:
@@ -247,7 +253,13 @@ def _register(manager: pluggy.PluginManager, part: Part, extension: Any) -> list
     return [name for name in marked if name in STAGES]
 
 
-def blame(run: Run, error: BaseException) -> tuple[str, str] | None:
-    """Whose code raised, and where."""
+def blamed(run: Run, error: BaseException) -> BaseException:
+    """An error under the name of the part or plugin whose code raised it; itself, where it was none's."""
     files = {str(path): plugin.name for plugin in run.loaded.plugins for path in plugin.files}
-    return culprit(error.__traceback__, run.owners, files)
+    owner = None if isinstance(error, FrameworkError) else culprit(error.__traceback__, run.owners, files)
+    if owner is None:
+        return error
+    label, place = owner
+    named = PartError(f"{label} raised {type(error).__name__}: {error} ({place})")
+    named.__cause__ = error
+    return named

@@ -14,6 +14,7 @@ from ..version import __version__
 COMMANDS = {
     "run": "train: the notebook's job, or what flags, a recipe or a file say",
     "show": "print the resolved configuration, without training",
+    "evaluate": "let a recorded policy play, and say how well it does",
     "credit": "draw the credit that each estimator gives to the steps of one episode",
     "plugins": "list what is installed, what each offers, what failed and why",
 }
@@ -32,6 +33,7 @@ examples:
   framework run
   framework run --environment.goal 8 --baseline leave_one_out
   framework run --plugins line_world,reinforce,./my_estimator.py --estimator mine
+  framework evaluate runs/NAME --episodes 1000
 """
 
 

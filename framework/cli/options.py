@@ -5,7 +5,7 @@ parts), the second has the chosen parts' settings as typed flags, with the merge
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,8 +75,14 @@ def _field(type: Any, **default: Any) -> Any:
     return attrs.field(type=type, **default)
 
 
-def resolve(command: str, description: str, arguments: Sequence[str], extra: type[Any]) -> Resolved:
-    """Parse a command's words. `extra` is a frozen attrs class of flags that only this command has."""
+def resolve(
+    command: str, description: str, arguments: Sequence[str], extra: type[Any], below: Mapping[str, Any] | None = None
+) -> Resolved:
+    """Parse a command's words.
+
+    `extra` is a frozen attrs class of flags that only this command has; `below` a tree, such as a record's, that is
+    the layer right above the defaults.
+    """
     first: Any = attrs.make_class(
         "First",
         {
@@ -91,17 +97,20 @@ def resolve(command: str, description: str, arguments: Sequence[str], extra: typ
     choices: Choices = early.choices
     file = {} if choices.config is None else read_toml(choices.config)
     listed = choices.plugins == ()
-    listing = configs.plugin_list(file.pop("plugins", ()), str(choices.config))
+    lowest = dict(below or {})
+    listing = configs.plugin_list(lowest.pop("plugins", ()), "the record")
+    listing += configs.plugin_list(file.pop("plugins", ()), str(choices.config))
     named = _named(choices, early.rollout)
-    reports = merge(DEFAULTS, file, named)["reports"]
+    defaults = merge(DEFAULTS, lowest)
+    reports = merge(defaults, file, named)["reports"]
     loaded = load(_with_reports(_names(choices.plugins), reports)) if choices.plugins else load(listing, rest=True)
     recipe: Tree = {}
     if choices.recipe is not None:
         recipe = dict(loaded.pick("recipe", choices.recipe)[2])
-    merged = merge(DEFAULTS, recipe, file, named)
-    chosen = chosen_roles(recipe, file, named)
+    merged = merge(defaults, recipe, file, named)
+    chosen = chosen_roles(lowest, recipe, file, named)
     if choices.config:
-        configure(loaded, merge(DEFAULTS, recipe, file), str(choices.config))  # so that its faults are called its own
+        configure(loaded, merge(defaults, recipe, file), str(choices.config))  # so that its faults are called its own
     base = imply(configure(loaded, merged), loaded, chosen)
     config, extras = _second_pass(command, description, arguments, base, loaded, choices, extra)
     return Resolved(wire(config, loaded, chosen), loaded, extras, listed)

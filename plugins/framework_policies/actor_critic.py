@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from framework_reinforce.categorical import TableActor, judged, normalised, raced
+from framework_reinforce.categorical import GreedyActor, TableActor, judged, normalised, raced
 from framework_reinforce.network import Network, NetworkSettings, normalizer, require, require_observations
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
@@ -82,3 +82,7 @@ class ActorCriticPolicy(nn.Module):
             return None
         with torch.no_grad():
             return TableActor(self.table(), network.first_state, self.first_action)
+
+    def greedy(self) -> GreedyActor:
+        """Takes the most probable action."""
+        return GreedyActor(self.log_probs, self.first_action)

@@ -107,6 +107,10 @@ class GaussianPolicy(nn.Module):
             noise = torch.empty_like(means).normal_(generator=generator)
             return Action(torch.addcmul(means, logs.exp(), noise).reshape(*means.shape[:-1], *self.shape))
 
+    def greedy(self) -> "MeanActor":
+        """Takes the mean μ(s)."""
+        return MeanActor(self)
+
     def environment_actions(self, actions: Tensor) -> Tensor:
         """Within the bounds `[B, *A]`, in the dtype of the action space."""
         actions = actions.to(self.low.dtype)
@@ -142,6 +146,20 @@ class GaussianPolicy(nn.Module):
             points = means.unsqueeze(-1) + logs.exp().unsqueeze(-1) * self.nodes
             each = each + log_slopes(points) @ self.shares
         return each.sum(-1) + self.log_scale
+
+
+class MeanActor:
+    """Takes u = μ(s), the most probable u; squashed, it is the median of a that the environment gets."""
+
+    def __init__(self, policy: GaussianPolicy) -> None:
+        """Of a policy."""
+        self._policy = policy
+
+    def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
+        """One action of each row; nothing is drawn."""
+        with torch.no_grad():
+            means, _ = self._policy.normal(inputs)
+            return Action(means.reshape(*means.shape[:-1], *self._policy.shape))
 
 
 def log_slopes(numbers: Tensor) -> Tensor:

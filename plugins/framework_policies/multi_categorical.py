@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from attrs import frozen
-from framework_reinforce.categorical import entropy, normalised, raced
+from framework_reinforce.categorical import GreedyActor, entropy, normalised, raced
 from framework_reinforce.network import Network, NetworkSettings, normalizer, require, require_observations
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from torch import Tensor, nn
@@ -95,6 +95,10 @@ class MultiCategoricalPolicy(nn.Module):
     def observe(self, rollout: Rollout) -> None:
         """Let the normaliser take a rollout in, once an iteration."""
         self.normalizer.observe(rollout)
+
+    def greedy(self) -> GreedyActor:
+        """Takes the most probable option of each action."""
+        return GreedyActor(self.log_probs, self.first)
 
     def _normalised(self, outputs: Tensor, allowed: Tensor | None) -> Tensor:
         if allowed is not None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from framework_reinforce.categorical import TableActor, judged, normalised, raced
+from framework_reinforce.categorical import GreedyActor, TableActor, judged, normalised, raced
 from framework_reinforce.network import require
 from gymnasium.spaces import Discrete, Space
 from torch import Tensor, nn
@@ -66,6 +66,10 @@ class TabularPolicy(nn.Module):
             return None
         with torch.no_grad():
             return TableActor(self.table(), self.first_state, self.first_action)
+
+    def greedy(self) -> GreedyActor:
+        """Takes the most probable action."""
+        return GreedyActor(self.log_probs, self.first_action)
 
     def _states(self, inputs: Inputs) -> Tensor:
         return inputs.observations - self.first_state if self.first_state else inputs.observations

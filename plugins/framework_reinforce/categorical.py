@@ -1,5 +1,6 @@
 """The categorical policy: a network over Discrete or Box observations, a softmax over Discrete actions."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,23 @@ class CategoricalPolicy(Network):
             return None
         with torch.no_grad():
             return TableActor(self.table(), self.first_state, self.first_action)
+
+    def greedy(self) -> "GreedyActor":
+        """Takes the most probable action."""
+        return GreedyActor(self.log_probs, self.first_action)
+
+
+class GreedyActor:
+    """Takes the most probable action of those that are allowed; of equally probable ones, the first."""
+
+    def __init__(self, log_probs: Callable[[Inputs], Tensor], first: int | Tensor) -> None:
+        """log π `[…, actions]` of inputs, −∞ where an action is not allowed; and the number of the first action."""
+        self._log_probs, self._first = log_probs, first
+
+    def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
+        """One action of each row; nothing is drawn."""
+        with torch.no_grad():
+            return Action(self._log_probs(inputs).argmax(-1) + self._first)
 
 
 def normalised(logits: Tensor, allowed: Tensor | None) -> Tensor:

@@ -11,6 +11,8 @@ from framework.record import CURVE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+EVALUATED = "evaluation/mean_return"  # what the extension `evaluate` measures now and then
+
 
 @frozen
 class Plot:
@@ -40,7 +42,10 @@ class Plotter:
 
 
 def learning_curve(run: Run, smooth: int) -> "Figure | None":
-    """A figure of mean return over environment steps: each iteration's, their moving mean, and the episodes' spread."""
+    """A figure of mean return over environment steps: each iteration's, their moving mean, and the episodes' spread.
+
+    With `evaluation/mean_return` in the history, that of the evaluations, too.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -49,6 +54,8 @@ def learning_curve(run: Run, smooth: int) -> "Figure | None":
     known = ~np.isnan(mean)
     if not known.any():
         return None
+    evaluated = np.array(run.history.get(EVALUATED, np.full(len(steps), np.nan)))
+    evaluations = steps[~np.isnan(evaluated)], evaluated[~np.isnan(evaluated)]
     steps, mean, deviation = steps[known], mean[known], np.nan_to_num(deviation[known])
     window = min(smooth, len(mean))
     line, spread = _smoothed(mean, window), _smoothed(deviation, window)
@@ -61,6 +68,8 @@ def learning_curve(run: Run, smooth: int) -> "Figure | None":
         steps, line - spread, line + spread, alpha=0.2, linewidth=0, label="± one standard deviation of episodes"
     )
     axes.plot(steps, line, linewidth=1.8, label=f"mean of {window} iterations")
+    if len(evaluations[0]):
+        axes.plot(*evaluations, "D-", color="tab:red", markersize=4, linewidth=1.0, label="evaluation")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of an episode (undiscounted)")

@@ -1,0 +1,216 @@
+"""`framework evaluate`: let a recorded policy play, and say how well it does."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+import torch
+import tyro
+from attrs import field, frozen, validators
+
+from ..config import RolloutSettings, validate
+from ..errors import UsageError
+from ..evaluation import CONFIDENCE, Performance, play, refuse_without_greedy
+from ..record import BEST, POLICY, read_config, read_policy
+from ..run import Run, blamed, build
+from ..training import Core
+from .options import is_terminal, resolve
+
+FROM_RECORD = ("plugins", "environment", "policy", "seed", "device", "threads")
+PATIENCE = 1.0  # seconds before a bar is shown
+
+
+@frozen
+class Extra:
+    """Flags of `evaluate` alone."""
+
+    episodes: Annotated[int, tyro.conf.arg(help="whole episodes, exactly so many")] = field(
+        default=100, validator=validators.ge(1)
+    )
+    lanes: Annotated[int, tyro.conf.arg(help="episodes that are played at once")] = field(
+        default=16, validator=validators.ge(1)
+    )
+    greedy: Annotated[bool, tyro.conf.arg(help="the most probable action instead of a sampled one")] = False
+    best: Annotated[bool, tyro.conf.arg(help=f"{BEST}, which the extension `evaluate` keeps, not {POLICY}")] = False
+    video: Annotated[
+        Path | None, tyro.conf.arg(help="film one more episode; needs framework-rl[video]", metavar="FILE.mp4")
+    ] = None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate; exit code 0."""
+    words = list(arguments)
+    helped = bool({"-h", "--help"} & set(words))
+    named = bool(words) and not words[0].startswith("-")
+    if not named and not helped:
+        raise UsageError("which run? Its folder comes first: framework evaluate runs/NAME [OPTIONS]")
+    directory = Path(words.pop(0)) if named else Path("runs/NAME")
+    recorded = read_config(directory) if named else {}
+    description = (
+        "Let the policy of the record RUN, such as runs/first, play whole episodes, and say what they returned. "
+        "The record says which environment and policy; flags win over it, --seed included, whose randomness is never "
+        "that of the training. What else a run has (estimator, baseline, loss, rollout, update …) plays no part."
+    )
+    below = {key: recorded[key] for key in FROM_RECORD if key in recorded}
+    resolved = resolve("evaluate RUN", description, words, Extra, below)
+    extra = resolved.extra
+    validate("", extra)
+    rollout = RolloutSettings(lanes=extra.lanes, episodes=1)
+    config = attrs.evolve(resolved.config, extensions=(), reports=(), rollout=rollout)
+    run = build(config, resolved.loaded, Core())
+    path = directory / (BEST if extra.best else POLICY)
+    _read(run, path)
+    refuse_without_greedy(run.policy, extra.greedy, config.policy.label)
+    if extra.video is not None:
+        from ..video import check_path, pictured
+
+        check_path(extra.video)
+        pictured(config.environment, run.device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    began = time.perf_counter()
+    try:
+        performance = _play(run, extra)
+        seconds = time.perf_counter() - began
+        if extra.video is not None:
+            _film(run, extra)
+    except Exception as error:
+        named_error = blamed(run, error)
+        raise named_error from named_error.__cause__
+    finally:
+        torch.set_num_threads(threads)
+    summary = _summary(performance, run, extra, path, seconds)
+    if is_terminal():
+        _print(summary)
+    else:
+        print(json.dumps({name: _number(value) for name, value in summary.items()}))
+    return 0
+
+
+def _read(run: Run, path: Path) -> None:
+    environment = run.environment
+    try:
+        read_policy(path.parent, run.policy, path.name)
+    except UsageError as error:
+        if error.__cause__ is None:  # there is no such file
+            raise
+        raise UsageError(
+            f"{path} does not fit {run.config.policy.label} in {run.config.environment.label}, whose spaces are "
+            f"{environment.observation_space} and {environment.action_space}: "
+            f"{' '.join(str(error.__cause__).split())}"
+        ) from error.__cause__
+
+
+def _play(run: Run, extra: Extra) -> Performance:
+    config = run.config
+    bar = _Bar(extra.episodes)
+    try:
+        return play(
+            run.policy,
+            run.environment,
+            extra.lanes,
+            extra.episodes,
+            seed=config.seed,
+            greedy=extra.greedy,
+            device=run.device,
+            labels=(config.environment.label, config.policy.label),
+            told=bar.show,
+        )
+    finally:
+        bar.stop()
+
+
+def _film(run: Run, extra: Extra) -> None:
+    from ..video import film
+
+    config = run.config
+    assert extra.video is not None
+    film(
+        extra.video,
+        run.policy,
+        config.environment,
+        config.policy.label,
+        seed=config.seed,
+        greedy=extra.greedy,
+        device=run.device,
+    )
+
+
+class _Bar:
+    """A bar on standard error, if that is a terminal and the evaluation takes its time."""
+
+    def __init__(self, episodes: int) -> None:
+        self.episodes, self.began = episodes, time.monotonic()
+        self.bar: Any = None
+
+    def show(self, count: int) -> None:
+        if not sys.stderr.isatty() or time.monotonic() - self.began < PATIENCE:
+            return
+        if self.bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("episode"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=Console(stderr=True), auto_refresh=False)
+            self.task = self.bar.add_task("", total=self.episodes)
+            self.bar.start()
+        self.bar.update(self.task, completed=count, refresh=True)
+
+    def stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _summary(performance: Performance, run: Run, extra: Extra, path: Path, seconds: float) -> dict[str, Any]:
+    return {
+        "policy": str(path),
+        "environment": run.config.environment.name,
+        "actions": "greedy" if extra.greedy else "sampled",
+        "seed": run.config.seed,
+        "episodes": len(performance.returns),
+        "steps": int(performance.lengths.sum()),
+        "seconds": round(seconds, 3),
+        "mean_return": performance.mean,
+        "std_return": performance.std,
+        "standard_error": performance.standard_error,
+        "interval": performance.interval,
+        "median_return": performance.median,
+        "min_return": performance.min,
+        "max_return": performance.max,
+        "mean_length": performance.mean_length,
+        "video": None if extra.video is None else str(extra.video),
+    }
+
+
+def _number(value: Any) -> Any:
+    """As JSON has it: null for a number that does not exist."""
+    if isinstance(value, tuple):
+        return [_number(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _print(summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    count = summary["episodes"]
+    table = Table("return of an episode", f"{count} episode{'s' * (count != 1)}")
+    low, high = summary["interval"]
+    table.add_row("mean", f"{summary['mean_return']:.2f}")
+    if count > 1:
+        table.add_row(f"{CONFIDENCE:.0%} interval of the mean", f"{low:.2f} to {high:.2f}")
+        table.add_row("standard error of the mean", f"{summary['standard_error']:.3f}")
+        table.add_row("standard deviation", f"{summary['std_return']:.2f}")
+        table.add_row("median", f"{summary['median_return']:.2f}")
+        table.add_row("worst and best", f"{summary['min_return']:.2f} and {summary['max_return']:.2f}")
+    table.add_row("mean length", f"{summary['mean_length']:.1f} steps")
+    console.print(table)
+    console.print(f"{summary['policy']} in {summary['environment']}, {summary['actions']}, seed {summary['seed']}")
+    if summary["video"]:
+        console.print(f"video: {summary['video']}")

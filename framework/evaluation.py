@@ -1,0 +1,193 @@
+"""How well a policy does: whole episodes in an environment of its own, and statistics of their returns."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import frozen
+from torch import nn
+
+from . import streams
+from .errors import UsageError
+from .rollout import collect_shard
+from .shard import Finished, Shard
+
+Array = np.ndarray[Any, Any]
+
+CONFIDENCE = 0.95
+Z = 1.959963984540054  # the standard normal's quantile at (1 + CONFIDENCE)/2
+
+
+@frozen(eq=False)
+class Performance:
+    """Episodes that a policy played, as the environment scored them; all statistics are of the returns."""
+
+    returns: Array  # [E] float64, undiscounted
+    lengths: Array  # [E] int64, steps
+
+    @property
+    def mean(self) -> float:
+        """The mean return."""
+        return float(self.returns.mean())
+
+    @property
+    def std(self) -> float:
+        """The standard deviation of a sample (n − 1); NaN for one episode."""
+        return float(self.returns.std(ddof=1)) if len(self.returns) > 1 else math.nan
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean: std/√E; NaN for one episode."""
+        return self.std / math.sqrt(len(self.returns))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Student's 95 % confidence interval of the mean: mean ± t·std/√E; NaN for one episode.
+
+        Exact for normally distributed, independent returns, and nearly so for many of any other kind. Lanes that
+        share a start (`groups`) are not independent: the interval is then too narrow.
+        """
+        if len(self.returns) < 2:
+            return math.nan, math.nan
+        margin = t_quantile(len(self.returns) - 1) * self.standard_error
+        return self.mean - margin, self.mean + margin
+
+    @property
+    def median(self) -> float:
+        """The middle return, or the mean of the two middle ones."""
+        return float(np.median(self.returns))
+
+    @property
+    def min(self) -> float:
+        """The worst return."""
+        return float(self.returns.min())
+
+    @property
+    def max(self) -> float:
+        """The best return."""
+        return float(self.returns.max())
+
+    @property
+    def mean_length(self) -> float:
+        """The mean number of steps."""
+        return float(self.lengths.mean())
+
+
+def play(
+    policy: Any,
+    environment: Any,
+    lanes: int,
+    episodes: int,
+    *,
+    seed: int,
+    greedy: bool = False,
+    device: torch.device | str = "cpu",
+    labels: tuple[str, str] = ("environment", "policy"),
+    told: Callable[[int], object] = lambda count: None,
+) -> Performance:
+    """Let a policy play exactly `episodes` whole episodes; all that are begun are finished, however long they take.
+
+    They are played in batches of at most one episode a lane, whose steps are forgotten when the next begins. Randomness
+    is that of the stream "evaluate" of `seed`, by batch: never a training run's. The policy is in evaluation mode
+    meanwhile; modes and torch's global generators are put back.
+
+    Args:
+        policy: an `nn.Module` that is a `Policy`.
+        environment: a working one, of `lanes` lanes, which nobody else steps.
+        lanes: at least 1.
+        episodes: at least 1.
+        seed: of all randomness.
+        greedy: the most probable action instead of a sampled one, by `policy.greedy()`.
+        device: where policy and environment live.
+        labels: what errors call the environment and the policy.
+        told: is called with the number of episodes played, after each batch.
+
+    Raises:
+        UsageError: `greedy`, and the policy has no such method.
+        PartError: a part broke its contract.
+    """
+    if lanes < 1 or episodes < 1:
+        raise UsageError(f"an evaluation takes at least one lane and one episode: {lanes} lanes, {episodes} episodes")
+    refuse_without_greedy(policy, greedy, labels[1])
+    device = torch.device(device)
+    own = streams.derived_seed(seed, "evaluate")
+    shard = Shard(environment, lanes, None, lanes, None, own, 0, device, labels)
+    played: list[Finished] = []
+    with torch.no_grad(), _in_evaluation(policy, device):
+        streams.seed_global(device, own)
+        for batch, first in enumerate(range(0, episodes, lanes)):
+            shard.episodes = min(lanes, episodes - first)
+            played.append(collect_shard(shard, policy, _actor(policy, greedy), batch, False)[1])
+            told(first + shard.episodes)
+    return Performance(
+        np.concatenate([finished.returns for finished in played]),
+        np.concatenate([finished.lengths for finished in played]),
+    )
+
+
+def refuse_without_greedy(policy: Any, greedy: bool, label: str) -> None:
+    """Refuse a greedy evaluation of a policy that has no `greedy()`."""
+    if greedy and not hasattr(policy, "greedy"):
+        raise UsageError(f"{label} has no greedy(), which takes the most probable action: evaluate it without greedy")
+
+
+def _actor(policy: Any, greedy: bool) -> Any:
+    if greedy:
+        return policy.greedy()
+    snapshot = policy.actor() if hasattr(policy, "actor") else None
+    return policy if snapshot is None else snapshot
+
+
+@contextmanager
+def _in_evaluation(policy: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode; then each module's own mode again, and torch's global generators as they were."""
+    modes = [(module, module.training) for module in policy.modules()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        policy.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def t_quantile(freedom: int) -> float:
+    """Student's t at (1 + CONFIDENCE)/2 for ν degrees of freedom: P(|T| < t) = CONFIDENCE.
+
+    For ν ≤ 100 by bisection of the finite sums for the distribution (Abramowitz & Stegun 1964, 26.7.3 and 26.7.4), in
+    θ = arctan(t/√ν); beyond by the expansion in 1/ν around the normal's quantile (26.7.5), off by less than 1e-9 there.
+
+    Args:
+        freedom: ν, at least 1.
+
+    >>> round(t_quantile(1), 3), round(t_quantile(10), 3), round(t_quantile(10**6), 3)
+    (12.706, 2.228, 1.96)
+    """
+    if freedom > 100:
+        z, v = Z, freedom
+        return (
+            z
+            + (z**3 + z) / (4 * v)
+            + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+            + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+            + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * v**4)
+        )
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, freedom) < CONFIDENCE else (low, middle)
+    return math.tan(low) * math.sqrt(freedom)
+
+
+def _within(angle: float, freedom: int) -> float:
+    """P(|T| < t) for t = √ν·tan θ."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    total, term = 0.0, cosine if odd else 1.0
+    for k in range(1 + odd, freedom, 2):
+        total += term
+        term *= k / (k + 1) * cosine**2
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

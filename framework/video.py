@@ -1,0 +1,124 @@
+"""A video of one episode: the environment's pictures, written one by one as it is played."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from .contracts import Step
+from .errors import PartError, UsageError
+from .evaluation import Performance, play
+from .plugins import Part
+from .run import build_environment
+from .streams import derived_seed
+
+FRAMES_A_SECOND = 30  # of environments that do not say
+
+
+def film(
+    path: Path, policy: Any, part: Part, label: str, *, seed: int, greedy: bool, device: torch.device
+) -> Performance:
+    """Play one episode and write a picture of its beginning, and one after each step, as an mp4.
+
+    Args:
+        path: where to; its folder exists, and a file that is there is written over.
+        policy: who plays.
+        part: the environment, of which one lane is built.
+        label: what errors call the policy.
+        seed: of all randomness; the episode is none of those that an evaluation with this seed plays.
+        greedy: as in `play`.
+        device: where the policy lives.
+
+    Raises:
+        UsageError: the environment cannot be pictured, the encoder is not installed, or the file cannot be written.
+        PartError: a picture is none, or a part broke its contract.
+    """
+    environment = pictured(part, device)
+    writer = _writer(path, _frames_a_second(environment))
+    try:
+        filmed, labels = Filmed(environment, writer, part.label), (part.label, label)
+        return play(policy, filmed, 1, 1, seed=derived_seed(seed, "film"), greedy=greedy, device=device, labels=labels)
+    finally:
+        writer.close()
+
+
+def pictured(part: Part, device: torch.device) -> Any:
+    """One lane of an environment that has `render()`; its setting `render_mode`, if there is one, is "rgb_array"."""
+    if "render_mode" in attrs.fields_dict(type(part.settings)):
+        part = attrs.evolve(part, settings=attrs.evolve(part.settings, render_mode="rgb_array"))
+    environment = build_environment(part, 1, device)
+    if not hasattr(environment, "render"):
+        raise UsageError(f"{part.label} cannot be filmed: it has no render()")
+    return environment
+
+
+class Filmed:
+    """An environment whose every state is written as a picture when it is reached. It is stepped, and has no tables."""
+
+    def __init__(self, environment: Any, writer: Any, label: str) -> None:
+        """Of a working environment; `label` says whose a wrong picture is."""
+        self.environment, self.writer, self.label = environment, writer, label
+        self.observation_space, self.action_space = environment.observation_space, environment.action_space
+
+    @property
+    def action_masks(self) -> Tensor | None:
+        """The environment's own."""
+        masks: Tensor | None = getattr(self.environment, "action_masks", None)
+        return masks
+
+    def reset(self, generator: torch.Generator) -> Tensor:
+        """As the environment does, and a picture."""
+        observations: Tensor = self.environment.reset(generator)
+        self._take()
+        return observations
+
+    def step(self, actions: Tensor, generator: torch.Generator) -> Step:
+        """As the environment does, and a picture."""
+        step: Step = self.environment.step(actions, generator)
+        self._take()
+        return step
+
+    def _take(self) -> None:
+        picture = self.environment.render()
+        right = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)
+        if not right:
+            got = (
+                f"{picture.dtype} {list(picture.shape)}" if isinstance(picture, np.ndarray) else type(picture).__name__
+            )
+            raise PartError(f"{self.label}: render: expected a numpy array uint8 [H, W, 3], got {got}")
+        self.writer.append_data(picture)
+
+
+def _frames_a_second(environment: Any) -> float:
+    metadata = getattr(environment, "metadata", None) or {}
+    return float(getattr(environment, "render_fps", None) or metadata.get("render_fps") or FRAMES_A_SECOND)
+
+
+def check_path(path: Path) -> None:
+    """Refuse, before anything is played, a video that cannot be written."""
+    if path.suffix != ".mp4":
+        raise UsageError(f"a video's name ends in .mp4: {path}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
+    _encoder()
+
+
+def _encoder() -> Any:
+    try:
+        importlib.import_module("imageio_ffmpeg")
+        return importlib.import_module("imageio.v2")
+    except ImportError as error:
+        raise UsageError(f'videos need an encoder ({error}): pip install "framework-rl[video]"') from None
+
+
+def _writer(path: Path, frames_a_second: float) -> Any:
+    check_path(path)
+    try:
+        # sides are made even, as the codec wants them, and no further
+        return _encoder().get_writer(path, format="FFMPEG", fps=frames_a_second, macro_block_size=2)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,101 @@
+"""Extensions that judge a run while it goes on: evaluations in an environment of their own, and an early stop."""
+
+import math
+from typing import Any
+
+from attrs import field, frozen, validators
+from torch import Tensor
+
+from framework import Run, hookimpl
+from framework.evaluation import play, refuse_without_greedy
+from framework.record import BEST, copied, write_policy
+from framework.run import RECENT, build_environment
+from framework.streams import derived_seed
+
+
+@frozen
+class Evaluate:
+    """Evaluate the policy now and then, in an environment of its own, and keep the best one.
+
+    The best is kept as best.safetensors in the run's folder; without one, as `best` of the working extension.
+    Randomness is apart from the training's, so that a run learns the same with this extension and without.
+    """
+
+    every: int = field(default=10, validator=validators.ge(1))  # iterations from one evaluation to the next
+    episodes: int = field(default=20, validator=validators.ge(1))  # whole episodes of each evaluation
+    greedy: bool = False  # the most probable action instead of a sampled one
+    lanes: int = field(default=10, validator=validators.ge(1))  # episodes that are played at once
+
+    def build(self, run: Run) -> "Evaluator":
+        """The extension for one run."""
+        return Evaluator(self, run)
+
+
+class Evaluator:
+    """Measures after every so many iterations."""
+
+    def __init__(self, settings: Evaluate, run: Run) -> None:
+        """Build the environment; whose it is, errors are to say."""
+        config = run.config
+        refuse_without_greedy(run.policy, settings.greedy, config.policy.label)
+        self.settings = settings
+        self.environment = build_environment(config.environment, settings.lanes, run.device)
+        run.owners[id(self.environment)] = config.environment.label
+        self.highest = -math.inf  # mean return of the best evaluation so far
+        self.best: dict[str, Tensor] | None = None  # its policy, in a run without a folder
+
+    @hookimpl
+    def measure(self, run: Run) -> dict[str, float] | None:
+        """Mean return and length, and the returns' standard deviation; of equally good policies the earlier is kept."""
+        settings, config = self.settings, run.config
+        if (run.iteration + 1) % settings.every:
+            return None
+        performance = play(
+            run.policy,
+            self.environment,
+            settings.lanes,
+            settings.episodes,
+            seed=derived_seed(config.seed, "measure", run.iteration),
+            greedy=settings.greedy,
+            device=run.device,
+            labels=(config.environment.label, config.policy.label),
+        )
+        if performance.mean > self.highest:
+            self.highest = performance.mean
+            if run.directory is None:
+                self.best = copied(run.policy.state_dict())
+            else:
+                write_policy(run.directory, run.policy, BEST)
+        return {
+            "evaluation/mean_return": performance.mean,
+            "evaluation/std_return": performance.std,
+            "evaluation/mean_length": performance.mean_length,
+        }
+
+
+@frozen
+class EarlyStop:
+    """Stop once the last training episodes are good enough on average."""
+
+    mean_return: float = 475.0  # what their mean return must reach
+    episodes: int = field(default=RECENT, validator=[validators.ge(1), validators.le(RECENT)])
+    """how many of the last ones; it takes so many to stop"""
+
+    def build(self, run: Run) -> "EarlyStop":
+        """Itself: it keeps no state."""
+        return self
+
+    @hookimpl
+    def should_stop(self, run: Run) -> str | None:
+        """A reason, once there is one."""
+        last = list(run.recent_returns)[-self.episodes :]
+        mean = sum(last) / self.episodes
+        if len(last) < self.episodes or mean < self.mean_return:
+            return None
+        return f"mean return {mean:.2f} of the last {self.episodes} episodes reached {self.mean_return}"
+
+
+@hookimpl
+def extensions() -> dict[str, Any]:
+    """Offer the extensions."""
+    return {"early_stop": EarlyStop, "evaluate": Evaluate}
