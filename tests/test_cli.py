@@ -79,7 +79,7 @@ def test_help_and_version_do_not_import_torch():
 
 def test_the_top_level_help_names_every_command(capsys):
     text = said(capsys, "--help").out
-    for command in ("run", "show", "plugins"):
+    for command in ("run", "show", "evaluate", "credit", "plugins"):
         assert re.search(rf"^  {command} ", text, re.M)
     assert said(capsys, code=2).out == text
 
@@ -91,14 +91,14 @@ def test_an_unknown_command_gets_the_nearest():
 def test_an_unknown_command_is_said(capsys):
     assert (
         said(capsys, "rnu", code=2).err
-        == "error: no command 'rnu'. Did you mean 'run'? There is: credit, plugins, run, show\n"
+        == "error: no command 'rnu'. Did you mean 'run'? There is: credit, evaluate, plugins, run, show\n"
     )
 
 
 # Help of each command
 
 
-@pytest.mark.parametrize("command", ["run", "show"])
+@pytest.mark.parametrize("command", ["run", "show", "evaluate"])
 def test_help_shows_each_chosen_parts_settings_with_defaults(command, capsys):
     words = [command, "--help", "--environment.goal", "8", "--extensions", "standardize", "--baseline", "leave_one_out"]
     text = " ".join(said(capsys, *words).out.split())
@@ -114,9 +114,10 @@ def test_help_shows_each_chosen_parts_settings_with_defaults(command, capsys):
         assert line in text.replace("│ ", "").replace(" │", ""), line
 
 
-def test_every_flag_has_a_line_of_help(capsys):
+@pytest.mark.parametrize("command", ["run", "evaluate"])
+def test_every_flag_has_a_line_of_help(command, capsys):
     """A setting without a word of help shows only its default."""
-    text = said(capsys, "run", "--help", "--extensions", "standardize").out
+    text = said(capsys, command, "--help", "--extensions", "standardize").out
     words = " ".join(line.strip("│ ") for line in text.splitlines() if "──" not in line)
     for flag in re.findall(r"--[a-z.-]+ [A-Z{\[]", words):
         after = words.split(flag, 1)[1]
@@ -288,7 +289,7 @@ def test_a_recipe_lies_between_defaults_and_file(tmp_path, monkeypatch, capsys):
         (["--config", "nowhere.toml"], "error: no configuration file nowhere.toml"),
         (
             ["--plugins", "reinforce"],
-            "error: no environment 'line_world'. There is none\ninstalled, but not selected: baselines, classic, ",
+            "error: no environment 'line_world'. There is none\ninstalled, but not selected: baselines, ",
         ),
         (["--plugins", "./nowhere.py"], "error: no plugin file nowhere.py"),
         (["--estimatr", "gae"], "--estimator NAME"),

@@ -51,6 +51,10 @@ class Broken:
         self.trip(run, "run_started")
 
     @hookimpl
+    def measure(self, run):
+        self.trip(run, "measure")
+
+    @hookimpl
     def iteration_finished(self, run):
         self.trip(run, "iteration_finished")
 
@@ -381,6 +385,39 @@ def test_a_losss_metrics_are_numbers_under_names_of_their_own(metrics, message):
 
     with pytest.raises(PartError, match=message):
         framework.train(loss=Measures(), iterations=1)
+
+
+def measuring(name, answer):
+    """An extension called `name`, that measures `answer`."""
+    measure = framework.hookimpl(lambda self: answer)
+    build = lambda self, run: type(f"Working{name}", (), {"measure": measure})()  # noqa: E731
+    return frozen(type(name, (), {"__doc__": "Of this test.", "build": build}))()
+
+
+WHOSE = "extension 'One' .plugin test_failures.: measure: "
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ([7], WHOSE + "expected a dict from name to number, or None, got 7"),
+        ([[("kl", 1.0)]], WHOSE + r"expected a dict from name to number, or None, got \[\('kl', 1.0\)\]"),
+        ([{"kl": "much"}], WHOSE + "expected names with a number each, got 'kl': 'much'"),
+        ([{"kl": None}], WHOSE + "expected names with a number each, got 'kl': None"),
+        ([{3: 1.0}], WHOSE + "expected names with a number each, got 3: 1.0"),
+        ([{"steps": 7.0}], WHOSE + "'steps' is a number of the run or its loss: give it another name"),
+        ([{"seconds": 7.0}], WHOSE + "'seconds' is a number of the run or its loss: give it another name"),
+        ([{"loss/policy": 7.0}], WHOSE + "'loss/policy' is a number of the run or its loss: give it another name"),
+        (
+            [{"kl": 1.0}, {"kl": 1.0}],
+            "extension 'Two' .*: measure: 'kl' is a number of extension 'One' .*: give it another name",
+        ),
+    ],
+)
+def test_what_extensions_measure_is_numbers_under_names_of_their_own(answers, message):
+    extensions = [measuring(name, answer) for name, answer in zip(("One", "Two"), answers, strict=False)]
+    with pytest.raises(PartError, match=message):
+        framework.train(extensions=extensions, iterations=1)
 
 
 @pytest.mark.parametrize("iterations", [1, 3])

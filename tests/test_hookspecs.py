@@ -1,6 +1,10 @@
 """Hooks: the stages accept wrappers only, extensions work in the order named, and only where they are named."""
 
+import math
+import time
+
 import attrs
+import numpy as np
 import pytest
 import torch
 from attrs import frozen
@@ -11,6 +15,7 @@ from framework import RolloutSettings, UpdateSettings, UsageError, hookimpl
 from framework.hookspecs import STAGES, Providers, RunHooks, names
 
 OBSERVERS = ("run_started", "iteration_finished", "run_finished", "run_failed")
+COLLECTING = ("measure", "should_stop")
 
 
 def extension(name="Extension", **hooks):
@@ -27,7 +32,7 @@ def test_the_hooks_are_those_that_the_design_promises():
     assert set(names(Providers)) == {
         *("environments", "policies", "estimators", "baselines", "losses", "extensions", "recipes")
     }
-    assert set(names(RunHooks)) == {*STAGES, *OBSERVERS, "should_stop"}
+    assert set(names(RunHooks)) == {*STAGES, *OBSERVERS, *COLLECTING}
     assert STAGES == ("collect_rollout", "estimate_advantages", "prepare_batch", "compute_loss", "apply_gradients")
 
 
@@ -95,7 +100,7 @@ def recorder(name, calls):
     return extension(
         name,
         **{stage: wrapper(stage) for stage in STAGES},
-        **{hook: observer(hook) for hook in (*OBSERVERS, "should_stop")},
+        **{hook: observer(hook) for hook in (*OBSERVERS, *COLLECTING)},
     )
 
 
@@ -106,7 +111,8 @@ def test_a_run_calls_each_hook_when_its_specification_says():
     )
     told = [hook for _, hook, when in calls if when in ("before", "told")]
     minibatch = ["prepare_batch", "compute_loss", "apply_gradients"]
-    iteration = ["collect_rollout", "estimate_advantages", *minibatch * 6, "iteration_finished", "should_stop"]
+    iteration = ["collect_rollout", "estimate_advantages", *minibatch * 6]
+    iteration += ["measure", "iteration_finished", "should_stop"]
     assert told == ["run_started", *iteration * 2, "run_finished"]
 
 
@@ -116,7 +122,7 @@ def test_the_first_named_extension_is_the_innermost_wrapper_and_the_first_told()
     assert [(name, when) for name, hook, when in calls if hook == "compute_loss"] == [
         *[("two", "before"), ("one", "before"), ("one", "after"), ("two", "after")]
     ]
-    for hook in ("run_started", "iteration_finished", "should_stop", "run_finished"):
+    for hook in ("run_started", "measure", "iteration_finished", "should_stop", "run_finished"):
         assert [name for name, told, _ in calls if told == hook] == ["one", "two"]
 
 
@@ -162,6 +168,44 @@ def test_an_observer_gets_the_row_that_the_history_gets():
     result = framework.train(extensions=[extension(**hooks)], iterations=3)
     assert [row["mean_return"] for row in rows] == result.metrics["mean_return"].tolist()
     assert rows[0].keys() == result.metrics.keys()
+
+
+def test_what_extensions_measure_is_in_the_row():
+    """Once they measure it, and as soon as the iteration's steps are counted; between times there is no number."""
+    rows = []
+
+    def measure(self, run):
+        counted = run.steps, run.episodes, run.recent_returns[-1], len(run.loss_metrics)
+        return dict(zip(("a/steps", "a/episodes", "a/last", "a/updates"), counted, strict=True))
+
+    sometimes = hookimpl(lambda self, run: {"b": np.float32(0.5), "c": math.nan} if run.iteration % 2 else None)
+    told = extension("Told", iteration_finished=hookimpl(lambda self, metrics: rows.append(dict(metrics))))
+    extensions = [told, extension("A", measure=hookimpl(measure)), extension("B", measure=sometimes)]
+    result = framework.train(extensions=extensions, iterations=4, seed=5)
+    plain = framework.train(iterations=4, seed=5)
+    metrics = result.metrics
+    assert metrics["a/steps"].tolist() == plain.metrics["steps"].tolist()
+    assert metrics["a/episodes"].tolist() == plain.metrics["episodes"].tolist()
+    assert metrics["a/updates"].tolist() == [1] * 4
+    assert metrics["a/last"][-1] == plain.recent_returns[-1]
+    assert np.array_equal(metrics["b"], [math.nan, 0.5, math.nan, 0.5], equal_nan=True)
+    assert np.isnan(metrics["c"]).all()
+    assert metrics.keys() == plain.metrics.keys() | {"a/steps", "a/episodes", "a/last", "a/updates", "b", "c"}
+    assert [row["a/steps"] for row in rows] == metrics["a/steps"].tolist()
+    assert [type(row["b"]) for row in rows[1:]] == [float] * 3
+
+
+def test_the_time_of_measuring_is_its_iterations_own():
+    """`seconds` after the sleep of iteration 1 are those before it and the sleep, at least: so the next has no part."""
+    slept = []
+
+    def measure(self, run):
+        if run.iteration == 1:
+            slept.append((time.perf_counter(), time.sleep(0.05), time.perf_counter()))
+
+    metrics = framework.train(extensions=[extension(measure=hookimpl(measure))], iterations=3).metrics
+    ((begun, _, ended),) = slept
+    assert metrics["seconds"][1] - metrics["seconds"][0] >= ended - begun
 
 
 def test_run_failed_is_told_once_and_the_error_goes_on():

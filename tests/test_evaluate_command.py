@@ -1,0 +1,334 @@
+"""`framework evaluate`: it prints what the policy earned, elsewhere too; wrong words are said; videos are real."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+from framework_line_world import LineWorld
+from test_cli import in_terminal, said
+
+import framework
+from framework import PartError, UsageError, video
+from framework.cli import evaluate as command
+from framework.cli import main
+from framework.config import DEFAULTS, pick
+from framework.plugins import Part, load
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with recorded runs: one with evaluations, one without."""
+    folder = tmp_path_factory.mktemp("trained")
+    parts = {"iterations": 12, "seed": 4, "optimizer": framework.OptimizerSettings(lr=0.03)}
+    framework.train(directory=folder / "runs" / "first", **parts)
+    best = framework_evaluate(every=2)
+    framework.train(directory=folder / "runs" / "best", extensions=[best], **parts)
+    return folder
+
+
+def framework_evaluate(**settings):
+    return load().pick("extension", "evaluate")[2](**settings)
+
+
+@pytest.fixture
+def here(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    return trained
+
+
+def told(capsys, *words):
+    return json.loads(said(capsys, "evaluate", *words).out)
+
+
+# What is printed
+
+
+@pytest.mark.parametrize("words", [[], ["--greedy"], ["--best"], ["--seed", "9", "--lanes", "7", "--episodes", "33"]])
+def test_the_numbers_are_those_of_the_policy(here, capsys, words):
+    summary = told(capsys, "runs/best", *words)
+    best, greedy, other = ("--best" in words), ("--greedy" in words), ("--seed" in words)
+    played = framework.evaluate(
+        framework.load("runs/best", best=best),
+        LineWorld(),
+        episodes=33 if other else 100,
+        lanes=7 if other else 16,
+        seed=9 if other else 4,
+        greedy=greedy,
+    )
+    assert summary.pop("seconds") >= 0
+    assert summary == {
+        "policy": f"runs/best/{'best' if best else 'policy'}.safetensors",
+        "environment": "line_world",
+        "actions": "greedy" if greedy else "sampled",
+        "seed": 9 if other else 4,
+        "episodes": len(played.returns),
+        "steps": int(played.lengths.sum()),
+        "mean_return": played.mean,
+        "std_return": played.std,
+        "standard_error": played.standard_error,
+        "interval": list(played.interval),
+        "median_return": played.median,
+        "min_return": played.min,
+        "max_return": played.max,
+        "mean_length": played.mean_length,
+        "video": None,
+    }
+
+
+def test_it_may_be_evaluated_elsewhere(here, capsys):
+    """Flags and files win over the record: each step costs 2, and time is up after 3."""
+    words = ["runs/first", "--environment.max-steps", "3", "--environment.step-reward", "-2"]
+    summary = told(capsys, *words)
+    assert (summary["mean_return"], summary["max_return"], summary["mean_length"]) == (-6, -6, 3)
+    (here / "short.toml").write_text("[environment]\nmax_steps = 2\n")
+    assert told(capsys, "runs/first", "--config", "short.toml")["mean_length"] == 2
+    assert told(capsys, "runs/first", "--config", "short.toml", "--environment.max-steps", "1")["mean_length"] == 1
+
+
+def test_numbers_that_do_not_exist_are_null(here, capsys):
+    summary = told(capsys, "runs/first", "--episodes", "1")
+    assert (summary["std_return"], summary["standard_error"], summary["interval"]) == (None, None, [None, None])
+
+
+def test_nothing_is_written(here, capsys):
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    told(capsys, "runs/best", "--best")
+    assert before == {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+
+
+def test_on_a_terminal_there_is_a_table(here):
+    output, code = in_terminal(["evaluate", "runs/first", "--episodes", "20"], here)
+    assert code == 0
+    assert re.search(r"return of an episode\s+┃ 20 episodes", output)
+    assert re.search(r"95% interval of the mean\s+│ -?\d+\.\d\d to -?\d+\.\d\d", output)
+    assert "runs/first/policy.safetensors in line_world, sampled, seed 4" in output
+
+
+def test_a_bar_is_shown_to_who_waits_at_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    for patience, shown in ((1e9, False), (0.0, True)):
+        monkeypatch.setattr(command, "PATIENCE", patience)
+        bar = command._Bar(30)
+        for count in (10, 20, 30):
+            bar.show(count)
+        bar.stop()
+        assert ("30/30" in capsys.readouterr().err) == shown
+
+
+# What is said of wrong words
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "which run? Its folder comes first: framework evaluate runs/NAME [OPTIONS]"),
+        (["--greedy", "runs/first"], "which run? Its folder comes first"),
+        (["runs/frist"], "no run directory runs/frist"),
+        (["runs"], "no configuration file runs/config.toml"),
+        (["runs/first", "--best"], "runs/first has no best.safetensors: train with --extensions evaluate"),
+        (["runs/first", "--episodes", "0"], "episodes must be >= 1: 0"),
+        (["runs/first", "--lanes", "0"], "lanes must be >= 1: 0"),
+        (["runs/first", "--seed", "-1"], "seed must be >= 0: -1"),
+        (
+            ["runs/first", "--environment.goal", "8"],
+            "runs/first/policy.safetensors does not fit policy 'categorical' (plugin reinforce) in environment "
+            "'line_world' (plugin line_world), whose spaces are Discrete(9) and Discrete(2): ",
+        ),
+        (["runs/first", "--policy", "tabular"], "does not fit policy 'tabular' (plugin policies) in environment"),
+        (["runs/first", "--video", "seen.gif"], "a video's name ends in .mp4: seen.gif"),
+        (["runs/first", "--video", "no/seen.mp4"], "no/seen.mp4 cannot be written: there is no folder no"),
+        (
+            ["runs/first", "--video", "seen.mp4"],
+            "environment 'line_world' (plugin line_world) cannot be filmed: it has no render()",
+        ),
+    ],
+)
+def test_wrong_words_exit_2_and_say_what_would_be_right(here, capsys, words, message):
+    captured = said(capsys, "evaluate", *words, code=2)
+    assert captured.err.startswith(f"error: {message}") or message in captured.err
+    assert captured.out == ""
+
+
+def test_a_run_that_did_not_finish_has_no_policy(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    framework.train(iterations=1, directory="runs/half")
+    (tmp_path / "runs" / "half" / "policy.safetensors").unlink()
+    message = "runs/half has no policy.safetensors: the run did not finish"
+    assert message in said(capsys, "evaluate", "runs/half", code=2).err
+
+
+PLUGIN = '''
+import numpy as np
+import torch
+from attrs import frozen
+from framework_line_world import LineWorld, LineWorldLanes
+from framework_reinforce import Categorical
+from framework import hookimpl
+
+
+@frozen
+class Camera(LineWorld):
+    """A line world that can be seen."""
+
+    goal: int = 3
+    render_mode: str = "None"
+    height: int = 32  # of a picture
+    fails: bool = False  # when it is stepped
+
+    def build(self, num_envs, device):
+        return CameraLanes(self, num_envs, device)
+
+
+class CameraLanes(LineWorldLanes):
+    metadata = {"render_fps": 12}
+
+    def render(self):
+        if self.settings.render_mode != "rgb_array":
+            return None
+        picture = np.zeros((self.settings.height, 64, 3), np.uint8)
+        picture[:, 16 * int(self._step.observations[0]) :][:, :16] = 255
+        return picture
+
+    def mdp(self):
+        raise AttributeError("hidden")
+
+    def step(self, actions, generator):
+        if self.settings.fails:
+            raise ValueError("on purpose")
+        return super().step(actions, generator)
+
+    def __getattribute__(self, name):
+        if name == "mdp":
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
+@frozen
+class Odd(Categorical):
+    """A policy without greedy()."""
+
+    def build(self, observation_space, action_space):
+        policy = super().build(observation_space, action_space)
+        policy.__class__ = type("OddPolicy", (type(policy),), {"greedy": property(lambda self: self.missing)})
+        return policy
+
+
+@hookimpl
+def environments():
+    return {"camera": Camera}
+
+
+@hookimpl
+def policies():
+    return {"odd": Odd}
+'''
+
+
+@pytest.fixture
+def seen(tmp_path, monkeypatch):
+    """A record of a run in the world that can be seen."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "camera.py").write_text(PLUGIN)
+    words = ["--plugins", "line_world,reinforce,./camera.py", "--environment", "camera", "--reports", "record"]
+    assert main(["run", *words, "--name", "seen", "--iterations", "3", "--policy", "odd"]) == 0
+    yield tmp_path
+    sys.modules.pop("framework_file_camera", None)
+
+
+def test_a_policy_without_greedy_is_named(seen, capsys):
+    message = "error: policy 'odd' (plugin camera) has no greedy(), which takes the most probable action: evaluate it "
+    assert message in said(capsys, "evaluate", "runs/seen", "--greedy", code=2).err
+
+
+def test_a_part_that_raises_is_named_and_exits_1(seen, capsys):
+    captured = said(capsys, "evaluate", "runs/seen", "--environment.fails", code=1)
+    assert "error: environment 'camera' (plugin camera) raised ValueError: on purpose (" in captured.err
+
+
+# Videos
+
+
+def frames(path, height=32):
+    """The pictures of a video [frames, height, 64, 3], as ffmpeg itself decodes them."""
+    words = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    decoded = subprocess.run(words, capture_output=True, check=True).stdout
+    return np.frombuffer(decoded, np.uint8).reshape(-1, height, 64, 3)
+
+
+def test_a_video_shows_the_beginning_and_each_step(seen, capsys):
+    """The white square stands where the policy went: at first in 0, then one further or back, or at the wall.
+
+    After the last step the world shows the next episode's beginning, again in 0.
+    """
+    plain = told(capsys, "runs/seen", "--episodes", "5")
+    summary = told(capsys, "runs/seen", "--episodes", "5", "--video", "seen.mp4")
+    assert summary.pop("video") == "seen.mp4"
+    assert {**plain, "seconds": 0} == {**summary, "seconds": 0, "video": None}
+    pictures = frames("seen.mp4")
+    count, seconds = imageio_ffmpeg.count_frames_and_secs("seen.mp4")
+    assert (count, seconds) == (len(pictures), pytest.approx(count / 12, abs=0.01))  # ffmpeg prints hundredths
+    states = [int(picture[:, :, 0].mean(0).reshape(4, 16).mean(1).argmax()) for picture in pictures]
+    assert states[0] == states[-1] == 0
+    assert states[-2] == 2
+    assert all(abs(after - before) <= 1 for before, after in itertools.pairwise(states[:-1]))
+
+
+def part_of(cls, **settings):
+    return Part("environment", "camera", "camera", cls(**settings))
+
+
+def filmed(tmp_path, part, greedy=False):
+    policy = framework.load(tmp_path / "runs" / "seen")
+    label, device = "policy 'odd' (plugin camera)", torch.device("cpu")
+    return video.film(tmp_path / "film.mp4", policy, part, label, seed=1, greedy=greedy, device=device)
+
+
+def test_there_is_a_picture_more_than_steps(seen):
+    for limit in (1, 2, 9):
+        camera = load(["line_world", "./camera.py"]).pick("environment", "camera")[2]
+        played = filmed(seen, part_of(camera, max_steps=limit, goal=3))
+        assert len(frames(seen / "film.mp4")) == 1 + played.lengths.sum()
+
+
+def test_odd_sides_are_made_even(seen):
+    camera = load(["line_world", "./camera.py"]).pick("environment", "camera")[2]
+    played = filmed(seen, part_of(camera, height=33))
+    assert len(frames(seen / "film.mp4", 34)) == 1 + played.lengths.sum()
+
+
+@pytest.mark.parametrize(
+    ("picture", "got"),
+    [
+        (None, "NoneType"),
+        (np.zeros((4, 4, 3)), r"float64 \[4, 4, 3\]"),
+        (np.zeros((4, 4), np.uint8), r"uint8 \[4, 4\]"),
+        (np.zeros((4, 4, 4), np.uint8), r"uint8 \[4, 4, 4\]"),
+    ],
+)
+def test_what_is_no_picture_is_refused(seen, picture, got):
+    camera = load(["line_world", "./camera.py"]).pick("environment", "camera")[2]
+    part = part_of(camera)
+    sys.modules["framework_file_camera"].CameraLanes.render = lambda self: picture
+    with pytest.raises(PartError, match=f"environment 'camera' .*: render: expected a numpy array uint8 .*, got {got}"):
+        filmed(seen, part)
+
+
+@pytest.mark.parametrize("name", ["imageio", "imageio_ffmpeg"])
+def test_without_an_encoder_it_is_said_how_to_get_one(seen, capsys, monkeypatch, name):
+    for module in [module for module in sys.modules if module.split(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, name, None)
+    captured = said(capsys, "evaluate", "runs/seen", "--video", "seen.mp4", code=2)
+    assert 'pip install "framework-rl[video]"' in captured.err
+    assert not (seen / "seen.mp4").exists()
+
+
+def test_an_environment_that_cannot_be_seen_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="'line_world' .* cannot be filmed: it has no render"):
+        video.pictured(pick(load(), "environment", DEFAULTS), torch.device("cpu"))
