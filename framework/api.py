@@ -22,7 +22,7 @@ from .errors import UsageError
 from .evaluation import Performance, play
 from .plugins import load as load_plugins
 from .record import BEST, POLICY, claim, read_config, read_policy
-from .run import Result, build, build_environment, build_policy, choose_device
+from .run import Result, build, build_environment, build_policy, choose_device, close
 from .training import Core, execute
 from .wiring import NEEDS, chosen_roles, wire, words
 
@@ -112,8 +112,7 @@ def load(run: str | Path, device: str = "cpu", best: bool = False) -> Any:
     loaded = load_plugins(plugin_list(tree.pop("plugins", ()), str(directory)), rest=True)
     environment = pick(loaded, "environment", tree).settings.build(1, where)
     spaces = environment.observation_space, environment.action_space
-    if hasattr(environment, "close"):
-        environment.close()
+    close(environment)
     policy = build_policy(pick(loaded, "policy", tree), tree.get("seed", 0), spaces, where)
     read_policy(directory, policy, BEST if best else POLICY)
     return policy.eval()
@@ -154,4 +153,7 @@ def evaluate(
         raise UsageError(f"lanes must be >= 1: {lanes}")
     labels = part.label, f"policy '{type(policy).__name__}'"
     working = build_environment(part, lanes, where)
-    return play(policy, working, lanes, episodes, seed=seed, greedy=greedy, device=where, labels=labels)
+    try:
+        return play(policy, working, lanes, episodes, seed=seed, greedy=greedy, device=where, labels=labels)
+    finally:
+        close(working)

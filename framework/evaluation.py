@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from torch import nn
 
 from . import streams
@@ -27,6 +27,7 @@ class Performance:
 
     returns: Array  # [E] float64, undiscounted
     lengths: Array  # [E] int64, steps
+    metrics: dict[str, Array] = field(factory=dict)  # each [E], what the environment said of them; NaN: nothing
 
     @property
     def mean(self) -> float:
@@ -122,10 +123,8 @@ def play(
             shard.episodes = min(lanes, episodes - first)
             played.append(collect_shard(shard, policy, _actor(policy, greedy), batch, False)[1])
             told(first + shard.episodes)
-    return Performance(
-        np.concatenate([finished.returns for finished in played]),
-        np.concatenate([finished.lengths for finished in played]),
-    )
+    finished = Finished.together(played)
+    return Performance(finished.returns, finished.lengths, finished.metrics)
 
 
 def refuse_without_greedy(policy: Any, greedy: bool, label: str) -> None:

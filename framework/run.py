@@ -71,8 +71,7 @@ class Run:
     def close(self) -> None:
         """Let the environments go that hold processes or windows."""
         for shard in self.shards:
-            if hasattr(shard.environment, "close"):
-                shard.environment.close()
+            close(shard.environment)
 
 
 @frozen(eq=False)
@@ -168,6 +167,12 @@ def build_environment(part: Part, lanes: int, device: torch.device) -> Any:
     environment = _build(part, lanes, device)
     _check_protocol(part, environment, Environment)
     return environment
+
+
+def close(environment: Any) -> None:
+    """Let an environment go, if it holds processes or windows."""
+    if hasattr(environment, "close"):
+        environment.close()
 
 
 def build_policy(part: Part, seed: int, spaces: tuple[Any, Any], device: torch.device) -> Any:

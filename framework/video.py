@@ -13,7 +13,7 @@ from .contracts import Step
 from .errors import PartError, UsageError
 from .evaluation import Performance, play
 from .plugins import Part
-from .run import build_environment
+from .run import build_environment, close
 from .streams import derived_seed
 
 FRAMES_A_SECOND = 30  # of environments that do not say
@@ -38,12 +38,19 @@ def film(
         PartError: a picture is none, or a part broke its contract.
     """
     environment = pictured(part, device)
-    writer = _writer(path, _frames_a_second(environment))
     try:
-        filmed, labels = Filmed(environment, writer, part.label), (part.label, label)
-        return play(policy, filmed, 1, 1, seed=derived_seed(seed, "film"), greedy=greedy, device=device, labels=labels)
+        writer = _writer(path, _frames_a_second(environment))
+        try:
+            filmed, labels, own = (
+                Filmed(environment, writer, part.label),
+                (part.label, label),
+                derived_seed(seed, "film"),
+            )
+            return play(policy, filmed, 1, 1, seed=own, greedy=greedy, device=device, labels=labels)
+        finally:
+            writer.close()
     finally:
-        writer.close()
+        close(environment)
 
 
 def pictured(part: Part, device: torch.device) -> Any:
@@ -52,6 +59,7 @@ def pictured(part: Part, device: torch.device) -> Any:
         part = attrs.evolve(part, settings=attrs.evolve(part.settings, render_mode="rgb_array"))
     environment = build_environment(part, 1, device)
     if not hasattr(environment, "render"):
+        close(environment)
         raise UsageError(f"{part.label} cannot be filmed: it has no render()")
     return environment
 

@@ -3,13 +3,14 @@
 import math
 from typing import Any
 
+import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
 from framework import Run, hookimpl
 from framework.evaluation import play, refuse_without_greedy
 from framework.record import BEST, copied, write_policy
-from framework.run import RECENT, build_environment
+from framework.run import RECENT, build_environment, close
 from framework.streams import derived_seed
 
 
@@ -71,6 +72,24 @@ class Evaluator:
             "evaluation/std_return": performance.std,
             "evaluation/mean_length": performance.mean_length,
         }
+
+    @hookimpl
+    def run_finished(self, run: Run) -> None:
+        """Let the environment go."""
+        close(self.environment)
+
+    @hookimpl
+    def run_failed(self, run: Run, error: BaseException) -> None:
+        """Likewise."""
+        close(self.environment)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """How good the best one was; its parameters are in the record."""
+        return {"highest": torch.tensor(self.highest, dtype=torch.float64)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from there."""
+        self.highest = float(state["highest"])
 
 
 @frozen

@@ -10,10 +10,12 @@ import framework_reinforce.categorical as categorical
 import numpy as np
 import pytest
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
+from framework_classic import CartPole, Pendulum
+from framework_corridor import Corridor
 from framework_evaluation import EarlyStop, Evaluate
 from framework_line_world import LineWorld
-from framework_policies import ActorCritic, MultiCategorical, Tabular
+from framework_policies import ActorCritic, Gaussian, MultiCategorical, Recurrent, Tabular
 from framework_reinforce import BatchMean, Categorical
 from framework_reports.plot import learning_curve
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
@@ -337,6 +339,36 @@ def test_greedy_takes_the_most_probable_allowed_action(name, data):
     law_greedy_takes_the_most_probable_allowed_action(name, None, data.draw(masks(OPTIONS[name])), data.draw(SEEDS))
 
 
+@given(st.lists(st.booleans(), min_size=4, max_size=4), masks(3), SEEDS)
+def test_greedy_remembers(starts, allowed, seed):
+    """With memory, step by step: what `evaluate` says of the whole sequence is most probable is taken."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        policy = Recurrent(memory=5).build(Discrete(3), Discrete(3, start=-1))
+        observations = torch.randint(3, (4, 3))
+    started = torch.tensor([starts] * 3).T
+    row_masks = None if allowed is None else allowed.expand(4, 3, 3)
+    actor, state, chosen = policy.greedy(), None, []
+    for t in range(4):
+        acted = actor.act(Inputs(observations[t], allowed, state, started[t]), torch.Generator())
+        state = acted.state
+        chosen.append(acted.actions)
+        assert not acted.actions.requires_grad
+        assert not state.requires_grad
+    inputs = Inputs(observations, row_masks, torch.zeros(3, 5), started)
+    table = [policy.evaluate(inputs, torch.full((4, 3), action), False).log_probs for action in (-1, 0, 1)]
+    assert torch.equal(torch.stack(chosen), torch.stack(table, -1).argmax(-1) - 1)
+
+
+def test_each_greedy_policy_plays():
+    """In its own kind of world, to the end; memory included."""
+    for policy, environment in ((Recurrent(), Corridor()), (Categorical(), CartPole()), (Gaussian(), Pendulum())):
+        trained = framework.train(policy=policy, environment=environment, iterations=1).policy
+        one, two = (framework.evaluate(trained, environment, episodes=5, lanes=3, greedy=True) for _ in range(2))
+        assert same(one, two)
+        assert len(one.returns) == 5
+
+
 def law_greedy_takes_the_mean(module, squash, deviation, seed):
     """Of which `evaluate`, not squashed, says the highest density there is."""
     space = Box(-2.0, 2.0, (2, 2))
@@ -493,19 +525,62 @@ def test_the_extension_refuses_greedy_before_training():
 
 
 @frozen
-class Breaking(LineWorld):
-    """A line world that breaks when it has been reset so many times."""
+class Closing:
+    """Of this test: says when its lanes are closed; three lanes may break when they are stepped."""
+
+    closed: list
+    fails: bool = False
 
     def build(self, num_envs, device):
-        made = Lanes(LineWorld().build(1, device).mdp(), num_envs, False)
-        made.reset = (lambda generator: 1 / 0) if num_envs == 3 else made.reset
-        return made
+        return ClosingLanes(self, num_envs)
 
 
-def test_what_raises_in_an_evaluation_is_named():
-    message = "^(environment 'Breaking'|extension 'evaluate'|plugin 'evaluation') .* raised ZeroDivisionError"
-    with pytest.raises(PartError, match=message):
-        framework.train(environment=Breaking(), extensions=[Evaluate(every=1, lanes=3)], iterations=1)
+class ClosingLanes(Lanes):
+    def __init__(self, settings, num_envs):
+        super().__init__(LineWorld().build(1, torch.device("cpu")).mdp(), num_envs, False)
+        self.settings = settings
+
+    def step(self, actions, generator):
+        return super().step(actions, generator) if not self.settings.fails or self.count != 3 else 1 / 0
+
+    def close(self):
+        self.settings.closed.append(self.count)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_environments_are_closed_and_named_where_they_raise(fails):
+    closed = []
+    arguments = {"environment": Closing(closed, fails), "iterations": 1, "rollout": RolloutSettings(lanes=2)}
+    arguments |= {"extensions": [Evaluate(every=1, lanes=3)], "policy": Tabular()}
+    if fails:
+        with pytest.raises(PartError, match="^environment 'Closing' .plugin test_evaluation. raised ZeroDivisionError"):
+            framework.train(**arguments)
+        assert sorted(closed) == [2, 3]
+        return
+    policy = framework.train(**arguments).policy
+    assert sorted(closed) == [2, 3]
+    framework.evaluate(policy, Closing(closed), lanes=5)
+    assert sorted(closed) == [2, 3, 5]
+
+
+def test_the_highest_mean_is_part_of_the_extensions_state():
+    one = working(framework.train(iterations=3, extensions=[Evaluate(every=1)]))
+    two = working(framework.train(iterations=1, extensions=[Evaluate(every=2)]))
+    assert two.highest < one.highest
+    two.load_state_dict(one.state_dict())
+    assert two.highest == one.highest
+
+
+def test_numbers_of_the_environments_own_are_kept():
+    """`Step.metrics` of each episode's last step: here its length, again."""
+
+    class Telling(Lanes):
+        def step(self, actions, generator):
+            clock = self.clock + 1
+            return evolve(super().step(actions, generator), metrics={"clock": clock.float()})
+
+    played = evaluations.play(uniform(fork(), False), Telling(fork(), 4, False), 4, 9, seed=0)
+    assert np.array_equal(played.metrics["clock"], played.lengths)
 
 
 def test_the_curve_shows_evaluations_where_there_are_some():
@@ -593,8 +668,10 @@ CHANGES = {
             "shard.episodes = min(lanes, episodes - first)",
             "shard.episodes = lanes * 3",
         ),
-        ("[finished.returns for finished in played]", "[f.returns[:lanes] for f in played]"),
-        ("[finished.lengths for finished in played]", "[f.lengths[:lanes] for f in played]"),
+        (
+            "Finished.together(played)",
+            "Finished.together([Finished(f.returns[:lanes], f.lengths[:lanes]) for f in played])",
+        ),
     ),
     "plays each batch alike": (
         law_an_evaluation_repeats_bit_for_bit,

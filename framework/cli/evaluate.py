@@ -17,8 +17,9 @@ from ..config import RolloutSettings, validate
 from ..errors import UsageError
 from ..evaluation import CONFIDENCE, Performance, play, refuse_without_greedy
 from ..record import BEST, POLICY, read_config, read_policy
-from ..run import Run, blamed, build
+from ..run import Run, blamed, build, close
 from ..training import Core
+from ..video import check_path, film, pictured
 from .options import is_terminal, resolve
 
 FROM_RECORD = ("plugins", "environment", "policy", "seed", "device", "threads")
@@ -64,26 +65,25 @@ def main(arguments: Sequence[str]) -> int:
     config = attrs.evolve(resolved.config, extensions=(), reports=(), rollout=rollout)
     run = build(config, resolved.loaded, Core())
     path = directory / (BEST if extra.best else POLICY)
-    _read(run, path)
-    refuse_without_greedy(run.policy, extra.greedy, config.policy.label)
-    if extra.video is not None:
-        from ..video import check_path, pictured
-
-        check_path(extra.video)
-        pictured(config.environment, run.device)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
-    began = time.perf_counter()
     try:
+        _read(run, path)
+        refuse_without_greedy(run.policy, extra.greedy, config.policy.label)
+        if extra.video is not None:
+            check_path(extra.video)
+            close(pictured(config.environment, run.device))
+        began = time.perf_counter()
         performance = _play(run, extra)
         seconds = time.perf_counter() - began
         if extra.video is not None:
-            _film(run, extra)
+            _film(run, extra.video, extra.greedy)
     except Exception as error:
         named_error = blamed(run, error)
         raise named_error from named_error.__cause__
     finally:
         torch.set_num_threads(threads)
+        run.close()
     summary = _summary(performance, run, extra, path, seconds)
     if is_terminal():
         _print(summary)
@@ -125,20 +125,9 @@ def _play(run: Run, extra: Extra) -> Performance:
         bar.stop()
 
 
-def _film(run: Run, extra: Extra) -> None:
-    from ..video import film
-
-    config = run.config
-    assert extra.video is not None
-    film(
-        extra.video,
-        run.policy,
-        config.environment,
-        config.policy.label,
-        seed=config.seed,
-        greedy=extra.greedy,
-        device=run.device,
-    )
+def _film(run: Run, path: Path, greedy: bool) -> None:
+    part, label = run.config.environment, run.config.policy.label
+    film(path, run.policy, part, label, seed=run.config.seed, greedy=greedy, device=run.device)
 
 
 class _Bar:

@@ -44,12 +44,20 @@ class RecurrentPolicy(nn.Module):
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample one action a lane, and remember."""
         with torch.no_grad():
-            features, state = self.network(self.normalizer(inputs.observations)), inputs.state
-            if state is not None and inputs.started is not None:
-                state = state.masked_fill(inputs.started.unsqueeze(-1), 0)
-            remembered = self.unit(features.unsqueeze(0), None if state is None else state.unsqueeze(0))[0][0]
-            log_probs = normalised(self.heads(remembered)[:, :-1], inputs.action_masks)
+            log_probs, remembered = self.step(inputs)
             return evolve(raced(log_probs, generator, self.first_action), state=remembered)
+
+    def step(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """log π `[N, actions]` of one step, and the memory `[N, memory]` after it."""
+        features, state = self.network(self.normalizer(inputs.observations)), inputs.state
+        if state is not None and inputs.started is not None:
+            state = state.masked_fill(inputs.started.unsqueeze(-1), 0)
+        remembered = self.unit(features.unsqueeze(0), None if state is None else state.unsqueeze(0))[0][0]
+        return normalised(self.heads(remembered)[:, :-1], inputs.action_masks), remembered
+
+    def greedy(self) -> "GreedyMemory":
+        """Takes the most probable action, and remembers."""
+        return GreedyMemory(self)
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs, values and, where asked for, entropies of sequences `[T, N]`, with gradient."""
@@ -91,3 +99,17 @@ class RecurrentPolicy(nn.Module):
         packed = PackedSequence(features.flatten(0, 1)[order], sizes)
         remembered = self.unit(packed, state.unsqueeze(0))[0].data
         return remembered[order.argsort()].view(rows, lanes, width)  # type: ignore[no-any-return]
+
+
+class GreedyMemory:
+    """Takes the most probable action of those that are allowed; of equally probable ones, the first."""
+
+    def __init__(self, policy: RecurrentPolicy) -> None:
+        """Of a policy."""
+        self._policy = policy
+
+    def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
+        """One action a lane; nothing is drawn."""
+        with torch.no_grad():
+            log_probs, remembered = self._policy.step(inputs)
+            return Action(log_probs.argmax(-1) + self._policy.first_action, state=remembered)
