@@ -25,7 +25,7 @@ def film(
     """Play one episode and write a picture of its beginning, and one after each step, as an mp4.
 
     Args:
-        path: where to; its folder exists, and a file that is there is written over.
+        path: where to; its folder exists. It is written whole or not at all, over a file that is there.
         policy: who plays.
         part: the environment, of which one lane is built.
         label: what errors call the policy.
@@ -37,19 +37,24 @@ def film(
         UsageError: the environment cannot be pictured, the encoder is not installed, or the file cannot be written.
         PartError: a picture is none, or a part broke its contract.
     """
+    encoder, temporary = _encoder(path), path.with_name(path.stem + ".part.mp4")
     environment = pictured(part, device)
     try:
-        writer = _writer(path, _frames_a_second(environment))
+        # sides are made even, as the codec wants them, and no further
+        writer = encoder.get_writer(temporary, format="FFMPEG", fps=_frames_a_second(environment), macro_block_size=2)
         try:
             filmed, labels, own = (
                 Filmed(environment, writer, part.label),
                 (part.label, label),
                 derived_seed(seed, "film"),
             )
-            return play(policy, filmed, 1, 1, seed=own, greedy=greedy, device=device, labels=labels)
+            performance = play(policy, filmed, 1, 1, seed=own, greedy=greedy, device=device, labels=labels)
         finally:
             writer.close()
+        temporary.replace(path)
+        return performance
     finally:
+        temporary.unlink(missing_ok=True)
         close(environment)
 
 
@@ -106,27 +111,14 @@ def _frames_a_second(environment: Any) -> float:
     return float(getattr(environment, "render_fps", None) or metadata.get("render_fps") or FRAMES_A_SECOND)
 
 
-def check_path(path: Path) -> None:
-    """Refuse, before anything is played, a video that cannot be written."""
+def _encoder(path: Path) -> Any:
+    """What writes videos; refuses one that cannot be written."""
     if path.suffix != ".mp4":
         raise UsageError(f"a video's name ends in .mp4: {path}")
     if not path.parent.is_dir():
         raise UsageError(f"{path} cannot be written: there is no folder {path.parent}")
-    _encoder()
-
-
-def _encoder() -> Any:
     try:
         importlib.import_module("imageio_ffmpeg")
         return importlib.import_module("imageio.v2")
     except ImportError as error:
         raise UsageError(f'videos need an encoder ({error}): pip install "framework-rl[video]"') from None
-
-
-def _writer(path: Path, frames_a_second: float) -> Any:
-    check_path(path)
-    try:
-        # sides are made even, as the codec wants them, and no further
-        return _encoder().get_writer(path, format="FFMPEG", fps=frames_a_second, macro_block_size=2)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from None

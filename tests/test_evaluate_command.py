@@ -135,6 +135,7 @@ def test_a_bar_is_shown_to_who_waits_at_a_terminal(monkeypatch, capsys):
         (["runs/first", "--episodes", "0"], "episodes must be >= 1: 0"),
         (["runs/first", "--lanes", "0"], "lanes must be >= 1: 0"),
         (["runs/first", "--seed", "-1"], "seed must be >= 0: -1"),
+        (["runs/first", "--iterations", "5"], "Unrecognized options: --iterations"),
         (
             ["runs/first", "--environment.goal", "8"],
             "runs/first/policy.safetensors does not fit policy 'categorical' (plugin reinforce) in environment "
@@ -317,6 +318,7 @@ def test_what_is_no_picture_is_refused(seen, picture, got):
     sys.modules["framework_file_camera"].CameraLanes.render = lambda self: picture
     with pytest.raises(PartError, match=f"environment 'camera' .*: render: expected a numpy array uint8 .*, got {got}"):
         filmed(seen, part)
+    assert not list(seen.glob("*.mp4"))
 
 
 @pytest.mark.parametrize("name", ["imageio", "imageio_ffmpeg"])
@@ -326,7 +328,7 @@ def test_without_an_encoder_it_is_said_how_to_get_one(seen, capsys, monkeypatch,
     monkeypatch.setitem(sys.modules, name, None)
     captured = said(capsys, "evaluate", "runs/seen", "--video", "seen.mp4", code=2)
     assert 'pip install "framework-rl[video]"' in captured.err
-    assert not (seen / "seen.mp4").exists()
+    assert not list(seen.glob("*.mp4"))
 
 
 def test_an_environment_that_cannot_be_seen_is_refused(tmp_path):

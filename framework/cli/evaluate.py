@@ -17,9 +17,9 @@ from ..config import RolloutSettings, validate
 from ..errors import UsageError
 from ..evaluation import CONFIDENCE, Performance, play, refuse_without_greedy
 from ..record import BEST, POLICY, read_config, read_policy
-from ..run import Run, blamed, build, close
+from ..run import Run, blamed, build
 from ..training import Core
-from ..video import check_path, film, pictured
+from ..video import film
 from .options import is_terminal, resolve
 
 FROM_RECORD = ("plugins", "environment", "policy", "seed", "device", "threads")
@@ -54,11 +54,11 @@ def main(arguments: Sequence[str]) -> int:
     recorded = read_config(directory) if named else {}
     description = (
         "Let the policy of the record RUN, such as runs/first, play whole episodes, and say what they returned. "
-        "The record says which environment and policy; flags win over it, --seed included, whose randomness is never "
-        "that of the training. What else a run has (estimator, baseline, loss, rollout, update …) plays no part."
+        "The record says which environment, policy and seed; flags win over it. The same seed repeats an evaluation, "
+        "and never a training run's episodes. Estimator, baseline, loss and extensions play no part."
     )
     below = {key: recorded[key] for key in FROM_RECORD if key in recorded}
-    resolved = resolve("evaluate RUN", description, words, Extra, below)
+    resolved = resolve("evaluate RUN", description, words, Extra, below, FROM_RECORD)
     extra = resolved.extra
     validate("", extra)
     rollout = RolloutSettings(lanes=extra.lanes, episodes=1)
@@ -71,13 +71,10 @@ def main(arguments: Sequence[str]) -> int:
         _read(run, path)
         refuse_without_greedy(run.policy, extra.greedy, config.policy.label)
         if extra.video is not None:
-            check_path(extra.video)
-            close(pictured(config.environment, run.device))
+            _film(run, extra.video, extra.greedy)
         began = time.perf_counter()
         performance = _play(run, extra)
         seconds = time.perf_counter() - began
-        if extra.video is not None:
-            _film(run, extra.video, extra.greedy)
     except Exception as error:
         named_error = blamed(run, error)
         raise named_error from named_error.__cause__

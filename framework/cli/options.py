@@ -76,12 +76,17 @@ def _field(type: Any, **default: Any) -> Any:
 
 
 def resolve(
-    command: str, description: str, arguments: Sequence[str], extra: type[Any], below: Mapping[str, Any] | None = None
+    command: str,
+    description: str,
+    arguments: Sequence[str],
+    extra: type[Any],
+    below: Mapping[str, Any] | None = None,
+    offered: Sequence[str] = (*PART_ROLES, *configs.SECTIONS, *configs.SCALARS),
 ) -> Resolved:
     """Parse a command's words.
 
     `extra` is a frozen attrs class of flags that only this command has; `below` a tree, such as a record's, that is
-    the layer right above the defaults.
+    the layer right above the defaults; `offered` says of which roles, sections and scalars there are flags.
     """
     first: Any = attrs.make_class(
         "First",
@@ -112,7 +117,7 @@ def resolve(
     if choices.config:
         configure(loaded, merge(defaults, recipe, file), str(choices.config))  # so that its faults are called its own
     base = imply(configure(loaded, merged), loaded, chosen)
-    config, extras = _second_pass(command, description, arguments, base, loaded, choices, extra)
+    config, extras = _second_pass(command, description, arguments, base, loaded, choices, extra, offered)
     return Resolved(wire(config, loaded, chosen), loaded, extras, listed)
 
 
@@ -150,23 +155,25 @@ def _second_pass(
     loaded: Loaded,
     choices: Choices,
     extra: type[Any],
+    offered: Sequence[str],
 ) -> tuple[Config, Any]:
+    scalars, sections = ([key for key in keys if key in offered] for keys in (configs.SCALARS, configs.SECTIONS))
     fields: dict[str, Any] = {
         "choices": _field(Annotated[Choices, tyro.conf.arg(name="")], default=_shown(choices, base, loaded)),
         "extra": _field(Annotated[extra, tyro.conf.arg(name="")], default=extra()),
     }
-    for key in configs.SCALARS:
+    for key in scalars:
         kind = attrs.fields_dict(Config)[key].type
         text = SCALAR_HELP[key]
         fields[key] = _field(Annotated[kind, tyro.conf.arg(help=text)], default=getattr(base, key))
     for role in PART_ROLES:
         settings = getattr(base, role).settings
-        if attrs.fields(type(settings)):
+        if role in offered and attrs.fields(type(settings)):
             fields[f"{role}_settings"] = _field(
                 type=Annotated[type(settings), tyro.conf.arg(name=role)], default=settings
             )
-    for key, cls in configs.SECTIONS.items():
-        fields[key] = _field(cls, default=getattr(base, key))
+    for key in sections:
+        fields[key] = _field(configs.SECTIONS[key], default=getattr(base, key))
     with_settings = [part for part in (*base.extensions, *base.reports) if attrs.fields(type(part.settings))]
     if with_settings:
         members = {part.name: _field(type(part.settings), default=part.settings) for part in with_settings}
@@ -177,8 +184,8 @@ def _second_pass(
     flags.__doc__ = description
     with attrs.validators.disabled():  # validated below, in our own words
         parsed: Any = tyro.cli(flags, args=list(arguments), prog=f"framework {command}", description=description)
-    changed: dict[str, Any] = {key: getattr(parsed, key) for key in (*configs.SCALARS, *configs.SECTIONS)}
-    for key in configs.SECTIONS:
+    changed: dict[str, Any] = {key: getattr(parsed, key) for key in (*scalars, *sections)}
+    for key in sections:
         configs.validate(key, changed[key])
     for role in PART_ROLES:
         settings = getattr(parsed, f"{role}_settings", None)
@@ -189,8 +196,8 @@ def _second_pass(
         changed[key] = tuple(
             _extension(part, getattr(parsed, "extension_settings", None)) for part in getattr(base, key)
         )
-    config = attrs.evolve(base, **{key: value for key, value in changed.items() if key not in configs.SCALARS})
-    for key in configs.SCALARS:
+    config = attrs.evolve(base, **{key: value for key, value in changed.items() if key not in scalars})
+    for key in scalars:
         try:
             config = attrs.evolve(config, **{key: changed[key]})
         except ValueError as error:
