@@ -98,7 +98,7 @@ def test_an_unknown_command_is_said(capsys):
 # Help of each command
 
 
-@pytest.mark.parametrize("command", ["run", "show", "evaluate"])
+@pytest.mark.parametrize("command", ["run", "show"])
 def test_help_shows_each_chosen_parts_settings_with_defaults(command, capsys):
     words = [command, "--help", "--environment.goal", "8", "--extensions", "standardize", "--baseline", "leave_one_out"]
     text = " ".join(said(capsys, *words).out.split())

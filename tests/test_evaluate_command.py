@@ -91,6 +91,16 @@ def test_it_may_be_evaluated_elsewhere(here, capsys):
     assert told(capsys, "runs/first", "--config", "short.toml", "--environment.max-steps", "1")["mean_length"] == 1
 
 
+def test_help_shows_the_recorded_parts_settings_and_none_that_play_no_part(here, capsys):
+    text = said(capsys, "evaluate", "runs/first", "--help", "--environment.goal", "9").out
+    assert "usage: framework evaluate RUN" in text
+    for flag in ("--episodes", "--greedy", "--best", "--video", "--environment.goal", "--policy.hidden", "--seed"):
+        assert flag in text, flag
+    for flag in ("--iterations", "--optimizer.", "--update.", "--rollout.", "--loss.", "--extensions."):
+        assert flag not in text, flag
+    assert "--episodes" in said(capsys, "evaluate", "--help").out
+
+
 def test_numbers_that_do_not_exist_are_null(here, capsys):
     summary = told(capsys, "runs/first", "--episodes", "1")
     assert (summary["std_return"], summary["standard_error"], summary["interval"]) == (None, None, [None, None])

@@ -350,6 +350,18 @@ def test_greedy_remembers(starts, allowed, seed):
     assert torch.equal(torch.stack(chosen), torch.stack(table, -1).argmax(-1) - 1)
 
 
+@pytest.mark.parametrize("cls", [Categorical, ActorCritic, Recurrent])
+def test_greedy_normalises_as_sampling_does(cls):
+    """One step from no memory, after statistics of observations have been taken in."""
+    policy = framework.train(policy=cls(normalize=True), environment=CartPole(), iterations=2).policy.eval()
+    observations = 3 * torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
+    chosen = policy.greedy().act(Inputs(observations), torch.Generator()).actions
+    rows = Inputs(observations) if cls is not Recurrent else Inputs(observations[None])  # a sequence of one step
+    table = [policy.evaluate(rows, chosen.new_full(rows.observations.shape[:-1], a), False).log_probs for a in (0, 1)]
+    assert torch.equal(chosen, torch.stack(table, -1).reshape(40, 2).argmax(1))
+    assert 0 < chosen.sum() < 40
+
+
 def test_each_greedy_policy_plays():
     """In its own kind of world, to the end; memory included."""
     for policy, environment in ((Recurrent(), Corridor()), (Categorical(), CartPole()), (Gaussian(), Pendulum())):

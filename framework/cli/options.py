@@ -81,7 +81,7 @@ def resolve(
     arguments: Sequence[str],
     extra: type[Any],
     below: Mapping[str, Any] | None = None,
-    offered: Sequence[str] = (*PART_ROLES, *configs.SECTIONS, *configs.SCALARS),
+    offered: Sequence[str] = (*PART_ROLES, *configs.SECTIONS, *configs.SCALARS, "extensions"),
 ) -> Resolved:
     """Parse a command's words.
 
@@ -175,7 +175,7 @@ def _second_pass(
     for key in sections:
         fields[key] = _field(configs.SECTIONS[key], default=getattr(base, key))
     with_settings = [part for part in (*base.extensions, *base.reports) if attrs.fields(type(part.settings))]
-    if with_settings:
+    if with_settings and "extensions" in offered:
         members = {part.name: _field(type(part.settings), default=part.settings) for part in with_settings}
         nested: Any = attrs.make_class("Extensions", members, frozen=True)
         nested.__doc__ = "Settings of the chosen extensions."
