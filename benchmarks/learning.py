@@ -71,9 +71,9 @@ TASKS: dict[str, dict[str, Any]] = {
         "epochs": 10,
         "minibatches": 8,
         "gamma": 0.9,
-        "lr": 2e-3,
+        "lr": 1e-3,
         "linear": True,
-        "iterations": 50,  # 102,400 steps
+        "iterations": 146,  # 299,008 steps
     },
 }
 

@@ -38,7 +38,7 @@ COMMANDS = {  # name → bar, flags
     "ppo_continuous": (
         -250,
         "--recipe ppo_continuous --estimator.gamma 0.9 --extensions.scale_rewards.gamma 0.9 --rollout.lanes 8"
-        " --rollout.fixed_steps 256 --update.minibatches 8 --optimizer.lr 2e-3 --iterations 100",
+        " --rollout.fixed_steps 256 --update.minibatches 8 --optimizer.lr 1e-3 --iterations 146",
     ),
 }
 
