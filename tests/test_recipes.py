@@ -26,7 +26,7 @@ WORLD = {
     "iterations": 1,
     "reports": [],
 }
-REASONS = "needs values|trains none|implies baseline|takes (Box|MultiDiscrete) actions"
+REASONS = "needs values|trains none|implies baseline|takes (Box|MultiDiscrete or MultiBinary) actions"
 
 
 def test_every_pair_of_parts_runs_or_is_refused_with_the_reason(capsys):

@@ -17,6 +17,8 @@ from framework import Action, Evaluation, Inputs, Rollout
 class Recurrent(NetworkSettings):
     """Softmax over what a gated recurrent unit remembers, and a critic.
 
+    Both share the memory: returns should be of the size of 1 (extension scale_rewards).
+
     Source of the unit: Cho et al. 2014, arXiv:1406.1078, §2.3, in torch's variant (`torch.nn.GRU`).
     """
 
