@@ -31,10 +31,10 @@ PPO = {
 
 PPO_CONTINUOUS = {
     # Huang et al. 2022, "The 37 implementation details of proximal policy optimization", the nine for continuous
-    # actions, as CleanRL's ppo_continuous_action.py has them for a million steps of MuJoCo (there with orthogonal first
-    # weights and clipped values, here without)
+    # actions, as CleanRL's ppo_continuous_action.py has them for a million steps of MuJoCo (there with clipped values,
+    # here without)
     "environment": {"name": "gymnasium", "id": "Pendulum-v1"},
-    "policy": {"name": "gaussian", "hidden": [64, 64], "activation": "tanh", "normalize": True},
+    "policy": {"name": "gaussian", "hidden": [64, 64], "activation": "tanh", "orthogonal": True, "normalize": True},
     "estimator": {"name": "gae", "gamma": 0.99, "lam": 0.95},
     "baseline": {"name": "value"},
     "loss": {"name": "ppo", "clip": 0.2, "value": 0.5},
