@@ -1,6 +1,6 @@
 """Do the algorithms learn? Ours beside Stable-Baselines3, at equal settings, seeds 0 to 9.
 
-    python benchmarks/learning.py [--seeds 10] [--tasks CartPole-v1 Pendulum-v1]
+    python benchmarks/learning.py [--seeds 10]
 
 Makes a virtual environment for Stable-Baselines3, then runs each seed of each side as a process of its own, one thread,
 in turn. What is finished lies in benchmarks/.cache and is not run again, so the script may be stopped and started. At
@@ -65,16 +65,6 @@ TASKS: dict[str, dict[str, Any]] = {
         "linear": True,
         "iterations": 195,  # 199,680 steps
     },
-    "Pendulum-v1": {
-        "lanes": 8,
-        "steps": 256,
-        "epochs": 10,
-        "minibatches": 8,
-        "gamma": 0.9,
-        "lr": 1e-3,
-        "linear": True,
-        "iterations": 146,  # 299,008 steps
-    },
 }
 
 
@@ -85,7 +75,6 @@ def ours(task: str, seed: int) -> list[tuple[int, float]]:
     import attrs
     from framework_gymnasium import Gymnasium
     from framework_policies.actor_critic import ActorCritic
-    from framework_policies.gaussian import Gaussian
     from framework_returns import Gae
 
     import framework
@@ -108,11 +97,10 @@ def ours(task: str, seed: int) -> list[tuple[int, float]]:
             return rollout
 
     given = TASKS[task]
-    policy = ActorCritic if task == "CartPole-v1" else Gaussian
     framework.train(
         recipe="ppo",
         environment=Gymnasium(id=task, vectorization_mode="sync"),
-        policy=policy(hidden=(64, 64), activation="tanh"),
+        policy=ActorCritic(hidden=(64, 64), activation="tanh"),
         estimator=Gae(gamma=given["gamma"], lam=0.95),
         rollout=framework.RolloutSettings(lanes=given["lanes"], fixed_steps=given["steps"]),
         update=framework.UpdateSettings(given["epochs"], given["minibatches"], max_grad_norm=0.5),

@@ -52,7 +52,9 @@ def finite(label: str, given: Tensor, where: Callable[[Sequence[int]], str] = pl
         raise PartError(f"{label}: not finite ({float(given[tuple(first)])}) at {where(first)}")
 
 
-def in_range(label: str, numbers: Tensor, space: Discrete[Any], where: Callable[[Sequence[int]], str] = place) -> None:
+def in_range(
+    label: str, numbers: Tensor, space: "Discrete[Any]", where: Callable[[Sequence[int]], str] = place
+) -> None:
     """Refuse elements outside a Discrete space; `where` words the index of the first one."""
     low, high = (int(bound) for bound in torch.aminmax(numbers))
     first = int(space.start)

@@ -73,6 +73,11 @@ class Performance:
         return float(self.returns.max())
 
     @property
+    def told(self) -> dict[str, float]:
+        """The mean of each number that the environment said of its episodes, over those of which it did."""
+        return Finished(self.returns, self.lengths, self.metrics).told
+
+    @property
     def mean_length(self) -> float:
         """The mean number of steps."""
         return float(self.lengths.mean())

@@ -30,6 +30,12 @@ class Finished:
     lengths: np.ndarray[Any, Any]  # [E] steps
     metrics: dict[str, np.ndarray[Any, Any]] = field(factory=dict)  # each [E]; NaN: not given
 
+    @property
+    def told(self) -> dict[str, float]:
+        """The mean of each metric, over the episodes of which it was given; no others."""
+        known = {name: numbers[~np.isnan(numbers)] for name, numbers in self.metrics.items()}
+        return {name: float(numbers.mean()) for name, numbers in known.items() if len(numbers)}
+
     @classmethod
     def none(cls) -> "Finished":
         """No episode."""
@@ -212,6 +218,7 @@ class Shard:
         working, taken, t = begun, 0, 0
         finished = [Finished.none()]
         cut: list[tuple[Any, ...]] = []
+        last: list[tuple[Any, ...]] = []  # of every episode, also of those that no critic values
 
         table = self.table = Table(self.fixed_steps or self.capacity)
         self.row = 0
@@ -289,6 +296,7 @@ class Shard:
                     (left,) = (ended & ~to_host(step.terminated)).nonzero()
                     if len(left):
                         cut.append((t, left, *_at(left, step.successors, state)))
+                last.append((t, where, *_at(where, step.successors, None)))
                 told = {name: to_host(column)[where] for name, column in (step.metrics or {}).items()}
                 finished.append(Finished(earned[where], clock[where], told))
                 earned[ended] = 0
@@ -319,11 +327,12 @@ class Shard:
             cut.append((t - 1, left, *_at(left, step.successors, state)))
         ends = _ends(cut, step, self.device)
         rollout = self._rollout(table, t, remembered)
-        self._check_observations(
-            "step: successors",
-            ends.observations,
-            lambda index: _after(rollout, 0, (int(ends.times[index[0]]), int(ends.lanes[index[0]]))),
-        )
+        for final in (ends, _ends(last, step, self.device)):
+            self._check_observations(
+                "step: successors",
+                final.observations,
+                lambda index, final=final: _after(rollout, 0, (int(final.times[index[0]]), int(final.lanes[index[0]]))),
+            )
         return rollout, Finished.together(finished), ends
 
     def _rollout(self, table: Table, steps: int, state: Tensor | None) -> Rollout:

@@ -1,5 +1,6 @@
 """The loop, on one screen, and the core's own stages."""
 
+import contextlib
 import functools
 import math
 import operator
@@ -48,7 +49,8 @@ def execute(run: Run) -> Result:
         _fail(run, error)
     finally:
         torch.set_num_threads(threads)
-        run.close()
+        with contextlib.suppress(Exception):  # what became of the run is what counts
+            run.close()
     metrics = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
     return Result(
         run.policy, metrics, np.array(run.recent_returns), tuple(run.stop_reasons), run.directory, run.config, run
@@ -341,10 +343,7 @@ def _measure(run: Run, steps: int, began: float) -> dict[str, float]:
         "std_return": deviation,
         "mean_length": float(lengths.sum()) / count if count else math.nan,
     }
-    for name, numbers in run.finished.metrics.items():
-        known = numbers[~np.isnan(numbers)]
-        if len(known):
-            metrics[f"environment/{name}"] = float(known.mean())
+    metrics |= {f"environment/{name}": number for name, number in run.finished.told.items()}
     if run.config.optimizer.schedule != "constant":
         metrics["lr"] = learning_rate(run.config.optimizer, run.iteration, run.config.iterations)
     updates = run.loss_metrics

@@ -1,5 +1,8 @@
 """Environments of Gymnasium whose every number is known, and some that break."""
 
+import os
+import signal
+
 import gymnasium
 import numpy as np
 from gymnasium import spaces
@@ -16,18 +19,23 @@ class Story(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 7}
 
-    def __init__(self, lengths="3", ends="t", render_mode=None):
+    def __init__(self, lengths="3", ends="t", reuse=False, render_mode=None):
         self.lengths = [int(length) for length in str(lengths).split(",")]
         self.ends, self.render_mode = ends, render_mode
         self.observation_space = spaces.Box(-1.0, INFINITE, (3,), np.float64)
         self.action_space = spaces.Discrete(3)
         self.episode = -1
+        self.reuse, self.buffer = reuse, np.zeros(3)  # one array for all observations, as careless worlds have
+
+    def seen(self, *numbers):
+        self.buffer[:] = numbers
+        return self.buffer if self.reuse else self.buffer.copy()
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.episode = self.episode + 1 if seed is None else seed % 1000  # so that lanes are out of step
         self.clock = 0
-        return np.array([self.episode, 0.0, -1.0]), {"is_success": False}
+        return self.seen(self.episode, 0.0, -1.0), {"is_success": False}
 
     def step(self, action):
         assert self.action_space.contains(action)
@@ -36,7 +44,7 @@ class Story(gymnasium.Env):
         end = self.ends[self.episode % len(self.ends)] if over else ""
         info = {"is_success": self.episode % 2 == 0, "clock": self.clock}
         reward = 100.0 * self.episode + self.clock + action / 8
-        return np.array([self.episode, self.clock, float(action)]), reward, end in ("t", "b"), end in ("u", "b"), info
+        return self.seen(self.episode, self.clock, float(action)), reward, end in ("t", "b"), end in ("u", "b"), info
 
     def render(self):
         return np.full((4, 6, 3), self.clock, np.uint8)
@@ -99,6 +107,8 @@ class Broken(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.episode, self.clock = self.episode + 1, 0
+        if self.how == "begin" and self.broken:
+            return np.zeros(3, np.float32), {}
         return (0 if self.how.startswith("state") else np.zeros(2, np.float32)), {}
 
     def step(self, action):
@@ -114,6 +124,17 @@ class Broken(gymnasium.Env):
                 observation[1] = np.nan
             if self.how == "outside":
                 observation[1] = 1.5
+            if self.how == "last":  # in an episode that the world ends there
+                observation[1] = np.nan
+                return observation, reward, True, False, {}
+            if self.how == "row":
+                reward = np.ones(3)
+            if self.how == "few":
+                return observation, reward, True, {}
+            if self.how == "metric":
+                return observation, reward, True, False, {"success": "yes"}
+            if self.how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
             if self.how == "reward":
                 reward = np.inf
             if self.how == "shape":

@@ -1,8 +1,15 @@
 """Gymnasium's environments: its three ways to reset, its spaces, its own vectorised worlds, and what breaks."""
 
 import csv
+import json
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 import tomllib
+from pathlib import Path
 
 import gym_worlds
 import gymnasium
@@ -26,6 +33,7 @@ from framework.rollout import collect
 from framework.shard import Shard
 
 CPU = torch.device("cpu")
+HERE = Path(__file__).parent
 MODES = ("next_step", "same_step", "disabled")
 WAYS = [*((mode, "sync") for mode in MODES), *((mode, "async") for mode in MODES)]
 
@@ -73,7 +81,7 @@ def gather(part, lanes, iterations=1, policy=None, **amount):
 
 
 def story(mode, vectorization="sync", lengths="3", ends="t", **settings):
-    kwargs = {"lengths": lengths, "ends": ends}
+    kwargs = {"lengths": lengths, "ends": ends, "reuse": True}
     return Gymnasium("gym_worlds:story", vectorization, mode, kwargs, **settings)
 
 
@@ -122,8 +130,9 @@ def one_lane_by_hand(lengths, ends, told, seeded):
         if over is None or (over and seeded):
             env.episode = int(observation[0]) - 1
         if over is None or over:
-            seen, _ = env.reset()
+            seen = env.reset()[0].copy()
         reached, reward, terminated, truncated, _ = env.step(np.int64(action))
+        reached = reached.copy()
         row = (seen.tolist(), reward, terminated, truncated, value(seen), 0.0 if terminated else value(reached))
         expected.append((action, *row))
         seen, over = reached, terminated or truncated
@@ -346,6 +355,7 @@ def test_wrappers_go_round_each_lane_with_their_arguments():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("ClipAction(**{'low': 1})", "is not of the form"),
         ("ClipActoin", "no wrapper 'ClipActoin'. Did you mean 'ClipAction'?"),
         ("ClipAction(", "is not of the form"),
         ("ClipAction(low=open('x'))", "is not of the form"),
@@ -421,6 +431,93 @@ def test_processes_end_with_the_run(fails):
     assert not set(multiprocessing.active_children()) - before
 
 
+def test_a_process_that_dies_ends_the_run_with_an_error(tmp_path):
+    """A real SIGKILL, in the third episode of lane 1: no waiting for an answer, and the record has the traceback."""
+    script = (
+        "import framework\nfrom framework import RolloutSettings\nfrom framework_gymnasium import Gymnasium\n"
+        "part = Gymnasium('gym_worlds:broken', 'async', kwargs={'how': 'killed', 'lane': 2})\n"
+        "rollout = RolloutSettings(lanes=2, episodes=8)\n"
+        f"framework.train(environment=part, rollout=rollout, directory={str(tmp_path / 'run')!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=HERE, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "framework.errors.PartError: environment 'gymnasium' (plugin gymnasium) raised " in done.stderr
+    assert "LaneError" in (tmp_path / "run" / "error.txt").read_text()
+
+
+def test_ctrl_c_reaches_the_run_and_not_its_processes(tmp_path):
+    """A terminal's SIGINT goes to the whole group: the run ends as any interrupted one, and no process is left."""
+    words = ["run", "--environment", "gymnasium", "--environment.vectorization-mode", "async", "--rollout.lanes", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "framework", *words, "--iterations", "100000", "--name", "long"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    metrics, deadline = tmp_path / "runs/long/metrics.csv", time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_text().count("\n") > 3):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(output)["stopped"] == ["interrupted"]
+    assert not (tmp_path / "runs/long/error.txt").exists()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+@pytest.mark.slow
+def test_spawned_processes_import_what_registers_their_id():
+    """Where processes are not forked, a child knows nothing but what it imports."""
+    script = (
+        "import multiprocessing, torch\nfrom framework_gymnasium import Gymnasium\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.set_start_method('spawn')\n"
+        "    lanes = Gymnasium('gym_worlds:Story-v0', 'async').build(1, torch.device('cpu'))\n"
+        "    print(lanes.reset(torch.Generator()).shape)\n    lanes.close()\n"
+    )
+    path = HERE / "spawned_by_a_test.py"
+    path.write_text(script)
+    try:
+        done = subprocess.run(
+            [sys.executable, str(path)], cwd=HERE, capture_output=True, text=True, timeout=120, check=False
+        )
+    finally:
+        path.unlink()
+    assert "torch.Size([1, 3])" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["1.0.0", "1.1.1", "1.2.0"])
+def test_older_gymnasiums_train_too(version, tmp_path):
+    """From 1.0 on, which has one way to reset; in its own vectorised CartPole, and lane by lane."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path)]
+    subprocess.run([*pip, f"gymnasium=={version}"], check=True, capture_output=True, timeout=300)
+    script = (
+        "import gymnasium, framework\nfrom framework_gymnasium import Gymnasium\n"
+        f"assert gymnasium.__version__ == '{version}'\n"
+        "for mode in ('auto', 'sync', 'async'):\n"
+        "    part = Gymnasium(vectorization_mode=mode)\n"
+        "    print(framework.train(recipe='ppo', environment=part, iterations=1).run.steps)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(0 < int(steps) <= 1024 for steps in done.stdout.split())
+
+
 # What breaks
 
 
@@ -432,6 +529,11 @@ BREAKS = {
     "hole": (f"{LABEL}: observations: not finite (nan) at step 12, lane 1, after action ",),
     "outside": (f"{LABEL}: observations: 1.5 is outside its space, -1.0 to 1.0, at step 12, lane 1, after action ",),
     "reward": (f"{LABEL}: rewards: not finite (inf) at step 11, lane 1, after action ",),
+    "last": (f"{LABEL}: step: successors: not finite (nan) at step 11, lane 1, after action ",),
+    "row": (RAISED, ": TypeError: only "),
+    "few": (RAISED, ": ValueError: not enough values to unpack"),
+    "metric": (f"{LABEL} raised LaneError: metrics 'success': expected a number, got 'yes' in lane 1",),
+    "begin": (f"{LABEL} raised LaneError: lane 1, reset with seed ", "observation of shape [3], and the space is Box"),
     "state": (f"{LABEL}: observations: 9 is outside Discrete(4) at step 12, lane 1, after action ",),
 }
 
@@ -483,7 +585,8 @@ OWN = "vector_entry_point"
         (Gymnasium("Pendulum-v1", kwargs={"gravity": 3}), "'Pendulum-v1' refuses its arguments or wrappers: "),
     ],
 )
-def test_what_cannot_be_made_is_said_with_the_mend(settings, message):
+def test_what_cannot_be_made_is_said_with_the_mend(settings, message, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # as if MuJoCo were not here
     with pytest.raises(UsageError) as caught:
         settings.build(2, CPU)
     assert message in str(caught.value)
@@ -505,3 +608,20 @@ def test_a_picture_of_the_first_lane_shows_the_last_state_of_an_episode():
     assert drawn == [1, 2, 0, 1]
     assert lanes.render().shape == (4, 6, 3)
     assert lanes.render_fps == 7
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_an_evaluation_says_how_often_it_succeeded(vectorization, tmp_path, monkeypatch, capsys):
+    """After the run, and during it: of two-step episodes all succeed, of three-step ones none (see the world)."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--environment", "gymnasium", "--environment.id", "gym_worlds:story", "--environment.vectorization-mode"]
+    words += [vectorization, "--environment.kwargs", "lengths", "2,3", "--name", "told", "--quiet", "--iterations", "2"]
+    words += ["--extensions", "evaluate", "--extensions.evaluate.every", "1"]
+    assert main(["run", *words]) == 0
+    assert main(["evaluate", "runs/told", "--episodes", "20", "--lanes", "4"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["environment/is_success"] == pytest.approx(3 - told["mean_length"])
+    with (tmp_path / "runs/told/metrics.csv").open() as file:
+        for row in csv.DictReader(file):
+            assert float(row["evaluation/is_success"]) == pytest.approx(3 - float(row["evaluation/mean_length"]))
+    assert not multiprocessing.active_children()

@@ -53,7 +53,8 @@ def test_the_configuration_is_complete(here):
         "name": "line_world", "goal": 4, "step_reward": -1.0, "goal_reward": 10.0, "max_steps": 100, "group_size": 0
     }  # fmt: skip
     assert tree["policy"] == {
-        "name": "categorical", "hidden": [32], "activation": "relu", "embedding": 8, "orthogonal": False, "normalize": False
+        "name": "categorical", "hidden": [32], "activation": "relu", "embedding": 8, "orthogonal": False,
+        "normalize": False
     }  # fmt: skip
     assert tree["estimator"] == {"name": "rewards_to_go", "gamma": 0.99, "discounted_objective": False}
     assert (tree["baseline"], tree["loss"]) == ({"name": "none"}, {"name": "reinforce", "entropy": 0.0})

@@ -169,6 +169,7 @@ def _summary(performance: Performance, run: Run, extra: Extra, path: Path, secon
         "min_return": performance.min,
         "max_return": performance.max,
         "mean_length": performance.mean_length,
+        **{f"environment/{name}": number for name, number in performance.told.items()},
         "video": None if extra.video is None else str(extra.video),
     }
 
@@ -196,6 +197,9 @@ def _print(summary: dict[str, Any]) -> None:
         table.add_row("median", f"{summary['median_return']:.2f}")
         table.add_row("worst and best", f"{summary['min_return']:.2f} and {summary['max_return']:.2f}")
     table.add_row("mean length", f"{summary['mean_length']:.1f} steps")
+    for name, value in summary.items():
+        if name.startswith("environment/"):
+            table.add_row(name, f"{value:.3f}")
     console.print(table)
     console.print(f"{summary['policy']} in {summary['environment']}, {summary['actions']}, seed {summary['seed']}")
     if summary["video"]:

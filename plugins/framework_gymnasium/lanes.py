@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AsyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from framework import Step, UsageError
 
-from .making import LaneError, seeds, told
+from .making import LaneError, seeds
 
 Array = np.ndarray[Any, Any]
 
@@ -107,7 +107,13 @@ class GymnasiumLanes:
 
     def close(self) -> None:
         """End the lanes' processes and close their windows."""
-        if not self.lanes.closed:
+        if self.lanes.closed:
+            return
+        if isinstance(self.lanes.unwrapped, AsyncVectorEnv):
+            # one that died, or was interrupted, in the middle of a step never answers
+            state = getattr(self.lanes.unwrapped, "_state", None)
+            self.lanes.close(terminate=getattr(state, "value", "default") != "default")
+        else:
             self.lanes.close()
 
     def _finish(self, observations: Any, info: Any, generator: torch.Generator) -> Any:
@@ -121,10 +127,12 @@ class GymnasiumLanes:
             last = info.get("final_info", {})
         for name, column in self._metrics.items():
             column[:] = np.nan
-            numbers, known = told(last, name)
-            if numbers is not None:
-                known = np.broadcast_to(known, self.count) & self._ended
-                column[known] = np.asarray(numbers, object)[known].astype(np.float32)
+            numbers = last.get(name)
+            if numbers is not None:  # of the lanes in `_name`, or of all
+                known = np.broadcast_to(last.get(f"_{name}", True), self.count) & self._ended
+                given = np.broadcast_to(np.asarray(numbers, object), self.count)
+                for where in known.nonzero()[0].tolist():
+                    column[where] = _number(name, where, given[where])
         if self.autoreset == "disabled":
             drawn = seeds(self.lanes, self._draw(generator))
             if isinstance(drawn, list):
@@ -148,6 +156,13 @@ class GymnasiumLanes:
             valid=None if host.valid is None else host.valid.to(self.device),
             metrics=None if host.metrics is None else {k: column.to(self.device) for k, column in host.metrics.items()},
         )
+
+
+def _number(name: str, lane: int, given: Any) -> float:
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        raise LaneError(f"metrics '{name}': expected a number, got {given!r} in lane {lane}") from None
 
 
 def _observations(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], torch.dtype]:

@@ -3,13 +3,17 @@
 import ast
 import functools
 import importlib
+import importlib.util
+import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
+import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
@@ -28,31 +32,37 @@ class LaneError(RuntimeError):
 
 
 class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """The outermost wrapper of each lane: it names lane, step and action where the environment raises."""
+    """The outermost wrapper of each lane: it names lane, step and action where the environment breaks."""
 
     def __init__(self, env: Env, lane: int) -> None:
         super().__init__(env)
         self.lane, self.clock = lane, 0
+        if multiprocessing.parent_process() is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's, which closes its lanes
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's."""
         self.clock = 0
         try:
-            return self.env.reset(seed=seed, options=options)
+            observation, info = self.env.reset(seed=seed, options=options)
+            self._check_shape(observation)
         except Exception as error:
             raise LaneError(f"lane {self.lane}, reset with seed {seed}: {type(error).__name__}: {error}") from error
+        return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """As the environment's."""
+        """As the environment's; an episode's last observation is a copy, for a reset may write into its buffer."""
         try:
-            result = self.env.step(action)
-            terminated, truncated = bool(result[2]), bool(result[3])
-            self._check_shape(result[0])
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            result = float(reward), bool(terminated), bool(truncated)
+            self._check_shape(observation)
         except Exception as error:
             where = f"lane {self.lane}, step {self.clock} of its episode, action {action}"
             raise LaneError(f"{where}: {type(error).__name__}: {error}") from error
         self.clock += 1
-        return result[0], result[1], terminated, truncated, result[4]
+        if (terminated or truncated) and isinstance(observation, np.ndarray):
+            observation = observation.copy()
+        return observation, *result, info
 
     def _check_shape(self, observation: Any) -> None:
         shape = getattr(observation, "shape", None)
@@ -87,9 +97,12 @@ def make_lanes(settings: "Gymnasium", count: int) -> tuple[VectorEnv[Any, Any, A
         return _flat(lanes), autoreset
 
     wrappers = [wrapper(text) for text in settings.wrappers]
+    module = settings.id.rpartition(":")[0]
 
     def lane(number: int) -> Env:
         if isinstance(single, str):
+            if module:  # in a process of its own, too, where nothing has registered the id yet
+                _module(module, "environment.id")
             # Gymnasium checks an environment's first step, and warns; once is enough
             env = gymnasium.make(single, disable_env_checker=True if number else None, **arguments)
         else:
@@ -166,6 +179,7 @@ def wrapper(text: str) -> "Callable[[Env], Env]":
         call = ast.parse(f"wrap({arguments}" if bracket else "wrap()", mode="eval").body
         assert isinstance(call, ast.Call)
         given = [ast.literal_eval(argument) for argument in call.args]
+        assert all(keyword.arg for keyword in call.keywords)
         by_name = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError, AssertionError):
         raise UsageError(
@@ -192,8 +206,11 @@ def _made(settings: "Gymnasium", make: "Callable[..., Any]", *arguments: Any, **
     try:
         return make(*arguments, **by_name)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
-        extra = next((extra for word, extra in EXTRAS.items() if word in str(error).lower()), None)
-        mend = f': pip install "framework-rl[{extra}]"' if extra else ""
+        named = [extra for word, extra in EXTRAS.items() if word in str(error).lower()]
+        missing = [extra for extra in named if importlib.util.find_spec(extra) is None]
+        if named and not missing:  # it is there, and not what this id wants: those of v2 and v3 are of older ones
+            raise UsageError(f"environment.id '{settings.id}' cannot be made here: {error}") from error
+        mend = f': pip install "framework-rl[{missing[0]}]"' if missing else ""
         raise UsageError(
             f"environment.id '{settings.id}' needs a package that is not installed{mend} ({error})"
         ) from error
@@ -204,14 +221,12 @@ def _made(settings: "Gymnasium", make: "Callable[..., Any]", *arguments: Any, **
 def _flat(lanes: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
     if isinstance(lanes.single_observation_space, spaces.Box | spaces.Discrete):
         return lanes
-    return gymnasium.wrappers.vector.FlattenObservation(lanes)
+    try:
+        return gymnasium.wrappers.vector.FlattenObservation(lanes)
+    except ValueError as error:
+        raise UsageError(f"{error}: choose environment.vectorization_mode sync") from error
 
 
 def seeds(lanes: VectorEnv[Any, Any, Any], drawn: Sequence[int]) -> Any:
     """One seed a lane, where the environment takes a list: Gymnasium's own vectorised ones take one number."""
     return list(drawn) if isinstance(lanes.unwrapped, SyncVectorEnv | AsyncVectorEnv) else drawn[0]
-
-
-def told(info: Mapping[str, Any], name: str) -> tuple[Any, Any]:
-    """A number of `info` by lane, and in which lanes it was given (True: in all); None where it is not there."""
-    return info.get(name), info.get(f"_{name}", True)

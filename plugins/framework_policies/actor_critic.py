@@ -29,7 +29,7 @@ class ActorCritic(NetworkSettings):
 class ActorCriticPolicy(nn.Module):
     """Logits of each action, and a value; a shared network's last output is the value."""
 
-    def __init__(self, settings: ActorCritic, observations: Discrete[Any] | Box, actions: Discrete[Any]) -> None:
+    def __init__(self, settings: ActorCritic, observations: "Discrete[Any] | Box", actions: "Discrete[Any]") -> None:
         super().__init__()
         self.count, self.first_action = int(actions.n), int(actions.start)
         self.normalizer = normalizer(settings, observations)

@@ -67,7 +67,7 @@ class GaussianPolicy(nn.Module):
     nodes: Tensor  # [NODES] where a standard normal's expectations are taken
     shares: Tensor  # [NODES] and with which weights; they sum to 1
 
-    def __init__(self, settings: Gaussian, observations: Discrete[Any] | Box, actions: Box) -> None:
+    def __init__(self, settings: Gaussian, observations: "Discrete[Any] | Box", actions: Box) -> None:
         super().__init__()
         self.shape, self.squash = actions.shape, settings.squash
         count = int(np.prod(actions.shape))

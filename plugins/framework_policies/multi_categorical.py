@@ -42,7 +42,7 @@ class MultiCategoricalPolicy(nn.Module):
     first: Tensor  # [K] each action's first number
 
     def __init__(
-        self, settings: MultiCategorical, observations: Discrete[Any] | Box, actions: MultiDiscrete | MultiBinary
+        self, settings: MultiCategorical, observations: "Discrete[Any] | Box", actions: MultiDiscrete | MultiBinary
     ) -> None:
         super().__init__()
         if isinstance(actions, MultiBinary):

@@ -35,7 +35,7 @@ class Recurrent(NetworkSettings):
 class RecurrentPolicy(nn.Module):
     """From observations to numbers, from those and the memory to the next memory, from that to logits and a value."""
 
-    def __init__(self, settings: Recurrent, observations: Discrete[Any] | Box, actions: Discrete[Any]) -> None:
+    def __init__(self, settings: Recurrent, observations: "Discrete[Any] | Box", actions: "Discrete[Any]") -> None:
         super().__init__()
         self.count, self.first_action = int(actions.n), int(actions.start)
         self.normalizer = normalizer(settings, observations)

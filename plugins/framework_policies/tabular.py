@@ -28,7 +28,7 @@ class Tabular:
 class TabularPolicy(nn.Module):
     """The parameters are the logits `[states, actions]` and the critic `[states]`."""
 
-    def __init__(self, observations: Discrete[Any], actions: Discrete[Any]) -> None:
+    def __init__(self, observations: "Discrete[Any]", actions: "Discrete[Any]") -> None:
         super().__init__()
         self.first_state, self.first_action = int(observations.start), int(actions.start)
         self.logits = nn.Parameter(torch.zeros(int(observations.n), int(actions.n)))

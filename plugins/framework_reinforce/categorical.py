@@ -30,7 +30,7 @@ class Categorical(NetworkSettings):
 class CategoricalPolicy(Network):
     """Logits of each action; finite observation spaces are evaluated once a state and looked up."""
 
-    def __init__(self, settings: Categorical, observations: Discrete[Any] | Box, actions: Discrete[Any]) -> None:
+    def __init__(self, settings: Categorical, observations: "Discrete[Any] | Box", actions: "Discrete[Any]") -> None:
         super().__init__(settings, observations, int(actions.n))
         self.first_action = int(actions.start)
         self.normalizer = normalizer(settings, observations)

@@ -40,7 +40,7 @@ class Network(nn.Module):
     """
 
     def __init__(
-        self, settings: NetworkSettings, observations: Discrete[Any] | Box, outputs: int, values: int = 0
+        self, settings: NetworkSettings, observations: "Discrete[Any] | Box", outputs: int, values: int = 0
     ) -> None:
         """The last `values` outputs are values; the others are an action's."""
         super().__init__()
@@ -136,7 +136,7 @@ class Unchanged(nn.Identity):
         """Keep nothing."""
 
 
-def normalizer(settings: NetworkSettings, observations: Discrete[Any] | Box) -> Normalizer | Unchanged:
+def normalizer(settings: NetworkSettings, observations: "Discrete[Any] | Box") -> Normalizer | Unchanged:
     """What all networks of a policy see observations through."""
     return Normalizer(observations.shape or ()) if settings.normalize else Unchanged()
 
