@@ -74,6 +74,7 @@ TASKS: dict[str, dict[str, Any]] = {
 def ours(task: str, seed: int) -> list[tuple[int, float]]:
     import attrs
     from framework_gymnasium import Gymnasium
+    from framework_losses import Ppo
     from framework_policies.actor_critic import ActorCritic
     from framework_returns import Gae
 
@@ -101,6 +102,7 @@ def ours(task: str, seed: int) -> list[tuple[int, float]]:
         recipe="ppo",
         environment=Gymnasium(id=task, vectorization_mode="sync"),
         policy=ActorCritic(hidden=(64, 64), activation="tanh"),
+        loss=Ppo(clip=0.2, value=0.5),
         estimator=Gae(gamma=given["gamma"], lam=0.95),
         rollout=framework.RolloutSettings(lanes=given["lanes"], fixed_steps=given["steps"]),
         update=framework.UpdateSettings(given["epochs"], given["minibatches"], max_grad_norm=0.5),

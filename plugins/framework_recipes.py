@@ -17,11 +17,11 @@ A2C = {
 
 PPO = {
     # Schulman et al. 2017, arXiv:1707.06347: clipped ratios, several epochs; advantages standardised in the minibatch.
-    # Learning rate and iterations (199,680 steps) were fixed on CartPole-v1: docs/evidence.md
+    # Learning rate, target_kl and iterations (199,680 steps) were fixed on CartPole-v1: docs/evidence.md
     "policy": {"name": "actor_critic", "hidden": [64, 64], "activation": "tanh"},
     "estimator": {"name": "gae", "gamma": 0.99, "lam": 0.95},
     "baseline": {"name": "value"},
-    "loss": {"name": "ppo", "clip": 0.2, "value": 0.5},
+    "loss": {"name": "ppo", "clip": 0.2, "value": 0.5, "target_kl": 0.05},
     "rollout": {"lanes": 8, "fixed_steps": 128},
     "update": {"epochs": 4, "minibatches": 4, "max_grad_norm": 0.5},
     "optimizer": {"name": "Adam", "lr": 2.5e-3, "schedule": "linear", "options": {"eps": 1e-5}},
