@@ -20,7 +20,7 @@ What others report for PPO (`±` is the standard deviation over runs, where not 
 | CleanRL | 1442.64 ± 46.03 | 2382.86 ± 271.74 | v4, 1 M steps, 3 seeds: training returns at the end |
 | Tianshou | 5783.9 ± 1244.0 | 2609.3 ± 700.8 | v3, best evaluation within 1 M steps, 10 seeds |
 | rl-zoo | 5819.099 ± 663.530 | 2410.435 ± 10.026 | v3, 1 M steps, one tuned agent, over its 150 episodes |
-| Schulman et al. | about 1800 | about 2330 | v1, 1 M steps, 3 seeds: as Tianshou reads their figure 3 |
+| Schulman et al. | about 1800 | about 2330 | 1 M steps: as Tianshou reads their figure 3 |
 
 CleanRL: vwxyzjn/cleanrl, docs/benchmark/ppo_continuous_action.md (run pr-424; CartPole-v1 after 500,000 steps of its
 ppo.py, in ppo.md beside it: 490.04 ± 6.12). Its settings, in cleanrl/ppo_continuous_action.py, are those of Huang et
