@@ -11,9 +11,10 @@ from attrs import field, frozen
 from torch import nn
 
 from . import streams
+from .episodes import Finished
 from .errors import UsageError
 from .rollout import collect_shard
-from .shard import Finished, Shard
+from .shard import Shard
 
 Array = np.ndarray[Any, Any]
 

@@ -1,6 +1,7 @@
 """Environment and policy → `Rollout`: every shard collects, and what follows sees the assembled rollout."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -9,29 +10,26 @@ from torch import Tensor
 
 from . import checks
 from .contracts import Actor, Evaluation, Inputs, Rollout
-from .shard import FLAGS, Ends, Finished, Shard
+from .episodes import Ends, Finished
+from .shard import FLAGS, Shard
+
+ROWS = 16384  # evaluated at once: what lies between the layers stays small
 
 
 def collect(
     shards: Sequence[Shard], policy: Any, actor: Actor, iteration: int, values: bool
 ) -> tuple[Rollout, Finished]:
-    """Collect from every shard and assemble; log-probs left out by `act`, and values, in one batch each."""
+    """Collect from every shard and assemble; log-probs left out by `act`, and values, in one batch for all steps."""
     with torch.no_grad():
         collected = [collect_shard(shard, policy, actor, iteration, values) for shard in shards]
         rollout = collected[0][0] if len(collected) == 1 else _assemble([part[0] for part in collected])
-        if rollout.state is None:
-            inputs, actions = flat(rollout), rollout.actions.flatten(0, 1)
-        else:
-            inputs, actions = sequences(rollout), rollout.actions
-        shape = rollout.mask.shape
-        if rollout.log_probs.shape != shape:
-            evaluation = policy.evaluate(inputs, actions, False)
-            checks.kind(f"{shards[0].labels[1]}: evaluate", evaluation, Evaluation)
-            log_probs = evaluation.log_probs
-            checks.columns(f"{shards[0].labels[1]}: evaluate: log_probs", log_probs, inputs)
-            rollout = evolve(rollout, log_probs=log_probs.reshape(shape).masked_fill(~rollout.mask, 0))
-        if values:
-            rollout = _with_values(rollout, policy, inputs, [part[2] for part in collected], shards)
+        missing = rollout.log_probs.shape != rollout.mask.shape
+        if missing or values:
+            log_probs, valued = _judged(rollout, policy, missing, values, shards[0].labels[1])
+            if log_probs is not None:
+                rollout = evolve(rollout, log_probs=log_probs.masked_fill(~rollout.mask, 0))
+            if valued is not None:
+                rollout = _with_values(rollout, valued, policy, [part[2] for part in collected], shards)
     if len(collected) == 1:
         return rollout, collected[0][1]
     return rollout, Finished.together([part[1] for part in collected])
@@ -58,39 +56,61 @@ def collect_shard(
     return shard.collect(policy, actor, iteration, ends_wanted)
 
 
-def _with_values(
-    rollout: Rollout, policy: Any, inputs: Inputs, ends: Sequence[Ends], shards: Sequence[Shard]
-) -> Rollout:
-    """V of every step and successor, in one forward pass: V(s′) is the next row's, except where a trace is cut.
-
-    With memory in two passes: a cut successor is a sequence of its own, of one row.
-    """
-    shape, count = rollout.mask.shape, rollout.mask.numel()
-    if inputs.action_masks is not None:  # a critic does not depend on what is allowed
-        inputs = evolve(inputs, action_masks=None)
-    cut = torch.cat([end.observations for end in ends])
-
-    def valued_by(inputs: Inputs, shape: tuple[int, ...]) -> Tensor:
-        valued: Tensor = policy.values(inputs)
-        checks.per_step(f"{shards[0].labels[1]}: values", valued, shape)
-        return valued.flatten()
-
+def _judged(
+    rollout: Rollout, policy: Any, log_probs: bool, values: bool, label: str
+) -> tuple[Tensor | None, Tensor | None]:
+    """log π and V `[T, N]` of all rows, as far as they are asked for: in one pass, of so many rows at a time."""
+    shape = rollout.mask.shape
+    found: tuple[list[Tensor], list[Tensor]] = ([], [])
     if rollout.state is None:
-        valued = valued_by(evolve(inputs, observations=torch.cat([inputs.observations, cut])), (count + len(cut),))
+        inputs, actions = flat(rollout), rollout.actions.flatten(0, 1)
+        pieces = [slice(first, first + ROWS) for first in range(0, rollout.mask.numel(), ROWS)]
     else:
-        valued = valued_by(inputs, tuple(shape))
-        if len(cut):
+        inputs, actions, pieces = sequences(rollout), rollout.actions, [slice(None)]
+    for piece in pieces:
+        masks = None if inputs.action_masks is None else inputs.action_masks[piece]
+        some = evolve(inputs, observations=inputs.observations[piece], action_masks=masks)
+        valued = None
+        if log_probs:
+            evaluation = policy.evaluate(some, actions[piece], False)
+            checks.kind(f"{label}: evaluate", evaluation, Evaluation)
+            checks.columns(f"{label}: evaluate: log_probs", evaluation.log_probs, some)
+            found[0].append(evaluation.log_probs)
+            valued = evaluation.values
+        if values:
+            # a critic does not depend on what is allowed
+            found[1].append(_valued(policy, evolve(some, action_masks=None), label, valued))
+    whole = [(parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(shape) if parts else None for parts in found]
+    return whole[0], whole[1]
+
+
+def _valued(policy: Any, inputs: Inputs, label: str, known: Tensor | None = None) -> Tensor:
+    """V of each row of `inputs`, unless it is known."""
+    valued: Tensor = policy.values(inputs) if known is None else known
+    checks.per_step(f"{label}: values", valued, tuple(inputs.observations.shape[: 1 if inputs.state is None else 2]))
+    return valued
+
+
+def _with_values(
+    rollout: Rollout, valued: Tensor, policy: Any, ends: Sequence[Ends], shards: Sequence[Shard]
+) -> Rollout:
+    """V of every step and successor: V(s′) is the next row's, except where a trace is cut: those are evaluated here.
+
+    With memory a cut successor is a sequence of its own, of one row.
+    """
+    values = valued.masked_fill(~rollout.mask, 0)
+    following = torch.cat([values[1:], values.new_zeros(1, values.shape[1])])
+    cut = torch.cat([end.observations for end in ends])
+    if len(cut):
+        after = Inputs(cut)
+        if rollout.state is not None:
             states = [end.state for end in ends if end.state is not None]
             going_on = torch.zeros(1, len(cut), dtype=torch.bool, device=cut.device)
             after = Inputs(cut.unsqueeze(0), state=torch.cat(states), started=going_on)
-            valued = torch.cat([valued, valued_by(after, (1, len(cut)))])
-    values = valued[:count].reshape(shape).masked_fill(~rollout.mask, 0)
-    following = torch.cat([values[1:], values.new_zeros(1, shape[1])])
-    first_lane, position = 0, count
-    for shard, end in zip(shards, ends, strict=True):
-        following[end.times, end.lanes + first_lane] = valued[position : position + len(end.times)]
-        first_lane += shard.lanes
-        position += len(end.times)
+        beyond = _valued(policy, after, shards[0].labels[1]).flatten()
+        lanes = [0, *accumulate(shard.lanes for shard in shards)]
+        where = torch.cat([end.lanes + first for end, first in zip(ends, lanes, strict=False)])
+        following[torch.cat([end.times for end in ends]), where] = beyond
     following.masked_fill_(rollout.terminated | ~rollout.mask, 0)
     return evolve(rollout, values=values, successor_values=following)
 

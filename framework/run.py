@@ -13,12 +13,13 @@ from torch import nn
 from . import streams
 from .config import Config
 from .contracts import Batch, Environment, Policy
+from .episodes import Finished
 from .errors import FrameworkError, PartError, UsageError, culprit, unknown
 from .hookspecs import PROJECT, STAGES, RunHooks, names
 from .interrupts import Interrupts
 from .optimizers import optimizer
 from .plugins import Loaded, Part
-from .shard import Finished, Shard
+from .shard import Shard
 from .wiring import GIVES, NEEDS, needed, words
 
 RECENT = 100  # episodes that the running mean return is taken over, as the field does

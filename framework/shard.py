@@ -2,64 +2,23 @@
 
 On the CPU, rows are written through numpy views of the tensors (0.2 µs a row against torch's 1.6); elsewhere the
 same lines write tensors, and only the flags and rewards of each step come to the host, which must know when an
-episode ends.
+episode ends. What follows from the ends alone (mask, times, episode numbers) is worked out after the last step.
 """
 
-from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from attrs import define, evolve, field, frozen
-from gymnasium.spaces import Discrete
+from attrs import define, evolve, field
 from torch import Tensor
 
-from . import checks, streams, tabular
+from . import streams, tabular
 from .contracts import Action, Actor, Environment, Inputs, Rollout, Step
+from .entry import Entry
+from .episodes import Ends, Finished, Turn, Turns
 from .errors import PartError
 
 FLAGS = ("terminated", "truncated")
-
-
-@frozen(eq=False)
-class Finished:
-    """The episodes that ended in a rollout, as the environment scored them."""
-
-    returns: np.ndarray[Any, Any]  # [E] undiscounted
-    lengths: np.ndarray[Any, Any]  # [E] steps
-    metrics: dict[str, np.ndarray[Any, Any]] = field(factory=dict)  # each [E]; NaN: not given
-
-    @property
-    def told(self) -> dict[str, float]:
-        """The mean of each metric, over the episodes of which it was given; no others."""
-        known = {name: numbers[~np.isnan(numbers)] for name, numbers in self.metrics.items()}
-        return {name: float(numbers.mean()) for name, numbers in known.items() if len(numbers)}
-
-    @classmethod
-    def none(cls) -> "Finished":
-        """No episode."""
-        return cls(np.zeros(0), np.zeros(0, np.int64))
-
-    @classmethod
-    def together(cls, parts: "Sequence[Finished]") -> "Finished":
-        """The episodes of all parts, one after the other."""
-        names = dict.fromkeys(name for part in parts for name in part.metrics)
-        return cls(
-            np.concatenate([part.returns for part in parts]),
-            np.concatenate([part.lengths for part in parts]),
-            {name: np.concatenate([part.metrics.get(name, part.returns * np.nan) for part in parts]) for name in names},
-        )
-
-
-@frozen(eq=False)
-class Ends:
-    """Successors of steps where an episode was cut and not ended by the world: what a critic must still value."""
-
-    times: Tensor  # [K]
-    lanes: Tensor  # [K]
-    observations: Tensor  # [K, *O]
-    state: Tensor | None = None  # [K, *H] the policy's memory after those steps
 
 
 class Table:
@@ -113,6 +72,7 @@ class Shard:
     inputs: Inputs | None = None
     table: Table | None = None  # what is being collected, and the row that comes next
     row: int = 0
+    entry: Entry = field(init=False)  # the checks of what comes in
     clock: np.ndarray[Any, Any] = field(init=False)  # [N] step index within the episode
     earned: np.ndarray[Any, Any] = field(init=False)  # [N] return of the unfinished episode
     capacity: int = 64  # rows the last rollout took
@@ -121,6 +81,7 @@ class Shard:
 
     def __attrs_post_init__(self) -> None:
         """Begin with nothing earned."""
+        self.entry = Entry(self.environment, self.lanes, self.labels)
         self.clock = np.zeros(self.lanes, np.int64)
         self.earned = np.zeros(self.lanes, np.float64)
         self.tables = tabular.Tables.of(self.environment, self.labels[0]) if self.device.type == "cpu" else None
@@ -178,165 +139,128 @@ class Shard:
         except PartError:
             raise
         except Exception as error:
-            try:
-                self._check_latest()
-            except PartError as cause:
-                raise cause from error
+            if self.inputs is not None and self.table is not None:
+                try:
+                    self.entry.latest(self.inputs, self.row, self.table.columns.get("actions"))
+                except PartError as cause:
+                    raise cause from error
             raise
-
-    def _check_latest(self) -> None:
-        """Refuse what the policy sees now."""
-        if self.inputs is not None and self.table is not None:
-            row, taken = self.row, self.table.columns.get("actions")
-
-            def where(index: Sequence[int]) -> str:
-                action = "" if taken is None or not row else f", after action {taken[row - 1, index[1]].tolist()}"
-                return f"step {row}, lane {index[1]}{action}"
-
-            self._check_observations("observations", self.inputs.observations.unsqueeze(0), where)
 
     def _collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
         world = streams.generator(self.seed, "environment", iteration, self.number, self.device)
         noise = streams.generator(self.seed, "act", iteration, self.number, self.device)
         environment, act, step_lanes = self.environment, actor.act, self.environment.step
         translate = getattr(policy, "environment_actions", None)
-        lanes, clock, earned = self.lanes, self.clock, self.earned
-        inputs = self.inputs
+        lanes, earned, inputs = self.lanes, self.earned, self.inputs
         if inputs is None or self.fixed_steps is None:
-            first = environment.reset(world)
-            shape = (lanes, *(environment.observation_space.shape or ()))
-            checks.tensor(f"{self.labels[0]}: reset: observations", first, shape, "[N, *O]", None)
-            masks = getattr(environment, "action_masks", None)
-            if masks is not None:
-                self._check_masks("reset", masks)
+            first, masks = environment.reset(world), getattr(environment, "action_masks", None)
+            self.entry.first(first, masks)
             inputs = self.inputs = Inputs(first, masks)  # and nothing remembered
-            clock[:] = 0
+            self.clock[:] = 0
             earned[:] = 0
         begun = lanes if self.episodes is None else min(lanes, self.episodes)
-        episode = np.arange(lanes)
-        alive = episode < begun
         working, taken, t = begun, 0, 0
-        finished = [Finished.none()]
-        cut: list[tuple[Any, ...]] = []
-        last: list[tuple[Any, ...]] = []  # of every episode, also of those that no critic values
+        alive = np.arange(lanes) < begun
+        turns = Turns(begun)
 
         table = self.table = Table(self.fixed_steps or self.capacity)
+        rows = table.rows
         self.row = 0
-        observed = table.add("observations", inputs.observations)
-        allowed = None if inputs.action_masks is None else table.add("action_masks", inputs.action_masks)
-        real = table.add("mask", torch.empty(lanes, dtype=torch.bool))
-        times = table.add("times", torch.empty(lanes, dtype=torch.int64))
-        episodes = table.add("episodes", torch.empty(lanes, dtype=torch.int64))
-        acted: Any = None
-        log_probs: Any = None
-        rewarded: Any = None
-        terminated: Any = None
-        truncated: Any = None
+        table.add("observations", inputs.observations)
+        if inputs.action_masks is not None:
+            table.add("action_masks", inputs.action_masks)
         action: Action | None = None
         step: Step | None = None
         seen = view(inputs.observations)
         remembered = inputs.state  # before the first row; of a policy without memory, always None
+        fresh = False if inputs.started is None else to_host(inputs.started)  # [N]: no real step of the episode yet
 
         while True:
             if t == table.capacity:
                 table.grow()
-                rows = table.rows
-                observed, real, times, episodes = (rows[k] for k in ("observations", "mask", "times", "episodes"))
-                acted, rewarded, terminated, truncated = (rows[k] for k in ("actions", "rewards", *FLAGS))
-                log_probs, allowed = rows.get("log_probs"), rows.get("action_masks")
-
             chosen = act(inputs, noise)
             if chosen is not action:
-                self._check_action(chosen, action, log_probs is not None)
+                self.entry.action(chosen, action)
                 if action is None:
                     if remembered is None and chosen.state is not None:
                         remembered = torch.zeros_like(chosen.state)
-                    acted = table.add("actions", chosen.actions)
-                    log_probs = None if chosen.log_probs is None else table.add("log_probs", chosen.log_probs)
+                    table.add("actions", chosen.actions)
+                    if chosen.log_probs is not None:
+                        table.add("log_probs", chosen.log_probs)
                 action, choices = chosen, view(chosen.actions)
             # at once: the policy may reuse it in other shards, or have handed out the environment's own tensor
             state = None if chosen.state is None else chosen.state.clone()
-            observed[t] = seen
-            acted[t] = choices
-            if log_probs is not None:
-                log_probs[t] = view(chosen.log_probs)  # type: ignore[arg-type]
-            if allowed is not None:
-                allowed[t] = view(inputs.action_masks)  # type: ignore[arg-type]
+            rows["observations"][t] = seen
+            rows["actions"][t] = choices
+            if chosen.log_probs is not None:
+                rows["log_probs"][t] = view(chosen.log_probs)
+            if inputs.action_masks is not None:
+                rows["action_masks"][t] = view(inputs.action_masks)
 
             given = step_lanes(action.actions if translate is None else translate(action.actions), world)
             if given is not step:
-                self._check_step(given, inputs)
+                self.entry.step(given, step, inputs)
                 if step is None:
-                    rewarded = table.add("rewards", given.rewards)
-                    terminated, truncated = (table.add(name, getattr(given, name)) for name in FLAGS)
+                    for name in ("rewards", *FLAGS, *(["valid"] if given.valid is not None else [])):
+                        table.add(name, getattr(given, name))
                 step = given
                 seen, reward = view(step.observations), view(step.rewards)
                 over, out = view(step.terminated), view(step.truncated)
             if step.observations is not inputs.observations or step.action_masks is not None:
                 inputs = self.inputs = Inputs(step.observations, step.action_masks)
-            rewarded[t] = reward
-            terminated[t] = over
-            truncated[t] = out
-            counted = alive
-            if step.valid is not None:
-                counted = alive & to_host(step.valid)
-            real[t] = counted
-            times[t] = clock
-            episodes[t] = episode
+            rows["rewards"][t] = reward
+            rows["terminated"][t] = over
+            rows["truncated"][t] = out
 
             # what the host keeps account of: scores, and which lanes go on
-            earned += to_host(step.rewards) if step.valid is None else to_host(step.rewards) * counted
-            clock += 1 if step.valid is None else counted
-            taken += working if step.valid is None else int(np.count_nonzero(counted))
             ended = to_host(step.terminated) | to_host(step.truncated)
-            if np.count_nonzero(ended):
+            if step.valid is None:
+                earned += to_host(step.rewards)
+                taken += working
+            else:
+                rows["valid"][t] = view(step.valid)
+                counted = alive & to_host(step.valid)
+                earned += to_host(step.rewards) * counted
+                taken += int(np.count_nonzero(counted))
                 ended &= counted
-                (where,) = ended.nonzero()
-                if ends_wanted:
-                    (left,) = (ended & ~to_host(step.terminated)).nonzero()
-                    if len(left):
-                        cut.append((t, left, *_at(left, step.successors, state)))
-                last.append((t, where, *_at(where, step.successors, None)))
-                told = {name: to_host(column)[where] for name, column in (step.metrics or {}).items()}
-                finished.append(Finished(earned[where], clock[where], told))
-                earned[ended] = 0
-                clock[ended] = 0
+            if ended.any():
+                (where,) = (ended & alive).nonzero()
                 going = len(where)
                 if self.episodes is not None:
                     going = min(going, self.episodes - begun)
                 elif self.steps is not None and taken >= self.steps:
                     going = 0
-                episode[where[:going]] = range(begun, begun + going)
+                told = {name: to_host(column)[where] for name, column in (step.metrics or {}).items()}
+                turns.turns.append(Turn(t, where, going, earned[where], told))
+                turns.leave(t, where, to_host(step.terminated), step.successors, state)
                 begun += going
-                if going < len(where):
-                    alive = alive.copy()
-                    alive[where[going:]] = False
-                    working -= len(where) - going
+                working -= len(where) - going
+                alive[where[going:]] = False
+                earned[ended] = 0
             if state is not None:
-                inputs = evolve(inputs, state=state, started=torch.from_numpy(clock == 0).to(self.device))
+                fresh = ended if step.valid is None else ended | (fresh & ~counted)
+                inputs = evolve(inputs, state=state, started=torch.from_numpy(fresh).to(self.device))
             t += 1
             self.row = t
             if t == self.fixed_steps or working == 0:
                 break
 
-        self.inputs = inputs
-        self.table = None
-        self.capacity = t + t // 4 + 1
-        if ends_wanted and self.fixed_steps is not None:
-            (left,) = (~ended).nonzero()
-            cut.append((t - 1, left, *_at(left, step.successors, state)))
-        ends = _ends(cut, step, self.device)
-        rollout = self._rollout(table, t, remembered)
-        for final in (ends, _ends(last, step, self.device)):
-            self._check_observations(
-                "step: successors",
-                final.observations,
-                lambda index, final=final: _after(rollout, 0, (int(final.times[index[0]]), int(final.lanes[index[0]]))),
-            )
-        return rollout, Finished.together(finished), ends
+        self.inputs, self.table, self.capacity = inputs, None, t + t // 4 + 1
+        if self.fixed_steps is not None:
+            (going_on,) = (~ended).nonzero()
+            turns.leave(t - 1, going_on, to_host(step.terminated), step.successors, state)
+        valid = table.columns.pop("valid", None)
+        mask, times, episodes = turns.columns(t, self.clock, None if valid is None else to_host(valid[:t]))
+        numbers = {"mask": mask, "times": times, "episodes": episodes}
+        columns = {name: torch.from_numpy(array).to(self.device) for name, array in numbers.items()}
+        columns |= {name: column[:t] for name, column in table.columns.items()}
+        rollout = self._rollout(columns, remembered)
+        ends, cut = turns.ends(step.successors)
+        self.entry.successors(rollout, ends)
+        return rollout, turns.finished(times), ends.only(cut) if ends_wanted else ends
 
-    def _rollout(self, table: Table, steps: int, state: Tensor | None) -> Rollout:
-        columns = {name: column[:steps].to(self.device) for name, column in table.columns.items()}
+    def _rollout(self, columns: dict[str, Tensor], state: Tensor | None) -> Rollout:
+        """Zeros in padding, and everything checked."""
         mask = columns["mask"]
         if self.fixed_steps is None or not bool(mask.all()):
             for name in ("rewards", "times", "episodes", "log_probs"):
@@ -344,107 +268,10 @@ class Shard:
                     columns[name] = columns[name].masked_fill_(~mask, 0)
             for name in FLAGS:
                 columns[name] &= mask
-        if "log_probs" not in columns:
-            columns["log_probs"] = torch.empty(0)  # filled by `collect`, in one batch
+        columns.setdefault("log_probs", torch.empty(0))  # filled by `collect`, in one batch
         groups = getattr(self.environment, "groups", None)
         if groups is not None:
-            checks.tensor(f"{self.labels[0]}: groups", groups, (self.lanes,), "[N]", torch.int64)
+            self.entry.groups(groups)
         rollout = Rollout(**columns, groups=groups, state=state)
-        self._check_numbers(rollout)
+        self.entry.numbers(rollout)
         return rollout
-
-    def _check_action(self, action: Action, before: Action | None, log_probs_expected: bool) -> None:
-        checks.kind(f"{self.labels[1]}: act", action, Action)
-        space = self.environment.action_space
-        expected = (self.lanes, *(space.shape or ()))
-        label = f"{self.labels[1]}: act: actions"
-        checks.tensor(label, action.actions, expected, "[N, *A]", None)
-        if isinstance(space, Discrete) and action.actions.dtype != torch.int64:
-            raise PartError(f"{label}: expected torch.int64 (Discrete actions), got {action.actions.dtype}")
-        if action.log_probs is not None or log_probs_expected:
-            label = f"{self.labels[1]}: act: log_probs"
-            checks.tensor(label, action.log_probs, (self.lanes,), "[N]", "floating point")
-        if action.state is not None or (before is not None and before.state is not None):
-            like = action.state if before is None else before.state
-            if like is None:
-                raise PartError(f"{self.labels[1]}: act: state: expected None, as before, got a state")
-            shape = (self.lanes, *getattr(like, "shape", ())[1:])
-            checks.tensor(f"{self.labels[1]}: act: state", action.state, shape, "[N, *H]", getattr(like, "dtype", None))
-
-    def _check_masks(self, method: str, masks: Any) -> None:
-        label, space = f"{self.labels[0]}: {method}: action_masks", self.environment.action_space
-        shape = (self.lanes, int(space.n)) if isinstance(space, Discrete) else tuple(getattr(masks, "shape", ()))
-        checks.tensor(label, masks, shape, "[N, actions]", torch.bool)
-
-    def _check_step(self, step: Step, inputs: Inputs) -> None:
-        label = f"{self.labels[0]}: step"
-        checks.kind(label, step, Step)
-        shape = (self.lanes, *(self.environment.observation_space.shape or ()))
-        dtype = inputs.observations.dtype
-        checks.tensor(f"{label}: observations", step.observations, shape, "[N, *O]", dtype)
-        checks.tensor(f"{label}: successors", step.successors, shape, "[N, *O]", dtype)
-        checks.tensor(f"{label}: rewards", step.rewards, (self.lanes,), "[N]", "floating point")
-        for name in FLAGS:
-            checks.tensor(f"{label}: {name}", getattr(step, name), (self.lanes,), "[N]", torch.bool)
-        if step.valid is not None:
-            checks.tensor(f"{label}: valid", step.valid, (self.lanes,), "[N]", torch.bool)
-        for name, column in (step.metrics or {}).items():
-            checks.tensor(f"{label}: metrics['{name}']", column, (self.lanes,), "[N]", "floating point")
-        if inputs.action_masks is not None:
-            self._check_masks("step", step.action_masks)
-        elif step.action_masks is not None:
-            raise PartError(
-                f"{label}: gives action_masks, and none for the first observations: set the attribute action_masks, too"
-            )
-
-    def _check_numbers(self, rollout: Rollout) -> None:
-        checks.finite(f"{self.labels[0]}: rewards", rollout.rewards, partial(_after, rollout, 0))
-        self._check_observations("observations", rollout.observations, partial(_after, rollout, 1))
-        if rollout.log_probs.shape == rollout.mask.shape:
-            checks.finite(f"{self.labels[1]}: act: log_probs", rollout.log_probs)
-        if isinstance(self.environment.action_space, Discrete):
-            checks.in_range(f"{self.labels[1]}: actions", rollout.actions, self.environment.action_space)
-
-    def _check_observations(self, name: str, observations: Tensor, where: Any) -> None:
-        label, space = f"{self.labels[0]}: {name}", self.environment.observation_space
-        if not observations.numel():
-            return
-        if observations.dtype.is_floating_point:
-            checks.finite(label, observations, where)
-        if isinstance(space, Discrete):
-            checks.in_range(label, observations, space, where)
-            return
-        limits = checks.bounds(space, observations.dtype, observations.device)
-        if limits is not None:
-            checks.in_bounds(label, observations, limits, where)
-
-
-def _after(rollout: Rollout, lag: int, index: Sequence[int]) -> str:
-    """Where in a rollout, and after which action: that of the row itself or, with `lag` 1, of the one before it."""
-    t, lane = index[0], index[1]
-    if lag and t and bool(rollout.mask[t, lane]) and not int(rollout.times[t, lane]):
-        return f"{checks.place(index)}, the first of its episode"
-    if t < lag:
-        return checks.place(index)
-    return f"{checks.place(index)}, after action {rollout.actions[t - lag, lane].tolist()}"
-
-
-def _at(lanes: np.ndarray[Any, Any], successors: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The rows of `lanes`, copied."""
-    index = torch.from_numpy(lanes)
-    return successors[index], None if state is None else state[index]
-
-
-def _ends(cut: list[tuple[Any, ...]], step: Step, device: torch.device) -> Ends:
-    if not cut:
-        none = torch.zeros(0, dtype=torch.int64, device=device)
-        return Ends(none, none, step.successors[:0].to(device))
-    times = np.concatenate([np.full(len(lanes), t) for t, lanes, _, _ in cut])
-    lanes = np.concatenate([lanes for _, lanes, _, _ in cut])
-    states = [state for _, _, _, state in cut if state is not None]
-    return Ends(
-        torch.from_numpy(times).to(device),
-        torch.from_numpy(lanes).to(device),
-        torch.cat([observations for _, _, observations, _ in cut]).to(device),
-        torch.cat(states).to(device) if states else None,
-    )

@@ -413,11 +413,11 @@ STARTED = "rollout.times == 0"
 MUTANTS = {
     "never says that an episode started": (
         law_sequences_say_what_stepping_says,
-        {"shard": ("torch.from_numpy(clock == 0)", "torch.from_numpy(clock < 0)")},
+        {"shard": ("torch.from_numpy(fresh)", "torch.from_numpy(fresh & False)")},
     ),
-    "says so one step late": (
+    "says so of another lane": (
         law_sequences_say_what_stepping_says,
-        {"shard": ("torch.from_numpy(clock == 0)", "torch.from_numpy(clock == 1)")},
+        {"shard": ("torch.from_numpy(fresh)", "torch.from_numpy(np.roll(fresh, 1))")},
     ),
     "hands the memory to another lane": (
         law_sequences_say_what_stepping_says,
@@ -429,7 +429,7 @@ MUTANTS = {
     ),
     "judges left out log-probs in another order": (
         law_sequences_say_what_stepping_says,
-        {"rollout": ("evaluation.log_probs\n", "evaluation.log_probs.flip(0)\n")},
+        {"rollout": ("append(evaluation.log_probs)", "append(evaluation.log_probs.flip(0))")},
     ),
     "forgets what one shard's lanes remember": (
         law_sequences_say_what_stepping_says,
@@ -491,11 +491,21 @@ MUTANTS = {
     ),
     "values successors with the memory before the step": (
         law_successors_are_valued_with_what_is_remembered,
-        {"shard": ("state[index]", "state[index] * 0.5")},
+        {
+            "shard": (
+                "turns.leave(t, where, to_host(step.terminated), step.successors, state)",
+                "turns.leave(t, where, to_host(step.terminated), step.successors, state * 0.5)",
+            )
+        },
     ),
     "keeps other lanes' memory of cuts": (
         law_successors_are_valued_with_what_is_remembered,
-        {"shard": ("state[index]", "state[index - 1]")},
+        {
+            "shard": (
+                "turns.leave(t, where, to_host(step.terminated), step.successors, state)",
+                "turns.leave(t, where, to_host(step.terminated), step.successors, state.roll(1, 0))",
+            )
+        },
     ),
     "does not forget when it acts": (
         law_nothing_outlives_an_episode,
