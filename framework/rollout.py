@@ -76,7 +76,7 @@ def _judged(
             checks.kind(f"{label}: evaluate", evaluation, Evaluation)
             checks.columns(f"{label}: evaluate: log_probs", evaluation.log_probs, some)
             found[0].append(evaluation.log_probs)
-            valued = evaluation.values
+            valued = None if evaluation.values is None else evaluation.values.detach()
         if values:
             # a critic does not depend on what is allowed
             found[1].append(_valued(policy, evolve(some, action_masks=None), label, valued))
