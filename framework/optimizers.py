@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,15 +14,14 @@ from .config import Config, OptimizerSettings
 from .errors import UsageError, unknown
 
 
-def optimizer(config: Config, policy: nn.Module) -> torch.optim.Optimizer:
-    """The configured optimizer of the policy's parameters.
+def optimizer(config: Config, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """The configured optimizer of these parameters.
 
     Raises:
         UsageError: nothing to learn, or options that the optimizer does not take.
     """
     settings = config.optimizer
     cls = lean(getattr(torch.optim, settings.name))
-    parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     if not parameters:
         raise UsageError(f"{config.policy.label}: has no parameters to learn")
     arguments: dict[str, Any] = {"lr": settings.lr, **settings.options}

@@ -17,6 +17,7 @@ from .episodes import Finished
 from .errors import FrameworkError, PartError, UsageError, culprit, unknown
 from .hookspecs import PROJECT, STAGES, RunHooks, names
 from .interrupts import Interrupts
+from .learnt import Learnt
 from .optimizers import optimizer
 from .plugins import Loaded, Part
 from .shard import Shard
@@ -38,6 +39,7 @@ class Run:
     estimator: Any
     baseline: Any
     loss: Any
+    learnt: Learnt  # the policy's parameters
     optimizer: torch.optim.Optimizer
     manager: "RunManager" = field(factory=lambda: RunManager(PROJECT))
     wrappers: dict[str, list[str]] = field(factory=dict)  # stage → the extensions that wrap it
@@ -145,7 +147,9 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
     for role, part in working.items():
         if not callable(part):
             raise UsageError(f"{getattr(config, role).label}: is not callable, and has no build()")
-    run = Run(config, loaded, directory, device, shards, policy, **working, optimizer=optimizer(config, policy))
+    learnt = Learnt.of(policy, config.optimizer.name)
+    stepped = optimizer(config, learnt.stepped)
+    run = Run(config, loaded, directory, device, shards, policy, **working, learnt=learnt, optimizer=stepped)
     run.needs, run.loss_needs = needed(config), words(config.loss, "needs", NEEDS)
     run.owners = {id(getattr(config, role).settings): getattr(config, role).label for role in working}
     run.owners |= {id(part): getattr(config, role).label for role, part in working.items()}

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from attrs import evolve
 from torch import Tensor
 
 from . import checks, streams
-from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout, Sequences
+from .batches import flatten, minibatches
+from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
 from .errors import PartError
 from .hookspecs import hookimpl
 from .optimizers import learning_rate
-from .rollout import collect, sequences
+from .rollout import collect
 from .run import Result, Run, blamed
 
 
@@ -65,6 +65,7 @@ def _loop(run: Run) -> None:
         streams.seed_global(run.device, streams.derived_seed(config.seed, "update", run.iteration))
         run.loss_metrics.clear()
         _set_learning_rate(run)
+        run.learnt.hold()
         rollout = stage("collect_rollout")
         advantages = stage("estimate_advantages", rollout=rollout)
         whole = flatten(rollout, advantages)
@@ -114,92 +115,6 @@ def _stage(run: Run, name: str, **arguments: Any) -> Any:
     if wrappers:
         checks.stage_result(f"{' or '.join(wrappers)}: {name}", name, result, **arguments)
     return result
-
-
-def flatten(rollout: Rollout, advantages: Advantages) -> Batch:
-    """The real steps of a rollout, laid flat in time-major order."""
-    (index,) = rollout.mask.reshape(-1).nonzero(as_tuple=True)
-
-    def real(column: Tensor | None) -> Any:
-        if column is None:
-            return None
-        flat = column.flatten(0, 1)
-        return flat if len(index) == len(flat) else flat.index_select(0, index)
-
-    returns = real(advantages.returns)
-    same = advantages.value_targets is advantages.returns
-    return Batch(
-        real(rollout.observations),
-        real(rollout.actions),
-        real(rollout.log_probs),
-        real(advantages.advantages),
-        returns,
-        returns if same else real(advantages.value_targets),
-        total_steps=len(index),
-        total_episodes=int(rollout.episodes.max()) + 1,
-        values=real(rollout.values),
-        action_masks=real(rollout.action_masks),
-        sequences=None if rollout.state is None else Sequences(sequences(rollout), rollout.actions, rollout.mask),
-    )
-
-
-def minibatches(run: Run, whole: Batch) -> Any:
-    """Every epoch's minibatches, shuffled anew; each has its own steps, and its share of episodes, as denominators.
-
-    A policy with memory needs lanes whole: they are what is shuffled, and shared out as evenly as their number allows.
-    """
-    settings = run.config.update
-    if settings.minibatches == 1:
-        for _ in range(settings.epochs):
-            yield whole
-        return
-    shuffle = streams.generator(run.config.seed, "shuffle", run.iteration)
-    part = select if whole.sequences is None else select_lanes
-    count = whole.total_steps
-    if whole.sequences is not None:
-        (busy,) = whole.sequences.real.any(0).nonzero(as_tuple=True)
-        count = len(busy)
-    for _ in range(settings.epochs):
-        order = torch.randperm(count, generator=shuffle).to(whole.actions.device)
-        if whole.sequences is not None:
-            order = busy[order]
-        for index in order.tensor_split(min(settings.minibatches, count)):
-            yield part(whole, index)
-
-
-def select(batch: Batch, index: Tensor) -> Batch:
-    """The steps of a batch at `index` [M]."""
-
-    def at(column: Tensor | None) -> Any:
-        return None if column is None else column.index_select(0, index)
-
-    return Batch(
-        at(batch.observations),
-        at(batch.actions),
-        at(batch.log_probs),
-        at(batch.advantages),
-        at(batch.returns),
-        at(batch.value_targets),
-        total_steps=len(index),
-        total_episodes=batch.total_episodes * len(index) / len(batch.advantages),
-        values=at(batch.values),
-        action_masks=at(batch.action_masks),
-    )
-
-
-def select_lanes(batch: Batch, lanes: Tensor) -> Batch:
-    """The steps of some lanes [M] of a batch of sequences, in time-major order."""
-    assert batch.sequences is not None
-    whole, inputs = batch.sequences, batch.sequences.inputs
-    row = (whole.real.flatten().cumsum(0) - 1).view_as(whole.real)  # [T, N] of each real step in the flat columns
-    real = whole.real[:, lanes]
-    part = Inputs(
-        inputs.observations[:, lanes],
-        None if inputs.action_masks is None else inputs.action_masks[:, lanes],
-        None if inputs.state is None else inputs.state[lanes],
-        None if inputs.started is None else inputs.started[:, lanes],
-    )
-    return evolve(select(batch, row[:, lanes][real]), sequences=Sequences(part, whole.actions[:, lanes], real))
 
 
 def reduce(loss: Loss, batch: Batch, denominator: str, constant: float = 1.0) -> dict[str, Tensor]:
@@ -262,7 +177,7 @@ class Core:
     @hookimpl
     def apply_gradients(self, run: Run, loss: Loss) -> bool:
         """Divide, sum, go backward, clip, step."""
-        settings, batch, optimizer = run.config.update, run.batch, run.optimizer
+        settings, batch, learnt = run.config.update, run.batch, run.learnt
         assert batch is not None
         terms = reduce(loss, batch, settings.denominator, settings.constant)
         total = functools.reduce(operator.add, terms.values())
@@ -272,14 +187,13 @@ class Core:
             )
         if not math.isfinite(total.item()):
             _blame_number(run, loss)
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        for parameter in parameters:
-            parameter.grad = None
+        learnt.zero()
         total.backward()  # type: ignore[no-untyped-call]
+        learnt.gather()
         metrics: dict[str, Any] = {f"loss/{name}": term.detach() for name, term in terms.items()}
         if settings.max_grad_norm is not None:
-            metrics["grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
-        optimizer.step()
+            metrics["grad_norm"] = learnt.clip(settings.max_grad_norm)
+        run.optimizer.step()
         run.loss_metrics.append({**metrics, **loss.metrics})
         return True
 

@@ -12,9 +12,10 @@ from worlds import enumerate_episodes, tabular_worlds
 
 import framework
 from framework import RolloutSettings, TabularMDP
+from framework.batches import flatten
 from framework.exact import expected_return, state_values
 from framework.run import build
-from framework.training import Core, flatten
+from framework.training import Core
 
 LIMITS = {
     None: ([-9, -7, -3, 3], [4, 9, 10, 7]),  # DESIGN.md §10; by hand: V(3) = ½·10 + ½·(V(2) − 1), and so on

@@ -17,8 +17,9 @@ from torch import nn
 
 import framework
 from framework import Action, Batch, Evaluation, RolloutSettings, UpdateSettings
+from framework.batches import select
 from framework.plugins import load
-from framework.training import reduce, select
+from framework.training import reduce
 
 STEPS, OPTIONS = 6, 3
 SEEDS = st.integers(0, 2**31)

@@ -11,10 +11,11 @@ from torch.distributions import Categorical as Distribution
 
 import framework
 from framework import RolloutSettings
+from framework.batches import flatten
 from framework.config import DEFAULTS, configure
 from framework.plugins import load
 from framework.run import build
-from framework.training import Core, flatten, reduce
+from framework.training import Core, reduce
 
 
 class Agent(nn.Module):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mutants import is_killed, mutate
 
 import framework
+import framework.batches
 import framework.cli
 import framework.rollout
 import framework.shard
@@ -107,6 +108,7 @@ WRAPPED = {"plain": lambda policy: policy, "without log-probs": Silent, "reusing
 MODULES = {
     "shard": framework.shard,
     "rollout": framework.rollout,
+    "batches": framework.batches,
     "training": framework.training,
     "recurrent": recurrent,
 }
@@ -301,7 +303,7 @@ def flattened(m, policy, case):
     assume(rollout.mask.any())  # a single row may be a reset row in every lane
     numbers = torch.arange(rollout.mask.numel(), dtype=torch.float64).view_as(rollout.mask)
     advantages = framework.Advantages(numbers, numbers + 0.25, numbers + 0.5)
-    return rollout, m.training.flatten(rollout, advantages)
+    return rollout, m.batches.flatten(rollout, advantages)
 
 
 def law_minibatches_are_whole_lanes(m, case, minibatches):
@@ -311,7 +313,7 @@ def law_minibatches_are_whole_lanes(m, case, minibatches):
     numbers = torch.arange(rollout.mask.numel(), dtype=torch.float64).view_as(rollout.mask)
     width = rollout.mask.shape[1]
     busy = int(rollout.mask.any(0).sum())
-    batches = list(m.training.minibatches(update(minibatches, 2), whole))
+    batches = list(m.batches.minibatches(update(minibatches, 2), whole))
     assert len(batches) == 2 * min(minibatches, busy)
     for epoch in (batches[: len(batches) // 2], batches[len(batches) // 2 :]):
         visited = torch.cat([batch.advantages for batch in epoch]).sort().values
@@ -362,7 +364,7 @@ def law_micro_batches_add_up(m, case, pieces, denominator):
     summed, sums = 0.0, [torch.zeros_like(gradient) for gradient in gradients]
     for lanes in rollout.mask.any(0).nonzero().flatten().tensor_split(pieces):
         if len(lanes):
-            part = m.training.select_lanes(whole, lanes)
+            part = m.batches.select_lanes(whole, lanes)
             part = evolve(part, total_steps=whole.total_steps, total_episodes=whole.total_episodes)
             loss, some = loss_and_gradients(m, policy, part, denominator)
             summed = summed + loss
@@ -386,7 +388,7 @@ def law_padding_is_inert(m, case, seed):
         actions=rollout.actions if case[6] else torch.where(rollout.mask, rollout.actions, chosen),
     )
     numbers = torch.arange(rollout.mask.numel(), dtype=torch.float64).view_as(rollout.mask)
-    other = m.training.flatten(changed, framework.Advantages(numbers, numbers + 0.25, numbers + 0.5))
+    other = m.batches.flatten(changed, framework.Advantages(numbers, numbers + 0.25, numbers + 0.5))
     (one, gradients), (two, others) = loss_and_gradients(m, policy, whole), loss_and_gradients(m, policy, other)
     assert torch.equal(one, two)
     # returns are row numbers up to 200, and gradients are summed in another order
@@ -530,24 +532,24 @@ MUTANTS = {
     ),
     "divides lanes": (
         law_minibatches_are_whole_lanes,
-        {"training": ("part = select if whole.sequences is None else select_lanes", "part = select")},
+        {"batches": ("part = select if whole.sequences is None else select_lanes", "part = select")},
     ),
     "counts idle lanes": (
         law_minibatches_are_whole_lanes,
-        {"training": ("(busy,) = whole.sequences.real.any(0)", "(busy,) = whole.sequences.real.any(0).fill_(True)")},
+        {"batches": ("(busy,) = whole.sequences.real.any(0)", "(busy,) = whole.sequences.real.any(0).fill_(True)")},
         (cases(st.just({"episodes": 1})), st.integers(2, 5)),
     ),
     "does not shuffle the sequences along": (
         law_minibatches_are_whole_lanes,
-        {"training": ("inputs.observations[:, lanes],", "inputs.observations[:, lanes.sort().values],")},
+        {"batches": ("inputs.observations[:, lanes],", "inputs.observations[:, lanes.sort().values],")},
     ),
     "does not shuffle the memory along": (
         law_minibatches_are_whole_lanes,
-        {"training": ("else inputs.state[lanes]", "else inputs.state[: len(lanes)]")},
+        {"batches": ("else inputs.state[lanes]", "else inputs.state[: len(lanes)]")},
     ),
     "mixes up rows": (
         law_minibatches_are_whole_lanes,
-        {"training": ("row[:, lanes][real]", "row[:, lanes].t()[real.t()]")},
+        {"batches": ("row[:, lanes][real]", "row[:, lanes].t()[real.t()]")},
     ),
     "judges padding": (
         law_padding_is_inert,
@@ -693,7 +695,7 @@ def test_a_policy_without_memory_is_not_told_of_any(amount):
     assert len({id(inputs) for inputs in policy.heard}) <= 2  # the reset's and the steps'
     assert rollout.state is None
     columns = torch.zeros(rollout.mask.shape)
-    batch = framework.training.flatten(rollout, framework.Advantages(columns, columns, columns))
+    batch = framework.batches.flatten(rollout, framework.Advantages(columns, columns, columns))
     assert batch.sequences is None
 
 
@@ -755,7 +757,7 @@ class Shortening:
     @hookimpl(wrapper=True)
     def prepare_batch(self):
         batch = yield
-        part = framework.training.select(batch, torch.arange(5))
+        part = framework.batches.select(batch, torch.arange(5))
         return evolve(part, sequences=batch.sequences)
 
 

@@ -37,7 +37,8 @@ from framework import (
     UsageError,
     hookimpl,
 )
-from framework.training import flatten, reduce, select
+from framework.batches import flatten, select
+from framework.training import reduce
 
 DENOMINATORS = ("per_step", "per_episode", "constant")
 fewer = settings(max_examples=settings().max_examples // 3)  # where an example is several runs

@@ -1,0 +1,129 @@
+"""From a rollout to the batches of the optimizer's steps."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from attrs import evolve
+from torch import Tensor
+
+from . import streams
+from .contracts import Advantages, Batch, Inputs, Rollout, Sequences
+from .rollout import sequences
+from .run import Run
+
+COLUMNS = (
+    "observations",
+    "actions",
+    "log_probs",
+    "advantages",
+    "returns",
+    "value_targets",
+    "values",
+    "action_masks",
+)  # of a batch
+LIGHT = 2**24  # bytes of a batch that may be held once more, shuffled
+
+
+def flatten(rollout: Rollout, advantages: Advantages) -> Batch:
+    """The real steps of a rollout, laid flat in time-major order."""
+    (index,) = rollout.mask.reshape(-1).nonzero(as_tuple=True)
+
+    def real(column: Tensor | None) -> Any:
+        if column is None:
+            return None
+        flat = column.flatten(0, 1)
+        return flat if len(index) == len(flat) else flat.index_select(0, index)
+
+    returns = real(advantages.returns)
+    same = advantages.value_targets is advantages.returns
+    return Batch(
+        real(rollout.observations),
+        real(rollout.actions),
+        real(rollout.log_probs),
+        real(advantages.advantages),
+        returns,
+        returns if same else real(advantages.value_targets),
+        total_steps=len(index),
+        total_episodes=int(rollout.episodes.max()) + 1,
+        values=real(rollout.values),
+        action_masks=real(rollout.action_masks),
+        sequences=None if rollout.state is None else Sequences(sequences(rollout), rollout.actions, rollout.mask),
+    )
+
+
+def minibatches(run: Run, whole: Batch) -> Iterator[Batch]:
+    """Every epoch's minibatches, shuffled anew; each has its own steps, and its share of episodes, as denominators.
+
+    A policy with memory needs lanes whole: they are what is shuffled, and shared out as evenly as their number allows.
+    """
+    settings = run.config.update
+    if settings.minibatches == 1:
+        for _ in range(settings.epochs):
+            yield whole
+        return
+    shuffle = streams.generator(run.config.seed, "shuffle", run.iteration)
+    part = select if whole.sequences is None else select_lanes
+    count = whole.total_steps
+    if whole.sequences is not None:
+        (busy,) = whole.sequences.real.any(0).nonzero(as_tuple=True)
+        count = len(busy)
+    light = sum(column.nbytes for column in columns(whole)) <= LIGHT
+    for _ in range(settings.epochs):
+        order = torch.randperm(count, generator=shuffle).to(whole.actions.device)
+        if whole.sequences is not None:
+            order = busy[order]
+        parts = order.tensor_split(min(settings.minibatches, count))
+        if whole.sequences is None and light:  # shuffled once: the minibatches are views
+            sizes = [len(index) for index in parts]
+            yield from split(select(whole, order), sizes)
+        else:
+            for index in parts:
+                yield part(whole, index)
+
+
+def columns(batch: Batch) -> list[Tensor]:
+    """Those that a batch has, each once."""
+    return list({id(column): column for name in COLUMNS if (column := getattr(batch, name)) is not None}.values())
+
+
+def select(batch: Batch, index: Tensor) -> Batch:
+    """The steps of a batch at `index` [M]."""
+    return _each(batch, lambda column: [column.index_select(0, index)], [len(index)])[0]
+
+
+def split(batch: Batch, sizes: list[int]) -> list[Batch]:
+    """A batch cut into pieces, which are views of it."""
+    return _each(batch, lambda column: torch.split(column, sizes), sizes)
+
+
+def _each(batch: Batch, cut: Callable[[Tensor], Sequence[Tensor]], sizes: Sequence[int]) -> list[Batch]:
+    """Batches of so many steps, from what `cut` makes of each column; each has its share of the episodes."""
+    made = {id(column): cut(column) for column in columns(batch)}
+    given: list[tuple[str, Any]] = [
+        (name, made[id(column)]) for name in COLUMNS if (column := getattr(batch, name)) is not None
+    ]
+    whole = len(batch.advantages)
+    return [
+        Batch(
+            **{name: pieces[number] for name, pieces in given},
+            total_steps=size,
+            total_episodes=batch.total_episodes * size / whole,
+        )
+        for number, size in enumerate(sizes)
+    ]
+
+
+def select_lanes(batch: Batch, lanes: Tensor) -> Batch:
+    """The steps of some lanes [M] of a batch of sequences, in time-major order."""
+    assert batch.sequences is not None
+    whole, inputs = batch.sequences, batch.sequences.inputs
+    row = (whole.real.flatten().cumsum(0) - 1).view_as(whole.real)  # [T, N] of each real step in the flat columns
+    real = whole.real[:, lanes]
+    part = Inputs(
+        inputs.observations[:, lanes],
+        None if inputs.action_masks is None else inputs.action_masks[:, lanes],
+        None if inputs.state is None else inputs.state[lanes],
+        None if inputs.started is None else inputs.started[:, lanes],
+    )
+    return evolve(select(batch, row[:, lanes][real]), sequences=Sequences(part, whole.actions[:, lanes], real))
