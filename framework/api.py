@@ -43,6 +43,7 @@ def train(
     seed: int | None = None,
     device: str | None = None,
     threads: int | None = None,
+    compile: bool | None = None,
     directory: str | Path | None = None,
 ) -> Result:
     """Train with parts given as settings objects; what is left out is the notebook's.
@@ -56,6 +57,7 @@ def train(
         seed: of all randomness; 0.
         device: where policy and rollouts live; cpu.
         threads: of torch, during the run; 1.
+        compile: make C++ of the updates, where it can be done; False.
         directory: where to record the run (a folder that does not exist yet); None: nowhere.
 
     Returns:
@@ -76,7 +78,8 @@ def train(
     given = dict(zip(PART_ROLES, (environment, policy, estimator, baseline, loss), strict=True))
     chosen: dict[str, Any] = {role: loaded.part_of(role, part) for role, part in given.items() if part is not None}
     sections: dict[str, Any] = {"rollout": rollout, "update": update, "optimizer": optimizer}
-    sections |= {"iterations": iterations, "seed": seed, "device": device, "threads": threads}
+    sections |= {"iterations": iterations, "seed": seed, "device": device}
+    sections |= {"threads": threads, "compile": compile}
     try:
         config = attrs.evolve(
             config,

@@ -127,3 +127,8 @@ def select_lanes(batch: Batch, lanes: Tensor) -> Batch:
         None if inputs.started is None else inputs.started[:, lanes],
     )
     return evolve(select(batch, row[:, lanes][real]), sequences=Sequences(part, whole.actions[:, lanes], real))
+
+
+def divisor(batch: Batch, denominator: str, constant: float = 1.0) -> float:
+    """What the summed terms of a loss are divided by."""
+    return {"per_step": batch.total_steps, "per_episode": batch.total_episodes, "constant": constant}[denominator]

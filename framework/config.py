@@ -125,6 +125,9 @@ class Config:
     seed: int = field(default=0, validator=[validators.instance_of(int), validators.ge(0)])  # of all randomness
     device: str = "cpu"  # where policy and rollouts live: cpu, cuda, mps …
     threads: int = field(default=1, validator=validators.ge(1))  # of torch; small networks are fastest on one
+    compile: bool = field(
+        default=False, validator=validators.instance_of(bool)
+    )  # C++ of the updates, made at the start
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -142,7 +145,7 @@ class Config:
 
 PART_ROLES = ("environment", "policy", "estimator", "baseline", "loss")
 SECTIONS = {"rollout": RolloutSettings, "update": UpdateSettings, "optimizer": OptimizerSettings}
-SCALARS = {"iterations": int, "seed": int, "device": str, "threads": int}
+SCALARS = {"iterations": int, "seed": int, "device": str, "threads": int, "compile": bool}
 
 DEFAULTS: Tree = {
     "environment": {"name": "line_world"},

@@ -145,7 +145,7 @@ class Loss:
 
     terms: Mapping[str, Tensor]  # each [B], with gradient
     metrics: Mapping[str, float | Tensor] = field(factory=dict)  # scalars, without gradient
-    stop_epochs: bool = False  # skip this update and the iteration's remaining ones (a KL limit, say)
+    stop_epochs: bool | Tensor = False  # [] skip this update and the iteration's remaining ones (a KL limit, say)
 
 
 @frozen(eq=False)

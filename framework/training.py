@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from . import checks, streams
-from .batches import flatten, minibatches
+from .batches import divisor, flatten, minibatches
+from .compiled import Compiler, Update
 from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
 from .errors import PartError
 from .hookspecs import hookimpl
@@ -59,6 +60,7 @@ def execute(run: Run) -> Result:
 
 def _loop(run: Run) -> None:
     config, hook, stage = run.config, run.hook, functools.partial(_stage, run)
+    compiler = Compiler(run, hook.compute_loss) if config.compile else None
     hook.run_started(run=run)
     began = time.perf_counter()
     while run.iteration < config.iterations and not run.stop_reasons:
@@ -71,11 +73,15 @@ def _loop(run: Run) -> None:
         whole = flatten(rollout, advantages)
         for batch in minibatches(run, whole):
             run.batch = stage("prepare_batch", batch=batch)
-            loss = stage("compute_loss", batch=run.batch)
+            update = None if compiler is None else compiler.update(run.batch)
+            loss = stage("compute_loss", batch=run.batch) if update is None else update
             if loss.stop_epochs:
                 break
             with run.interrupts.held():
-                stage("apply_gradients", loss=loss)
+                if update is None:
+                    stage("apply_gradients", loss=loss)
+                else:
+                    _apply(run, update)
         with run.interrupts.held():
             if hasattr(run.baseline, "update"):
                 run.baseline.update(rollout, advantages.returns)
@@ -119,8 +125,27 @@ def _stage(run: Run, name: str, **arguments: Any) -> Any:
 
 def reduce(loss: Loss, batch: Batch, denominator: str, constant: float = 1.0) -> dict[str, Tensor]:
     """Each term, summed and divided: the scalars whose sum is descended."""
-    divisor = {"per_step": batch.total_steps, "per_episode": batch.total_episodes, "constant": constant}[denominator]
-    return {name: term.sum() / divisor for name, term in loss.terms.items()}
+    count = divisor(batch, denominator, constant)
+    return {name: term.sum() / count for name, term in loss.terms.items()}
+
+
+def _step(run: Run, terms: Mapping[str, Tensor], norm: Tensor | None, metrics: Mapping[str, Any]) -> None:
+    """Move by the gradients that are there, and note the numbers."""
+    run.optimizer.step()
+    named: dict[str, Any] = {f"loss/{name}": term.detach() for name, term in terms.items()}
+    if norm is not None:
+        named["grad_norm"] = norm
+    run.loss_metrics.append({**named, **metrics})
+
+
+def _apply(run: Run, update: Update) -> None:
+    """What `apply_gradients` does, with a compiled update."""
+    assert run.batch is not None
+    if not math.isfinite(sum(float(term) for term in update.terms.values())):
+        _blame_number(run, run.hook.compute_loss(run=run, batch=run.batch))
+    run.learnt.slopes.copy_(update.gradient)
+    clipped = run.config.update.max_grad_norm is not None
+    _step(run, update.terms, update.norm if clipped else None, update.metrics)
 
 
 class Core:
@@ -190,11 +215,8 @@ class Core:
         learnt.zero()
         total.backward()  # type: ignore[no-untyped-call]
         learnt.gather()
-        metrics: dict[str, Any] = {f"loss/{name}": term.detach() for name, term in terms.items()}
-        if settings.max_grad_norm is not None:
-            metrics["grad_norm"] = learnt.clip(settings.max_grad_norm)
-        run.optimizer.step()
-        run.loss_metrics.append({**metrics, **loss.metrics})
+        norm = None if settings.max_grad_norm is None else learnt.clip(settings.max_grad_norm)
+        _step(run, terms, norm, loss.metrics)
         return True
 
 

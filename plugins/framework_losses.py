@@ -82,7 +82,7 @@ class Ppo:
             # ρ − 1 − log ρ estimates KL(π_old ‖ π) without bias and is never negative, but for the rounding of ρ near 1
             metrics["kl"] = (torch.expm1(log_ratios) - log_ratios).clamp(min=0).mean()
             metrics["clipped"] = ((ratios - 1).abs() > self.clip).to(ratios.dtype).mean()
-            stop = self.target_kl is not None and float(metrics["kl"]) > self.target_kl
+            stop = False if self.target_kl is None else metrics["kl"] > self.target_kl
         return Loss({**terms, **entropy}, metrics, stop_epochs=stop)
 
     def _squared_errors(self, batch: Batch, evaluation: Evaluation) -> Tensor:

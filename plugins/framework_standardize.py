@@ -40,13 +40,11 @@ class Standardize:
 
     def standardized(self, advantages: Tensor, real: Tensor) -> Tensor:
         """`advantages` standardised by the statistics of `real` (some of them, flat); computed in float64."""
-        real = real.double()
-        mean = real.mean()
-        changed = advantages.double()
-        if self.center:
-            changed = changed - mean
+        whole = advantages.double()
+        spread, mean = torch.std_mean(whole if real is advantages else real.double())
+        changed = whole - mean if self.center else whole
         if self.scale and len(real) > 1:
-            changed = changed / (real.std() + self.epsilon)
+            changed = changed / (spread + self.epsilon)
         return changed.to(advantages.dtype)
 
 

@@ -228,6 +228,7 @@ SCALAR_HELP = {
     "seed": "of all randomness",
     "device": "where policy and rollouts live: cpu, cuda, mps …",
     "threads": "of torch; small networks are fastest on one",
+    "compile": "make C++ of the updates: half a minute at the start (seconds once cached), then they are faster",
 }
 
 

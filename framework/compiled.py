@@ -1,0 +1,215 @@
+"""The update as one compiled function: forward, loss, backward and clipping, without Python between the kernels.
+
+One update is recorded on real tensors (`make_fx`, gradients included) and made into C++ by torch's inductor. Both are
+private to torch, so they stand here only, and whatever goes wrong with them, the run goes on without: it warns, and
+updates as if `compile` were off.
+
+A recording holds what Python decided while it was made. A part whose numbers change during a run must therefore keep
+them in tensors (a policy in parameters and buffers); the first update of iterations 0, 1, 3, 7, 15, … is done both
+ways, and a difference ends the compiling.
+"""
+
+import functools
+import operator
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from attrs import define, field, frozen
+from torch import Tensor, nn
+
+from .batches import COLUMNS, divisor
+from .contracts import Batch, Loss
+
+if TYPE_CHECKING:
+    from .run import Run
+
+SHAPES = 4  # programs that are made before a run is left to Python: one for each size of a minibatch
+NEAR = 1e-3  # how far compiled and eager numbers may lie apart, of their size: the order of sums differs
+OPTIONS = {
+    "fallback_random": True,
+    "cpp.use_decompose_tanh": True,
+    "compile_threads": 1,
+}  # torch's random numbers; tanh by exp, 2e-7 off
+
+
+class FallbackError(Exception):
+    """Why an update is not compiled."""
+
+
+@frozen(eq=False)
+class Update:
+    """What a compiled update found; nothing has moved yet."""
+
+    gradient: Tensor  # [P] of the vector of parameters, clipped
+    norm: Tensor  # [] of the gradient before that
+    terms: dict[str, Tensor]  # each [], divided
+    metrics: dict[str, Any]
+    stop_epochs: bool
+
+
+@frozen(eq=False)
+class Program:
+    """An update for minibatches of one shape."""
+
+    call: Callable[..., Any]
+    names: list[str]  # of the terms
+    metrics: dict[str, Any]  # of the loss; in place of tensors: None
+
+
+@define(eq=False)
+class Compiler:
+    """The programs of one run."""
+
+    run: "Run"
+    compute_loss: Callable[..., Loss]  # the core's stage
+    programs: dict[Any, Program] = field(factory=dict)
+    iteration: int = -1  # of which `state` is
+    state: list[Tensor] = field(factory=list)  # the policy's parameters and buffers
+    over: bool = False  # the run goes on without
+
+    def update(self, batch: Batch) -> Update | None:
+        """The update for a minibatch; None where it must be done step by step."""
+        if self.over:
+            return None
+        try:
+            columns = _columns(batch)
+            key = (batch.total_steps, *((name, column.shape, column.dtype) for name, column in columns.items()))
+            due = key not in self.programs
+            if due:
+                self.programs[key] = self._made(batch)
+            if self.iteration != self.run.iteration:
+                self.iteration = self.run.iteration
+                self.state = [tensor.detach() for _, tensor in _state(self.run.policy)]
+                due |= self.iteration & (self.iteration + 1) == 0
+            before = torch.get_rng_state() if due else None
+            update = self._called(self.programs[key], [*self.state, *columns.values(), *_numbers(self.run, batch)])
+            if before is not None:
+                with torch.random.fork_rng([]):
+                    torch.set_rng_state(before)
+                    self._compare(update, batch)
+            return update
+        except FallbackError as reason:
+            self._give_up(str(reason))
+        except Exception as error:  # of torch's compiler, or of a part that cannot be recorded
+            self._give_up(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
+        return None
+
+    def _give_up(self, reason: str) -> None:
+        self.over = True
+        warnings.warn(f"compile: the updates go on in Python: {reason}", RuntimeWarning, stacklevel=2)
+
+    def _made(self, batch: Batch) -> Program:
+        run = self.run
+        if wrapped := [name for name in ("compute_loss", "apply_gradients") if name in run.wrappers]:
+            raise FallbackError(f"{' and '.join(run.wrappers[wrapped[0]])} wraps {wrapped[0]}")
+        if not run.learnt.views:
+            raise FallbackError(f"{run.config.optimizer.name} does not step the parameters as one vector on the CPU")
+        if batch.sequences is not None:
+            raise FallbackError(f"{run.config.policy.label} has a memory, and its batches are of no fixed shape")
+        if len(self.programs) == SHAPES:
+            raise FallbackError("minibatches have ever other sizes: collect fixed steps (rollout.fixed_steps)")
+        with torch.random.fork_rng([]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, of its own interfaces
+            return record(run, self.compute_loss, batch)
+
+    def _called(self, program: Program, inputs: list[Tensor]) -> Update:
+        gradient, norm, stop, *numbers = program.call(*inputs)
+        terms = dict(zip(program.names, numbers, strict=False))
+        given = iter(numbers[len(terms) :])
+        metrics = {name: next(given) if number is None else number for name, number in program.metrics.items()}
+        return Update(gradient, norm, terms, metrics, bool(stop))
+
+    def _compare(self, update: Update, batch: Batch) -> None:
+        """Refuse a program that finds something else than Python."""
+        run, learnt = self.run, self.run.learnt
+        loss = self.compute_loss(run=run, batch=batch)
+        sums = {name: term.sum() for name, term in loss.terms.items()}
+        count = _divisor(run, batch)
+        learnt.zero()
+        (functools.reduce(operator.add, sums.values()) / count).backward()  # type: ignore[no-untyped-call]
+        learnt.gather()
+        if run.config.update.max_grad_norm is not None:
+            learnt.clip(run.config.update.max_grad_norm)
+        sizes = {name: float(term.detach().abs().sum()) / count for name, term in loss.terms.items()}
+        pairs = {name: (update.terms.get(name), summed.detach() / count) for name, summed in sums.items()}
+        if not all(bool(expected.isfinite()) for _, expected in pairs.values()):
+            return  # the run will name whose that is
+        for name, (found, expected) in pairs.items():
+            if found is None or not float((found - expected).abs()) <= NEAR * sizes[name] + 1e-12:
+                raise FallbackError(f"term '{name}' is {found} compiled and {expected} otherwise")
+        apart, size = float((update.gradient - learnt.slopes).norm()), float(learnt.slopes.norm())
+        if not apart <= NEAR * size + 1e-12:
+            raise FallbackError(f"the compiled gradient lies {apart:.3g} from the other, of norm {size:.3g}")
+        if update.stop_epochs != bool(loss.stop_epochs):
+            raise FallbackError("the compiled loss decides otherwise on stop_epochs")
+
+
+def record(run: "Run", compute_loss: Callable[..., Loss], batch: Batch) -> Program:
+    """A program for minibatches of this one's shape.
+
+    Raises:
+        Exception: whatever torch or a part raises while it is recorded.
+    """
+    from torch import _inductor  # seconds to import, and only needed here
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    whole = nn.Module()
+    whole.policy = run.policy
+    whole.forward = lambda some: compute_loss(run=run, batch=some)
+    names = [f"policy.{name}" for name, _ in _state(run.policy)]
+    learnt = [index for index, (_, tensor) in enumerate(_state(run.policy)) if tensor.requires_grad]
+    columns, most = list(_columns(batch)), run.config.update.max_grad_norm
+    told: list[Loss] = []
+
+    def update(*inputs: Tensor) -> list[Tensor]:
+        state = [tensor.detach().requires_grad_(index in learnt) for index, tensor in enumerate(inputs[: len(names)])]
+        given, (count, episodes) = inputs[len(names) : -2], inputs[-2:]
+        some = Batch(
+            **dict(zip(columns, given, strict=True)),  # type: ignore[arg-type]
+            total_steps=batch.total_steps,
+            total_episodes=episodes,  # type: ignore[arg-type]
+        )
+        loss: Loss = torch.func.functional_call(whole, dict(zip(names, state, strict=True)), (some,))
+        told.append(loss)
+        terms = [term.sum() / count.to(term.dtype) for term in loss.terms.values()]
+        slopes = torch.autograd.grad(
+            functools.reduce(operator.add, terms), [state[index] for index in learnt], materialize_grads=True
+        )
+        gradient = torch.cat([slope.flatten() for slope in slopes])
+        norm = torch.linalg.vector_norm(gradient)
+        if most is not None:
+            gradient = gradient * (most / (norm + 1e-6)).clamp(max=1)
+        stop = torch.as_tensor(loss.stop_epochs)
+        metrics = [number.detach().clone() for number in loss.metrics.values() if isinstance(number, Tensor)]
+        return [gradient, norm, stop, *(term.detach() for term in terms), *metrics]
+
+    state = [tensor.detach() for _, tensor in _state(run.policy)]
+    inputs = [*state, *_columns(batch).values(), *_numbers(run, batch)]
+    graph = make_fx(update)(*inputs)
+    compiled = _inductor.compile(graph, inputs, options=OPTIONS)  # type: ignore[arg-type]
+    (loss,) = told
+    metrics = {name: None if isinstance(number, Tensor) else number for name, number in loss.metrics.items()}
+    return Program(compiled, list(loss.terms), metrics)
+
+
+def _state(policy: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters, in the order of the vector, then buffers."""
+    return [*policy.named_parameters(), *policy.named_buffers()]
+
+
+def _columns(batch: Batch) -> dict[str, Tensor]:
+    """The fields of a batch that it has."""
+    return {name: column for name in COLUMNS if (column := getattr(batch, name)) is not None}
+
+
+def _divisor(run: "Run", batch: Batch) -> float:
+    settings = run.config.update
+    return divisor(batch, settings.denominator, settings.constant)
+
+
+def _numbers(run: "Run", batch: Batch) -> list[Tensor]:
+    """What is a number in Python and must not be recorded as one: the denominator, and the count of episodes."""
+    numbers = (_divisor(run, batch), batch.total_episodes)
+    return [torch.tensor(float(number), dtype=torch.float64) for number in numbers]

@@ -1,0 +1,320 @@
+"""Compiled updates against those in Python.
+
+What a recording holds is what can be wrong; C++ is made of it in the slow tests only, elsewhere the recorded graph
+itself is run. Where the two differ the run warns, which is an error in these tests unless it is expected.
+"""
+
+import contextlib
+
+import framework_classic
+import pytest
+import torch
+from attrs import frozen
+from framework_line_world import LineWorld
+from framework_losses import ActorCritic as ActorCriticLoss
+from framework_losses import Ppo
+from framework_policies import ActorCritic, Gaussian, Recurrent, Tabular
+from framework_reinforce import Categorical
+from framework_returns import Gae
+from framework_standardize import Standardize
+from mutants import mutate
+
+import framework
+from framework import Loss, OptimizerSettings, RolloutSettings, UpdateSettings, hookimpl, training
+
+SMALL = {"hidden": (5,), "activation": "tanh"}
+CASES = {
+    "ppo, actor_critic": (framework_classic.CartPole(), ActorCritic(**SMALL), Ppo(entropy=0.1, value_clip=0.2)),
+    "ppo, shared and normalised": (framework_classic.CartPole(), ActorCritic(shared=True, normalize=True), Ppo()),
+    "actor_critic, categorical states": (LineWorld(), ActorCritic(), ActorCriticLoss(entropy=0.1)),
+    "actor_critic, tabular": (LineWorld(), Tabular(), ActorCriticLoss()),
+    "ppo, gaussian": (framework_classic.Pendulum(), Gaussian(**SMALL, normalize=True), Ppo(entropy=0.1)),
+    "ppo, squashed": (framework_classic.Pendulum(), Gaussian(**SMALL, squash=True, deviation="state"), Ppo()),
+}
+UPDATES = {
+    "plain": UpdateSettings(),
+    "minibatches": UpdateSettings(epochs=2, minibatches=2, max_grad_norm=0.5),
+    "uneven": UpdateSettings(minibatches=3, denominator="per_episode"),
+    "constant": UpdateSettings(denominator="constant", constant=7.0, max_grad_norm=1e9),
+}
+FIXED_EPISODES = RolloutSettings(lanes=4, episodes=4)
+MOVES = OptimizerSettings("SGD", lr=1e-3)
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Recorded graphs are run as they are, and counted."""
+    from torch import _inductor
+
+    made = []
+
+    def keep(graph, inputs, options):
+        made.append(graph)
+        return graph
+
+    monkeypatch.setattr(_inductor, "compile", keep)
+    return made
+
+
+@contextlib.contextmanager
+def replaced(module):
+    """Run with a mutant of `compiled`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if module is not None:
+            patch.setattr(training, "Compiler", module.Compiler)
+        yield
+
+
+def ran(case, update, compile, module=None, **more):
+    """A run of five iterations."""
+    environment, policy, loss = CASES[case]
+    arguments = {
+        "estimator": Gae(),
+        "rollout": RolloutSettings(lanes=4, fixed_steps=16),
+        "optimizer": MOVES,
+        "iterations": 5,
+        **more,
+    }
+    with replaced(module):
+        return framework.train(
+            environment=environment, policy=policy, loss=loss, update=UPDATES[update], compile=compile, **arguments
+        )
+
+
+def assert_same(one, other):
+    """Policies and all metrics but times; sums of some dozen float32 may be in another order."""
+    for (name, ours), theirs in zip(one.policy.state_dict().items(), other.policy.state_dict().values(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5), name
+    assert one.metrics.keys() == other.metrics.keys()
+    for name in one.metrics.keys() - {"seconds", "steps_per_second"}:
+        numbers = [torch.from_numpy(run.metrics[name]) for run in (one, other)]
+        assert torch.allclose(*numbers, rtol=1e-3, atol=1e-4, equal_nan=True), name
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("case", CASES)
+def test_compiled_updates_are_those_of_python(case, update, graphs):
+    """Terms, metrics, gradients, clipping, denominators and buffers that move: recorded once for each size."""
+    assert_same(ran(case, update, True), ran(case, update, False))
+    assert len(graphs) == (2 if update == "uneven" else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_so_are_those_in_cpp(case):
+    assert_same(ran(case, "minibatches", True), ran(case, "minibatches", False))
+
+
+def test_a_kl_limit_ends_the_updates_as_in_python(graphs):
+    arguments = {
+        "environment": framework_classic.CartPole(),
+        "policy": ActorCritic(**SMALL),
+        "estimator": Gae(),
+        "loss": Ppo(target_kl=1e-4),
+        "rollout": RolloutSettings(lanes=4, fixed_steps=16),
+        "update": UpdateSettings(epochs=4, minibatches=2),
+        "extensions": [Standardize(within="minibatch")],
+        "optimizer": OptimizerSettings("SGD", lr=0.03),
+        "iterations": 8,
+    }
+    one, other = (framework.train(**arguments, compile=compile) for compile in (True, False))
+    assert 8 < one.metrics["updates"].sum() < 64
+    assert_same(one, other)
+
+
+class Dropout(torch.nn.Module):
+    """A policy that forgets half of what it saw while it learns."""
+
+    def __init__(self, policy):
+        super().__init__()
+        self.policy, self.dropout = policy, torch.nn.Dropout(0.5)
+
+    def act(self, inputs, generator):
+        return self.policy.act(inputs, generator)
+
+    def evaluate(self, inputs, actions, entropies):
+        if torch.is_grad_enabled():
+            inputs = framework.Inputs(self.dropout(inputs.observations))
+        return self.policy.evaluate(inputs, actions, entropies)
+
+
+@frozen
+class Forgetful:
+    def build(self, observation_space, action_space):
+        return Dropout(Categorical(**SMALL).build(observation_space, action_space))
+
+
+def forgetful(compile, module=None):
+    with replaced(module):
+        return framework.train(
+            environment=framework_classic.CartPole(),
+            policy=Forgetful(),
+            rollout=FIXED_EPISODES,
+            update=UpdateSettings(epochs=3),
+            optimizer=MOVES,
+            iterations=2,
+            compile=compile,
+        )
+
+
+def test_random_numbers_are_those_of_python(graphs):
+    """Also after recording, and after the updates that were done both ways."""
+    assert_same(forgetful(True), forgetful(False))
+
+
+@frozen
+class Wrapping:
+    def build(self, run):
+        return WrappingLoss()
+
+
+class WrappingLoss:
+    @hookimpl(wrapper=True)
+    def compute_loss(self):
+        return (yield)
+
+
+@frozen
+class Asking:
+    """A loss that looks at its numbers while it is made."""
+
+    def __call__(self, batch, evaluation):
+        terms = evaluation.log_probs * -batch.advantages
+        return Loss({"policy": terms if float(terms.detach().sum()) > 0 else 2 * terms})
+
+
+class Warming:
+    """A loss whose factor is a number of Python's that grows."""
+
+    def __init__(self):
+        self.factor = 1.0
+
+    def __call__(self, batch, evaluation):
+        return Loss({"policy": evaluation.log_probs * batch.advantages * -self.factor})
+
+
+@frozen
+class WarmUp:
+    def build(self):
+        return Warming()
+
+
+@frozen
+class Raising:
+    """After each iteration, the loss's factor goes up."""
+
+    def build(self, run):
+        return Raiser()
+
+
+class Raiser:
+    @hookimpl
+    def iteration_finished(self, run, metrics):
+        run.loss.factor += 1
+
+
+FIXED = RolloutSettings(lanes=4, fixed_steps=16)
+CRITIC = {"environment": framework_classic.CartPole(), "estimator": Gae(), "rollout": FIXED}
+CHANGED = "term 'policy' is .* compiled and .* otherwise"
+FALLBACKS = {
+    "extension 'Wrapping' .* wraps compute_loss": {
+        **CRITIC,
+        "policy": ActorCritic(**SMALL),
+        "loss": Ppo(),
+        "extensions": [Wrapping()],
+    },
+    "policy 'recurrent' .* has a memory": {**CRITIC, "policy": Recurrent(**SMALL), "loss": Ppo()},
+    "other sizes: collect fixed steps": {"iterations": 9},
+    "value out of a tracing tensor|DataDependent|data-dependent|item": {
+        "loss": Asking(),
+        "rollout": FIXED_EPISODES,
+    },
+    CHANGED: {
+        "environment": framework_classic.CartPole(max_steps=4),  # too short to fall: minibatches are of one size
+        "loss": WarmUp(),
+        "extensions": [Raising()],
+        "rollout": FIXED_EPISODES,
+    },
+}
+
+
+def falls_back(reason, module=None):
+    """It is said once, and the numbers are those of a run without compiling."""
+    arguments = {"iterations": 3, "optimizer": MOVES, **FALLBACKS[reason]}
+    expected = f"compile: the updates go on in Python: .*{reason}"
+    with replaced(module), pytest.warns(RuntimeWarning, match=expected) as said:
+        one = framework.train(**arguments, compile=True)
+    assert len(said) == 1
+    assert_same(one, framework.train(**arguments))
+
+
+@pytest.mark.parametrize("reason", FALLBACKS)
+def test_what_cannot_be_compiled_runs_in_python(reason, graphs):
+    falls_back(reason)
+
+
+def test_without_a_compiler_it_runs_in_python(monkeypatch):
+    from torch import _inductor
+
+    def missing(graph, inputs, options):
+        raise OSError("no C++ compiler\nand a long story")
+
+    monkeypatch.setattr(_inductor, "compile", missing)
+    with pytest.warns(RuntimeWarning, match="the updates go on in Python: OSError: no C\\+\\+ compiler$"):
+        one = ran("ppo, gaussian", "minibatches", True)
+    assert_same(one, ran("ppo, gaussian", "minibatches", False))
+
+
+def test_a_loss_that_is_not_finite_is_named_all_the_same(graphs):
+    huge = {"optimizer": OptimizerSettings("SGD", lr=1e30), "iterations": 30}
+    with pytest.raises(framework.PartError, match="loss 'ppo' .*: term 'value': not finite"):
+        ran("ppo, actor_critic", "plain", True, **huge)
+
+
+def agrees(case, update):
+    """A law of a module: its run is Python's."""
+    return lambda module: assert_same(ran(case, update, True, module), ran(case, update, False))
+
+
+MUTANTS = {
+    "forgets the denominator": (
+        agrees("ppo, gaussian", "uneven"),
+        "term.sum() / count.to(term.dtype) for",
+        "term.sum() for",
+    ),
+    "records the denominator as a number": (
+        agrees("actor_critic, categorical states", "uneven"),
+        "term.sum() / count.to(term.dtype) for",
+        "term.sum() / _divisor(run, batch) for",
+    ),
+    "does not clip": (
+        agrees("ppo, gaussian", "minibatches"),
+        "        if most is not None:\n            gradient =",
+        "        if False:\n            gradient =",
+    ),
+    "descends the first term only": (
+        agrees("ppo, gaussian", "plain"),
+        "functools.reduce(operator.add, terms),",
+        "terms[0],",
+    ),
+    "mixes the parameters up": (agrees("ppo, gaussian", "plain"), "for slope in slopes]", "for slope in slopes[::-1]]"),
+    "draws while it records": (
+        lambda module: assert_same(forgetful(True, module), forgetful(False)),
+        "with torch.random.fork_rng([]), warnings",
+        "with contextlib.nullcontext(), warnings",
+    ),
+    "never compares": (
+        lambda module: falls_back(CHANGED, module),
+        "before = torch.get_rng_state() if due else None",
+        "before = None",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_law_kills_the_mutant_that(name, graphs):
+    """By its own comparison, which warns, or by the one with a run in Python."""
+    law, *change = MUTANTS[name]
+    law(None)
+    with pytest.raises((AssertionError, framework.PartError, RuntimeWarning, pytest.fail.Exception)):
+        law(mutate("framework.compiled", tuple(change), contextlib=contextlib))
