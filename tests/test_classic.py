@@ -416,6 +416,15 @@ def test_spaces_limits_and_names_are_gymnasiums(name):
         assert len(lanes.action_names) == lanes.action_space.n
 
 
+def test_a_torque_that_is_no_number_is_seen(arithmetic):
+    """NaN goes on as NaN, so that the core can say where it came from."""
+    world, draw = settings_class("pendulum")().build(2, CPU), generator()
+    world.reset(draw)
+    for torque in (math.nan, 0.0):
+        (step,) = told(world, [[[torque], [0.0]]], draw)
+        assert step["successors"].isnan().any(1).tolist() == [True, False]
+
+
 def pumping(name, observation, choice):
     """An action that gets somewhere: along the motion, where that swings a world up."""
     if name == "mountain_car":

@@ -44,7 +44,7 @@ class Acrobot:
 def advance(array: Arithmetic, state: State, action: Any) -> tuple[State, Any, Any]:
     """One Runge-Kutta step of fourth order under a torque of −1, 0 or 1 N m; angles stay within ±π."""
     upper, lower, u1, l1 = state
-    torque, half = action - 1, INTERVAL / 2
+    torque, half, sixth = action - 1, INTERVAL / 2, INTERVAL / 6
     a1, b1 = _accelerations(array, upper, lower, u1, l1, torque)
     u2, l2 = u1 + half * a1, l1 + half * b1
     a2, b2 = _accelerations(array, upper + half * u1, lower + half * l1, u2, l2, torque)
@@ -52,10 +52,10 @@ def advance(array: Arithmetic, state: State, action: Any) -> tuple[State, Any, A
     a3, b3 = _accelerations(array, upper + half * u2, lower + half * l2, u3, l3, torque)
     u4, l4 = u1 + INTERVAL * a3, l1 + INTERVAL * b3
     a4, b4 = _accelerations(array, upper + INTERVAL * u3, lower + INTERVAL * l3, u4, l4, torque)
-    upper = array.wrap(upper + (INTERVAL / 6) * (u1 + 2 * (u2 + u3) + u4))
-    lower = array.wrap(lower + (INTERVAL / 6) * (l1 + 2 * (l2 + l3) + l4))
-    upper_speed = array.clip(u1 + (INTERVAL / 6) * (a1 + 2 * (a2 + a3) + a4), -FASTEST[0], FASTEST[0])
-    lower_speed = array.clip(l1 + (INTERVAL / 6) * (b1 + 2 * (b2 + b3) + b4), -FASTEST[1], FASTEST[1])
+    upper = array.wrap(upper + sixth * (u1 + 2 * (u2 + u3) + u4))
+    lower = array.wrap(lower + sixth * (l1 + 2 * (l2 + l3) + l4))
+    upper_speed = array.clip(u1 + sixth * (a1 + 2 * (a2 + a3) + a4), -FASTEST[0], FASTEST[0])
+    lower_speed = array.clip(l1 + sixth * (b1 + 2 * (b2 + b3) + b4), -FASTEST[1], FASTEST[1])
     up = array.cos(upper) + array.cos(upper + lower) < -1
     return (upper, lower, upper_speed, lower_speed), up * 1.0 - 1, up
 
