@@ -42,7 +42,10 @@ class Acrobot:
 
 
 def advance(array: Arithmetic, state: State, action: Any) -> tuple[State, Any, Any]:
-    """One Runge-Kutta step of fourth order under a torque of −1, 0 or 1 N m; angles stay within ±π."""
+    """One Runge-Kutta step of fourth order under a torque of −1, 0 or 1 N m; angles stay within ±π.
+
+    At stage i the upper link has the speed uᵢ and the acceleration aᵢ, the lower one lᵢ and bᵢ.
+    """
     upper, lower, u1, l1 = state
     torque, half, sixth = action - 1, INTERVAL / 2, INTERVAL / 6
     a1, b1 = _accelerations(array, upper, lower, u1, l1, torque)

@@ -1,7 +1,7 @@
 """What the worlds share: lanes, a clock, ends, and starts drawn uniformly from a box.
 
-Few lanes are stepped one after the other in Python's floats, where a whole step of a cart takes 0.6 µs and in numpy each
-of its forty operations 0.5; more of them all at once in numpy, whose small operations take a third of the time of
+Few lanes are stepped one after the other in Python's floats, where a whole step of a cart takes 0.6 µs and in numpy
+each of its forty operations 0.5; more of them all at once in numpy, whose small operations take a third of the time of
 torch's; and on other devices in torch. All three compute the same equations from the same random numbers.
 """
 
