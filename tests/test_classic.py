@@ -416,6 +416,15 @@ def test_spaces_limits_and_names_are_gymnasiums(name):
         assert len(lanes.action_names) == lanes.action_space.n
 
 
+@pytest.mark.parametrize("name", WORLDS)
+def test_lanes_that_were_never_reset_can_be_saved(name, arithmetic):
+    """They stand at 0."""
+    saved = settings_class(name)().build(2, CPU).state_dict()
+    assert saved["states"].shape == (len(WORLDS[name].starts), 2)
+    assert not saved["states"].any()
+    assert saved["clock"].tolist() == [0, 0]
+
+
 def test_a_torque_that_is_no_number_is_seen(arithmetic):
     """NaN goes on as NaN, so that the core can say where it came from."""
     world, draw = settings_class("pendulum")().build(2, CPU), generator()

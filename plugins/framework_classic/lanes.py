@@ -76,10 +76,12 @@ class Lanes(ABC):
     def reset(self, generator: torch.Generator) -> Tensor:
         """Begin a new episode in every lane."""
         seen = self._step.observations
-        states = torch.stack(self._world.begin(self._draw(len(seen), generator)))
-        clock = torch.zeros(len(seen), dtype=torch.int64, device=seen.device)
-        self.load_state_dict({"states": states, "clock": clock})
+        self._stand(torch.stack(self._world.begin(self._draw(len(seen), generator))))
         return seen
+
+    def _stand(self, states: Tensor) -> None:
+        """At `states` [V, N], where episodes begin."""
+        self.load_state_dict({"states": states, "clock": torch.zeros(states.shape[1], dtype=torch.int64)})
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
         """What so many first states are made of, `[V, count]`."""
@@ -97,6 +99,7 @@ class ArrayLanes(Lanes):
         self._actions = view(torch.zeros(num_envs, dtype=torch.float64, device=device))
         self._observations, self._successors = view(step.observations), view(step.successors)  # [N, O]
         self._rewards, self._terminated, self._truncated = map(view, (step.rewards, step.terminated, step.truncated))
+        self._stand(torch.zeros(len(world.starts), num_envs, dtype=torch.float64))
 
     def step(self, actions: Tensor, generator: torch.Generator) -> Step:
         """All equations once."""
@@ -141,13 +144,13 @@ class FloatLanes(Lanes):
     def __init__(self, world: World, array: Arithmetic, max_steps: int, num_envs: int, device: torch.device) -> None:
         super().__init__(world, array, max_steps, num_envs, device)
         step = self._step
-        self._write_observations, self._write_successors = (
-            _packer(step.observations, "f"),
-            _packer(step.successors, "f"),
-        )
+        self._write_observations = _packer(step.observations, "f")
+        self._write_successors = _packer(step.successors, "f")
         self._write_rewards = _packer(step.rewards, "f")
-        self._write_terminated, self._write_truncated = _packer(step.terminated, "?"), _packer(step.truncated, "?")
+        self._write_terminated = _packer(step.terminated, "?")
+        self._write_truncated = _packer(step.truncated, "?")
         self._observations, self._successors = step.observations.numpy(), step.successors.numpy()
+        self._stand(torch.zeros(len(world.starts), num_envs, dtype=torch.float64))
 
     def step(self, actions: Tensor, generator: torch.Generator) -> Step:
         """The equations once a lane."""
