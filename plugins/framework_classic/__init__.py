@@ -1,4 +1,4 @@
-"""Gymnasium's classic control worlds, all lanes stepped at once."""
+"""Gymnasium's classic control worlds, stepped in floats where lanes are few and in arrays where they are many."""
 
 from typing import Any
 

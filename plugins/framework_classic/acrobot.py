@@ -13,7 +13,8 @@ import torch
 from attrs import field, frozen, validators
 from gymnasium.spaces import Box, Discrete
 
-from .lanes import Lanes
+from .lanes import Lanes, lanes
+from .world import Arithmetic, State, World
 
 GRAVITY = 9.8  # m/s²; both links have mass 1, length 1, their centre of mass in the middle, and moment of inertia 1
 INTERVAL = 0.2  # s
@@ -26,56 +27,60 @@ class Acrobot:
 
     max_steps: int = field(default=500, validator=validators.ge(0))  # time limit, a truncation; 0: none
 
-    def build(self, num_envs: int, device: torch.device) -> "AcrobotLanes":
+    def build(self, num_envs: int, device: torch.device) -> Lanes:
         """`num_envs` lanes on `device`."""
         high = np.array([1, 1, 1, 1, *FASTEST], np.float32)
-        return AcrobotLanes(Box(-high, high), Discrete(3), self.max_steps, num_envs, device)
+        world = World(
+            observation_space=Box(-high, high),
+            action_space=Discrete(3),
+            action_names=("NEGATIVE", "NONE", "POSITIVE"),
+            starts=((-0.1, 0.1),) * 4,
+            advance=advance,
+            observe=observe,
+        )
+        return lanes(world, self.max_steps, num_envs, device)
 
 
-class AcrobotLanes(Lanes):
-    """The state is θ₁ (rad, 0 hanging), θ₂ (relative to the first link), θ₁′ and θ₂′ (rad/s).
+def advance(array: Arithmetic, state: State, action: Any) -> tuple[State, Any, Any]:
+    """One Runge-Kutta step of fourth order under a torque of −1, 0 or 1 N m; angles stay within ±π.
 
-    Seen are cos θ₁, sin θ₁, cos θ₂, sin θ₂ and the velocities.
+    At stage i the upper link has the speed uᵢ and the acceleration aᵢ, the lower one lᵢ and bᵢ.
     """
+    upper, lower, u1, l1 = state
+    torque, half, sixth = action - 1, INTERVAL / 2, INTERVAL / 6
+    a1, b1 = _accelerations(array, upper, lower, u1, l1, torque)
+    u2, l2 = u1 + half * a1, l1 + half * b1
+    a2, b2 = _accelerations(array, upper + half * u1, lower + half * l1, u2, l2, torque)
+    u3, l3 = u1 + half * a2, l1 + half * b2
+    a3, b3 = _accelerations(array, upper + half * u2, lower + half * l2, u3, l3, torque)
+    u4, l4 = u1 + INTERVAL * a3, l1 + INTERVAL * b3
+    a4, b4 = _accelerations(array, upper + INTERVAL * u3, lower + INTERVAL * l3, u4, l4, torque)
+    upper = array.wrap(upper + sixth * (u1 + 2 * (u2 + u3) + u4))
+    lower = array.wrap(lower + sixth * (l1 + 2 * (l2 + l3) + l4))
+    upper_speed = array.clip(u1 + sixth * (a1 + 2 * (a2 + a3) + a4), -FASTEST[0], FASTEST[0])
+    lower_speed = array.clip(l1 + sixth * (b1 + 2 * (b2 + b3) + b4), -FASTEST[1], FASTEST[1])
+    up = array.cos(upper) + array.cos(upper + lower) < -1
+    return (upper, lower, upper_speed, lower_speed), up * 1.0 - 1, up
 
-    action_names = ("NEGATIVE", "NONE", "POSITIVE")
-    starts = ((-0.1, 0.1),) * 4
 
-    def _advance(self, state: Any, actions: Any) -> tuple[Any, Any]:
-        """One Runge-Kutta step of fourth order under a torque of −1, 0 or 1 N m; angles stay within ±π."""
-        torque = actions - 1
-        first = self._rates(state, torque)
-        second = self._rates(state + (INTERVAL / 2) * first, torque)
-        third = self._rates(state + (INTERVAL / 2) * second, torque)
-        fourth = self._rates(state + INTERVAL * third, torque)
-        state += (INTERVAL / 6) * (first + 2 * (second + third) + fourth)
-        angles = state[:2]
-        angles -= 2 * math.pi * (angles / (2 * math.pi)).round()
-        for velocity, fastest in zip(state[2:], FASTEST, strict=True):
-            velocity[:] = velocity.clip(-fastest, fastest)
-        up = self.array.cos(angles[0]) + self.array.cos(angles[0] + angles[1]) < -1
-        return up * 1.0 - 1, up
+def _accelerations(
+    array: Arithmetic, upper: Any, lower: Any, upper_speed: Any, lower_speed: Any, torque: Any
+) -> tuple[Any, Any]:
+    """θ₁″ = −(d₂ θ₂″ + φ₁)/d₁ and θ₂″ = (τ + φ₁ d₂/d₁ − ½ θ₁′² sin θ₂ − φ₂) / (5/4 − d₂²/d₁).
 
-    def _rates(self, state: Any, torque: Any) -> Any:
-        """The derivatives of the state by time.
+    d₁ = 7/2 + cos θ₂, d₂ = (5/2 + cos θ₂)/2, φ₂ = ½ g sin(θ₁ + θ₂) and
+    φ₁ = −(½ θ₂′² + θ₁′ θ₂′) sin θ₂ + 3/2 g sin θ₁ + φ₂.
+    """
+    sine, cosine = array.sin(lower), array.cos(lower)
+    d1, d2 = 3.5 + cosine, 1.25 + 0.5 * cosine
+    phi2 = 0.5 * GRAVITY * array.sin(upper + lower)
+    phi1 = 1.5 * GRAVITY * array.sin(upper) + phi2 - (0.5 * lower_speed + upper_speed) * lower_speed * sine
+    ratio = d2 / d1
+    turn = (torque + ratio * phi1 - 0.5 * upper_speed * upper_speed * sine - phi2) / (1.25 - d2 * ratio)
+    return -ratio * turn - phi1 / d1, turn
 
-        θ₂″ = (τ + φ₁ d₂/d₁ − ½ θ₁′² sin θ₂ − φ₂) / (5/4 − d₂²/d₁) and θ₁″ = −(d₂ θ₂″ + φ₁)/d₁, where
-        d₁ = 7/2 + cos θ₂, d₂ = (5/2 + cos θ₂)/2, φ₂ = ½ g sin(θ₁ + θ₂) and
-        φ₁ = −(½ θ₂′² + θ₁′ θ₂′) sin θ₂ + 3/2 g sin θ₁ + φ₂.
-        """
-        upper, lower, upper_speed, lower_speed = state
-        sine, cosine = self.array.sin(lower), self.array.cos(lower)
-        d1, d2 = 3.5 + cosine, 1.25 + 0.5 * cosine
-        phi2 = 0.5 * GRAVITY * self.array.sin(upper + lower)
-        phi1 = 1.5 * GRAVITY * self.array.sin(upper) + phi2 - (0.5 * lower_speed + upper_speed) * lower_speed * sine
-        ratio = d2 / d1
-        rates = self.array.empty_like(state)
-        rates[:2] = state[2:]
-        rates[3] = (torque + ratio * phi1 - 0.5 * upper_speed * upper_speed * sine - phi2) / (1.25 - d2 * ratio)
-        rates[2] = -ratio * rates[3] - phi1 / d1
-        return rates
 
-    def _observe(self, state: Any, observations: Any) -> None:
-        observations[0:4:2] = self.array.cos(state[:2])
-        observations[1:4:2] = self.array.sin(state[:2])
-        observations[4:] = state[2:]
+def observe(array: Arithmetic, state: State) -> State:
+    """Cosine and sine of each angle, and the velocities."""
+    upper, lower, upper_speed, lower_speed = state
+    return array.cos(upper), array.sin(upper), array.cos(lower), array.sin(lower), upper_speed, lower_speed

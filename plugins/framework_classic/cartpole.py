@@ -13,13 +13,15 @@ import torch
 from attrs import field, frozen, validators
 from gymnasium.spaces import Box, Discrete
 
-from .lanes import Lanes
+from .lanes import Lanes, lanes
+from .world import Arithmetic, State, World
 
 GRAVITY = 9.8  # m/s²
-POLE = 0.1  # kg
-TOTAL = 1.1  # kg, of the pole and the cart
+POLE = 0.1 / 1.1  # of the mass of pole and cart, 1.1 kg
 LENGTH = 0.5  # m, half the pole's
-FORCE = 10.0  # N, to either side
+LEVER = POLE * LENGTH
+INERTIA = LENGTH * (4 / 3)
+PUSH = 10.0 / 1.1  # m/s², of 10 N on that mass, to either side
 INTERVAL = 0.02  # s
 FARTHEST = 2.4  # m from the middle
 STEEPEST = math.radians(12)
@@ -31,32 +33,37 @@ class CartPole:
 
     max_steps: int = field(default=500, validator=validators.ge(0))  # time limit, a truncation; 0: none
 
-    def build(self, num_envs: int, device: torch.device) -> "CartPoleLanes":
+    def build(self, num_envs: int, device: torch.device) -> Lanes:
         """`num_envs` lanes on `device`."""
         # twice what ends an episode, so that its last state is within the bounds
         high = np.array([2 * FARTHEST, np.inf, 2 * STEEPEST, np.inf], np.float32)
-        return CartPoleLanes(Box(-high, high), Discrete(2), self.max_steps, num_envs, device)
+        world = World(
+            observation_space=Box(-high, high),
+            action_space=Discrete(2),
+            action_names=("LEFT", "RIGHT"),
+            starts=((-0.05, 0.05),) * 4,
+            advance=advance,
+            observe=observe,
+        )
+        return lanes(world, self.max_steps, num_envs, device)
 
 
-class CartPoleLanes(Lanes):
-    """The state is position (m), velocity (m/s), angle (rad, 0 upright) and angular velocity (rad/s); all is seen."""
+def advance(array: Arithmetic, state: State, action: Any) -> tuple[State, Any, Any]:
+    """θ″ = (g sin θ − c cos θ) / (l (4/3 − m cos²θ / M)) and x″ = c − m l θ″ cos θ / M, by an explicit Euler step.
 
-    action_names = ("LEFT", "RIGHT")
-    starts = ((-0.05, 0.05),) * 4
+    c = (F + m l θ′² sin θ) / M is the cart's acceleration if the pole did not turn.
+    """
+    position, velocity, angle, turning = state
+    cosine, sine = array.cos(angle), array.sin(angle)
+    push = PUSH * (2 * action - 1) + LEVER * turning * turning * sine
+    turn = (GRAVITY * sine - cosine * push) / (INERTIA - LEVER * cosine * cosine)
+    push -= LEVER * turn * cosine
+    position = position + INTERVAL * velocity
+    angle = angle + INTERVAL * turning
+    over = (abs(position) > FARTHEST) | (abs(angle) > STEEPEST)
+    return (position, velocity + INTERVAL * push, angle, turning + INTERVAL * turn), 1.0, over
 
-    def _advance(self, state: Any, actions: Any) -> tuple[Any, Any]:
-        """θ″ = (g sin θ − c cos θ) / (l (4/3 − m cos²θ / M)) and x″ = c − m l θ″ cos θ / M, by an explicit Euler step.
 
-        c = (F + m l θ′² sin θ) / M is the cart's acceleration if the pole did not turn.
-        """
-        position, _, angle, turning = state
-        cosine, sine = self.array.cos(angle), self.array.sin(angle)
-        push = (2 * FORCE / TOTAL) * actions
-        push -= FORCE / TOTAL
-        push += (POLE * LENGTH / TOTAL) * turning * turning * sine
-        turn = (GRAVITY * sine - cosine * push) / (LENGTH * (4 / 3) - (LENGTH * POLE / TOTAL) * cosine * cosine)
-        push -= (POLE * LENGTH / TOTAL) * turn * cosine
-        state[0::2] += INTERVAL * state[1::2]
-        state[1] += INTERVAL * push
-        state[3] += INTERVAL * turn
-        return 1.0, (abs(position) > FARTHEST) | (abs(angle) > STEEPEST)
+def observe(array: Arithmetic, state: State) -> State:
+    """All of it."""
+    return state

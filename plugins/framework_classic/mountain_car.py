@@ -11,7 +11,8 @@ import torch
 from attrs import field, frozen, validators
 from gymnasium.spaces import Box, Discrete
 
-from .lanes import Lanes
+from .lanes import Lanes, lanes
+from .world import Arithmetic, State, World
 
 FORCE = 0.001  # a step of time is the unit of time
 GRAVITY = 0.0025
@@ -26,27 +27,32 @@ class MountainCar:
 
     max_steps: int = field(default=200, validator=validators.ge(0))  # time limit, a truncation; 0: none
 
-    def build(self, num_envs: int, device: torch.device) -> "MountainCarLanes":
+    def build(self, num_envs: int, device: torch.device) -> Lanes:
         """`num_envs` lanes on `device`."""
         low, high = np.array([[LEFT_END, -FASTEST], [RIGHT_END, FASTEST]], np.float32)
-        return MountainCarLanes(Box(low, high), Discrete(3), self.max_steps, num_envs, device)
+        world = World(
+            observation_space=Box(low, high),
+            action_space=Discrete(3),
+            action_names=("LEFT", "NONE", "RIGHT"),
+            starts=((-0.6, -0.4), (0.0, 0.0)),
+            advance=advance,
+            observe=observe,
+        )
+        return lanes(world, self.max_steps, num_envs, device)
 
 
-class MountainCarLanes(Lanes):
-    """The state is position and velocity; all is seen."""
+def advance(array: Arithmetic, state: State, action: Any) -> tuple[State, Any, Any]:
+    """v ← v + F(a − 1) − g cos 3x, then x ← x + v, both within their bounds; the left end stops the car.
 
-    action_names = ("LEFT", "NONE", "RIGHT")
-    starts = ((-0.6, -0.4), (0.0, 0.0))
+    The goal counts only for a car that does not roll back.
+    """
+    position, velocity = state
+    velocity = array.clip(velocity + FORCE * (action - 1) - GRAVITY * array.cos(3 * position), -FASTEST, FASTEST)
+    position = array.clip(position + velocity, LEFT_END, RIGHT_END)
+    velocity = velocity * ((position > LEFT_END) | (velocity > 0))
+    return (position, velocity), -1.0, (position >= GOAL) & (velocity >= 0)
 
-    def _advance(self, state: Any, actions: Any) -> tuple[Any, Any]:
-        """v ← v + F(a − 1) − g cos 3x, then x ← x + v, both within their bounds; the left end stops the car.
 
-        The goal counts only for a car that does not roll back.
-        """
-        position, velocity = state
-        velocity += FORCE * (actions - 1) - GRAVITY * self.array.cos(3 * position)
-        velocity[:] = velocity.clip(-FASTEST, FASTEST)
-        position += velocity
-        position[:] = position.clip(LEFT_END, RIGHT_END)
-        velocity *= (position > LEFT_END) | (velocity > 0)
-        return -1.0, (position >= GOAL) & (velocity >= 0)
+def observe(array: Arithmetic, state: State) -> State:
+    """All of it."""
+    return state

@@ -8,7 +8,8 @@ import torch
 from attrs import field, frozen, validators
 from gymnasium.spaces import Box
 
-from .lanes import Lanes
+from .lanes import Lanes, lanes
+from .world import Arithmetic, State, World
 
 GRAVITY = 10.0  # m/s²; mass and length are 1
 INTERVAL = 0.05  # s
@@ -22,33 +23,33 @@ class Pendulum:
 
     max_steps: int = field(default=200, validator=validators.ge(0))  # time limit, a truncation; 0: none
 
-    def build(self, num_envs: int, device: torch.device) -> "PendulumLanes":
+    def build(self, num_envs: int, device: torch.device) -> Lanes:
         """`num_envs` lanes on `device`."""
         high = np.array([1, 1, FASTEST], np.float32)
-        torques = Box(-STRONGEST, STRONGEST, (1,), np.float32)
-        return PendulumLanes(Box(-high, high), torques, self.max_steps, num_envs, device)
+        world = World(
+            observation_space=Box(-high, high),
+            action_space=Box(-STRONGEST, STRONGEST, (1,), np.float32),
+            starts=((-math.pi, math.pi), (-1.0, 1.0)),
+            advance=advance,
+            observe=observe,
+        )
+        return lanes(world, self.max_steps, num_envs, device)
 
 
-class PendulumLanes(Lanes):
-    """The state is angle (rad, 0 upright, unbounded) and speed (rad/s); seen are cos, sin and speed."""
+def advance(array: Arithmetic, state: State, action: Any) -> tuple[State, Any, Any]:
+    """θ″ = 3g/(2l) sin θ + 3u/(m l²), a uniform rod; the new speed moves the angle.
 
-    starts = ((-math.pi, math.pi), (-1.0, 1.0))
+    The reward is −(θ² + 0.1 θ′² + 0.001 u²) of the state before, θ within ±π, and of the torque as clipped.
+    """
+    angle, speed = state
+    torque = array.clip(action, -STRONGEST, STRONGEST)
+    tilt = array.wrap(angle)
+    cost = tilt * tilt + 0.1 * speed * speed + 0.001 * torque * torque
+    speed = array.clip(speed + INTERVAL * (1.5 * GRAVITY * array.sin(angle) + 3 * torque), -FASTEST, FASTEST)
+    return (angle + INTERVAL * speed, speed), -cost, False
 
-    def _advance(self, state: Any, actions: Any) -> tuple[Any, Any]:
-        """θ″ = 3g/(2l) sin θ + 3u/(m l²), a uniform rod; the new speed moves the angle.
 
-        The reward is −(θ² + 0.1 θ′² + 0.001 u²) of the state before, θ within ±π, and of the torque as clipped.
-        """
-        angle, speed = state
-        torque = actions[:, 0].clip(-STRONGEST, STRONGEST)
-        tilt = angle - 2 * math.pi * (angle / (2 * math.pi)).round()
-        cost = tilt * tilt + 0.1 * speed * speed + 0.001 * torque * torque
-        speed += INTERVAL * (1.5 * GRAVITY * self.array.sin(angle) + 3 * torque)
-        speed[:] = speed.clip(-FASTEST, FASTEST)
-        angle += INTERVAL * speed
-        return -cost, False
-
-    def _observe(self, state: Any, observations: Any) -> None:
-        observations[0] = self.array.cos(state[0])
-        observations[1] = self.array.sin(state[0])
-        observations[2] = state[1]
+def observe(array: Arithmetic, state: State) -> State:
+    """Cos θ, sin θ and θ′."""
+    angle, speed = state
+    return array.cos(angle), array.sin(angle), speed
