@@ -288,10 +288,6 @@ def test_the_actor_is_a_snapshot():
     assert not torch.equal(answers(policy.actor(), [0, 1], GRID), before)
 
 
-def test_there_is_no_actor_for_boxes():
-    assert built(Box(-1.0, 1.0, (2,)), Discrete(2)).actor() is None
-
-
 @given(OBSERVATIONS, ACTIONS, SEEDS)
 def test_all_randomness_is_the_generators(observations, actions, seed):
     """Alike generators, alike actions; the global generator is neither read nor moved."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from framework import Action, Evaluation, Inputs, Rollout
 
 from .network import Network, NetworkSettings, normalizer, require, require_observations
+from .snapshot import RacingActor, Snapshot
 
 NOISE_ROWS = 64  # uniform numbers are drawn for so many steps at once
 
@@ -60,9 +61,12 @@ class CategoricalPolicy(Network):
         """Let the normaliser take a rollout in, once an iteration."""
         self.normalizer.observe(rollout)
 
-    def actor(self) -> "TableActor | None":
-        """For a finite observation space on the CPU: one table of action probabilities."""
-        if not self.states or self.embedding.weight.device.type != "cpu":
+    def actor(self) -> "TableActor | RacingActor | None":
+        """On the CPU: for a finite observation space one table of action probabilities, else the weights in numpy."""
+        if not self.states:
+            snapshot = Snapshot.of(self, CategoricalPolicy, self)
+            return None if snapshot is None else RacingActor(snapshot, self.first_action)
+        if self.embedding.weight.device.type != "cpu":
             return None
         with torch.no_grad():
             return TableActor(self.table(), self.first_state, self.first_action)
