@@ -300,6 +300,16 @@ def test_all_randomness_is_the_generators(observations, actions, seed):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@given(STATES, ACTIONS, SEEDS)
+def test_what_a_generator_gives_is_its_own(observations, actions, seed):
+    """An actor serves several shards: the second one's draws do not depend on how far the first one's got."""
+    policy, batch = built(observations, actions, seed), some(observations, 40)
+    actor, one, other = policy.actor(), torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
+    actor.act(Inputs(batch), one)
+    drawn = actor.act(Inputs(batch), other).actions.clone()
+    assert torch.equal(policy.actor().act(Inputs(batch), other.manual_seed(seed + 1)).actions, drawn)
+
+
 # Action masks
 
 

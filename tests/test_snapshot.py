@@ -330,6 +330,20 @@ def test_all_randomness_is_the_generators(case, seed):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def law_what_a_generator_gives_is_its_own(case, module, seed):
+    """An actor serves several shards: the second one's draws do not depend on how far the first one's got."""
+    policy, observations = built(case, BOXES[1], 1, module=module), some(BOXES[1], 60)
+    actor = policy.actor()
+    drawn_by(actor, observations, seed, 3)
+    assert torch.equal(drawn_by(actor, observations, seed + 1), drawn_by(policy.actor(), observations, seed + 1))
+
+
+@EACH
+@given(SEEDS)
+def test_what_a_generator_gives_is_its_own(case, seed):
+    law_what_a_generator_gives_is_its_own(case, None, seed)
+
+
 @EACH
 def test_another_number_of_lanes_is_taken(case):
     """As a new actor would take it, with an `Action` of its own."""
@@ -482,6 +496,13 @@ CHANGES = {
     "does not copy weights": stays((".numpy().T.copy() for weight", ".numpy().T for weight")),
     "does not copy biases": stays(("[b.detach().numpy().copy()", "[b.detach().numpy()")),
     "does not copy means": stays(("means.numpy().flatten()", "means.numpy().ravel()")),
+    "serves a shard with another's noise": (
+        law_what_a_generator_gives_is_its_own,
+        "categorical",
+        snapshot,
+        (SEEDS,),
+        ("if generator is not self._generator:", "if self._generator is None:"),
+    ),
     "forgets biases": outputs(("np.tile(biases, (lanes, 1))", "np.tile(0 * biases, (lanes, 1))")),
     "forgets activations": outputs(("if activation is not None:", "if False:")),
     "takes every activation for tanh": outputs(("isinstance(activation, nn.Tanh)", "True")),

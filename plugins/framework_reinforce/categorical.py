@@ -131,6 +131,7 @@ class TableActor:
         self._edges: list[np.ndarray] = []
         self._row = NOISE_ROWS
         self._seen: Tensor | None = None
+        self._generator: torch.Generator | None = None
 
     def _cut(self) -> None:
         """The upper edges of all actions but the last, by column."""
@@ -148,7 +149,8 @@ class TableActor:
             return raced(normalised(rows, inputs.action_masks), generator, self.first_action)
         if inputs.observations is not self._seen:
             self._look_at(inputs.observations)
-        if self._row == NOISE_ROWS:
+        if self._row == NOISE_ROWS or generator is not self._generator:  # each shard has a generator of its own
+            self._generator = generator
             self._noise = torch.rand(NOISE_ROWS, self._lanes, generator=generator).numpy()
             self._row = 0
         uniform = self._noise[self._row]

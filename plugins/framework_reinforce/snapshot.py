@@ -67,7 +67,7 @@ class Snapshot:
         weights, biases = [layer.weight for layer in linear], [layer.bias for layer in linear]
         dtype = weights[0].dtype
         if dtype not in (torch.float32, torch.float64) or not all(
-            one is not None and one.dtype == dtype and one.device.type == "cpu" for one in (*weights, *biases)
+            one is not None and one.dtype == dtype and one.is_cpu for one in (*weights, *biases)
         ):
             return None
         copies = [weight.detach().numpy().T.copy() for weight in weights], [b.detach().numpy().copy() for b in biases]
@@ -143,17 +143,20 @@ def _in_place(activation: nn.Module, numbers: Array) -> tuple[Callable[..., obje
 
 
 class Noise:
-    """A row of random numbers for each step, drawn in blocks; a generator's next numbers, so far as they are used."""
+    """A row of random numbers for each step, drawn in blocks from the generator that is at hand."""
 
     def __init__(self, draw: Callable[[tuple[int, ...], torch.Generator], Array], *shape: int) -> None:
         """`draw` gives a block of a shape; `shape` is that of a row."""
         self._draw, self._shape = draw, shape
-        self._rows: Iterator[Array] = iter(())
         self._most = min(MOST_ROWS, max(1, MOST_NUMBERS // max(1, int(np.prod(shape)))))
-        self._count = min(FIRST_ROWS, self._most)  # few at first: a rollout of a few steps needs no more
+        self._generator: torch.Generator | None = None
+        self._rows: Iterator[Array] = iter(())
 
     def row(self, generator: torch.Generator) -> Array:
-        """The next one."""
+        """The next one of this generator's; what is left of another's is forgotten: each shard has its own."""
+        if generator is not self._generator:
+            self._generator, self._rows = generator, iter(())
+            self._count = min(FIRST_ROWS, self._most)  # few at first: a rollout of a few steps needs no more
         for row in self._rows:
             return row
         self._rows = iter(self._draw((self._count, *self._shape), generator))
