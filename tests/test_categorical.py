@@ -288,10 +288,6 @@ def test_the_actor_is_a_snapshot():
     assert not torch.equal(answers(policy.actor(), [0, 1], GRID), before)
 
 
-def test_there_is_no_actor_for_boxes():
-    assert built(Box(-1.0, 1.0, (2,)), Discrete(2)).actor() is None
-
-
 @given(OBSERVATIONS, ACTIONS, SEEDS)
 def test_all_randomness_is_the_generators(observations, actions, seed):
     """Alike generators, alike actions; the global generator is neither read nor moved."""
@@ -302,6 +298,16 @@ def test_all_randomness_is_the_generators(observations, actions, seed):
         actor = policy if actor is policy else policy.actor()
         assert torch.equal(actor.act(Inputs(batch), torch.Generator().manual_seed(seed)).actions, one)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@given(STATES, ACTIONS, SEEDS)
+def test_what_a_generator_gives_is_its_own(observations, actions, seed):
+    """An actor serves several shards: the second one's draws do not depend on how far the first one's got."""
+    policy, batch = built(observations, actions, seed), some(observations, 40)
+    actor, one, other = policy.actor(), torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed + 1)
+    actor.act(Inputs(batch), one)
+    drawn = actor.act(Inputs(batch), other).actions.clone()
+    assert torch.equal(policy.actor().act(Inputs(batch), other.manual_seed(seed + 1)).actions, drawn)
 
 
 # Action masks

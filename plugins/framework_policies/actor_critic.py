@@ -6,6 +6,7 @@ import torch
 from attrs import frozen
 from framework_reinforce.categorical import GreedyActor, TableActor, judged, normalised, raced
 from framework_reinforce.network import Network, NetworkSettings, normalizer, require, require_observations
+from framework_reinforce.snapshot import RacingActor, Snapshot
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 
@@ -75,10 +76,13 @@ class ActorCriticPolicy(nn.Module):
         """Let the normaliser take a rollout in, once an iteration."""
         self.normalizer.observe(rollout)
 
-    def actor(self) -> TableActor | None:
-        """For a finite observation space on the CPU: one table of action probabilities."""
+    def actor(self) -> TableActor | RacingActor | None:
+        """On the CPU: for a finite observation space one table of action probabilities, else the weights in numpy."""
         network = self.network
-        if not network.states or network.embedding.weight.device.type != "cpu":
+        if not network.states:
+            snapshot = Snapshot.of(self, ActorCriticPolicy, network, slice(self.count))
+            return None if snapshot is None else RacingActor(snapshot, self.first_action)
+        if network.embedding.weight.device.type != "cpu":
             return None
         with torch.no_grad():
             return TableActor(self.table(), network.first_state, self.first_action)

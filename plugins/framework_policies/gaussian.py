@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from attrs import field, frozen, validators
 from framework_reinforce.network import ACTIVATIONS, Network, NetworkSettings, normalizer, require, require_observations
+from framework_reinforce.snapshot import Array, Noise, Snapshot, quiet
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 from torch.nn import functional
@@ -107,6 +108,15 @@ class GaussianPolicy(nn.Module):
             noise = torch.empty_like(means).normal_(generator=generator)
             return Action(torch.addcmul(means, logs.exp(), noise).reshape(*means.shape[:-1], *self.shape))
 
+    def actor(self) -> "NormalActor | None":
+        """For Box observations on the CPU: the weights in numpy."""
+        snapshot = Snapshot.of(self, GaussianPolicy, self.network)
+        if snapshot is None:
+            return None
+        if self.log_deviations is None:
+            return NormalActor(snapshot, math.exp(self.first_log), self.shape, True)
+        return NormalActor(snapshot, self.log_deviations.detach().exp().numpy(), self.shape, False)
+
     def greedy(self) -> "MeanActor":
         """Takes the mean μ(s)."""
         return MeanActor(self)
@@ -146,6 +156,45 @@ class GaussianPolicy(nn.Module):
             points = means.unsqueeze(-1) + logs.exp().unsqueeze(-1) * self.nodes
             each = each + log_slopes(points) @ self.shares
         return each.sum(-1) + self.log_scale
+
+
+class NormalActor:
+    """Samples u from the means, and perhaps deviations, of a snapshot; the same `Action` is handed out each time."""
+
+    def __init__(self, snapshot: Snapshot, deviations: float | Array, shape: tuple[int, ...], for_each_state: bool):
+        """`deviations`, one number or `[A]`: where they are outputs `for_each_state`, factors of them."""
+        self._snapshot, self._deviations = snapshot, deviations
+        self._shape, self._for_each_state = shape, for_each_state
+        self._outputs: Array | None = None
+
+    @quiet
+    def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
+        """μ + σ·noise of each lane."""
+        outputs = self._snapshot(inputs.observations)
+        if outputs is not self._outputs:
+            self._lay_out(outputs)
+        noise = self._noise.row(generator)
+        if self._for_each_state:
+            np.exp(self._logs, self._logs)
+            noise = np.multiply(self._logs, noise, self._logs)
+        np.add(self._means, noise, self._chosen)
+        return self._action
+
+    def _lay_out(self, outputs: Array) -> None:
+        """Buffers for another number of lanes."""
+        self._outputs = outputs
+        lanes, width = outputs.shape
+        count = width // 2 if self._for_each_state else width
+        self._means, self._logs = outputs[:, :count], outputs[:, count:]
+        numbers = torch.from_numpy(np.empty((lanes, count), outputs.dtype))
+        self._action, self._chosen = Action(numbers.reshape(lanes, *self._shape)), numbers.numpy()
+        self._noise = Noise(self._drawn, lanes, count)
+
+    def _drawn(self, shape: tuple[int, ...], generator: torch.Generator) -> Array:
+        """Noise of the deviations that are known beforehand."""
+        noise: Array = torch.randn(shape, dtype=self._action.actions.dtype, generator=generator).numpy()
+        noise *= self._deviations
+        return noise
 
 
 class MeanActor:

@@ -7,6 +7,7 @@ import torch
 from attrs import frozen
 from framework_reinforce.categorical import GreedyActor, entropy, normalised, raced
 from framework_reinforce.network import Network, NetworkSettings, normalizer, require, require_observations
+from framework_reinforce.snapshot import RacingActor, Snapshot
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from torch import Tensor, nn
 
@@ -95,6 +96,14 @@ class MultiCategoricalPolicy(nn.Module):
     def observe(self, rollout: Rollout) -> None:
         """Let the normaliser take a rollout in, once an iteration."""
         self.normalizer.observe(rollout)
+
+    def actor(self) -> RacingActor | None:
+        """For Box observations on the CPU: the weights in numpy."""
+        snapshot = Snapshot.of(self, MultiCategoricalPolicy, self.network, self.options)
+        if snapshot is None:
+            return None
+        snapshot.biases[-1][self.missing.flatten().numpy()] = -np.inf  # nobody chooses what is not there
+        return RacingActor(snapshot, self.first.numpy(), self.first.shape, self.options.numpy())
 
     def greedy(self) -> GreedyActor:
         """Takes the most probable option of each action."""

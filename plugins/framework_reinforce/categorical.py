@@ -12,6 +12,7 @@ from torch import Tensor
 from framework import Action, Evaluation, Inputs, Rollout
 
 from .network import Network, NetworkSettings, normalizer, require, require_observations
+from .snapshot import RacingActor, Snapshot
 
 NOISE_ROWS = 64  # uniform numbers are drawn for so many steps at once
 
@@ -60,9 +61,12 @@ class CategoricalPolicy(Network):
         """Let the normaliser take a rollout in, once an iteration."""
         self.normalizer.observe(rollout)
 
-    def actor(self) -> "TableActor | None":
-        """For a finite observation space on the CPU: one table of action probabilities."""
-        if not self.states or self.embedding.weight.device.type != "cpu":
+    def actor(self) -> "TableActor | RacingActor | None":
+        """On the CPU: for a finite observation space one table of action probabilities, else the weights in numpy."""
+        if not self.states:
+            snapshot = Snapshot.of(self, CategoricalPolicy, self)
+            return None if snapshot is None else RacingActor(snapshot, self.first_action)
+        if self.embedding.weight.device.type != "cpu":
             return None
         with torch.no_grad():
             return TableActor(self.table(), self.first_state, self.first_action)
@@ -127,6 +131,7 @@ class TableActor:
         self._edges: list[np.ndarray] = []
         self._row = NOISE_ROWS
         self._seen: Tensor | None = None
+        self._generator: torch.Generator | None = None
 
     def _cut(self) -> None:
         """The upper edges of all actions but the last, by column."""
@@ -144,7 +149,8 @@ class TableActor:
             return raced(normalised(rows, inputs.action_masks), generator, self.first_action)
         if inputs.observations is not self._seen:
             self._look_at(inputs.observations)
-        if self._row == NOISE_ROWS:
+        if self._row == NOISE_ROWS or generator is not self._generator:  # each shard has a generator of its own
+            self._generator = generator
             self._noise = torch.rand(NOISE_ROWS, self._lanes, generator=generator).numpy()
             self._row = 0
         uniform = self._noise[self._row]
