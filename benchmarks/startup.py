@@ -74,7 +74,7 @@ def built(run):
 real = importlib.import_module
 def import_module(name, package=None):
     module = real(name, package)
-    if name.endswith(".cli.run"):
+    if module.__name__ == "framework.cli.run":
         stamp("imports")
         after(sys.modules["framework.cli.options"], "load", "plugins")
         after(module, "resolve", "command line")
