@@ -23,7 +23,9 @@ import argparse
 import contextlib
 import functools
 import importlib
+import inspect
 import json
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -35,7 +37,7 @@ import attrs
 import torch
 from startup import Process, header, rows, show, summary, write
 
-from framework import checks, hookimpl
+from framework import checks, entry, hookimpl
 from framework.config import DEFAULTS, configure, merge
 from framework.hookspecs import STAGES, RunHooks, names
 from framework.plugins import Part, load
@@ -47,8 +49,16 @@ LANES = (1, 8, 64, 512, 4096)
 STEPS = (32, 128, 512)
 PLUGINS = (0, 10, 100)
 OBSERVERS = (0, 1, 10, 100)
-WARM = 3  # iterations before the clock starts
+WARM = 2  # iterations before the clock starts
 clock = time.thread_time
+
+
+def functions(owner: Any) -> list[str]:
+    """The public functions that a module or class defines."""
+    found = {name: value for name, value in vars(owner).items() if inspect.isfunction(value) and name[0] != "_"}
+    home = owner.__module__ if inspect.isclass(owner) else owner.__name__
+    return [name for name, value in found.items() if value.__module__ == home]
+
 
 WALK, LEARNING, REPORTS = "walk", "loss, backward, clipping, optimizer", "reports"
 PARTS = ("environment", "policy", WALK, "estimator and baseline", "extensions", LEARNING)
@@ -58,18 +68,18 @@ FUNCTIONS = {  # where a function is looked up: what its time is; one that is no
     ("torch.Tensor", "backward"): LEARNING,
     ("torch.autograd", "grad"): LEARNING,
     ("torch.nn.utils", "clip_grad_norm_"): LEARNING,
+    ("framework.learnt.Learnt", "zero"): LEARNING,
+    ("framework.learnt.Learnt", "clip"): LEARNING,
+    ("framework.learnt.Learnt", "gather"): "gradients gathered",
     ("framework.training", "flatten"): "flatten",
-    ("framework.training", "select"): "minibatches",
+    ("framework.training", "minibatches"): "minibatches",
     ("framework.streams", "generator"): "seeding",
     ("framework.streams", "seed_global"): "seeding",
     ("framework.training", "_measure"): "measure",
     ("framework.shard.Shard", "collect"): "collect: loop and recording",
     ("framework.shard.Shard", "walk"): "collect: loop and recording",
-    **{
-        ("framework.checks", name): "checks"
-        for name, found in vars(checks).items()
-        if callable(found) and not name.startswith("_") and found.__module__ == checks.__name__
-    },
+    **{("framework.checks", name): "checks" for name in functions(checks)},
+    **{("framework.entry.Entry", name): "checks" for name in functions(entry.Entry)},
 }
 FRAMEWORK = (*(set(FUNCTIONS.values()) - set(PARTS)), *(f"stage {name}" for name in STAGES), REPORTS, "loop and pluggy")
 
@@ -127,6 +137,21 @@ class Timers:
                 return function(*arguments, **keywords)
             finally:
                 self.leave()
+
+        return timing
+
+    def timed_generator(self, key: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same for a function that yields one thing after the other."""
+
+        @functools.wraps(function)
+        def timing(*arguments: Any) -> Any:
+            going, end = iter(function(*arguments)), object()
+            while True:
+                with self.within(key):
+                    item = next(going, end)
+                if item is end:
+                    return
+                yield item
 
         return timing
 
@@ -211,7 +236,8 @@ def watched(run: Run, timers: Timers) -> Iterator[None]:
         owner = _found(place)
         if hasattr(owner, name):
             real.append((owner, name, getattr(owner, name)))
-            setattr(owner, name, timers.timed(key, getattr(owner, name)))
+            timed = timers.timed_generator if inspect.isgeneratorfunction(getattr(owner, name)) else timers.timed
+            setattr(owner, name, timed(key, getattr(owner, name)))
     try:
         yield
     finally:
@@ -313,7 +339,7 @@ def cases() -> dict[str, tuple[int, tuple[Any, Any]]]:
     """Name → iterations, what is run."""
     found = {}
     for lanes in LANES:
-        found[f"cartpole, ppo, {lanes} lanes"] = (WARM + max(3, 160 // (8 + lanes)), cartpole(lanes))
+        found[f"cartpole, ppo, {lanes} lanes"] = (WARM + max(2, 160 // (8 + lanes)), cartpole(lanes))
     for lanes in LANES:
         found[f"line world, {lanes} lanes"] = (WARM + max(20, 2000 // (8 + lanes)), line_world(lanes))
     return found
@@ -323,8 +349,9 @@ def shares(chosen: Mapping[str, tuple[int, tuple[Any, Any]]], rounds: int) -> di
     """Of each case: µs an iteration by key, the framework's share, and what the timers disturbed."""
     timers = Timers()
     found: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
-    for _ in range(rounds):
+    for number in range(rounds):
         for name, (iterations, what) in chosen.items():
+            print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
             plain, _ = measured(None, iterations, *what)
             _, times = measured(timers, iterations, *what)
             own = sum(seconds for key, seconds in times.items() if key not in PARTS)
