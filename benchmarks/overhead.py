@@ -1,6 +1,6 @@
 """What the framework itself costs: the share of a run that is no part's work and no arithmetic of learning.
 
-    python benchmarks/overhead.py [--rounds 5] [--write] [--only shares growth plugins observers]
+    python benchmarks/overhead.py [--rounds 5] [--write] [--only shares growth plugins observers] [--lanes 1 8]
 
 Whatever a part does (environment, policy, estimator, baseline, loss, extensions that are no reports), the division and
 sum of the loss, backward, clipping and the optimizer's step are wrapped from outside by timers that count a time once,
@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -335,12 +335,12 @@ def line_world(lanes: int = 8) -> tuple[dict[str, Any], None]:
     return {"rollout": {"lanes": lanes, "steps": max(128, 16 * lanes)}}, None
 
 
-def cases() -> dict[str, tuple[int, tuple[Any, Any]]]:
+def cases(chosen: Sequence[int]) -> dict[str, tuple[int, tuple[Any, Any]]]:
     """Name → iterations, what is run."""
     found = {}
-    for lanes in LANES:
-        found[f"cartpole, ppo, {lanes} lanes"] = (WARM + max(2, 160 // (8 + lanes)), cartpole(lanes))
-    for lanes in LANES:
+    for lanes in chosen:
+        found[f"cartpole, ppo, {lanes} lanes"] = (WARM + max(1, 160 // (8 + lanes)), cartpole(lanes))
+    for lanes in chosen:
         found[f"line world, {lanes} lanes"] = (WARM + max(20, 2000 // (8 + lanes)), line_world(lanes))
     return found
 
@@ -444,6 +444,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=kinds, default=kinds)
+    parser.add_argument("--lanes", nargs="+", type=int, default=LANES, help="of the shares")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/overhead.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -451,7 +452,7 @@ def main() -> None:
         f"cartpole, ppo, 8 lanes, {steps} steps": (WARM + max(3, 1280 // steps), cartpole(8, steps)) for steps in STEPS
     }
     work: dict[str, Callable[[int], dict[str, Any]]] = {
-        "shares": functools.partial(shares, cases()),
+        "shares": functools.partial(shares, cases(arguments.lanes)),
         "growth": functools.partial(shares, growth),
         "plugins": with_plugins,
         "observers": with_observers,
