@@ -150,6 +150,7 @@ class Shard:
         world = streams.generator(self.seed, "environment", iteration, self.number, self.device)
         noise = streams.generator(self.seed, "act", iteration, self.number, self.device)
         environment, act, step_lanes = self.environment, actor.act, self.environment.step
+        local = self.device.type == "cpu"
         translate = getattr(policy, "environment_actions", None)
         lanes, earned, inputs = self.lanes, self.earned, self.inputs
         if inputs is None or self.fixed_steps is None:
@@ -206,6 +207,7 @@ class Shard:
                 step = given
                 seen, reward = view(step.observations), view(step.rewards)
                 over, out = view(step.terminated), view(step.truncated)
+                scores, final, late = reward, over, out
             if step.observations is not inputs.observations or step.action_masks is not None:
                 inputs = self.inputs = Inputs(step.observations, step.action_masks)
             rows["rewards"][t] = reward
@@ -213,17 +215,19 @@ class Shard:
             rows["truncated"][t] = out
 
             # what the host keeps account of: scores, and which lanes go on
-            ended = to_host(step.terminated) | to_host(step.truncated)
+            if not local:
+                scores, final, late = to_host(reward), to_host(over), to_host(out)
+            ended = final | late
             if step.valid is None:
-                earned += to_host(step.rewards)
+                earned += scores
                 taken += working
             else:
                 rows["valid"][t] = view(step.valid)
                 counted = alive & to_host(step.valid)
-                earned += to_host(step.rewards) * counted
+                earned += scores * counted
                 taken += int(np.count_nonzero(counted))
                 ended &= counted
-            if ended.any():
+            if np.count_nonzero(ended):
                 (where,) = (ended & alive).nonzero()
                 going = len(where)
                 if self.episodes is not None:
@@ -232,7 +236,7 @@ class Shard:
                     going = 0
                 told = {name: to_host(column)[where] for name, column in (step.metrics or {}).items()}
                 turns.turns.append(Turn(t, where, going, earned[where], told))
-                turns.leave(t, where, to_host(step.terminated), step.successors, state)
+                turns.leave(t, where, final, step.successors, state)
                 begun += going
                 working -= len(where) - going
                 alive[where[going:]] = False
@@ -248,7 +252,7 @@ class Shard:
         self.inputs, self.table, self.capacity = inputs, None, t + t // 4 + 1
         if self.fixed_steps is not None:
             (going_on,) = (~ended).nonzero()
-            turns.leave(t - 1, going_on, to_host(step.terminated), step.successors, state)
+            turns.leave(t - 1, going_on, final, step.successors, state)
         valid = table.columns.pop("valid", None)
         mask, times, episodes = turns.columns(t, self.clock, None if valid is None else to_host(valid[:t]))
         numbers = {"mask": mask, "times": times, "episodes": episodes}

@@ -495,8 +495,8 @@ MUTANTS = {
         law_successors_are_valued_with_what_is_remembered,
         {
             "shard": (
-                "turns.leave(t, where, to_host(step.terminated), step.successors, state)",
-                "turns.leave(t, where, to_host(step.terminated), step.successors, state * 0.5)",
+                "turns.leave(t, where, final, step.successors, state)",
+                "turns.leave(t, where, final, step.successors, state * 0.5)",
             )
         },
     ),
@@ -504,8 +504,8 @@ MUTANTS = {
         law_successors_are_valued_with_what_is_remembered,
         {
             "shard": (
-                "turns.leave(t, where, to_host(step.terminated), step.successors, state)",
-                "turns.leave(t, where, to_host(step.terminated), step.successors, state.roll(1, 0))",
+                "turns.leave(t, where, final, step.successors, state)",
+                "turns.leave(t, where, final, step.successors, state.roll(1, 0))",
             )
         },
     ),
