@@ -50,7 +50,7 @@ class Side:
     """One column of the comparison."""
 
     flags: str = ""  # ours: of `framework run`; theirs: of the script
-    script: str = ""  # in peers/; empty: ours
+    script: str = ""  # peers/ppo_….py; empty: ours
     installs: tuple[tuple[str, ...], ...] = ()  # arguments of `pip install`, one after the other
     iterations: int = 100
     warm_up: int = 5
@@ -72,6 +72,10 @@ SIDES = {
     "sb3 512 lanes": Side("--lanes 512", "sb3", SB3, iterations=5, warm_up=2),
     "purejaxrl": Side(script="purejaxrl", installs=(("gymnax==1.0.1", "six"),), solves=True),  # gymnax forgets six
     "cleanrl": Side(script="cleanrl", installs=((*TORCH, "gymnasium", "numpy"),)),
+    "torchrl": Side(script="torchrl", installs=(TORCH, ("torchrl==0.14.1", "gymnasium"))),
+    "tianshou": Side(script="tianshou", installs=(TORCH, ("tianshou==2.0.1",))),
+    "skrl": Side(script="skrl", installs=(TORCH, ("skrl==2.1.1", "gymnasium"))),
+    "rllib": Side(script="rllib", installs=(TORCH, ("ray[rllib]==2.60.0",))),
 }
 
 
@@ -119,11 +123,9 @@ def ours(side: Side, seed: int, solve: bool) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "framework", "run", "--recipe", "ppo", *shlex.split(flags)]
     printed, started, peak = run([*command, "--seed", str(seed), "--name", folder.name])
-    rows = [
-        {key: float(value or "nan") for key, value in row.items()}
-        for row in csv.DictReader((folder / "metrics.csv").open())
-    ]
-    first, last = rows[min(side.warm_up, len(rows) - 1) - 1], rows[-1]
+    with (folder / "metrics.csv").open() as file:
+        rows = [(int(float(row["steps"])), float(row["seconds"])) for row in csv.DictReader(file)]
+    (first, began), (steps, ended) = rows[side.warm_up - 1], rows[-1]
     solved = bool(json.loads(printed.splitlines()[-1])["stopped"])
     return {
         "steps_per_second": (steps - first) / (ended - began),
@@ -139,7 +141,14 @@ def theirs(side: Side, seed: int, solve: bool) -> dict[str, Any]:
         python = environment(CACHE / side.script, *side.installs)
     except RuntimeError as error:
         raise LeftOutError(f"is not installed: {error}") from None
-    command = [str(python), str(HERE / "peers" / f"{side.script}.py"), "--seed", str(seed), "--started", "{started}"]
+    command = [
+        str(python),
+        str(HERE / "peers" / f"ppo_{side.script}.py"),
+        "--seed",
+        str(seed),
+        "--started",
+        "{started}",
+    ]
     command += shlex.split(side.flags)
     if solve:
         command.append("--solve")

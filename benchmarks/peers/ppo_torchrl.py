@@ -12,7 +12,7 @@ from tensordict.nn import TensorDictModule  # noqa: E402
 from torch import nn  # noqa: E402
 from torchrl.collectors import Collector  # noqa: E402
 from torchrl.data import LazyTensorStorage, SamplerWithoutReplacement, TensorDictReplayBuffer  # noqa: E402
-from torchrl.envs import RewardSum, SerialEnv, StepCounter, TransformedEnv  # noqa: E402
+from torchrl.envs import RewardSum, SerialEnv, TransformedEnv  # noqa: E402
 from torchrl.envs.libs.gym import GymEnv  # noqa: E402
 from torchrl.modules import MLP, ProbabilisticActor, ValueOperator  # noqa: E402
 from torchrl.objectives import ClipPPOLoss  # noqa: E402
@@ -56,7 +56,13 @@ optimizer = torch.optim.Adam(loss.parameters(), lr=LR, eps=EPS)
 buffer = TensorDictReplayBuffer(
     storage=LazyTensorStorage(watch.batch), sampler=SamplerWithoutReplacement(), batch_size=watch.minibatch
 )
-collector = Collector(worlds, actor, frames_per_batch=watch.batch, total_frames=watch.batch * ITERATIONS)
+collector = Collector(
+    worlds,
+    actor,
+    frames_per_batch=watch.batch,
+    total_frames=watch.batch * ITERATIONS,
+    auto_register_policy_transforms=True,
+)
 
 for rollout in collector:
     ended = rollout["next", "done"].squeeze(-1)
