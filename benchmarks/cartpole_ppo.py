@@ -55,7 +55,7 @@ class Side:
     iterations: int = 100
     warm_up: int = 5
     solves: bool = False  # is always asked how long it takes to solve it
-    against: str = "sb3"  # the side that its ratios are taken to
+    equal: str = "sb3"  # with as many lanes
 
 
 CLASSIC, GYMNASIUM = "--environment cartpole", "--environment gymnasium --environment.id CartPole-v1"
@@ -64,10 +64,10 @@ SB3 = (TORCH, ("stable-baselines3==2.9.2",))
 SIDES = {
     "framework": Side(CLASSIC, solves=True),
     "framework gymnasium": Side(GYMNASIUM, solves=True),
-    "framework 512 lanes": Side(MANY, iterations=20),
+    "framework 512 lanes": Side(MANY, iterations=20, equal="sb3 512 lanes"),
     "framework compiled": Side(f"{CLASSIC} --compile", warm_up=20, solves=True),
     "framework gymnasium compiled": Side(f"{GYMNASIUM} --compile", warm_up=20),
-    "framework 512 lanes compiled": Side(f"{MANY} --compile", iterations=20),
+    "framework 512 lanes compiled": Side(f"{MANY} --compile", iterations=20, equal="sb3 512 lanes"),
     "sb3": Side(script="sb3", installs=SB3, solves=True),
     "sb3 512 lanes": Side("--lanes 512", "sb3", SB3, iterations=5, warm_up=2),
     "purejaxrl": Side(script="purejaxrl", installs=(("gymnax==1.0.1", "six"),), solves=True),  # gymnax forgets six
@@ -141,15 +141,8 @@ def theirs(side: Side, seed: int, solve: bool) -> dict[str, Any]:
         python = environment(CACHE / side.script, *side.installs)
     except RuntimeError as error:
         raise LeftOutError(f"is not installed: {error}") from None
-    command = [
-        str(python),
-        str(HERE / "peers" / f"ppo_{side.script}.py"),
-        "--seed",
-        str(seed),
-        "--started",
-        "{started}",
-    ]
-    command += shlex.split(side.flags)
+    command = [str(python), str(HERE / "peers" / f"ppo_{side.script}.py"), *shlex.split(side.flags)]
+    command += ["--seed", str(seed), "--started", "{started}"]
     if solve:
         command.append("--solve")
     else:
@@ -197,7 +190,7 @@ class Table:
         found: dict[str, Any] = {}
         if self.speeds[name]:
             found["steps/s"] = spread(self.speeds[name])
-            for other in dict.fromkeys(("sb3", "sb3 512 lanes" if "512" in name else "sb3")):
+            for other in dict.fromkeys(("sb3", SIDES[name].equal)):
                 if self.speeds.get(other):
                     pairs = zip(self.speeds[name], self.speeds[other], strict=False)
                     found[f"steps/s against {other}"] = spread([a / b for a, b in pairs])
@@ -210,7 +203,7 @@ class Table:
             if self.solved.get("sb3"):
                 pairs = zip(seconds, (s for s, _ in self.solved["sb3"]), strict=False)
                 finite = [a / b for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
-                found["command to solved against sb3"] = spread(finite)
+                found |= {"command to solved against sb3": spread(finite)} if finite else {}
         return found
 
     def result(self, rounds: int, seeds: int) -> dict[str, Any]:
@@ -247,8 +240,13 @@ def main() -> None:
     for name, row in result["rows"].items():
         print(f"\n{name}")
         for measure, number in row.items():
-            told = number if isinstance(number, str) else "{median:,} ({min:,} to {max:,})".format(**number)
-            print(f"    {measure:32} {told}")
+            print(f"    {measure:32} {number if isinstance(number, str) else told(number)}")
+
+
+def told(number: dict[str, float | None]) -> str:
+    """Median and range, to be read."""
+    median, low, high = ("never" if one is None else f"{one:,.10g}" for one in number.values())
+    return f"{median} ({low} to {high})"
 
 
 if __name__ == "__main__":

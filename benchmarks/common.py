@@ -1,6 +1,7 @@
 """What the benchmarks share: the machine's name, medians and ranges, virtual environments, result files."""
 
 import json
+import math
 import platform
 import re
 import statistics
@@ -22,13 +23,10 @@ def processor() -> str:
     return f"{models[0]} × {len(models)}" if models else platform.processor()
 
 
-def spread(numbers: Sequence[float]) -> dict[str, float]:
-    """Median and range, to two decimals."""
-    return {
-        "median": round(statistics.median(numbers), 2),
-        "min": round(min(numbers), 2),
-        "max": round(max(numbers), 2),
-    }
+def spread(numbers: Sequence[float]) -> dict[str, float | None]:
+    """Median and range, to two decimals; None for what is infinite, which JSON has no word for."""
+    found = {"median": statistics.median(numbers), "min": min(numbers), "max": max(numbers)}
+    return {name: round(number, 2) if math.isfinite(number) else None for name, number in found.items()}
 
 
 def environment(directory: Path, *installs: Sequence[str]) -> Path:

@@ -1,7 +1,7 @@
 """skrl: `PPO` and `RandomMemory` on Gymnasium's SyncVectorEnv through `wrap_env`, with its `SequentialTrainer`'s loop.
 
-Otherwise: it standardises advantages over the whole rollout, and its rollouts hold the steps in which Gymnasium resets a
-lane (autoreset at the next step). The schedule steps once an epoch; nothing is written to TensorBoard.
+Otherwise: it standardises advantages over the whole rollout, and its rollouts hold the steps in which Gymnasium resets
+a lane (autoreset at the next step). The schedule steps once an epoch; nothing is written to TensorBoard.
 """
 
 from job import CLIP, EPOCHS, EPS, GAMMA, HIDDEN, ITERATIONS, LAM, LR, MAX_GRAD_NORM, MINIBATCHES, STEPS, VALUE, Watch
