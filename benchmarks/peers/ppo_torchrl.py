@@ -1,19 +1,22 @@
 """TorchRL: `ClipPPOLoss`, `GAE`, `Collector` and a replay buffer without replacement, as its PPO tutorial puts them.
 
-The lanes are `GymEnv(num_envs=…)`'s, without subprocesses where it lets us choose. Time limits are bootstrapped.
+The lanes are Gymnasium's SyncVectorEnv through `GymWrapper`, reset by TorchRL, as it prefers: at 8 lanes that is twice as
+fast as its own SerialEnv.
 """
 
 from job import CLIP, EPOCHS, EPS, GAMMA, HIDDEN, ITERATIONS, LAM, LR, MAX_GRAD_NORM, VALUE, Watch
 
 watch = Watch()
 
+import gymnasium  # noqa: E402
 import torch  # noqa: E402
+from gymnasium.vector import AutoresetMode  # noqa: E402
 from tensordict.nn import TensorDictModule  # noqa: E402
 from torch import nn  # noqa: E402
 from torchrl.collectors import Collector  # noqa: E402
 from torchrl.data import LazyTensorStorage, SamplerWithoutReplacement, TensorDictReplayBuffer  # noqa: E402
-from torchrl.envs import RewardSum, SerialEnv, TransformedEnv  # noqa: E402
-from torchrl.envs.libs.gym import GymEnv  # noqa: E402
+from torchrl.envs import RewardSum, TransformedEnv  # noqa: E402
+from torchrl.envs.libs.gym import GymWrapper  # noqa: E402
 from torchrl.modules import MLP, ProbabilisticActor, ValueOperator  # noqa: E402
 from torchrl.objectives import ClipPPOLoss  # noqa: E402
 from torchrl.objectives.value import GAE  # noqa: E402
@@ -21,12 +24,13 @@ from torchrl.objectives.value import GAE  # noqa: E402
 torch.set_num_threads(1)
 torch.manual_seed(watch.seed)
 
-
-def make():
-    return GymEnv("CartPole-v1", categorical_action_encoding=True)
-
-
-worlds = TransformedEnv(SerialEnv(watch.lanes, make), RewardSum())
+lanes = gymnasium.make_vec(
+    "CartPole-v1",
+    watch.lanes,
+    vectorization_mode="sync",
+    vector_kwargs={"autoreset_mode": AutoresetMode.DISABLED},
+)
+worlds = TransformedEnv(GymWrapper(lanes, categorical_action_encoding=True), RewardSum())
 worlds.set_seed(watch.seed)
 
 
