@@ -1,7 +1,7 @@
 """TorchRL: `ClipPPOLoss`, `GAE`, `Collector` and a replay buffer without replacement, as its PPO tutorial puts them.
 
-The lanes are Gymnasium's SyncVectorEnv through `GymWrapper`, reset by TorchRL, as it prefers: at 8 lanes that is twice as
-fast as its own SerialEnv.
+The lanes are Gymnasium's SyncVectorEnv through `GymWrapper`, reset by TorchRL, as it prefers: at 8 lanes twice as fast
+as its own SerialEnv.
 """
 
 from job import CLIP, EPOCHS, EPS, GAMMA, HIDDEN, ITERATIONS, LAM, LR, MAX_GRAD_NORM, VALUE, Watch
