@@ -10,10 +10,14 @@ lines what it does otherwise, and runs in a virtual environment of its own, made
 Speed   steps a second of whole iterations, rollout and updates, after a few that warm up. All do all 16 updates: ours
         without the recipe's limit `target_kl`, which ends some iterations' updates early.
 Memory  the peak resident set of that process.
+Start   seconds from the start of the command until the first iteration has ended: imports, and what is compiled.
 Solved  seconds from the start of the command, imports included, until the last 100 training episodes first had a mean
         return of at least 475. Ours is `framework run --recipe ppo` with `early_stop`, reports and picture as always,
-        and the time that of the last row of metrics.csv; theirs see each episode as it ends. Peers that are slow to
-        solve it are asked with `--solve` only.
+        and the time that of the last row of metrics.csv; theirs see each episode as it ends, and have no such limit.
+        Peers other than Stable-Baselines3 and the one in JAX are asked with `--solve` only.
+
+PufferLib is not among them: building 3.0.0 (and 2.0.6) loads a library from elsewhere, which failed here, and 1.0.1,
+which installs, has no learner.
 
 Sides follow one another, round after round, so that a drift of the machine meets all; ratios to Stable-Baselines3 are
 taken within a round (of equal lanes too), medians and ranges over rounds, or over seeds. `--write` puts the table into
@@ -32,7 +36,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -127,9 +131,11 @@ def ours(side: Side, seed: int, solve: bool) -> dict[str, Any]:
         rows = [(int(float(row["steps"])), float(row["seconds"])) for row in csv.DictReader(file)]
     (first, began), (steps, ended) = rows[side.warm_up - 1], rows[-1]
     solved = bool(json.loads(printed.splitlines()[-1])["stopped"])
+    last_at = (folder / "metrics.csv").stat().st_mtime - started
     return {
         "steps_per_second": (steps - first) / (ended - began),
-        "solved_at": (folder / "metrics.csv").stat().st_mtime - started if solved else None,
+        "first_at": last_at - (ended - rows[0][1]),
+        "solved_at": last_at if solved else None,
         "solved_steps": steps if solved else None,
         "peak_rss_mb": peak,
         "versions": {name: version(name) for name in ("framework-rl", "torch", "gymnasium", "numpy")},
@@ -159,6 +165,7 @@ class Table:
         self.names = list(names)
         self.speeds: dict[str, list[float]] = {name: [] for name in names}
         self.peaks: dict[str, list[float]] = {name: [] for name in names}
+        self.firsts: dict[str, list[float]] = {name: [] for name in names}
         self.solved: dict[str, list[tuple[float, float]]] = {name: [] for name in names}  # seconds, steps; inf: never
         self.versions: dict[str, dict[str, str]] = {}
         self.skipped: dict[str, str] = {}
@@ -183,7 +190,9 @@ class Table:
         else:
             self.speeds[name].append(found["steps_per_second"])
             self.peaks[name].append(found["peak_rss_mb"])
-            print(f"{name:30} {found['steps_per_second']:12,.0f} steps/s {found['peak_rss_mb']:8.0f} MB", flush=True)
+            self.firsts[name].append(found["first_at"])
+            measured = "{steps_per_second:12,.0f} steps/s {peak_rss_mb:8.0f} MB {first_at:8.1f} s to start"
+            print(f"{name:30} {measured.format(**found)}", flush=True)
 
     def row(self, name: str) -> dict[str, Any]:
         """Medians and ranges of a side."""
@@ -195,6 +204,7 @@ class Table:
                     pairs = zip(self.speeds[name], self.speeds[other], strict=False)
                     found[f"steps/s against {other}"] = spread([a / b for a, b in pairs])
             found["peak RSS, MB"] = spread(self.peaks[name])
+            found["command to first iteration, s"] = spread(self.firsts[name])
         if self.solved[name]:
             seconds, steps = zip(*self.solved[name], strict=True)
             found["command to solved, s"] = spread(seconds)
@@ -224,10 +234,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=10, help="until solved: 0, 1, …")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), metavar="SIDE", help=", ".join(SIDES))
+    parser.add_argument("--iterations", type=int, help="of each speed run, instead of each side's: a quick look")
     parser.add_argument("--solve", action="store_true", help="ask all sides how long they take to solve it")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/cartpole_ppo.json")
     arguments = parser.parse_args()
     CACHE.mkdir(parents=True, exist_ok=True)
+    if arguments.iterations:
+        for name, side in SIDES.items():
+            warm_up = min(side.warm_up, arguments.iterations - 1)
+            SIDES[name] = replace(side, iterations=arguments.iterations, warm_up=warm_up)
     table = Table(arguments.sides)
     turns = [(number, False) for number in range(arguments.rounds)] + [(seed, True) for seed in range(arguments.seeds)]
     for number, solve in turns:

@@ -93,6 +93,7 @@ def test_ratios_are_taken_within_a_round(monkeypatch):
     table = imported(monkeypatch, "cartpole_ppo").Table(["framework", "sb3"])
     table.speeds |= {"framework": [400.0, 200.0], "sb3": [100.0, 50.0]}
     table.peaks |= {"framework": [1.0, 1.0], "sb3": [2.0, 2.0]}
+    table.firsts |= {"framework": [3.0, 3.0], "sb3": [4.0, 4.0]}
     row = table.row("framework")
     assert row["steps/s against sb3"] == {"median": 4.0, "min": 4.0, "max": 4.0}
     assert row["steps/s"] == {"median": 300.0, "min": 200.0, "max": 400.0}

@@ -36,6 +36,7 @@ class Watch:
         self.minibatch = self.batch // MINIBATCHES
         self.last: deque[float] = deque(maxlen=WINDOW)
         self.ends: list[float] = []  # of iterations
+        self.first_at: float | None = None  # seconds after the command, as all that are named so
         self.solved_at: float | None = None
         self.solved_steps: int | None = None
 
@@ -48,6 +49,8 @@ class Watch:
     def iteration(self) -> bool:
         """An iteration ended, its updates included; whether it was the last."""
         self.ends.append(time.perf_counter())
+        if self.first_at is None:
+            self.first_at = time.time() - self.given.started
         return self.over
 
     @property
@@ -67,6 +70,7 @@ class Watch:
         speed = (len(timed) - 1) * self.batch / (timed[-1] - timed[0]) if len(timed) > 1 else None
         line = {
             "steps_per_second": speed,
+            "first_at": self.first_at,
             "solved_at": self.solved_at,
             "solved_steps": self.solved_steps,
             "mean_return": sum(self.last) / len(self.last) if self.last else None,

@@ -1,7 +1,7 @@
 """RLlib: `PPO` of the new API stack, with the environment runner and the learner in this process.
 
-Otherwise: Adam's ε is not a setting (1e-8), advantages are standardised over the whole rollout, and its own processes
-run beside this one, whose memory is not counted.
+Otherwise: Adam's ε is not a setting (1e-8); advantages are standardised over the whole rollout, which has one more step
+for each end, so that an iteration has 17 updates; its own processes run beside this one, and are not in its memory.
 """
 
 from job import CLIP, EPOCHS, GAMMA, HIDDEN, ITERATIONS, LAM, LR, MAX_GRAD_NORM, STEPS, VALUE, Watch
@@ -20,7 +20,8 @@ ray.init(num_cpus=1, include_dashboard=False, logging_level=logging.ERROR, log_t
 
 
 def ended(*, episode, **_):
-    watch.episode((len(watch.ends) + 1) * watch.batch, episode.get_return())
+    # its length, which is its return here: `get_return` knows only what came since the last rollout's end
+    watch.episode((len(watch.ends) + 1) * watch.batch, episode.t)
 
 
 settings = (
