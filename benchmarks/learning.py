@@ -47,7 +47,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from common import CONSTRAINTS, HERE, environment, write
+
 CACHE = HERE / ".cache" / "learning"
 VENV = CACHE / "stable-baselines3"
 SIDES = {"framework": "this framework", "sb3": "Stable-Baselines3"}
@@ -165,14 +166,8 @@ def theirs(task: str, seed: int) -> list[tuple[int, float]]:
 def python_of(side: str) -> str:
     if side == "framework":
         return sys.executable
-    python = VENV / "bin" / "python"
-    if not (VENV / "ready").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "-c", str(HERE.parent / "constraints.txt")]
-        subprocess.run([*pip, "torch"], check=True)
-        subprocess.run([*pip, "stable-baselines3"], check=True)
-        (VENV / "ready").touch()
-    return str(python)
+    constrained = ["-c", str(CONSTRAINTS)]
+    return str(environment(VENV, [*constrained, "torch"], [*constrained, "stable-baselines3"]))
 
 
 def episodes_of(task: str, side: str, seed: int) -> list[tuple[int, float]]:
@@ -296,8 +291,7 @@ def main() -> None:
     listed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     versions = dict(zip(("stable-baselines3", "torch", "gymnasium"), listed, strict=True))
     report = {"versions": {"python": platform.python_version(), **versions}, "window": WINDOW, "tasks": result}
-    text = json.dumps(report, indent=1)
-    (HERE / "results" / "learning.json").write_text(text + "\n")
+    write("learning", report, indent=1)
     picture(result, HERE.parent / "docs" / "pictures" / "learning_vs_sb3.png")
 
 

@@ -13,13 +13,11 @@ which the README quotes.
 """
 
 import argparse
-import json
 import platform
-import statistics
 import time
-from pathlib import Path
 
 import torch
+from common import processor, spread, write
 from torch import nn
 from torch.distributions import Categorical
 
@@ -128,32 +126,20 @@ def main() -> None:
     }
     table = {names[key]: numbers for key, numbers in rows.items()} | ratios
     result = {
-        "machine": f"{_processor()}, 1 thread",
+        "machine": f"{processor()}, 1 thread",
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
             "framework": framework.__version__,
         },
         "rounds": arguments.rounds,
-        "rows": {
-            name: {"median": round(statistics.median(n), 2), "min": round(min(n), 2), "max": round(max(n), 2)}
-            for name, n in table.items()
-        },
+        "rows": {name: spread(numbers) for name, numbers in table.items()},
     }
     print(result["machine"], result["versions"])
     for name, row in result["rows"].items():
         print(f"{name:32} {row['median']:>12,.2f}   ({row['min']:,.2f} to {row['max']:,.2f})")
     if arguments.write:
-        path = Path(__file__).parent / "results" / "line_world.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(result, indent=2) + "\n")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0]} × {len(models)}" if models else platform.processor()
+        write("line_world", result)
 
 
 if __name__ == "__main__":

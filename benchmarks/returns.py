@@ -20,11 +20,9 @@ must agree. `--write` puts the table into benchmarks/results/returns.json.
 import argparse
 import functools
 import importlib.util
-import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,13 +32,13 @@ from typing import Any
 
 import framework_returns
 import torch
+from common import CONSTRAINTS, environment, processor, write
 from framework_reinforce.monte_carlo import RewardsToGo, TotalReturn
 from torch import Tensor
 
 import framework
 from framework import Estimate, Rollout
 
-ROOT = Path(__file__).resolve().parent.parent
 GAMMA, LAM, N_STEPS = 0.99, 0.95, 5
 SHAPES = [(128, 8), (128, 4096), (2048, 64)]
 BATCH_SECONDS = 2e-3  # calls shorter than this are timed several at a time
@@ -50,12 +48,7 @@ def ensure_torchrl(directory: Path) -> None:
     """Run this script again inside a virtual environment that has TorchRL, unless this one has."""
     if importlib.util.find_spec("torchrl"):
         return
-    python = directory / "bin" / "python"
-    if not python.exists():
-        print(f"making {directory} …", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", directory], check=True)
-        install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", "torchrl", "-e", ROOT]
-        subprocess.run(install, check=True)
+    python = environment(directory, ["-c", str(CONSTRAINTS), "torchrl", "-e", str(CONSTRAINTS.parent)])
     os.execv(python, [str(python), __file__, *sys.argv[1:]])
 
 
@@ -335,7 +328,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     result = {
-        "machine": f"{_processor()}, 1 thread",
+        "machine": f"{processor()}, 1 thread",
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -354,16 +347,7 @@ def main() -> None:
             cells = "".join(f"{row.get(f'{column} µs', '–'):>12}" for column in columns)
             print(f"{name:16}{cells}{row['loop / ours']:>12}{row.get('torchrl / ours', '–'):>13}")
     if arguments.write:
-        path = Path(__file__).parent / "results" / "returns.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0]} × {len(models)}" if models else platform.processor()
+        write("returns", result)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from common import HERE, write
+
 CACHE = HERE / ".cache" / "solved"
 EPISODES = 100
 CARTPOLE = "--environment gymnasium --environment.id CartPole-v1"
@@ -95,7 +96,7 @@ def main() -> None:
         }
         print(json.dumps({name: table[name]}), flush=True)
     if seeds == range(10) and len(table) == len(COMMANDS):
-        (HERE / "results" / "solved.json").write_text(json.dumps(table, indent=1) + "\n")
+        write("solved", table, indent=1)
 
 
 if __name__ == "__main__":

@@ -562,7 +562,7 @@ MUTANTS = {
     ),
     "lets gradients of parts be means": (
         law_micro_batches_add_up,
-        {"training": ("term.sum() / divisor", "term.mean() / divisor")},
+        {"training": ("term.sum() / count", "term.mean() / count")},
     ),
 }
 
