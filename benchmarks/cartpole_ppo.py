@@ -123,7 +123,7 @@ def ours(side: Side, seed: int, solve: bool) -> dict[str, Any]:
         flags += " --extensions standardize,early_stop"
     else:
         flags += f" --loss.target-kl None --reports record --iterations {side.iterations}"
-    folder = CACHE / "runs" / "framework"
+    folder = CACHE / "runs" / f"{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "framework", "run", "--recipe", "ppo", *shlex.split(flags)]
     printed, started, peak = run([*command, "--seed", str(seed), "--name", folder.name])
@@ -132,6 +132,7 @@ def ours(side: Side, seed: int, solve: bool) -> dict[str, Any]:
     (first, began), (steps, ended) = rows[side.warm_up - 1], rows[-1]
     solved = bool(json.loads(printed.splitlines()[-1])["stopped"])
     last_at = (folder / "metrics.csv").stat().st_mtime - started
+    shutil.rmtree(folder)
     return {
         "steps_per_second": (steps - first) / (ended - began),
         "first_at": last_at - (ended - rows[0][1]),

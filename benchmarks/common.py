@@ -23,10 +23,10 @@ def processor() -> str:
     return f"{models[0]} × {len(models)}" if models else platform.processor()
 
 
-def spread(numbers: Sequence[float]) -> dict[str, float | None]:
-    """Median and range, to two decimals; None for what is infinite, which JSON has no word for."""
+def spread(numbers: Sequence[float], digits: int = 2) -> dict[str, float | None]:
+    """Median and range, rounded; None for what is infinite, which JSON has no word for."""
     found = {"median": statistics.median(numbers), "min": min(numbers), "max": max(numbers)}
-    return {name: round(number, 2) if math.isfinite(number) else None for name, number in found.items()}
+    return {name: round(number, digits) if math.isfinite(number) else None for name, number in found.items()}
 
 
 def environment(directory: Path, *installs: Sequence[str]) -> Path:

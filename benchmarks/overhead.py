@@ -35,7 +35,8 @@ from typing import Any
 
 import attrs
 import torch
-from startup import Process, header, rows, show, summary, write
+from common import spread, write
+from startup import Process, header, rows, show
 
 from framework import checks, entry, hookimpl
 from framework.config import DEFAULTS, configure, merge
@@ -436,7 +437,7 @@ def with_observers(rounds: int) -> dict[str, Any]:
             for count in OBSERVERS:
                 seconds, _ = measured(None, iterations, *what, observers=count)
                 found[f"{count} observers: {name}"].append(seconds * 1e6)
-    return {name: summary(numbers) for name, numbers in found.items()}
+    return {name: spread(numbers, 1) for name, numbers in found.items()}
 
 
 def main() -> None:
@@ -467,7 +468,7 @@ def main() -> None:
         for name, table in result[kind].items():
             show(f"{name}, µs an iteration" if kind != "plugins" else name, table)
     if arguments.write:
-        write("overhead.json", result)
+        write("overhead", result)
 
 
 if __name__ == "__main__":

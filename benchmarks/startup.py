@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from common import processor, spread, write
 
 COMMANDS = {
     "framework run": [],
@@ -150,15 +151,9 @@ def _is_pythons(package: str) -> bool:
     return package in sys.stdlib_module_names or package.startswith("_") or package in ("encodings", "sitecustomize")
 
 
-def summary(numbers: Sequence[float], digits: int = 1) -> dict[str, float]:
-    """Median and range."""
-    found = {"median": statistics.median(numbers), "min": min(numbers), "max": max(numbers)}
-    return {name: round(number, digits) for name, number in found.items()}
-
-
-def rows(rounds: Sequence[Mapping[str, float]], digits: int = 1) -> dict[str, dict[str, float]]:
+def rows(rounds: Sequence[Mapping[str, float]], digits: int = 1) -> dict[str, dict[str, float | None]]:
     """Each quantity's median and range over the rounds."""
-    return {name: summary([one[name] for one in rounds], digits) for name in rounds[0]}
+    return {name: spread([one[name] for one in rounds], digits) for name in rounds[0]}
 
 
 def header(rounds: int) -> dict[str, Any]:
@@ -168,26 +163,11 @@ def header(rounds: int) -> dict[str, Any]:
     return {"machine": f"{processor()}, 1 thread", "versions": versions, "rounds": rounds}
 
 
-def processor() -> str:
-    """Model and number of processors."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{models[0]} × {len(models)}" if models else platform.processor()
-
-
-def show(title: str, table: Mapping[str, Mapping[str, float]]) -> None:
+def show(title: str, table: Mapping[str, Mapping[str, float | None]]) -> None:
     """Print a table of medians and ranges."""
     print(f"\n{title}")
     for name, row in table.items():
         print(f"  {name:84} {row['median']:>10,.1f}   ({row['min']:,.1f} to {row['max']:,.1f})")
-
-
-def write(name: str, result: Any) -> None:
-    """A result file."""
-    path = Path(__file__).parent / "results" / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def main() -> None:
@@ -225,7 +205,7 @@ def main() -> None:
         if own >= 2:
             print(f"  {name:84} {own:>10,.1f} ms  {count:>5} modules")
     if arguments.write:
-        write("startup.json", result)
+        write("startup", result)
 
 
 if __name__ == "__main__":
