@@ -8,7 +8,7 @@ from attrs import evolve
 from torch import Tensor
 
 from . import streams
-from .contracts import Advantages, Batch, Inputs, Rollout, Sequences
+from .contracts import Advantages, Batch, Inputs, Loss, Rollout, Sequences
 from .rollout import sequences
 from .run import Run
 
@@ -132,3 +132,9 @@ def select_lanes(batch: Batch, lanes: Tensor) -> Batch:
 def divisor(batch: Batch, denominator: str, constant: float = 1.0) -> float:
     """What the summed terms of a loss are divided by."""
     return {"per_step": batch.total_steps, "per_episode": batch.total_episodes, "constant": constant}[denominator]
+
+
+def reduce(loss: Loss, batch: Batch, denominator: str, constant: float = 1.0) -> dict[str, Tensor]:
+    """Each term, summed and divided: the scalars whose sum is descended."""
+    count = divisor(batch, denominator, constant)
+    return {name: term.sum() / count for name, term in loss.terms.items()}

@@ -124,7 +124,7 @@ class Compiler:
     def _compare(self, update: Update, batch: Batch) -> None:
         """Refuse a program that finds something else than Python."""
         run, learnt = self.run, self.run.learnt
-        loss = self.compute_loss(run=run, batch=batch)
+        loss = self.compute_loss(run, batch)
         sums = {name: term.sum() for name, term in loss.terms.items()}
         count = _divisor(run, batch)
         learnt.zero()
@@ -157,7 +157,7 @@ def record(run: "Run", compute_loss: Callable[..., Loss], batch: Batch) -> Progr
 
     whole = nn.Module()
     whole.policy = run.policy
-    whole.forward = lambda some: compute_loss(run=run, batch=some)
+    whole.forward = lambda some: compute_loss(run, some)
     names = [f"policy.{name}" for name, _ in _state(run.policy)]
     learnt = [index for index, (_, tensor) in enumerate(_state(run.policy)) if tensor.requires_grad]
     columns, most = list(_columns(batch)), run.config.update.max_grad_norm

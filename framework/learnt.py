@@ -74,13 +74,14 @@ class Learnt:
         assert self.stepped[0].grad is not None
         return self.stepped[0].grad
 
-    def clip(self, most: float) -> Tensor:
+    def clip(self, most: float) -> float | Tensor:
         """Scale all gradients down to 2-norm `most`, if it is more; returns what it was.
 
         Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, algorithm 1.
         """
         if not self.views:
             return torch.nn.utils.clip_grad_norm_(self.parameters, most)
-        norm: Tensor = torch.linalg.vector_norm(self.slopes)
-        self.slopes.mul_((most / (norm + 1e-6)).clamp_(max=1))
+        norm = float(torch.linalg.vector_norm(self.slopes))
+        if norm > most:
+            self.slopes.mul_(most / (norm + 1e-6))
         return norm

@@ -41,6 +41,7 @@ class Run:
     loss: Any
     learnt: Learnt  # the policy's parameters
     optimizer: torch.optim.Optimizer
+    stages: Any  # the core's own, which extensions wrap
     manager: "RunManager" = field(factory=lambda: RunManager(PROJECT))
     wrappers: dict[str, list[str]] = field(factory=dict)  # stage → the extensions that wrap it
     extensions: dict[str, object] = field(factory=dict)  # name → working object, reports included
@@ -148,8 +149,8 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
         if not callable(part):
             raise UsageError(f"{getattr(config, role).label}: is not callable, and has no build()")
     learnt = Learnt.of(policy, config.optimizer.name)
-    stepped = optimizer(config, learnt.stepped)
-    run = Run(config, loaded, directory, device, shards, policy, **working, learnt=learnt, optimizer=stepped)
+    made = {**working, "learnt": learnt, "optimizer": optimizer(config, learnt.stepped), "stages": stages}
+    run = Run(config, loaded, directory, device, shards, policy, **made)
     run.needs, run.loss_needs = needed(config), words(config.loss, "needs", NEEDS)
     run.owners = {id(getattr(config, role).settings): getattr(config, role).label for role in working}
     run.owners |= {id(part): getattr(config, role).label for role, part in working.items()}

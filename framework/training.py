@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from . import checks, streams
 from .batches import divisor, flatten, minibatches
@@ -60,7 +59,7 @@ def execute(run: Run) -> Result:
 
 def _loop(run: Run) -> None:
     config, hook, stage = run.config, run.hook, functools.partial(_stage, run)
-    compiler = Compiler(run, hook.compute_loss) if config.compile else None
+    compiler = Compiler(run, run.stages.compute_loss) if config.compile else None
     hook.run_started(run=run)
     began = time.perf_counter()
     while run.iteration < config.iterations and not run.stop_reasons:
@@ -112,27 +111,22 @@ def _reasons(run: Run, answers: list[Any]) -> list[str]:
 def _stage(run: Run, name: str, **arguments: Any) -> Any:
     """Do a stage. The core checks what parts return in its own; what wrapping extensions made of that, here."""
     wrappers = run.wrappers.get(name)
+    if not wrappers:
+        return getattr(run.stages, name)(run, **arguments)
     try:
         result = getattr(run.hook, name)(run=run, **arguments)
     except RuntimeError as error:  # pluggy's own, of a generator that yields never or twice
-        if wrappers and "wrap_controller at" in str(error):
+        if "wrap_controller at" in str(error):
             raise PartError(f"{' or '.join(wrappers)}: {name}: a wrapper must yield once: {error}") from error
         raise
-    if wrappers:
-        checks.stage_result(f"{' or '.join(wrappers)}: {name}", name, result, **arguments)
+    checks.stage_result(f"{' or '.join(wrappers)}: {name}", name, result, **arguments)
     return result
 
 
-def reduce(loss: Loss, batch: Batch, denominator: str, constant: float = 1.0) -> dict[str, Tensor]:
-    """Each term, summed and divided: the scalars whose sum is descended."""
-    count = divisor(batch, denominator, constant)
-    return {name: term.sum() / count for name, term in loss.terms.items()}
-
-
-def _step(run: Run, terms: Mapping[str, Tensor], norm: Tensor | None, metrics: Mapping[str, Any]) -> None:
+def _step(run: Run, terms: Mapping[str, Any], norm: Any, metrics: Mapping[str, Any]) -> None:
     """Move by the gradients that are there, and note the numbers."""
     run.optimizer.step()
-    named: dict[str, Any] = {f"loss/{name}": term.detach() for name, term in terms.items()}
+    named = {f"loss/{name}": term for name, term in terms.items()}
     if norm is not None:
         named["grad_norm"] = norm
     run.loss_metrics.append({**named, **metrics})
@@ -142,7 +136,7 @@ def _apply(run: Run, update: Update) -> None:
     """What `apply_gradients` does, with a compiled update."""
     assert run.batch is not None
     if not math.isfinite(sum(float(term) for term in update.terms.values())):
-        _blame_number(run, run.hook.compute_loss(run=run, batch=run.batch))
+        _blame_number(run, run.stages.compute_loss(run, run.batch))
     run.learnt.slopes.copy_(update.gradient)
     clipped = run.config.update.max_grad_norm is not None
     _step(run, update.terms, update.norm if clipped else None, update.metrics)
@@ -201,16 +195,18 @@ class Core:
 
     @hookimpl
     def apply_gradients(self, run: Run, loss: Loss) -> bool:
-        """Divide, sum, go backward, clip, step."""
-        settings, batch, learnt = run.config.update, run.batch, run.learnt
-        assert batch is not None
-        terms = reduce(loss, batch, settings.denominator, settings.constant)
-        total = functools.reduce(operator.add, terms.values())
+        """Sum, divide, go backward, clip, step."""
+        settings, learnt = run.config.update, run.learnt
+        assert run.batch is not None
+        sums = [term.sum() for term in loss.terms.values()]
+        count = divisor(run.batch, settings.denominator, settings.constant)
+        total = functools.reduce(operator.add, sums) / count
         if not total.requires_grad:
             raise PartError(
                 f"{run.config.loss.label}: its terms carry no gradient (was a graph cut by detach or torch.tensor?)"
             )
-        if not math.isfinite(total.item()):
+        terms = {name: term.item() / count for name, term in zip(loss.terms, sums, strict=True)}
+        if not math.isfinite(sum(terms.values())):
             _blame_number(run, loss)
         learnt.zero()
         total.backward()  # type: ignore[no-untyped-call]

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from attrs import field, frozen, validators
 from torch import Tensor
+from torch.nn import functional
 
 from framework import Batch, Evaluation, Loss, hookimpl
 
@@ -69,25 +70,25 @@ class Ppo:
     def __call__(self, batch: Batch, evaluation: Evaluation) -> Loss:
         """Terms `policy`, `value` and `entropy` (those with a coefficient), each [B]; metrics `kl` and `clipped`."""
         log_ratios = evaluation.log_probs - batch.log_probs
-        ratios = log_ratios.exp()
-        gains = torch.minimum(ratios * batch.advantages, ratios.clamp(1 - self.clip, 1 + self.clip) * batch.advantages)
+        ratios, costs = log_ratios.exp(), -batch.advantages  # costs: a sign without a gradient of its own
+        clipped = ratios.clamp(1 - self.clip, 1 + self.clip)
+        losses = torch.maximum(ratios * costs, clipped * costs)
         if self.dual_clip is not None:
-            floor = self.dual_clip * batch.advantages
-            gains = torch.where(batch.advantages < 0, torch.maximum(gains, floor), gains)
-        terms = {"policy": -gains}
+            losses = torch.where(costs > 0, torch.minimum(losses, self.dual_clip * costs), losses)
+        terms = {"policy": losses}
         if self.value:
             terms["value"] = self.value * self._squared_errors(batch, evaluation)
         entropy, metrics = entropy_terms(self.entropy, evaluation)
         with torch.no_grad():
             # ρ − 1 − log ρ estimates KL(π_old ‖ π) without bias and is never negative, but for the rounding of ρ near 1
             metrics["kl"] = (torch.expm1(log_ratios) - log_ratios).clamp(min=0).mean()
-            metrics["clipped"] = ((ratios - 1).abs() > self.clip).to(ratios.dtype).mean()
+            metrics["clipped"] = (clipped != ratios).to(ratios.dtype).mean()
             stop = False if self.target_kl is None else metrics["kl"] > self.target_kl
         return Loss({**terms, **entropy}, metrics, stop_epochs=stop)
 
     def _squared_errors(self, batch: Batch, evaluation: Evaluation) -> Tensor:
         assert evaluation.values is not None
-        errors = (evaluation.values - batch.value_targets).square()
+        errors = functional.mse_loss(evaluation.values, batch.value_targets, reduction="none")
         if self.value_clip is None:
             return errors
         assert batch.values is not None

@@ -40,11 +40,13 @@ class Standardize:
 
     def standardized(self, advantages: Tensor, real: Tensor) -> Tensor:
         """`advantages` standardised by the statistics of `real` (some of them, flat); computed in float64."""
-        whole = advantages.double()
-        spread, mean = torch.std_mean(whole if real is advantages else real.double())
-        changed = whole - mean if self.center else whole
-        if self.scale and len(real) > 1:
-            changed = changed / (spread + self.epsilon)
+        changed = advantages.double()
+        real = changed if real is advantages else real.double()
+        mean, deviation = real.mean(), real.std() if self.scale and len(real) > 1 else None
+        if self.center:
+            changed = changed - mean
+        if deviation is not None:
+            changed = changed / (deviation + self.epsilon)
         return changed.to(advantages.dtype)
 
 

@@ -38,7 +38,7 @@ UPDATES = {
     "constant": UpdateSettings(denominator="constant", constant=7.0, max_grad_norm=1e9),
 }
 FIXED_EPISODES = RolloutSettings(lanes=4, episodes=4)
-MOVES = OptimizerSettings("SGD", lr=1e-3)
+MOVES = OptimizerSettings("SGD", lr=1e-4)
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ from stories import Episode, assemble
 from worlds import enumerate_episodes, tabular_worlds
 
 from framework import Batch, Evaluation, Inputs
-from framework.batches import flatten, select
+from framework.batches import flatten, reduce, select
 from framework.config import DEFAULTS, configure
 from framework.plugins import load
 from framework.run import build
-from framework.training import Core, reduce
+from framework.training import Core
 
 DENOMINATORS = ("per_step", "per_episode", "constant")
 

@@ -17,9 +17,8 @@ from torch import nn
 
 import framework
 from framework import Action, Batch, Evaluation, RolloutSettings, UpdateSettings
-from framework.batches import select
+from framework.batches import reduce, select
 from framework.plugins import load
-from framework.training import reduce
 
 STEPS, OPTIONS = 6, 3
 SEEDS = st.integers(0, 2**31)
@@ -411,18 +410,18 @@ MUTANTS = {
     ),
     "averages the errors": (AC, ("self.value * errors.square()", "self.value * errors.square().mean().expand(6)")),
     "detaches the critic": (AC, ("errors.square()", "errors.detach().square()")),
-    "is optimistic": (CLIP, ("torch.minimum(ratios", "torch.maximum(ratios")),
+    "is optimistic": (CLIP, ("torch.maximum(ratios", "torch.minimum(ratios")),
     "clips above only": (CLIP, (CLAMP, "ratios.clamp(max=1 + self.clip)")),
     "clips dually where it is good, too": (
         CLIP,
-        ("torch.where(batch.advantages < 0, ", "torch.where(batch.advantages < 99, "),
+        ("torch.where(costs > 0, ", "torch.where(costs > -99, "),
     ),
-    "caps the loss from the wrong side": (CLIP, ("torch.maximum(gains, floor)", "torch.minimum(gains, floor)")),
-    "counts only what is clipped above": (CLIP, ("(ratios - 1).abs() > self.clip", "(ratios - 1) > self.clip")),
+    "caps the loss from the wrong side": (CLIP, ("torch.minimum(losses, self", "torch.maximum(losses, self")),
+    "counts only what is clipped above": (CLIP, ("(clipped != ratios)", "(clipped < ratios)")),
     "forgets the old policy": (CLIP, ("evaluation.log_probs - batch.log_probs", "evaluation.log_probs")),
     "clips always": (
         KINK,
-        (f"torch.minimum(ratios * batch.advantages, {CLAMP} * batch.advantages)", f"{CLAMP} * batch.advantages"),
+        ("torch.maximum(ratios * costs, clipped * costs)", "clipped * costs"),
     ),
     "clips never": (KINK, (CLAMP, "ratios")),
     "halves the gradient at 1": (
@@ -440,8 +439,8 @@ MUTANTS = {
     "cuts the critic's graph": (
         law_gradients_equal_finite_differences,
         (
-            "(evaluation.values - batch.value_targets).square()",
-            "(evaluation.values.detach() - batch.value_targets).square()",
+            "mse_loss(evaluation.values, batch",
+            "mse_loss(evaluation.values.detach(), batch",
         ),
     ),
     "subtracts in float32": (

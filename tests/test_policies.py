@@ -832,7 +832,7 @@ CHANGES = {
         network,
         (),
         (FINITE, SEEDS),
-        ("self.network(self.embedding.weight)", "self.network(self.embedding.weight.detach())"),
+        ("self.network, self.embedding.weight)", "self.network, self.embedding.weight.detach())"),
     ),
     "gathers columns": (
         law_looking_up_is_a_shortcut,

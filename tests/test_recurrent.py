@@ -351,7 +351,7 @@ def loss_and_gradients(m, policy, batch, denominator="per_step"):
         loss_needs={"values", "entropies"},
     )
     loss = m.training.Core().compute_loss(run, batch)
-    total = sum(m.training.reduce(loss, batch, denominator, 3.0).values())
+    total = sum(m.batches.reduce(loss, batch, denominator, 3.0).values())
     return total.detach(), torch.autograd.grad(total, list(policy.parameters()))
 
 
@@ -562,7 +562,7 @@ MUTANTS = {
     ),
     "lets gradients of parts be means": (
         law_micro_batches_add_up,
-        {"training": ("term.sum() / count", "term.mean() / count")},
+        {"batches": ("term.sum() / count", "term.mean() / count")},
     ),
 }
 

@@ -277,7 +277,7 @@ MUTANTS = {
     "scales by the variance": (law_mean_is_zero_and_deviation_one, ("real.std()", "real.var()")),
     "always centres": (law_formula, ("if self.center:", "if True:")),
     "always scales": (law_formula, ("if self.scale and", "if")),
-    "adds no epsilon": (law_equal_advantages_become_zero, ("real.std() + self.epsilon", "real.std()")),
+    "adds no epsilon": (law_equal_advantages_become_zero, ("deviation + self.epsilon", "deviation")),
     "scales a single step": (law_equal_advantages_become_zero, (" and len(real) > 1", "")),
     "writes into what it was handed": (law_nothing_is_mutated, ("changed = changed - mean", "changed -= mean")),
 }

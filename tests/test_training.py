@@ -37,8 +37,7 @@ from framework import (
     UsageError,
     hookimpl,
 )
-from framework.batches import flatten, select
-from framework.training import reduce
+from framework.batches import flatten, reduce, select
 
 DENOMINATORS = ("per_step", "per_episode", "constant")
 fewer = settings(max_examples=settings().max_examples // 3)  # where an example is several runs

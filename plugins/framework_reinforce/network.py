@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from framework import Rollout, UsageError
 from framework.moments import merged
 
+from .layers import through
+
 EPSILON = 1e-8  # added to the variance of observations
 CLIP = 10.0  # normalised observations lie within ± this
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -87,13 +89,15 @@ class Network(nn.Module):
         if self.states:
             features = self.embedding(self._numbered(observations))
         else:
-            leading = observations.shape[: observations.ndim - self.observation_dims]
-            features = observations.reshape(*leading, self.width).to(self.network[-1].weight.dtype)  # type: ignore[arg-type]
-        return self.network(features), None
+            features = observations
+            if self.observation_dims != 1:
+                leading = observations.shape[: observations.ndim - self.observation_dims]
+                features = observations.reshape(*leading, self.width)
+        return through(self.network, features), None
 
     def every_state(self) -> Tensor:
         """The outputs for all states of a finite space, `[states, outputs]`: one small forward pass."""
-        return self.network(self.embedding.weight)  # type: ignore[no-any-return]
+        return through(self.network, self.embedding.weight)
 
     def _numbered(self, observations: Tensor) -> Tensor:
         return observations - self.first_state if self.first_state else observations
