@@ -68,23 +68,17 @@ def minibatches(run: Run, whole: Batch) -> Iterator[Batch]:
     if whole.sequences is not None:
         (busy,) = whole.sequences.real.any(0).nonzero(as_tuple=True)
         count = len(busy)
-    light = sum(column.nbytes for column in columns(whole)) <= LIGHT
+    light = sum(column.nbytes for name in COLUMNS if (column := getattr(whole, name)) is not None) <= LIGHT
     for _ in range(settings.epochs):
         order = torch.randperm(count, generator=shuffle).to(whole.actions.device)
         if whole.sequences is not None:
             order = busy[order]
         parts = order.tensor_split(min(settings.minibatches, count))
         if whole.sequences is None and light:  # shuffled once: the minibatches are views
-            sizes = [len(index) for index in parts]
-            yield from split(select(whole, order), sizes)
+            yield from shuffled(whole, order, [len(index) for index in parts])
         else:
             for index in parts:
                 yield part(whole, index)
-
-
-def columns(batch: Batch) -> list[Tensor]:
-    """Those that a batch has, each once."""
-    return list({id(column): column for name in COLUMNS if (column := getattr(batch, name)) is not None}.values())
 
 
 def select(batch: Batch, index: Tensor) -> Batch:
@@ -92,17 +86,21 @@ def select(batch: Batch, index: Tensor) -> Batch:
     return _each(batch, lambda column: [column.index_select(0, index)], [len(index)])[0]
 
 
-def split(batch: Batch, sizes: list[int]) -> list[Batch]:
-    """A batch cut into pieces, which are views of it."""
-    return _each(batch, lambda column: torch.split(column, sizes), sizes)
+def shuffled(batch: Batch, order: Tensor, sizes: list[int]) -> list[Batch]:
+    """The steps of a batch in another order [B], cut into so many pieces, which are views."""
+    return _each(batch, lambda column: torch.split(column.index_select(0, order), sizes), sizes)
 
 
 def _each(batch: Batch, cut: Callable[[Tensor], Sequence[Tensor]], sizes: Sequence[int]) -> list[Batch]:
     """Batches of so many steps, from what `cut` makes of each column; each has its share of the episodes."""
-    made = {id(column): cut(column) for column in columns(batch)}
-    given: list[tuple[str, Any]] = [
-        (name, made[id(column)]) for name in COLUMNS if (column := getattr(batch, name)) is not None
-    ]
+    made: dict[int, Sequence[Tensor]] = {}
+    given: list[tuple[str, Any]] = []
+    for name in COLUMNS:
+        column = getattr(batch, name)
+        if column is not None:
+            if id(column) not in made:
+                made[id(column)] = cut(column)
+            given.append((name, made[id(column)]))
     whole = len(batch.advantages)
     return [
         Batch(

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import attrs
 import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
@@ -143,8 +142,8 @@ def stage_result(label: str, stage: str, result: Any, **arguments: Any) -> None:
 
 def _columns(label: str, record: Any, leading: tuple[int, ...], names: str, but: tuple[str, ...]) -> None:
     """All columns of a rollout or batch begin with the same shape."""
-    for attribute in attrs.fields(type(record)):
-        column = getattr(record, attribute.name)
-        if column is not None and attribute.name not in but and tuple(column.shape[: len(leading)]) != leading:
+    for name in type(record).__match_args__:
+        column = getattr(record, name)
+        if column is not None and name not in but and column.shape[: len(leading)] != leading:
             expected = f"{list(leading)} first, {names}"
-            raise PartError(f"{label}: {attribute.name}: expected {expected}, got {list(column.shape)}")
+            raise PartError(f"{label}: {name}: expected {expected}, got {list(column.shape)}")

@@ -13,7 +13,7 @@ from .contracts import Actor, Evaluation, Inputs, Rollout
 from .episodes import Ends, Finished
 from .shard import FLAGS, Shard
 
-ROWS = 16384  # evaluated at once: what lies between the layers stays small
+ROWS = 8192  # evaluated at once: what lies between the layers stays small
 
 
 def collect(

@@ -69,22 +69,24 @@ class Ppo:
 
     def __call__(self, batch: Batch, evaluation: Evaluation) -> Loss:
         """Terms `policy`, `value` and `entropy` (those with a coefficient), each [B]; metrics `kl` and `clipped`."""
+        costs = -batch.advantages
         log_ratios = evaluation.log_probs - batch.log_probs
-        ratios, costs = log_ratios.exp(), -batch.advantages  # costs: a sign without a gradient of its own
-        clipped = ratios.clamp(1 - self.clip, 1 + self.clip)
-        losses = torch.maximum(ratios * costs, clipped * costs)
+        ratios = log_ratios.exp()
+        with torch.no_grad():
+            clipped = ratios.clamp(1 - self.clip, 1 + self.clip)
+            least = clipped * costs  # where it is chosen, the clipped ratio is a constant
+            share = (clipped != ratios).to(ratios.dtype).mean()
+            # ρ − 1 − log ρ estimates KL(π_old ‖ π) without bias and is never negative, but for the rounding of ρ near 1
+            kl = (torch.expm1(log_ratios) - log_ratios).clamp(min=0).mean()
+            stop = False if self.target_kl is None else kl > self.target_kl
+        losses = (ratios * costs).clamp(min=least)
         if self.dual_clip is not None:
-            losses = torch.where(costs > 0, torch.minimum(losses, self.dual_clip * costs), losses)
+            losses = torch.where(costs > 0, losses.clamp(max=self.dual_clip * costs), losses)
         terms = {"policy": losses}
         if self.value:
             terms["value"] = self.value * self._squared_errors(batch, evaluation)
         entropy, metrics = entropy_terms(self.entropy, evaluation)
-        with torch.no_grad():
-            # ρ − 1 − log ρ estimates KL(π_old ‖ π) without bias and is never negative, but for the rounding of ρ near 1
-            metrics["kl"] = (torch.expm1(log_ratios) - log_ratios).clamp(min=0).mean()
-            metrics["clipped"] = (clipped != ratios).to(ratios.dtype).mean()
-            stop = False if self.target_kl is None else metrics["kl"] > self.target_kl
-        return Loss({**terms, **entropy}, metrics, stop_epochs=stop)
+        return Loss({**terms, **entropy}, {**metrics, "kl": kl, "clipped": share}, stop_epochs=stop)
 
     def _squared_errors(self, batch: Batch, evaluation: Evaluation) -> Tensor:
         assert evaluation.values is not None

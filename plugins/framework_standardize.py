@@ -42,10 +42,13 @@ class Standardize:
         """`advantages` standardised by the statistics of `real` (some of them, flat); computed in float64."""
         changed = advantages.double()
         real = changed if real is advantages else real.double()
-        mean, deviation = real.mean(), real.std() if self.scale and len(real) > 1 else None
+        if len(real) > 1:
+            deviation, mean = torch.std_mean(real)
+        else:
+            deviation, mean = None, real.mean()
         if self.center:
             changed = changed - mean
-        if deviation is not None:
+        if self.scale and deviation is not None:
             changed = changed / (deviation + self.epsilon)
         return changed.to(advantages.dtype)
 

@@ -410,23 +410,23 @@ MUTANTS = {
     ),
     "averages the errors": (AC, ("self.value * errors.square()", "self.value * errors.square().mean().expand(6)")),
     "detaches the critic": (AC, ("errors.square()", "errors.detach().square()")),
-    "is optimistic": (CLIP, ("torch.maximum(ratios", "torch.minimum(ratios")),
+    "is optimistic": (CLIP, ("(ratios * costs).clamp(min=least)", "(ratios * costs).clamp(max=least)")),
     "clips above only": (CLIP, (CLAMP, "ratios.clamp(max=1 + self.clip)")),
     "clips dually where it is good, too": (
         CLIP,
         ("torch.where(costs > 0, ", "torch.where(costs > -99, "),
     ),
-    "caps the loss from the wrong side": (CLIP, ("torch.minimum(losses, self", "torch.maximum(losses, self")),
+    "caps the loss from the wrong side": (CLIP, ("losses.clamp(max=self", "losses.clamp(min=self")),
     "counts only what is clipped above": (CLIP, ("(clipped != ratios)", "(clipped < ratios)")),
     "forgets the old policy": (CLIP, ("evaluation.log_probs - batch.log_probs", "evaluation.log_probs")),
     "clips always": (
         KINK,
-        ("torch.maximum(ratios * costs, clipped * costs)", "clipped * costs"),
+        ("(ratios * costs).clamp(min=least)", f"{CLAMP} * costs"),
     ),
     "clips never": (KINK, (CLAMP, "ratios")),
     "halves the gradient at 1": (
         law_where_nothing_has_moved_it_is_reinforce,
-        (CLAMP, f"{CLAMP}.detach()"),
+        ("(ratios * costs).clamp(min=least)", "torch.maximum(ratios * costs, least)"),
     ),
     "takes the smaller error": (
         law_the_value_clip_takes_the_larger_error,

@@ -270,15 +270,21 @@ def test_standardising_twice_changes_little(numbers):
 
 WHERE = "torch.where(rollout.mask, changed, 0.0)"
 MUTANTS = {
-    "divides by n": (law_formula, ("real.std()", "real.std(correction=0)")),
+    "divides by n": (law_formula, ("torch.std_mean(real)", "torch.std_mean(real, correction=0)")),
     "takes padding along": (law_padding_is_inert, ("result.advantages[rollout.mask]", "result.advantages.flatten()")),
     "moves padding, too": (law_padding_is_inert, (WHERE, "changed")),
-    "centres by the median": (law_mean_is_zero_and_deviation_one, ("real.mean()", "real.median()")),
-    "scales by the variance": (law_mean_is_zero_and_deviation_one, ("real.std()", "real.var()")),
+    "centres by the median": (
+        law_mean_is_zero_and_deviation_one,
+        ("changed = changed - mean", "changed = changed - real.median()"),
+    ),
+    "scales by the variance": (law_mean_is_zero_and_deviation_one, ("(deviation + ", "(deviation**2 + ")),
     "always centres": (law_formula, ("if self.center:", "if True:")),
-    "always scales": (law_formula, ("if self.scale and", "if")),
+    "always scales": (law_formula, ("if self.scale and deviation", "if deviation")),
     "adds no epsilon": (law_equal_advantages_become_zero, ("deviation + self.epsilon", "deviation")),
-    "scales a single step": (law_equal_advantages_become_zero, (" and len(real) > 1", "")),
+    "scales a single step": (
+        law_equal_advantages_become_zero,
+        ("deviation, mean = None, real.mean()", "deviation, mean = real[0] * torch.nan, real.mean()"),
+    ),
     "writes into what it was handed": (law_nothing_is_mutated, ("changed = changed - mean", "changed -= mean")),
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn import functional
 from torch.utils import _python_dispatch
 
 KINDS = (nn.Tanh, nn.ReLU)
@@ -56,24 +57,25 @@ class Layers(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients that are needed, of features and parameters."""
-        count = len(ctx.needs_input_grad) - 1
+        needed = ctx.needs_input_grad[1:]
+        count = len(needed)
         features, *parameters = ctx.saved_tensors[:count]
         if torch.is_grad_enabled():  # they are to be differentiated again
-            return None, *_again(ctx.tanh, [features, *parameters], slopes[0], ctx.needs_input_grad[1:])
+            return None, *_again(ctx.tanh, [features, *parameters], slopes[0], needed)
         (slope,), before = slopes, [features, *ctx.saved_tensors[count:]]
         found: list[Tensor | None] = [None] * count
         for layer in range(len(before) - 1, -1, -1):
             place = 1 + 2 * layer
-            if ctx.needs_input_grad[1 + place]:
-                found[place] = slope.t() @ before[layer]
-            if ctx.needs_input_grad[2 + place]:
+            if needed[place]:
+                found[place] = _product(slope, before[layer])
+            if needed[place + 1]:
                 found[place + 1] = slope.sum(0)
-            if layer or ctx.needs_input_grad[1]:
-                slope = slope @ parameters[2 * layer]
+            if layer or needed[0]:
+                slope = torch.mm(slope, parameters[2 * layer])
             if layer:
                 backward = torch.ops.aten.tanh_backward if ctx.tanh else _relu_backward
                 slope = backward(slope, before[layer])
-        if ctx.needs_input_grad[1]:
+        if needed[0]:
             found[0] = slope
         return None, *found
 
@@ -82,7 +84,7 @@ def _values(tanh: bool, features: Tensor, parameters: Any) -> list[Tensor]:
     """What each layer makes of the one before."""
     values, last = [features], len(parameters) - 2
     for place in range(0, len(parameters), 2):
-        value = torch.addmm(parameters[place + 1], values[-1], parameters[place].t())
+        value = functional.linear(values[-1], parameters[place], parameters[place + 1])
         if place < last and tanh:
             numbers = value.detach().numpy()
             np.tanh(numbers, out=numbers)
@@ -90,6 +92,13 @@ def _values(tanh: bool, features: Tensor, parameters: Any) -> list[Tensor]:
             value.clamp_(min=0)
         values.append(value)
     return values[1:]
+
+
+def _product(slope: Tensor, value: Tensor) -> Tensor:
+    """slopeᵀ·value, as the product of few columns that is the faster one: 5 µs instead of 22 for 64 and 4 of them."""
+    if value.shape[1] < slope.shape[1]:
+        return torch.mm(value.t(), slope).t()
+    return torch.mm(slope.t(), value)
 
 
 def _relu_backward(slope: Tensor, value: Tensor) -> Tensor:
@@ -102,7 +111,7 @@ def _again(tanh: bool, inputs: list[Tensor], slope: Tensor, needed: tuple[bool, 
     for place in range(0, len(parameters), 2):
         if place:
             value = torch.tanh(value) if tanh else torch.relu(value)
-        value = torch.addmm(parameters[place + 1], value, parameters[place].t())
+        value = functional.linear(value, parameters[place], parameters[place + 1])
     wanted = [one for one, is_needed in zip(inputs, needed, strict=True) if is_needed]
     found = iter(torch.autograd.grad(value, wanted, slope, create_graph=True))
     return [next(found) if is_needed else None for is_needed in needed]

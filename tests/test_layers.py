@@ -1,0 +1,229 @@
+"""A stack of layers as one function: values, gradients and their gradients are those of the layers one by one."""
+
+import itertools
+
+import framework_reinforce.layers as layers_module
+import pytest
+import torch
+from framework_reinforce.layers import through
+from hypothesis import given
+from hypothesis import strategies as st
+from mutants import is_killed, mutate
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+SEEDS = st.integers(0, 2**31)
+WIDTHS = st.lists(st.integers(1, 6), min_size=2, max_size=5)
+LEADING = st.lists(st.integers(1, 4), min_size=1, max_size=3)
+KINDS = st.sampled_from([nn.Tanh, nn.ReLU])
+
+
+def drawn(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def stack(seed, widths, kind, dtype=torch.float64):
+    parts = []
+    for before, after in itertools.pairwise(widths):
+        parts += [nn.Linear(before, after, dtype=dtype), kind()]
+    for parameter in (made := nn.Sequential(*parts[:-1])).parameters():
+        parameter.data = torch.randn(parameter.shape, dtype=dtype, generator=drawn(seed + parameter.numel()))
+    return made
+
+
+def case(seed, widths, kind, leading):
+    features = torch.randn(*leading, widths[0], dtype=torch.float64, generator=drawn(seed))
+    return stack(seed, widths, kind), features.requires_grad_()
+
+
+def law_values_and_gradients_are_those_of_the_layers(module, seed, widths, kind, leading):
+    """In float64 to 1e-12 of numbers of size 1: numpy's tanh and torch's differ in the last bit."""
+    network, features = case(seed, widths, kind, leading)
+    slopes = torch.randn(*leading, widths[-1], dtype=torch.float64, generator=drawn(seed + 1))
+    inputs = [features, *network.parameters()]
+    outputs, expected = module.through(network, features), network(features)
+    assert torch.allclose(outputs, expected, rtol=1e-12, atol=1e-12)
+    found, wanted = (torch.autograd.grad(values, inputs, slopes) for values in (outputs, expected))
+    for one, other in zip(found, wanted, strict=True):
+        assert one.shape == other.shape
+        assert torch.allclose(one, other, rtol=1e-11, atol=1e-11)
+    with torch.no_grad():
+        assert torch.equal(module.through(network, features), outputs)
+
+
+def law_what_needs_no_gradient_gets_none(module, seed, widths, leading, frozen):
+    network, features = case(seed, widths, nn.Tanh, leading)
+    frozen = frozen % len(list(network.parameters()))
+    features = features.detach()
+    parameters = list(network.parameters())
+    parameters[frozen].requires_grad_(False)
+    if len(parameters) > 1:
+        module.through(network, features).sum().backward()
+        found = [None if parameter.grad is None else parameter.grad.clone() for parameter in parameters]
+        network.zero_grad()
+        network(features).sum().backward()
+        assert found[frozen] is None
+        for one, parameter in zip(found, parameters, strict=True):
+            assert (one is None) == (parameter.grad is None)
+            assert one is None or torch.allclose(one, parameter.grad, rtol=1e-11, atol=1e-11)
+
+
+def law_gradients_have_gradients(module, seed, widths, kind, leading):
+    """As for a penalty on a gradient, or a natural gradient: d/dθ of |d(Σf³)/dx|² + |d(Σf³)/dθ|²."""
+    network, features = case(seed, widths, kind, leading)
+    inputs = [features, *network.parameters()]
+
+    def penalty(values):
+        first = torch.autograd.grad(values.pow(3).sum(), inputs, create_graph=True)
+        return torch.autograd.grad(sum(gradient.square().sum() for gradient in first), inputs)
+
+    for one, other in zip(penalty(module.through(network, features)), penalty(network(features)), strict=True):
+        assert torch.allclose(one, other, rtol=1e-8, atol=1e-8 * (1 + float(other.abs().max())))
+
+
+LAWS = {
+    law_values_and_gradients_are_those_of_the_layers: (SEEDS, WIDTHS, KINDS, LEADING),
+    law_what_needs_no_gradient_gets_none: (SEEDS, WIDTHS, LEADING, st.integers(0, 7)),
+    law_gradients_have_gradients: (SEEDS, WIDTHS, KINDS, LEADING),
+}
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_law(law):
+    given(st.tuples(*LAWS[law]))(lambda drawn: law(layers_module, *drawn))()
+
+
+VALUES = law_values_and_gradients_are_those_of_the_layers
+MUTANTS = {
+    "takes the slope of the argument": (VALUES, ("slope = backward(slope, before[layer])", "slope = slope * 1.0")),
+    "sums too little": (VALUES, ("slope.sum(0)", "slope[0]")),
+    "activates the last layer, too": (VALUES, ("if place < last and tanh:", "if tanh:")),
+    "forgets the biases": (
+        VALUES,
+        ("parameters[place], parameters[place + 1])\n        if", "parameters[place])\n        if"),
+    ),
+    "turns a product round": (
+        VALUES,
+        ("return torch.mm(value.t(), slope).t()", "return torch.mm(slope.t(), value) * 2"),
+    ),
+    "has no gradient of the features": (VALUES, ("found[0] = slope", "found[0] = torch.zeros_like(slope)")),
+    "gives every parameter a gradient": (
+        law_what_needs_no_gradient_gets_none,
+        ("if needed[place]:", "if not needed[place]:"),
+    ),
+    "stops at a layer that needs none": (
+        law_what_needs_no_gradient_gets_none,
+        ("if layer or needed[0]:", "if needed[2 * layer - 1]:"),
+    ),
+    "cuts the second graph": (
+        law_gradients_have_gradients,
+        ("if torch.is_grad_enabled():  # they", "if False:  # they"),
+    ),
+    "takes another activation again": (
+        law_gradients_have_gradients,
+        ("torch.tanh(value) if tanh else torch.relu(value)", "torch.sigmoid(value)"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_law_kills_the_mutant_that(name):
+    law, change = MUTANTS[name]
+    mutant = mutate("framework_reinforce.layers", change)
+
+    def fails_or_raises(*arguments):
+        try:
+            law(*arguments)
+        except RuntimeError as error:
+            raise AssertionError from error
+
+    is_killed(fails_or_raises, *LAWS[law], arguments=(mutant,))
+
+
+def test_every_law_has_a_mutant():
+    assert {law for law, _ in MUTANTS.values()} == set(LAWS)
+
+
+def calls(network, features):
+    """How often the function was taken: its name in the graph."""
+    return "Layers" in type(through(network, features).grad_fn).__name__
+
+
+def plain():
+    return stack(0, [3, 4, 2], nn.Tanh), torch.ones(5, 3, dtype=torch.float64)
+
+
+def test_plain_layers_are_taken_as_one():
+    assert calls(*plain())
+
+
+def hooked(network):
+    network[0].register_forward_hook(lambda *arguments: None)
+
+
+def halved(network):
+    network[1] = nn.Hardtanh()
+
+
+class Own(nn.Linear):
+    """Somebody's layer."""
+
+
+def own(network):
+    network[2] = Own(4, 2, dtype=torch.float64)
+
+
+def without_bias(network):
+    network[2] = nn.Linear(4, 2, bias=False, dtype=torch.float64)
+
+
+def watched(network):
+    network.register_full_backward_hook(lambda *arguments: None)
+
+
+@pytest.mark.parametrize("change", [hooked, halved, own, without_bias, watched])
+def test_anything_else_is_called_layer_by_layer(change):
+    network, features = plain()
+    change(network)
+    assert not calls(network, features)
+    assert torch.equal(through(network, features), network(features))
+
+
+def test_features_of_another_dtype_are_converted():
+    network, features = plain()
+    whole = torch.arange(6).reshape(2, 3)
+    assert torch.allclose(through(network, whole), network(whole.double()))
+    assert torch.allclose(through(network.float(), features), network(features.float()))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of what jvp imports
+def test_transforms_of_torch_func_see_the_layers():
+    network, features = plain()
+    parameters = dict(network.named_parameters())
+
+    def value(parameters, row):
+        with_parameters = {f"inner.{name}": one for name, one in parameters.items()}
+        whole = nn.Module()
+        whole.inner = network
+        whole.forward = lambda row: through(network, row).sum()
+        return torch.func.functional_call(whole, with_parameters, (row,))
+
+    each = torch.func.vmap(torch.func.grad(value), (None, 0))(parameters, features)
+    for name, parameter in network.named_parameters():
+        (expected,) = torch.autograd.grad(network(features[:1]).sum(), parameter)
+        assert torch.allclose(each[name][0], expected)
+    _, slope = torch.func.jvp(lambda row: through(network, row), (features,), (features,))
+    _, expected = torch.func.jvp(network, (features,), (features,))
+    assert torch.allclose(slope, expected)
+
+
+def test_a_recording_holds_operations_and_no_numbers():
+    network, features = plain()
+    graph = make_fx(lambda some: through(network, some))(features)
+    assert torch.allclose(graph(2 * features), network(2 * features))
+
+
+def test_under_autocast_torch_chooses_the_dtype():
+    network, features = stack(0, [3, 4, 2], nn.Tanh, torch.float32), torch.ones(5, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert through(network, features).dtype == torch.bfloat16

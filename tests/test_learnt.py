@@ -1,0 +1,185 @@
+"""Parameters laid flat: any optimizer that treats each number by itself moves them as it moves the parts."""
+
+import copy
+
+import pytest
+import torch
+from framework_classic import CartPole
+from framework_policies import ActorCritic
+from hypothesis import given
+from hypothesis import strategies as st
+from mutants import is_killed, mutate
+from torch import nn
+
+import framework
+from framework import learnt
+from framework.learnt import ELEMENTWISE, Learnt
+from framework.optimizers import lean
+
+SEEDS = st.integers(0, 2**31)
+OPTIONS = {"SGD": {"momentum": 0.9, "nesterov": True}, "RMSprop": {"momentum": 0.5, "centered": True}}
+
+
+def network(seed, dtype=torch.float64):
+    """Layers, a table of which a loss may use nothing, and a number."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2), nn.Embedding(2, 3)).to(dtype)
+        layers.scale = nn.Parameter(torch.ones((), dtype=dtype))
+    return layers
+
+
+def loss_of(layers, seed, reach=True):
+    inputs = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(layers.scale)
+    outputs = layers[2](layers[1](layers[0](inputs)))
+    return outputs.square().sum() * (layers.scale if reach else 1.0) + (outputs[:, 0] * 3).sin().sum()
+
+
+def moved(module, name, seed, most=None, steps=4, options=None):
+    """A network after some steps of an optimizer, and the norms of its gradients."""
+    layers, norms = network(seed), []
+    parts = module.Learnt.of(layers, name)
+    optimizer = lean(getattr(torch.optim, name))(parts.stepped, lr=0.02, **(options or OPTIONS.get(name, {})))
+    for number in range(steps):
+        parts.hold()
+        parts.zero()
+        loss_of(layers, seed + number).backward()
+        parts.gather()
+        if most is not None:
+            norms.append(float(parts.clip(most)))
+        optimizer.step()
+    return layers, norms
+
+
+def moved_by_torch(name, seed, most=None, steps=4):
+    layers, norms = network(seed), []
+    optimizer = getattr(torch.optim, name)(layers.parameters(), lr=0.02, **OPTIONS.get(name, {}))
+    for number in range(steps):
+        optimizer.zero_grad()
+        loss_of(layers, seed + number).backward()
+        for parameter in layers.parameters():  # ASGD decays what has gradient 0; torch skips what has none
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        if most is not None:
+            norms.append(float(nn.utils.clip_grad_norm_(layers.parameters(), most)))
+        optimizer.step()
+    return layers, norms
+
+
+def law_moves_as_the_parts_do(module, seed, name, most):
+    """Float64: some dozen operations on each number round by less than 1e-10; norms are summed in another order."""
+    (ours, norms), (theirs, expected) = moved(module, name, seed, most), moved_by_torch(name, seed, most)
+    assert norms == pytest.approx(expected, rel=1e-12)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-10)
+        # what was stepped with stands in `grad`, clipped
+        assert torch.allclose(one.grad, other.grad, rtol=1e-9, atol=1e-10)
+
+
+def law_others_are_left_alone(module, seed, name):
+    """Muon and Adafactor look at whole matrices: they get the parameters themselves."""
+    layers = network(seed)
+    parts = module.Learnt.of(layers, name)
+    assert parts.stepped == list(layers.parameters())
+    assert not parts.views
+    parts.zero()
+    loss_of(layers, seed, reach=False).backward()
+    parts.gather()
+    assert layers.scale.grad is None
+    expected = torch.cat([p.grad.flatten() for p in layers.parameters() if p.grad is not None]).norm()
+    assert float(parts.clip(0.1)) == pytest.approx(float(expected), rel=1e-9)
+
+
+def law_exchanged_storage_is_taken_over(module, seed):
+    """A policy that loads its parameters by `data =`, and an extension that sets gradients to None, lose nothing."""
+    layers = network(seed)
+    parts, other = module.Learnt.of(layers, "SGD"), network(seed + 1)
+    for parameter, replaced in zip(layers.parameters(), other.parameters(), strict=True):
+        parameter.data = replaced.detach().clone()
+        parameter.grad = torch.full_like(parameter, 9.0)
+    parts.hold()
+    parts.zero()
+    layers[0].weight.grad = None
+    loss_of(layers, seed).backward()
+    parts.gather()
+    with torch.no_grad():
+        parts.stepped[0].sub_(parts.stepped[0].grad)
+    loss_of(other, seed).backward()
+    for one, theirs in zip(layers.parameters(), other.parameters(), strict=True):
+        gradient = 0 if theirs.grad is None else theirs.grad
+        assert torch.allclose(one, theirs - gradient, rtol=1e-12)
+
+
+LAWS = {
+    law_moves_as_the_parts_do: (SEEDS, st.sampled_from(sorted(ELEMENTWISE)), st.sampled_from([None, 1e-3, 1.0, 1e6])),
+    law_others_are_left_alone: (SEEDS, st.sampled_from(["Muon", "Adafactor"])),
+    law_exchanged_storage_is_taken_over: (SEEDS,),
+}
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_law(law):
+    given(st.tuples(*LAWS[law]))(lambda drawn: law(learnt, *drawn))()
+
+
+MUTANTS = {
+    "clips by no epsilon": (law_moves_as_the_parts_do, ("(norm + 1e-6)", "(norm + 1e-3)")),
+    "always scales": (law_moves_as_the_parts_do, ("if norm > most:", "if True:")),
+    "adds to the last gradient": (law_moves_as_the_parts_do, ("self.slopes.zero_()", "self.slopes.mul_(0.5)")),
+    "lays all flat": (law_others_are_left_alone, (" and optimizer in ELEMENTWISE", "")),
+    "keeps the old numbers": (law_exchanged_storage_is_taken_over, ("numbers.copy_(parameter.detach())", "pass")),
+    "steps what is no parameter any more": (law_exchanged_storage_is_taken_over, ("parameter.data = numbers", "pass")),
+    "keeps the old gradient": (law_exchanged_storage_is_taken_over, ("slopes.copy_(parameter.grad)", "pass")),
+    "takes a stale gradient along": (
+        law_exchanged_storage_is_taken_over,
+        ("if parameter.grad is not slopes:\n                parameter.grad = slopes\n\n", "pass\n\n"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_law_kills_the_mutant_that(name):
+    law, change = MUTANTS[name]
+    is_killed(law, *LAWS[law], arguments=(mutate("framework.learnt", change),))
+
+
+def test_every_law_has_a_mutant():
+    assert {law for law, _ in MUTANTS.values()} == set(LAWS)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda layers: layers[0].double(),
+        lambda layers: setattr(layers[0], "weight", nn.Parameter(torch.randn(3, 4).t())),
+    ],
+    ids=["two dtypes", "not contiguous"],
+)
+def test_what_cannot_be_laid_flat_is_left_alone(spoil):
+    layers = network(0, torch.float32)
+    spoil(layers)
+    assert not Learnt.of(layers, "Adam").views
+
+
+def test_frozen_parameters_are_not_learnt():
+    layers = network(0)
+    layers[0].weight.requires_grad_(False)
+    parts = Learnt.of(layers, "Adam")
+    assert parts.stepped[0].numel() == sum(p.numel() for p in layers.parameters()) - 12
+    assert layers[0].weight is not parts.parameters[0]
+
+
+def test_a_trained_policy_can_be_copied_loaded_and_saved(tmp_path):
+    """Its parameters are views: copies share no storage with them, and loading into them is not undone."""
+    arguments = {"environment": CartPole(), "policy": ActorCritic(), "iterations": 1}
+    trained = framework.train(**arguments, directory=tmp_path / "run").policy
+    copied = copy.deepcopy(trained)
+    loaded = framework.load(tmp_path / "run")
+    for one, two, three in zip(*(policy.parameters() for policy in (trained, copied, loaded)), strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(1.0)
+    assert not torch.equal(next(trained.parameters()), next(copied.parameters()))
+    copied.load_state_dict(trained.state_dict())
+    assert torch.equal(next(trained.parameters()), next(copied.parameters()))
