@@ -38,7 +38,7 @@ import torch
 from common import spread, write
 from startup import Process, header, rows, show
 
-from framework import checks, entry, hookimpl
+from framework import hookimpl
 from framework.config import DEFAULTS, configure, merge
 from framework.hookspecs import STAGES, RunHooks, names
 from framework.plugins import Part, load
@@ -54,24 +54,16 @@ WARM = 2  # iterations before the clock starts
 clock = time.thread_time
 
 
-def functions(owner: Any) -> list[str]:
-    """The public functions that a module or class defines."""
-    found = {name: value for name, value in vars(owner).items() if inspect.isfunction(value) and name[0] != "_"}
-    home = owner.__module__ if inspect.isclass(owner) else owner.__name__
-    return [name for name, value in found.items() if value.__module__ == home]
-
-
 WALK, LEARNING, REPORTS = "walk", "loss, backward, clipping, optimizer", "reports"
 PARTS = ("environment", "policy", WALK, "estimator and baseline", "extensions", LEARNING)
 FUNCTIONS = {  # where a function is looked up: what its time is; one that is not there is passed over
     ("framework.tabular", "walk"): WALK,
-    ("framework.training", "reduce"): LEARNING,
+    ("framework.training", "_summed"): LEARNING,
     ("torch.Tensor", "backward"): LEARNING,
     ("torch.autograd", "grad"): LEARNING,
     ("torch.nn.utils", "clip_grad_norm_"): LEARNING,
     ("framework.learnt.Learnt", "zero"): LEARNING,
     ("framework.learnt.Learnt", "clip"): LEARNING,
-    ("framework.learnt.Learnt", "gather"): "gradients gathered",
     ("framework.training", "flatten"): "flatten",
     ("framework.training", "minibatches"): "minibatches",
     ("framework.streams", "generator"): "seeding",
@@ -79,8 +71,6 @@ FUNCTIONS = {  # where a function is looked up: what its time is; one that is no
     ("framework.training", "_measure"): "measure",
     ("framework.shard.Shard", "collect"): "collect: loop and recording",
     ("framework.shard.Shard", "walk"): "collect: loop and recording",
-    **{("framework.checks", name): "checks" for name in functions(checks)},
-    **{("framework.entry.Entry", name): "checks" for name in functions(entry.Entry)},
 }
 FRAMEWORK = (*(set(FUNCTIONS.values()) - set(PARTS)), *(f"stage {name}" for name in STAGES), REPORTS, "loop and pluggy")
 
@@ -225,6 +215,8 @@ def watched(run: Run, timers: Timers) -> Iterator[None]:
     for role, key in (("estimator", PARTS[3]), ("baseline", PARTS[3]), ("loss", LEARNING)):
         setattr(run, role, Timed(timers, key, getattr(run, role)))
     run.optimizer.step = timers.timed(LEARNING, run.optimizer.step)
+    for name in STAGES:  # those that no extension wraps are called here
+        setattr(run.stages, name, timers.timed(f"stage {name}", getattr(run.stages, name)))
     reports = [run.extensions[part.name] for part in run.config.reports]
     for name in names(RunHooks):
         for implementation in getattr(run.hook, name).get_hookimpls():

@@ -35,6 +35,11 @@ def tensor(label: str, given: Any, shape: Sequence[int], names: str, dtype: Any)
         raise PartError(f"{label}: expected {dtype}, got {given.dtype}")
 
 
+def is_numbers(given: Any, shape: Sequence[int]) -> bool:
+    """Whether it is a floating-point tensor of this shape: what is asked first, where asking is all the cost."""
+    return isinstance(given, Tensor) and given.shape == shape and given.is_floating_point()
+
+
 def place(index: Sequence[int]) -> str:
     """Where an element of a `[T, N, …]` or flat tensor is."""
     return f"step {index[0]}, lane {index[1]}" if len(index) > 1 else f"position {index[0]}"
@@ -112,7 +117,8 @@ def loss(label: str, given: Any, shape: tuple[int, ...]) -> None:
     if not isinstance(given.terms, Mapping):
         raise PartError(f"{label}: terms: expected a dict from name to tensor, got {type(given.terms).__name__}")
     for name, term in given.terms.items():
-        tensor(f"{label}: term '{name}'", term, shape, "[B]", "floating point")
+        if not is_numbers(term, shape):
+            tensor(f"{label}: term '{name}'", term, shape, "[B]", "floating point")
     for name, number in given.metrics.items():
         if not isinstance(number, int | float) and not (isinstance(number, Tensor) and number.numel() == 1):
             got = f"shape {list(number.shape)}" if isinstance(number, Tensor) else repr(number)
@@ -131,9 +137,16 @@ def stage_result(label: str, stage: str, result: Any, **arguments: Any) -> None:
             per_step(f"{label}: {name}", getattr(result, name), tuple(arguments["rollout"].mask.shape))
     elif stage == "prepare_batch":
         kind(label, result, Batch)
-        _columns(label, result, (len(result.actions),), "[B, …]", ("total_steps", "total_episodes", "sequences"))
+        given, same = arguments["batch"], []
+        if result.actions is given.actions:  # columns of what was handed over, which have its length
+            same = [name for name in Batch.__match_args__ if getattr(result, name) is getattr(given, name)]
+        _columns(label, result, (len(result.actions),), "[B, …]", (*same, "total_steps", "total_episodes", "sequences"))
         per_step(f"{label}: advantages", result.advantages, (len(result.actions),))
-        if result.sequences is not None and int(result.sequences.real.sum()) != len(result.actions):
+        if (
+            result.sequences is not None
+            and "sequences" not in same
+            and int(result.sequences.real.sum()) != len(result.actions)
+        ):
             expected, got = len(result.actions), int(result.sequences.real.sum())
             raise PartError(f"{label}: sequences: expected {expected} real steps, as in the other columns, got {got}")
     elif stage == "compute_loss":

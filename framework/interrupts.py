@@ -33,15 +33,18 @@ class Interrupts:
         """Let everything be finished from here on."""
         self._holding = True
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Let a piece of work be finished first."""
-        self.hold()
-        try:
-            yield
-        finally:
-            self._holding = False
-        if self._waiting:
+    def held(self) -> "Interrupts":
+        """`with interrupts.held():` lets a piece of work be finished first."""
+        return self
+
+    def __enter__(self) -> None:
+        """Hold."""
+        self._holding = True
+
+    def __exit__(self, *error: object) -> None:
+        """Let go, and raise what has waited."""
+        self._holding = False
+        if self._waiting and error[0] is None:
             self._waiting = False
             raise KeyboardInterrupt
 

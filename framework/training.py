@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from . import checks, streams
 from .batches import divisor, flatten, minibatches
@@ -123,6 +124,13 @@ def _stage(run: Run, name: str, **arguments: Any) -> Any:
     return result
 
 
+def _summed(loss: Loss, count: float) -> tuple[Tensor, dict[str, float]]:
+    """Σ of all terms / count, to be descended; and each term's."""
+    sums = [term.sum() for term in loss.terms.values()]
+    terms = {name: summed.item() / count for name, summed in zip(loss.terms, sums, strict=True)}
+    return functools.reduce(operator.add, sums) / count, terms
+
+
 def _step(run: Run, terms: Mapping[str, Any], norm: Any, metrics: Mapping[str, Any]) -> None:
     """Move by the gradients that are there, and note the numbers."""
     run.optimizer.step()
@@ -184,13 +192,13 @@ class Core:
     @hookimpl
     def compute_loss(self, run: Run, batch: Batch) -> Loss:
         """Evaluate the policy on the batch and ask the loss."""
-        whose, shape = f"{run.config.policy.label}: evaluate", (len(batch.advantages),)
         evaluation = _evaluation(run, batch)
         given = (evaluation.log_probs, evaluation.entropies, evaluation.values)
         if torch.is_grad_enabled() and not any(tensor.requires_grad for tensor in given if tensor is not None):
+            whose = f"{run.config.policy.label}: evaluate"
             raise PartError(f"{whose}: carries no gradient (was a graph cut by detach or torch.tensor?)")
         loss: Loss = run.loss(batch, evaluation)
-        checks.loss(run.config.loss.label, loss, shape)
+        checks.loss(run.config.loss.label, loss, batch.advantages.shape)
         return loss
 
     @hookimpl
@@ -198,14 +206,12 @@ class Core:
         """Sum, divide, go backward, clip, step."""
         settings, learnt = run.config.update, run.learnt
         assert run.batch is not None
-        sums = [term.sum() for term in loss.terms.values()]
         count = divisor(run.batch, settings.denominator, settings.constant)
-        total = functools.reduce(operator.add, sums) / count
+        total, terms = _summed(loss, count)
         if not total.requires_grad:
             raise PartError(
                 f"{run.config.loss.label}: its terms carry no gradient (was a graph cut by detach or torch.tensor?)"
             )
-        terms = {name: term.item() / count for name, term in zip(loss.terms, sums, strict=True)}
         if not math.isfinite(sum(terms.values())):
             _blame_number(run, loss)
         learnt.zero()
@@ -222,16 +228,19 @@ def _evaluation(run: Run, batch: Batch) -> Evaluation:
     if batch.sequences is not None:
         inputs, actions = batch.sequences.inputs, batch.sequences.actions
     evaluation = run.policy.evaluate(inputs, actions, "entropies" in run.needs)
-    whose = f"{run.config.policy.label}: evaluate"
-    checks.kind(whose, evaluation, Evaluation)
+    whose, parts = run.config.policy.label, batch.sequences
+    checks.kind(f"{whose}: evaluate", evaluation, Evaluation)
+    shape = batch.advantages.shape if parts is None else parts.real.shape
     said: dict[str, Any] = {}
     for name in ("log_probs", "entropies", "values"):
-        said[name] = getattr(evaluation, name)
-        if said[name] is not None or name == "log_probs" or name in run.loss_needs:
-            checks.columns(f"{whose}: {name}", said[name], inputs)
-            if batch.sequences is not None:
-                said[name] = said[name][batch.sequences.real]
-    return evaluation if batch.sequences is None else Evaluation(**said)
+        given = said[name] = getattr(evaluation, name)
+        if given is None and name != "log_probs" and name not in run.loss_needs:
+            continue
+        if not checks.is_numbers(given, shape):
+            checks.columns(f"{whose}: evaluate: {name}", given, inputs)
+        if parts is not None:
+            said[name] = given[parts.real]
+    return evaluation if parts is None else Evaluation(**said)
 
 
 def _check_policy(run: Run) -> None:

@@ -555,8 +555,8 @@ MUTANTS = {
         law_padding_is_inert,
         {
             "training": (
-                "said[name] = said[name][batch.sequences.real]",
-                "said[name] = said[name].flatten()[: len(batch.actions)]",
+                "said[name] = given[parts.real]",
+                "said[name] = given.flatten()[: len(batch.actions)]",
             )
         },
     ),
