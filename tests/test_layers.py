@@ -97,7 +97,7 @@ VALUES = law_values_and_gradients_are_those_of_the_layers
 MUTANTS = {
     "takes the slope of the argument": (VALUES, ("slope = backward(slope, before[layer])", "slope = slope * 1.0")),
     "sums too little": (VALUES, ("slope.sum(0)", "slope[0]")),
-    "activates the last layer, too": (VALUES, ("if place < last and tanh:", "if tanh:")),
+    "activates the last layer, too": (VALUES, ("elif place < last and tanh:", "elif tanh:")),
     "forgets the biases": (
         VALUES,
         ("parameters[place], parameters[place + 1])\n        if", "parameters[place])\n        if"),
@@ -219,8 +219,16 @@ def test_transforms_of_torch_func_see_the_layers():
 
 def test_a_recording_holds_operations_and_no_numbers():
     network, features = plain()
-    graph = make_fx(lambda some: through(network, some))(features)
-    assert torch.allclose(graph(2 * features), network(2 * features))
+
+    def slope(some):
+        some = some.detach().requires_grad_()
+        return torch.autograd.grad(through(network, some).pow(2).sum(), [some, network[0].weight])
+
+    graph = make_fx(slope)(features)
+    other = (2 * features).requires_grad_()
+    expected = torch.autograd.grad(network(other).pow(2).sum(), [other, network[0].weight])
+    for one, theirs in zip(graph(2 * features), expected, strict=True):
+        assert torch.allclose(one, theirs)
 
 
 def test_under_autocast_torch_chooses_the_dtype():

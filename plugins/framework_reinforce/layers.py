@@ -2,8 +2,8 @@
 
 A network of a few small layers spends half of its time between the kernels, and torch's tanh takes seven times as long
 as numpy's. So on the CPU, where the layers are torch's own and the activation's slope follows from its value, forward
-and backward are written out here. Wherever anything else is asked of them (another device, hooks, exchanged layers,
-transforms of `torch.func`, recording, autocast), the layers are called one by one.
+and backward are written out here; recordings have torch's tanh. Wherever anything else is asked of them (another
+device, hooks, exchanged layers, transforms of `torch.func`, autocast), the layers are called one by one.
 """
 
 from typing import Any
@@ -83,9 +83,12 @@ class Layers(torch.autograd.Function):
 def _values(tanh: bool, features: Tensor, parameters: Any) -> list[Tensor]:
     """What each layer makes of the one before."""
     values, last = [features], len(parameters) - 2
+    watched = _python_dispatch._get_current_dispatch_mode() is not None  # a recording: it must see each operation
     for place in range(0, len(parameters), 2):
         value = functional.linear(values[-1], parameters[place], parameters[place + 1])
-        if place < last and tanh:
+        if place < last and tanh and watched:
+            value = torch.tanh(value)
+        elif place < last and tanh:
             numbers = value.detach().numpy()
             np.tanh(numbers, out=numbers)
         elif place < last:
@@ -118,12 +121,11 @@ def _again(tanh: bool, inputs: list[Tensor], slope: Tensor, needed: tuple[bool, 
 
 
 def _is_simple(features: Tensor) -> bool:
-    """A tensor of numbers on the CPU, and nothing that watches operations or transforms them."""
+    """A tensor of numbers on the CPU, and nothing that transforms operations."""
     return (
         type(features) in (Tensor, nn.Parameter)
         and features.is_cpu
         and features.dtype in (torch.float32, torch.float64)
-        and _python_dispatch._get_current_dispatch_mode() is None
         and torch._C._functorch.peek_interpreter_stack() is None
         and forward_ad._current_level < 0
         and not torch.is_autocast_enabled("cpu")
