@@ -59,38 +59,45 @@ def execute(run: Run) -> Result:
 
 
 def _loop(run: Run) -> None:
-    config, hook, stage = run.config, run.hook, functools.partial(_stage, run)
+    config = run.config
     compiler = Compiler(run, run.stages.compute_loss) if config.compile else None
-    hook.run_started(run=run)
+    run.hook.run_started(run=run)
     began = time.perf_counter()
     while run.iteration < config.iterations and not run.stop_reasons:
-        streams.seed_global(run.device, streams.derived_seed(config.seed, "update", run.iteration))
-        run.loss_metrics.clear()
-        _set_learning_rate(run)
-        run.learnt.hold()
-        rollout = stage("collect_rollout")
-        advantages = stage("estimate_advantages", rollout=rollout)
-        whole = flatten(rollout, advantages)
-        for batch in minibatches(run, whole):
-            run.batch = stage("prepare_batch", batch=batch)
-            update = None if compiler is None else compiler.update(run.batch)
-            loss = stage("compute_loss", batch=run.batch) if update is None else update
-            if loss.stop_epochs:
-                break
-            with run.interrupts.held():
-                if update is None:
-                    stage("apply_gradients", loss=loss)
-                else:
-                    _apply(run, update)
+        _iterate(run, compiler, began)
+
+
+def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
+    """Collect, estimate, update, report; what was collected is let go before the next time."""
+    config, hook, stage = run.config, run.hook, functools.partial(_stage, run)
+    streams.seed_global(run.device, streams.derived_seed(config.seed, "update", run.iteration))
+    run.batch = None
+    run.loss_metrics.clear()
+    _set_learning_rate(run)
+    run.learnt.hold()
+    rollout = stage("collect_rollout")
+    advantages = stage("estimate_advantages", rollout=rollout)
+    whole = flatten(rollout, advantages)
+    for batch in minibatches(run, whole):
+        run.batch = stage("prepare_batch", batch=batch)
+        update = None if compiler is None else compiler.update(run.batch)
+        loss = stage("compute_loss", batch=run.batch) if update is None else update
+        if loss.stop_epochs:
+            break
         with run.interrupts.held():
-            if hasattr(run.baseline, "update"):
-                run.baseline.update(rollout, advantages.returns)
-            if hasattr(run.policy, "observe"):
-                run.policy.observe(rollout)
-            metrics = _measure(run, whole.total_steps, began)
-            hook.iteration_finished(run=run, metrics=metrics)
-            run.stop_reasons += _reasons(run, hook.should_stop(run=run, metrics=metrics))
-            run.iteration += 1
+            if update is None:
+                stage("apply_gradients", loss=loss)
+            else:
+                _apply(run, update)
+    with run.interrupts.held():
+        if hasattr(run.baseline, "update"):
+            run.baseline.update(rollout, advantages.returns)
+        if hasattr(run.policy, "observe"):
+            run.policy.observe(rollout)
+        metrics = _measure(run, whole.total_steps, began)
+        hook.iteration_finished(run=run, metrics=metrics)
+        run.stop_reasons += _reasons(run, hook.should_stop(run=run, metrics=metrics))
+        run.iteration += 1
 
 
 def _set_learning_rate(run: Run) -> None:

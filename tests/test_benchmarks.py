@@ -122,3 +122,13 @@ def test_a_side_that_cannot_be_measured_is_left_out_with_the_reason(monkeypatch,
     assert table.skipped == {"sb3": "is not installed: ERROR: no such package"}
     assert "sb3: left out: is not installed" in capsys.readouterr().out
     assert "sb3" not in table.result(1, 1)["rows"]
+
+
+@pytest.mark.parametrize(
+    ("table", "page"),
+    [("cartpole", "README.md"), ("cartpole", "docs/performance.md"), ("line world", "docs/performance.md")],
+)
+def test_pages_quote_what_was_measured(monkeypatch, table, page):
+    """Tables in the pages are those that are made from the result files."""
+    made = imported(monkeypatch, "tables").TABLES[table]()
+    assert made in (BENCHMARKS.parent / page).read_text(encoding="utf-8")

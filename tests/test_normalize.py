@@ -156,7 +156,7 @@ MUTANTS = {
         law_statistics_are_those_of_all_real_steps,
         ("self.variance.copy_(variance)", "pass"),
     ),
-    "takes padding along": (law_padding_is_inert, ("[rollout.mask]", ".flatten(0, 1)")),
+    "takes padding along": (law_padding_is_inert, ("rows[piece][real[piece]]", "rows[piece]")),
     "does not clip": (law_formula, (".clamp(-CLIP, CLIP)", "")),
     "divides by the variance": (law_formula, ("torch.sqrt(self.variance + EPSILON)", "(self.variance + EPSILON)")),
     "does not centre": (law_formula, ("self.mean.dtype) - self.mean", "self.mean.dtype)")),
@@ -385,13 +385,13 @@ def test_statistics_are_frozen_within_an_iteration():
     check_frozen(witness)
 
 
-AFTER = """            if hasattr(run.policy, "observe"):
-                run.policy.observe(rollout)
+AFTER = """        if hasattr(run.policy, "observe"):
+            run.policy.observe(rollout)
 """
-EARLY = ("        whole = flatten", "        run.policy.observe(rollout)\n        whole = flatten")
+EARLY = ("    whole = flatten", "    run.policy.observe(rollout)\n    whole = flatten")
 BETWEEN = (
-    "            if loss.stop_epochs",
-    "            run.policy.observe(rollout)\n            if loss.stop_epochs",
+    "        if loss.stop_epochs",
+    "        run.policy.observe(rollout)\n        if loss.stop_epochs",
 )
 TIMINGS = {
     "observes before the update": ((AFTER, ""), EARLY),

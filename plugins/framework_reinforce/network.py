@@ -15,6 +15,7 @@ from framework.moments import merged
 from .layers import through
 
 EPSILON = 1e-8  # added to the variance of observations
+ROWS = 8192  # observations that are copied at once
 CLIP = 10.0  # normalised observations lie within ± this
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -126,8 +127,10 @@ class Normalizer(nn.Module):
 
     def observe(self, rollout: Rollout) -> None:
         """Take a rollout's real steps in."""
-        real = rollout.observations[rollout.mask]
-        count, mean, variance = merged(self.count, self.mean, self.variance, real)
+        rows, real = rollout.observations.flatten(0, 1), rollout.mask.flatten()
+        count, mean, variance = self.count, self.mean, self.variance
+        for piece in (slice(first, first + ROWS) for first in range(0, len(rows), ROWS)):
+            count, mean, variance = merged(count, mean, variance, rows[piece][real[piece]])
         self.count.copy_(count)
         self.mean.copy_(mean)
         self.variance.copy_(variance)
