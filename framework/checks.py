@@ -119,6 +119,10 @@ def loss(label: str, given: Any, shape: tuple[int, ...]) -> None:
     for name, term in given.terms.items():
         if not is_numbers(term, shape):
             tensor(f"{label}: term '{name}'", term, shape, "[B]", "floating point")
+    stop = given.stop_epochs
+    if not isinstance(stop, bool) and not (isinstance(stop, Tensor) and stop.numel() == 1):
+        got = f"shape {list(stop.shape)}" if isinstance(stop, Tensor) else repr(stop)
+        raise PartError(f"{label}: stop_epochs: expected True, False or a tensor of one element, got {got}")
     for name, number in given.metrics.items():
         if not isinstance(number, int | float) and not (isinstance(number, Tensor) and number.numel() == 1):
             got = f"shape {list(number.shape)}" if isinstance(number, Tensor) else repr(number)

@@ -5,11 +5,12 @@ private to torch, so they stand here only, and whatever goes wrong with them, th
 updates as if `compile` were off.
 
 A recording holds what Python decided while it was made. A part whose numbers change during a run must therefore keep
-them in tensors (a policy in parameters and buffers); the first update of iterations 0, 1, 3, 7, 15, … is done both
-ways, and a difference ends the compiling.
+them in tensors (a policy in parameters and buffers); updates 0, 1, 2, 3, 4, 6, 9, 14, … are done both ways, and a
+difference ends the compiling.
 """
 
 import functools
+import math
 import operator
 import warnings
 from collections.abc import Callable
@@ -64,7 +65,10 @@ class Compiler:
 
     run: "Run"
     compute_loss: Callable[..., Loss]  # the core's stage
+    gradients: Callable[..., Any]  # the core's way to them, in Python
     programs: dict[Any, Program] = field(factory=dict)
+    done: int = 0  # updates
+    due: int = 0  # the next one that is compared
     iteration: int = -1  # of which `state` is
     state: list[Tensor] = field(factory=list)  # the policy's parameters and buffers
     over: bool = False  # the run goes on without
@@ -74,17 +78,23 @@ class Compiler:
         if self.over:
             return None
         try:
+            if self.run.learnt.frozen:
+                raise FallbackError("parameters have been frozen")
             columns = _columns(batch)
             key = (batch.total_steps, *((name, column.shape, column.dtype) for name, column in columns.items()))
-            due = key not in self.programs
-            if due:
+            compared = key not in self.programs or self.done == self.due
+            if key not in self.programs:
                 self.programs[key] = self._made(batch)
+            if self.done == self.due:
+                self.due = max(self.due + 1, self.due * 8 // 5)  # not always the same minibatch of an iteration
+            self.done += 1
             if self.iteration != self.run.iteration:
                 self.iteration = self.run.iteration
                 self.state = [tensor.detach() for _, tensor in _state(self.run.policy)]
-                due |= self.iteration & (self.iteration + 1) == 0
-            before = torch.get_rng_state() if due else None
+            before = torch.get_rng_state() if compared else None
             update = self._called(self.programs[key], [*self.state, *columns.values(), *_numbers(self.run, batch)])
+            if not math.isfinite(sum(float(term) for term in update.terms.values())):
+                return None  # what is wrong is found, and named, in Python
             if before is not None:
                 with torch.random.fork_rng([]):
                     torch.set_rng_state(before)
@@ -106,6 +116,10 @@ class Compiler:
             raise FallbackError(f"{' and '.join(run.wrappers[wrapped[0]])} wraps {wrapped[0]}")
         if not run.learnt.views:
             raise FallbackError(f"{run.config.optimizer.name} does not step the parameters as one vector on the CPU")
+        if run.learnt.others:
+            raise FallbackError("an extension added parameters to the optimizer")
+        if any(one._backward_hooks or one._post_accumulate_grad_hooks for one in run.learnt.parameters):
+            raise FallbackError("a parameter has a hook, which only Python's gradients call")
         if batch.sequences is not None:
             raise FallbackError(f"{run.config.policy.label} has a memory, and its batches are of no fixed shape")
         if len(self.programs) == SHAPES:
@@ -123,27 +137,22 @@ class Compiler:
 
     def _compare(self, update: Update, batch: Batch) -> None:
         """Refuse a program that finds something else than Python."""
-        run, learnt = self.run, self.run.learnt
-        loss = self.compute_loss(run, batch)
-        sums = {name: term.sum() for name, term in loss.terms.items()}
-        count = _divisor(run, batch)
-        learnt.zero()
-        (functools.reduce(operator.add, sums.values()) / count).backward()  # type: ignore[no-untyped-call]
-        learnt.gather()
-        if run.config.update.max_grad_norm is not None:
-            learnt.clip(run.config.update.max_grad_norm)
-        sizes = {name: float(term.detach().abs().sum()) / count for name, term in loss.terms.items()}
-        pairs = {name: (update.terms.get(name), summed.detach() / count) for name, summed in sums.items()}
-        if not all(bool(expected.isfinite()) for _, expected in pairs.values()):
-            return  # the run will name whose that is
-        for name, (found, expected) in pairs.items():
-            if found is None or not float((found - expected).abs()) <= NEAR * sizes[name] + 1e-12:
-                raise FallbackError(f"term '{name}' is {found} compiled and {expected} otherwise")
-        apart, size = float((update.gradient - learnt.slopes).norm()), float(learnt.slopes.norm())
+        loss = self.compute_loss(self.run, batch)
+        terms, _ = self.gradients(self.run, loss)
+        count = _divisor(self.run, batch)
+        for name, term in loss.terms.items():
+            found, size = update.terms.get(name), float(term.detach().abs().sum()) / count
+            if found is None or not abs(float(found) - terms[name]) <= NEAR * size + 1e-12:
+                raise FallbackError(f"term '{name}' is {found} compiled and {terms[name]} otherwise")
+        slopes = self.run.learnt.slopes
+        apart, size = float((update.gradient - slopes).norm()), float(slopes.norm())
         if not apart <= NEAR * size + 1e-12:
             raise FallbackError(f"the compiled gradient lies {apart:.3g} from the other, of norm {size:.3g}")
         if update.stop_epochs != bool(loss.stop_epochs):
             raise FallbackError("the compiled loss decides otherwise on stop_epochs")
+        for name, number in loss.metrics.items():
+            if not isinstance(number, Tensor) and update.metrics.get(name) != number:
+                raise FallbackError(f"metric '{name}' is {update.metrics.get(name)} compiled and {number} otherwise")
 
 
 def record(run: "Run", compute_loss: Callable[..., Loss], batch: Batch) -> Program:
@@ -160,6 +169,7 @@ def record(run: "Run", compute_loss: Callable[..., Loss], batch: Batch) -> Progr
     whole.forward = lambda some: compute_loss(run, some)
     names = [f"policy.{name}" for name, _ in _state(run.policy)]
     learnt = [index for index, (_, tensor) in enumerate(_state(run.policy)) if tensor.requires_grad]
+    moving = {f"policy.{name}" for name, _ in run.policy.named_buffers()}
     columns, most = list(_columns(batch)), run.config.update.max_grad_norm
     told: list[Loss] = []
 
@@ -186,8 +196,14 @@ def record(run: "Run", compute_loss: Callable[..., Loss], batch: Batch) -> Progr
         return [gradient, norm, stop, *(term.detach() for term in terms), *metrics]
 
     state = [tensor.detach() for _, tensor in _state(run.policy)]
+    buffers = [tensor.clone() for tensor, name in zip(state, names, strict=True) if name in moving]
+    versions = [tensor._version for tensor in buffers]
+    copies = iter(buffers)
+    state = [next(copies) if name in moving else tensor for tensor, name in zip(state, names, strict=True)]
     inputs = [*state, *_columns(batch).values(), *_numbers(run, batch)]
     graph = make_fx(update)(*inputs)
+    if [tensor._version for tensor in buffers] != versions:
+        raise FallbackError(f"{run.config.policy.label} moves its buffers while it evaluates")
     compiled = _inductor.compile(graph, inputs, options=OPTIONS)  # type: ignore[arg-type]
     (loss,) = told
     metrics = {name: None if isinstance(number, Tensor) else number for name, number in loss.metrics.items()}

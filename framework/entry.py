@@ -57,6 +57,8 @@ class Entry:
         if action.log_probs is not None or (before is not None and before.log_probs is not None):
             label = f"{self.labels[1]}: act: log_probs"
             checks.tensor(label, action.log_probs, (self.lanes,), "[N]", "floating point")
+            if before is not None and before.log_probs is None:
+                raise PartError(f"{label}: expected None, as before, got a tensor")
         if action.state is not None or (before is not None and before.state is not None):
             like = action.state if before is None else before.state
             if like is None:
@@ -94,6 +96,12 @@ class Entry:
         self.observations("observations", rollout.observations, partial(_after, rollout, 1))
         if rollout.log_probs.shape == rollout.mask.shape:
             checks.finite(f"{self.labels[1]}: act: log_probs", rollout.log_probs)
+        masks = rollout.action_masks
+        if masks is not None and isinstance(self.environment.action_space, Discrete):
+            nothing = (rollout.mask & ~masks.any(-1)).nonzero()
+            if len(nothing):
+                where = _after(rollout, 1, nothing[0].tolist())
+                raise PartError(f"{self.labels[0]}: action_masks: no action is allowed at {where}")
         if isinstance(self.environment.action_space, Discrete):
             checks.in_range(f"{self.labels[1]}: actions", rollout.actions, self.environment.action_space)
 

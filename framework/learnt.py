@@ -5,8 +5,10 @@ parameters; so do the norm of the gradients, and setting them to zero. The param
 the vector, and so do their gradients.
 """
 
+from typing import Any
+
 import torch
-from attrs import define
+from attrs import define, field
 from torch import Tensor, nn
 
 ELEMENTWISE = frozenset(
@@ -19,69 +21,99 @@ class Learnt:
     """Parameters, and what the optimizer steps: one vector, of which they are views, or they themselves.
 
     In the vector, a parameter that the loss does not reach has gradient 0; it moves only where the optimizer moves what
-    has gradient 0, as by weight decay.
+    has gradient 0, as by weight decay or momentum. One that does not require a gradient any more is not moved.
     """
 
     parameters: list[nn.Parameter]
     stepped: list[nn.Parameter]
     views: list[tuple[nn.Parameter, Tensor, Tensor]]  # each parameter, its numbers and gradients in the vector
+    slopes: Tensor  # the gradient of the vector; of no element, where there is none
+    optimizer: Any = None  # set once it is made, of `stepped`
+    frozen: list[tuple[Tensor, Tensor]] = field(factory=list)  # numbers in the vector that a step must not move
 
     @classmethod
     def of(cls, policy: nn.Module, optimizer: str) -> "Learnt":
         """Of a policy that is stepped by an optimizer of this name; on the CPU its parameters become views."""
         parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-        alike = len({parameter.dtype for parameter in parameters}) == 1
-        simple = all(parameter.device.type == "cpu" and parameter.is_contiguous() for parameter in parameters)
-        if not (alike and simple and optimizer in ELEMENTWISE):
-            return cls(parameters, parameters, [])
+        if optimizer not in ELEMENTWISE or not _can_be_laid_flat(parameters):
+            return cls(parameters, parameters, [], torch.empty(0))
         vector = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
         vector.grad = torch.zeros_like(vector)
         sizes = [parameter.numel() for parameter in parameters]
         parts = zip(parameters, torch.split(vector.detach(), sizes), torch.split(vector.grad, sizes), strict=True)
-        learnt = cls(parameters, [vector], [(p, number.view_as(p), slope.view_as(p)) for p, number, slope in parts])
+        views = [
+            (parameter, numbers.view_as(parameter), slope.view_as(parameter)) for parameter, numbers, slope in parts
+        ]
+        learnt = cls(parameters, [vector], views, vector.grad)
         learnt.hold()
         return learnt
 
+    @property
+    def others(self) -> list[nn.Parameter]:
+        """What an extension added to the optimizer."""
+        groups = self.optimizer.param_groups
+        if len(groups) == 1 and len(groups[0]["params"]) == len(self.stepped):
+            return []
+        mine = {id(parameter) for parameter in self.stepped}
+        return [one for group in groups for one in group["params"] if id(one) not in mine]
+
     def hold(self) -> None:
-        """Make views again of parameters that somebody gave other storage."""
+        """Before an update: make views again of parameters that somebody gave other storage; see what is frozen."""
+        self.frozen = []
         for parameter, numbers, _ in self.views:
             if parameter.data_ptr() != numbers.data_ptr():
                 numbers.copy_(parameter.detach())
                 parameter.data = numbers
+            if not parameter.requires_grad:
+                self.frozen.append((numbers, numbers.clone()))
 
     def zero(self) -> None:
         """Before a backward pass: gradients 0, or none where there is no vector."""
-        if not self.views:
-            for parameter in self.parameters:
-                parameter.grad = None
-            return
-        self.slopes.zero_()
+        for parameter in self.others if self.views else [*self.parameters, *self.others]:
+            parameter.grad = None
+        if self.views:
+            self.slopes.zero_()
+            self.stepped[0].grad = self.slopes
         for parameter, _, slopes in self.views:
-            if parameter.grad is not slopes:
+            if parameter.grad is not slopes and parameter.requires_grad:
                 parameter.grad = slopes
 
     def gather(self) -> None:
-        """After it: bring back gradients that somebody put elsewhere meanwhile."""
+        """After it: bring back gradients that somebody put elsewhere, or took away, meanwhile."""
         for parameter, _, slopes in self.views:
-            if parameter.grad is not slopes:
-                if parameter.grad is not None:
+            if parameter.grad is not slopes and parameter.requires_grad:
+                if parameter.grad is None:
+                    slopes.zero_()
+                else:
                     slopes.copy_(parameter.grad)
                 parameter.grad = slopes
-
-    @property
-    def slopes(self) -> Tensor:
-        """The gradient of the vector."""
-        assert self.stepped[0].grad is not None
-        return self.stepped[0].grad
 
     def clip(self, most: float) -> float | Tensor:
         """Scale all gradients down to 2-norm `most`, if it is more; returns what it was.
 
         Source: Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063, algorithm 1.
         """
-        if not self.views:
-            return torch.nn.utils.clip_grad_norm_(self.parameters, most)
+        others = self.others
+        if others or not self.views:
+            return torch.nn.utils.clip_grad_norm_([*self.stepped, *others], most)
         norm = float(torch.linalg.vector_norm(self.slopes))
         if norm > most:
             self.slopes.mul_(most / (norm + 1e-6))
         return norm
+
+    def step(self) -> None:
+        """Let the optimizer move everything but what is frozen."""
+        self.optimizer.step()
+        for numbers, kept in self.frozen:
+            numbers.copy_(kept)
+        if self.views:  # so that torch notices a backward pass through what has moved
+            torch.autograd.graph.increment_version(self.parameters)
+
+
+def _can_be_laid_flat(parameters: list[nn.Parameter]) -> bool:
+    """Of one dtype, on the CPU, each with numbers and storage of its own."""
+    if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in parameters):
+        return False
+    alike = len({parameter.dtype for parameter in parameters}) == 1
+    simple = all(one.device.type == "cpu" and one.is_contiguous() and one.numel() for one in parameters)
+    return alike and simple and len({one.untyped_storage().data_ptr() for one in parameters}) == len(parameters)

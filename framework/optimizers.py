@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import optimizer as module
 
 from .config import Config, OptimizerSettings
 from .errors import UsageError, unknown
@@ -67,7 +68,7 @@ def lean(cls: type[torch.optim.Optimizer]) -> Any:
     step = inspect.unwrap(cls.step)
 
     def eager_step(self: Any, *arguments: Any) -> Any:
-        if self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks:
+        if self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks or any(hooks):
             return watched(self, *arguments)
         return plainly(self, *arguments)
 
@@ -75,6 +76,8 @@ def lean(cls: type[torch.optim.Optimizer]) -> Any:
         with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
             return step(self, *arguments)
 
+    # those of all optimizers
+    hooks = (module._global_optimizer_pre_hooks, module._global_optimizer_post_hooks)
     watched = torch.optim.Optimizer.profile_hook_step(plainly)
     eager_step.hooked = True  # type: ignore[attr-defined]  # torch wraps no more: a mark in its profiler costs 30 µs
     plain = {name: inspect.unwrap(getattr(cls, name)) for name in ("add_param_group", "zero_grad", "load_state_dict")}

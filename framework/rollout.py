@@ -25,7 +25,7 @@ def collect(
         rollout = collected[0][0] if len(collected) == 1 else _assemble([part[0] for part in collected])
         missing = rollout.log_probs.shape != rollout.mask.shape
         if missing or values:
-            log_probs, valued = _judged(rollout, policy, missing, values, shards[0].labels[1])
+            log_probs, valued = _judged(rollout, policy, missing, values, shards[0])
             if log_probs is not None:
                 rollout = evolve(rollout, log_probs=log_probs.masked_fill(~rollout.mask, 0))
             if valued is not None:
@@ -57,9 +57,13 @@ def collect_shard(
 
 
 def _judged(
-    rollout: Rollout, policy: Any, log_probs: bool, values: bool, label: str
+    rollout: Rollout, policy: Any, log_probs: bool, values: bool, shard: Shard
 ) -> tuple[Tensor | None, Tensor | None]:
-    """log π and V `[T, N]` of all rows, as far as they are asked for: in one pass, of so many rows at a time."""
+    """log π and V `[T, N]` of all rows, as far as they are asked for: so many rows at a time.
+
+    In one pass, if what `evaluate` says of values is what `values` says: for that the first rollout is looked at.
+    """
+    label = shard.labels[1]
     shape = rollout.mask.shape
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
     if rollout.state is None:
@@ -78,8 +82,10 @@ def _judged(
             found[0].append(evaluation.log_probs)
             valued = None if evaluation.values is None else evaluation.values.detach()
         if values:
-            # a critic does not depend on what is allowed
-            found[1].append(_valued(policy, evolve(some, action_masks=None), label, valued))
+            known = valued if shard.values_agree else None
+            found[1].append(_valued(policy, evolve(some, action_masks=None), label, known))  # masks are the actor's
+            if shard.values_agree is None and valued is not None:
+                shard.values_agree = valued.shape == found[1][-1].shape and torch.allclose(valued, found[1][-1])
     whole = [(parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(shape) if parts else None for parts in found]
     return whole[0], whole[1]
 

@@ -149,7 +149,8 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
         if not callable(part):
             raise UsageError(f"{getattr(config, role).label}: is not callable, and has no build()")
     learnt = Learnt.of(policy, config.optimizer.name)
-    made = {**working, "learnt": learnt, "optimizer": optimizer(config, learnt.stepped), "stages": stages}
+    learnt.optimizer = optimizer(config, learnt.stepped)
+    made = {**working, "learnt": learnt, "optimizer": learnt.optimizer, "stages": stages}
     run = Run(config, loaded, directory, device, shards, policy, **made)
     run.needs, run.loss_needs = needed(config), words(config.loss, "needs", NEEDS)
     run.owners = {id(getattr(config, role).settings): getattr(config, role).label for role in working}

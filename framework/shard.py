@@ -76,6 +76,7 @@ class Shard:
     clock: np.ndarray[Any, Any] = field(init=False)  # [N] step index within the episode
     earned: np.ndarray[Any, Any] = field(init=False)  # [N] return of the unfinished episode
     capacity: int = 64  # rows the last rollout took
+    values_agree: bool | None = None  # whether the policy's `evaluate` and `values` say the same of values
     tables: tabular.Tables | None = field(init=False)  # of a world small enough to be sampled without stepping it
     states: np.ndarray[Any, Any] | None = None  # [N] where the lanes of such a world stand
 

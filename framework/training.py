@@ -60,7 +60,7 @@ def execute(run: Run) -> Result:
 
 def _loop(run: Run) -> None:
     config = run.config
-    compiler = Compiler(run, run.stages.compute_loss) if config.compile else None
+    compiler = Compiler(run, run.stages.compute_loss, _gradients) if config.compile else None
     run.hook.run_started(run=run)
     began = time.perf_counter()
     while run.iteration < config.iterations and not run.stop_reasons:
@@ -74,12 +74,12 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
     run.batch = None
     run.loss_metrics.clear()
     _set_learning_rate(run)
-    run.learnt.hold()
     rollout = stage("collect_rollout")
     advantages = stage("estimate_advantages", rollout=rollout)
     whole = flatten(rollout, advantages)
     for batch in minibatches(run, whole):
         run.batch = stage("prepare_batch", batch=batch)
+        run.learnt.hold()
         update = None if compiler is None else compiler.update(run.batch)
         loss = stage("compute_loss", batch=run.batch) if update is None else update
         if loss.stop_epochs:
@@ -138,9 +138,25 @@ def _summed(loss: Loss, count: float) -> tuple[Tensor, dict[str, float]]:
     return functools.reduce(operator.add, sums) / count, terms
 
 
+def _gradients(run: Run, loss: Loss) -> tuple[dict[str, float], float | Tensor | None]:
+    """Sum, divide, go backward, clip: what was descended, and the norm of the gradient before clipping."""
+    settings, learnt = run.config.update, run.learnt
+    assert run.batch is not None
+    total, terms = _summed(loss, divisor(run.batch, settings.denominator, settings.constant))
+    if not total.requires_grad:
+        whose = run.config.loss.label
+        raise PartError(f"{whose}: its terms carry no gradient (was a graph cut by detach or torch.tensor?)")
+    if not math.isfinite(sum(terms.values())):
+        _blame_number(run, loss)
+    learnt.zero()
+    total.backward()  # type: ignore[no-untyped-call]
+    learnt.gather()
+    return terms, None if settings.max_grad_norm is None else learnt.clip(settings.max_grad_norm)
+
+
 def _step(run: Run, terms: Mapping[str, Any], norm: Any, metrics: Mapping[str, Any]) -> None:
     """Move by the gradients that are there, and note the numbers."""
-    run.optimizer.step()
+    run.learnt.step()
     named = {f"loss/{name}": term for name, term in terms.items()}
     if norm is not None:
         named["grad_norm"] = norm
@@ -149,9 +165,7 @@ def _step(run: Run, terms: Mapping[str, Any], norm: Any, metrics: Mapping[str, A
 
 def _apply(run: Run, update: Update) -> None:
     """What `apply_gradients` does, with a compiled update."""
-    assert run.batch is not None
-    if not math.isfinite(sum(float(term) for term in update.terms.values())):
-        _blame_number(run, run.stages.compute_loss(run, run.batch))
+    run.learnt.zero()
     run.learnt.slopes.copy_(update.gradient)
     clipped = run.config.update.max_grad_norm is not None
     _step(run, update.terms, update.norm if clipped else None, update.metrics)
@@ -211,21 +225,7 @@ class Core:
     @hookimpl
     def apply_gradients(self, run: Run, loss: Loss) -> bool:
         """Sum, divide, go backward, clip, step."""
-        settings, learnt = run.config.update, run.learnt
-        assert run.batch is not None
-        count = divisor(run.batch, settings.denominator, settings.constant)
-        total, terms = _summed(loss, count)
-        if not total.requires_grad:
-            raise PartError(
-                f"{run.config.loss.label}: its terms carry no gradient (was a graph cut by detach or torch.tensor?)"
-            )
-        if not math.isfinite(sum(terms.values())):
-            _blame_number(run, loss)
-        learnt.zero()
-        total.backward()  # type: ignore[no-untyped-call]
-        learnt.gather()
-        norm = None if settings.max_grad_norm is None else learnt.clip(settings.max_grad_norm)
-        _step(run, terms, norm, loss.metrics)
+        _step(run, *_gradients(run, loss), loss.metrics)
         return True
 
 

@@ -213,6 +213,81 @@ class Raiser:
         run.loss.factor += 1
 
 
+@frozen
+class Each:
+    """An extension that calls a function: of the run after each iteration, or as each minibatch is prepared."""
+
+    after: object = None
+    before: object = None
+
+    def build(self, run):
+        return Caller(self)
+
+
+class Caller:
+    def __init__(self, settings):
+        self.settings, self.count = settings, 0
+
+    @hookimpl
+    def iteration_finished(self, run, metrics):
+        if self.settings.after is not None:
+            self.settings.after(run)
+
+    @hookimpl(wrapper=True)
+    def prepare_batch(self, run):
+        batch = yield
+        if self.settings.before is not None:
+            self.settings.before(run, self.count)
+        self.count += 1
+        return batch
+
+
+class Normed(torch.nn.Module):
+    """A policy whose buffers move when it evaluates."""
+
+    def __init__(self, policy):
+        super().__init__()
+        self.policy, self.norm = policy, torch.nn.BatchNorm1d(4)
+
+    def act(self, inputs, generator):
+        return self.policy.act(inputs, generator)
+
+    def evaluate(self, inputs, actions, entropies):
+        return self.policy.evaluate(framework.Inputs(self.norm(inputs.observations)), actions, entropies)
+
+
+@frozen
+class Norm:
+    def build(self, observation_space, action_space):
+        return Normed(Categorical(**SMALL).build(observation_space, action_space))
+
+
+@frozen
+class Telling:
+    """A loss with a metric that is a number of Python's."""
+
+    def build(self):
+        return Told()
+
+
+class Told(Warming):
+    def __call__(self, batch, evaluation):
+        return Loss({"policy": evaluation.log_probs * -batch.advantages}, {"factor": self.factor})
+
+
+def freeze(run):
+    next(run.policy.parameters()).requires_grad_(False)
+
+
+def hook(run):
+    next(run.policy.parameters()).register_hook(lambda gradient: None)
+
+
+def add(run):
+    run.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})
+
+
+SHORT = {"environment": framework_classic.CartPole(max_steps=4), "rollout": FIXED_EPISODES}  # minibatches of one size
 FIXED = RolloutSettings(lanes=4, fixed_steps=16)
 CRITIC = {"environment": framework_classic.CartPole(), "estimator": Gae(), "rollout": FIXED}
 CHANGED = "term 'policy' is .* compiled and .* otherwise"
@@ -230,10 +305,24 @@ FALLBACKS = {
         "rollout": FIXED_EPISODES,
     },
     CHANGED: {
-        "environment": framework_classic.CartPole(max_steps=4),  # too short to fall: minibatches are of one size
+        **SHORT,
         "loss": WarmUp(),
         "extensions": [Raising()],
-        "rollout": FIXED_EPISODES,
+    },
+    # the first minibatch of each iteration is as it was recorded
+    "term 'policy' is .* compiled and .* otherwise ": {
+        **SHORT,
+        "loss": WarmUp(),
+        "update": UpdateSettings(epochs=4),
+        "extensions": [Each(before=lambda run, count: setattr(run.loss, "factor", 1.0 if count % 4 == 0 else 0.0))],
+    },
+    "policy 'Norm' .* moves its buffers while it evaluates": {**SHORT, "policy": Norm()},
+    "metric 'factor' is 1.0 compiled and 2.0 otherwise": {**SHORT, "loss": Telling(), "extensions": [Raising()]},
+    "parameters have been frozen": {**SHORT, "extensions": [Each(after=freeze)]},
+    "a parameter has a hook": {**SHORT, "extensions": [Each(before=lambda run, count: hook(run))]},
+    "an extension added parameters to the optimizer": {
+        **SHORT,
+        "extensions": [Each(before=lambda run, count: count or add(run))],
     },
 }
 
@@ -241,7 +330,7 @@ FALLBACKS = {
 def falls_back(reason, module=None):
     """It is said once, and the numbers are those of a run without compiling."""
     arguments = {"iterations": 3, "optimizer": MOVES, **FALLBACKS[reason]}
-    expected = f"compile: the updates go on in Python: .*{reason}"
+    expected = f"compile: the updates go on in Python: .*{reason.strip()}"
     with replaced(module), pytest.warns(RuntimeWarning, match=expected) as said:
         one = framework.train(**arguments, compile=True)
     assert len(said) == 1
@@ -305,7 +394,7 @@ MUTANTS = {
     ),
     "never compares": (
         lambda module: falls_back(CHANGED, module),
-        "before = torch.get_rng_state() if due else None",
+        "before = torch.get_rng_state() if compared else None",
         "before = None",
     ),
 }

@@ -181,7 +181,15 @@ def watched(network):
     network.register_full_backward_hook(lambda *arguments: None)
 
 
-@pytest.mark.parametrize("change", [hooked, halved, own, without_bias, watched])
+def watched_before(network):
+    network[2].register_full_backward_pre_hook(lambda *arguments: None)
+
+
+def patched(network):
+    network[0].forward = lambda some: 2 * nn.functional.linear(some, network[0].weight, network[0].bias)
+
+
+@pytest.mark.parametrize("change", [hooked, halved, own, without_bias, watched, watched_before, patched])
 def test_anything_else_is_called_layer_by_layer(change):
     network, features = plain()
     change(network)
@@ -235,3 +243,32 @@ def test_under_autocast_torch_chooses_the_dtype():
     network, features = stack(0, [3, 4, 2], nn.Tanh, torch.float32), torch.ones(5, 3)
     with torch.autocast("cpu", torch.bfloat16):
         assert through(network, features).dtype == torch.bfloat16
+
+
+def test_hooks_of_all_modules_are_called():
+    network, features = plain()
+    called = []
+    handle = nn.modules.module.register_module_forward_hook(lambda *arguments: called.append(1))
+    try:
+        through(network, features)
+    finally:
+        handle.remove()
+    assert len(called) == 4
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_trace_holds_every_operation():
+    network, features = plain()
+
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = network
+
+        def forward(self, some):
+            return through(self.inner, some)
+
+    with torch.no_grad():
+        traced = torch.jit.trace(Whole(), features)
+        assert torch.allclose(traced(2 * features), network(2 * features))

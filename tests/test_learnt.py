@@ -2,9 +2,11 @@
 
 import copy
 
+import attrs
 import pytest
 import torch
 from framework_classic import CartPole
+from framework_losses import Ppo
 from framework_policies import ActorCritic
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,11 +37,11 @@ def loss_of(layers, seed, reach=True):
     return outputs.square().sum() * (layers.scale if reach else 1.0) + (outputs[:, 0] * 3).sin().sum()
 
 
-def moved(module, name, seed, most=None, steps=4, options=None):
+def moved(module, name, seed, most=None, steps=4):
     """A network after some steps of an optimizer, and the norms of its gradients."""
     layers, norms = network(seed), []
     parts = module.Learnt.of(layers, name)
-    optimizer = lean(getattr(torch.optim, name))(parts.stepped, lr=0.02, **(options or OPTIONS.get(name, {})))
+    parts.optimizer = lean(getattr(torch.optim, name))(parts.stepped, lr=0.02, **OPTIONS.get(name, {}))
     for number in range(steps):
         parts.hold()
         parts.zero()
@@ -47,7 +49,7 @@ def moved(module, name, seed, most=None, steps=4, options=None):
         parts.gather()
         if most is not None:
             norms.append(float(parts.clip(most)))
-        optimizer.step()
+        parts.step()
     return layers, norms
 
 
@@ -81,6 +83,7 @@ def law_others_are_left_alone(module, seed, name):
     parts = module.Learnt.of(layers, name)
     assert parts.stepped == list(layers.parameters())
     assert not parts.views
+    parts.optimizer = torch.optim.SGD(parts.stepped, lr=0.0)
     parts.zero()
     loss_of(layers, seed, reach=False).backward()
     parts.gather()
@@ -93,6 +96,8 @@ def law_exchanged_storage_is_taken_over(module, seed):
     """A policy that loads its parameters by `data =`, and an extension that sets gradients to None, lose nothing."""
     layers = network(seed)
     parts, other = module.Learnt.of(layers, "SGD"), network(seed + 1)
+    parts.optimizer = torch.optim.SGD(parts.stepped, lr=1.0)
+    parts.optimizer.zero_grad()  # as an extension might: it takes the vector's gradient away
     for parameter, replaced in zip(layers.parameters(), other.parameters(), strict=True):
         parameter.data = replaced.detach().clone()
         parameter.grad = torch.full_like(parameter, 9.0)
@@ -101,18 +106,65 @@ def law_exchanged_storage_is_taken_over(module, seed):
     layers[0].weight.grad = None
     loss_of(layers, seed).backward()
     parts.gather()
-    with torch.no_grad():
-        parts.stepped[0].sub_(parts.stepped[0].grad)
+    parts.step()
     loss_of(other, seed).backward()
     for one, theirs in zip(layers.parameters(), other.parameters(), strict=True):
         gradient = 0 if theirs.grad is None else theirs.grad
         assert torch.allclose(one, theirs - gradient, rtol=1e-12)
 
 
+def law_what_an_extension_adds_is_learnt_along(module, seed, most):
+    """Zeroed, clipped together with the rest, and stepped, as by torch."""
+    found = []
+    for ours in (True, False):
+        layers, added = network(seed), nn.Parameter(torch.ones(3, dtype=torch.float64))
+        parts = module.Learnt.of(layers, "SGD") if ours else None
+        optimizer = torch.optim.SGD(parts.stepped if ours else layers.parameters(), lr=0.02)
+        optimizer.add_param_group({"params": [added]})
+        if ours:
+            parts.optimizer = optimizer
+        for number in range(3):
+            parts.zero() if ours else optimizer.zero_grad()
+            (loss_of(layers, seed + number) + (added * torch.arange(3.0)).sum()).backward()
+            if ours:
+                parts.gather()
+                parts.clip(most)
+                parts.step()
+            else:
+                nn.utils.clip_grad_norm_([*layers.parameters(), added], most)
+                optimizer.step()
+        found.append([*layers.parameters(), added])
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-10)
+
+
+def law_what_is_frozen_stays(module, seed, name):
+    """Neither momentum nor decay moves it; the rest goes on."""
+    layers = network(seed)
+    parts = module.Learnt.of(layers, name)
+    parts.optimizer = lean(getattr(torch.optim, name))(parts.stepped, lr=0.02, weight_decay=0.1)
+    before = []
+    for number in range(4):
+        if number == 2:
+            layers[0].requires_grad_(False)
+            before = [parameter.clone() for parameter in layers.parameters()]
+        parts.hold()
+        parts.zero()
+        loss_of(layers, seed + number).backward()
+        parts.gather()
+        parts.step()
+    same = [torch.equal(one, other) for one, other in zip(layers.parameters(), before, strict=True)]
+    # scale, two of each layer; of the table nothing was ever reached, but it decays
+    assert same[1:3] == [True, True]
+    assert not any(same[:1] + same[3:5])
+
+
 LAWS = {
     law_moves_as_the_parts_do: (SEEDS, st.sampled_from(sorted(ELEMENTWISE)), st.sampled_from([None, 1e-3, 1.0, 1e6])),
     law_others_are_left_alone: (SEEDS, st.sampled_from(["Muon", "Adafactor"])),
     law_exchanged_storage_is_taken_over: (SEEDS,),
+    law_what_an_extension_adds_is_learnt_along: (SEEDS, st.sampled_from([1e-2, 1.0, 1e6])),
+    law_what_is_frozen_stays: (SEEDS, st.sampled_from(["Adam", "AdamW", "SGD", "RMSprop"])),
 }
 
 
@@ -125,14 +177,30 @@ MUTANTS = {
     "clips by no epsilon": (law_moves_as_the_parts_do, ("(norm + 1e-6)", "(norm + 1e-3)")),
     "always scales": (law_moves_as_the_parts_do, ("if norm > most:", "if True:")),
     "adds to the last gradient": (law_moves_as_the_parts_do, ("self.slopes.zero_()", "self.slopes.mul_(0.5)")),
-    "lays all flat": (law_others_are_left_alone, (" and optimizer in ELEMENTWISE", "")),
+    "lays all flat": (law_others_are_left_alone, ("optimizer not in ELEMENTWISE or ", "")),
     "keeps the old numbers": (law_exchanged_storage_is_taken_over, ("numbers.copy_(parameter.detach())", "pass")),
     "steps what is no parameter any more": (law_exchanged_storage_is_taken_over, ("parameter.data = numbers", "pass")),
-    "keeps the old gradient": (law_exchanged_storage_is_taken_over, ("slopes.copy_(parameter.grad)", "pass")),
+    "keeps the old gradient": (
+        law_exchanged_storage_is_taken_over,
+        ("slopes.copy_(parameter.grad)", "slopes.zero_()"),
+    ),
     "takes a stale gradient along": (
         law_exchanged_storage_is_taken_over,
-        ("if parameter.grad is not slopes:\n                parameter.grad = slopes\n\n", "pass\n\n"),
+        ("parameter.grad = slopes\n\n    def gather", "pass\n\n    def gather"),
     ),
+    "loses the vector's gradient": (
+        law_exchanged_storage_is_taken_over,
+        ("self.stepped[0].grad = self.slopes", "pass"),
+    ),
+    "adds to what was added": (
+        law_what_an_extension_adds_is_learnt_along,
+        ("self.others if self.views else [*self.parameters, *self.others]", "[] if self.views else self.parameters"),
+    ),
+    "clips the vector alone": (
+        law_what_an_extension_adds_is_learnt_along,
+        ("others = self.others\n        if", "others = []\n        if"),
+    ),
+    "moves what is frozen": (law_what_is_frozen_stays, ("numbers.copy_(kept)", "pass")),
 }
 
 
@@ -151,8 +219,11 @@ def test_every_law_has_a_mutant():
     [
         lambda layers: layers[0].double(),
         lambda layers: setattr(layers[0], "weight", nn.Parameter(torch.randn(3, 4).t())),
+        lambda layers: setattr(layers[0], "bias", nn.Parameter(layers[2].weight.detach()[0])),
+        lambda layers: layers.append(nn.LazyLinear(2)),
+        lambda layers: setattr(layers, "nothing", nn.Parameter(torch.empty(0))),
     ],
-    ids=["two dtypes", "not contiguous"],
+    ids=["two dtypes", "not contiguous", "one storage for two", "not there yet", "no numbers"],
 )
 def test_what_cannot_be_laid_flat_is_left_alone(spoil):
     layers = network(0, torch.float32)
@@ -183,3 +254,65 @@ def test_a_trained_policy_can_be_copied_loaded_and_saved(tmp_path):
     assert not torch.equal(next(trained.parameters()), next(copied.parameters()))
     copied.load_state_dict(trained.state_dict())
     assert torch.equal(next(trained.parameters()), next(copied.parameters()))
+
+
+def test_a_gradient_that_a_hook_takes_away_moves_nothing():
+    layers = network(0)
+    parts = Learnt.of(layers, "SGD")
+    parts.optimizer = torch.optim.SGD(parts.stepped, lr=1.0)
+    layers.scale.register_post_accumulate_grad_hook(lambda parameter: setattr(parameter, "grad", None))
+    parts.zero()
+    loss_of(layers, 0).backward()
+    parts.gather()
+    parts.step()
+    assert layers.scale.item() == 1.0
+
+
+def test_torch_notices_a_backward_pass_through_what_has_moved():
+    layers = network(0)
+    parts = Learnt.of(layers, "SGD")
+    parts.optimizer = torch.optim.SGD(parts.stepped, lr=1.0)
+    parts.zero()
+    loss = loss_of(layers, 0)
+    loss.backward(retain_graph=True)
+    parts.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+class Clamping:
+    """Gives parameters other storage after every update."""
+
+    def __init__(self):
+        self.moves = []
+
+    @framework.hookimpl(wrapper=True)
+    def apply_gradients(self, run):
+        before = [parameter.detach().clone() for parameter in run.policy.parameters()]
+        result = yield
+        after = [parameter.detach() for parameter in run.policy.parameters()]
+        moved = [float((one - two).abs().max()) for one, two in zip(after, before, strict=True)]
+        self.moves.append(max(moved))
+        for parameter in run.policy.parameters():
+            parameter.data = parameter.data.clamp(-10, 10)
+        return result
+
+
+def test_storage_exchanged_between_minibatches_is_taken_over_too():
+    clamping = Clamping()
+
+    @attrs.frozen(eq=False)
+    class Settings:
+        def build(self, run):
+            return clamping
+
+    framework.train(
+        environment=CartPole(),
+        policy=ActorCritic(),
+        recipe="ppo",
+        iterations=1,
+        loss=Ppo(),
+        extensions=[Settings()],
+    )
+    assert len(clamping.moves) == 16
+    assert min(clamping.moves) > 1e-4

@@ -12,6 +12,7 @@ from attrs import field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import framework
 from framework import OptimizerSettings, UpdateSettings, UsageError, hookimpl, optimizers
@@ -46,6 +47,19 @@ def test_hooks_of_a_step_are_still_called():
     optimizer, called = lean(torch.optim.SGD)([weight], lr=0.1), []
     optimizer.register_step_post_hook(lambda *arguments: called.append(arguments[0]))
     weight.sum().backward()
+    optimizer.step()
+    assert called == [optimizer]
+
+
+def test_hooks_of_all_optimizers_are_still_called():
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer, called = lean(torch.optim.SGD)([weight], lr=0.1), []
+    handle = register_optimizer_step_pre_hook(lambda *arguments: called.append(arguments[0]))
+    try:
+        weight.sum().backward()
+        optimizer.step()
+    finally:
+        handle.remove()
     optimizer.step()
     assert called == [optimizer]
 

@@ -362,6 +362,11 @@ def exchanged(policy, place, layer):
     network.network[place] = layer
 
 
+def stack(policy):
+    """The layers that a policy acts with."""
+    return getattr(policy.network, "network", policy.network)
+
+
 UNKNOWN = {
     "on another device": lambda policy: policy.to("meta"),
     "in half precision": lambda policy: policy.to(torch.bfloat16),
@@ -372,6 +377,9 @@ UNKNOWN = {
     "with a parametrised layer": lambda policy: exchanged(policy, 0, parametrizations.weight_norm(nn.Linear(4, 32))),
     "with a hook": lambda policy: policy.normalizer.register_forward_pre_hook(lambda module, given: None),
     "with another normaliser": lambda policy: setattr(policy, "normalizer", nn.Tanh()),
+    "that acts otherwise": lambda policy: setattr(policy, "act", lambda inputs, generator: None),
+    "of which a layer is called otherwise": lambda policy: setattr(stack(policy)[0], "forward", lambda some: some),
+    "with an activation at the end": lambda policy: stack(policy).append(torch.nn.Tanh()),
     "of a class of one's own": lambda policy: setattr(policy, "__class__", type("Mine", (type(policy),), {})),
 }
 

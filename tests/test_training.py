@@ -1,6 +1,7 @@
 """The loop: what is visited, divided, clipped, updated, counted and stopped; and that a broken part is named."""
 
 import functools
+import itertools
 import math
 import re
 from collections import Counter
@@ -1098,6 +1099,15 @@ BREAKS = [  # role, place (ending with the field), what can stand there instead,
     ("loss", "term 'policy'", NUMBERS, term("policy")),
     ("loss", "term 'value'", NUMBERS, term("value")),
     ("loss", "term 'entropy'", NUMBERS, term("entropy")),
+    (
+        "loss",
+        "stop_epochs",
+        {
+            "of two numbers": (replaced("stop_epochs", torch.zeros(2, dtype=torch.bool)), r"shape \[2\]"),
+            "that is None": (replaced("stop_epochs", None), "got None"),
+        },
+        loss,
+    ),
     ("loss", "metric 'kl'", {"of two numbers": (replaced("metrics", {"kl": torch.zeros(2)}), "")}, loss),
 ]
 BROKEN = {
@@ -1179,3 +1189,44 @@ def test_tables_that_describe_no_world_are_refused(name, change):
         framework.train(environment=broken, estimator=Rewards(), iterations=2)
     intact = World(tables=as_it_is, discrete=True)
     assert len(framework.train(environment=intact, estimator=Rewards(), iterations=2).metrics["steps"]) == 2
+
+
+def test_where_nothing_is_allowed_the_environment_is_named():
+    nothing = r"action_masks: no action is allowed at step 0, lane 0"
+    with pytest.raises(PartError, match=rf"environment 'World' \(plugin {__name__}\): {nothing}"):
+        run_with(**world("masks")(lambda masks: masks.logical_and(torch.tensor(False))))
+
+
+def test_log_probs_are_given_always_or_never():
+    times = itertools.count()
+    sometimes = policy("act")(lambda action: without_log_probs(action) if next(times) == 0 else action)
+    with pytest.raises(PartError, match=r"policy 'Chooser' .*: act: log_probs: expected None, as before"):
+        run_with(**sometimes)
+
+
+@pytest.mark.parametrize("left_out", [False, True], ids=["log-probs of act", "log-probs of evaluate"])
+def test_values_are_those_of_values(left_out):
+    """Whatever `evaluate` says of them: what a loss wants may be scaled otherwise (PopArt, say)."""
+    collected = []
+
+    class Looking:
+        @hookimpl(wrapper=True)
+        def collect_rollout(self):
+            collected.append((yield))
+            return collected[-1]
+
+    @frozen
+    class Look:
+        def build(self, run):
+            return Looking()
+
+    scaled = Chooser(
+        act=without_log_probs if left_out else as_it_is,
+        evaluate=lambda evaluation: evolve(evaluation, values=evaluation.values + 5),
+        values=lambda values: values + 1,
+    )
+    run_with(policy=scaled, extensions=[Look()])
+    assert collected
+    for rollout in collected:
+        assert (rollout.values[rollout.mask] > 0.5).all()
+        assert (rollout.values < 1.5).all()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils import _python_dispatch
 
 KINDS = (nn.Tanh, nn.ReLU)
@@ -128,6 +129,7 @@ def _is_simple(features: Tensor) -> bool:
         and features.dtype in (torch.float32, torch.float64)
         and torch._C._functorch.peek_interpreter_stack() is None
         and forward_ad._current_level < 0
+        and torch._C._get_tracing_state() is None
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -135,12 +137,18 @@ def _is_simple(features: Tensor) -> bool:
 def _are_plain(layers: nn.Sequential, parts: list[Any]) -> bool:
     """Linear layers with one kind of activation between them, as they were built, and nothing hangs on a call."""
     between = type(parts[1]) if len(parts) > 1 else nn.Tanh
-    if between not in KINDS or type(layers) is not nn.Sequential or len(parts) % 2 == 0 or _hangs_on(layers):
+    if between not in KINDS or len(parts) % 2 == 0 or not is_plain(layers, nn.Sequential):
         return False
-    return not any(
-        type(part) is not (between if place % 2 else nn.Linear) or _hangs_on(part) for place, part in enumerate(parts)
+    return all(is_plain(part, between if place % 2 else nn.Linear) for place, part in enumerate(parts))
+
+
+def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Exactly of one of these classes, and nothing else happens when it is called."""
+    return type(module) in kinds and not (
+        _has_any_global_hook()  # type: ignore[no-untyped-call]
+        or module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
     )
-
-
-def _hangs_on(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

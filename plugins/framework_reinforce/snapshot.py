@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from framework import Action, Inputs
 
+from .layers import is_plain
 from .network import ACTIVATIONS, CLIP, EPSILON, Network, Normalizer, Unchanged
 
 Array = np.ndarray[Any, Any]
@@ -52,16 +53,17 @@ class Snapshot:
         None where anything is not as it was built, in numpy's reach and in floating point that numpy is fast in:
         another device, a subclass, an exchanged layer, a hook; and for a Discrete space.
         """
-        if network.states or not _is_plain(network.network, nn.Sequential):
+        if network.states or not is_plain(network.network, nn.Sequential) or len(network.network) % 2 == 0:
             return None
         linear = cast("list[nn.Linear]", list(network.network)[::2])
         activations = list(network.network)[1::2]
         if not (
-            _is_plain(policy, kind)
-            and (network is policy or _is_plain(network, Network))
-            and _is_plain(policy.normalizer, Normalizer, Unchanged)
-            and all(_is_plain(layer, nn.Linear) for layer in linear)
-            and all(_is_plain(layer, *ACTIVATIONS.values()) for layer in activations)
+            is_plain(policy, kind)
+            and "act" not in policy.__dict__
+            and (network is policy or is_plain(network, Network))
+            and is_plain(policy.normalizer, Normalizer, Unchanged)
+            and all(is_plain(layer, nn.Linear) for layer in linear)
+            and all(is_plain(layer, *ACTIVATIONS.values()) for layer in activations)
         ):
             return None
         weights, biases = [layer.weight for layer in linear], [layer.bias for layer in linear]
@@ -123,11 +125,6 @@ class Snapshot:
                 self._calls.append(_in_place(activation, after))
             before = after
         self._outputs = before
-
-
-def _is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Exactly of one of these classes, and nothing else happens when it is called."""
-    return type(module) in kinds and not (module._forward_hooks or module._forward_pre_hooks)
 
 
 def _in_place(activation: nn.Module, numbers: Array) -> tuple[Callable[..., object], tuple[Any, ...]]:
