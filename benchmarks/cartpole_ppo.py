@@ -70,7 +70,7 @@ SIDES = {
     "framework gymnasium": Side(GYMNASIUM, solves=True),
     "framework 512 lanes": Side(MANY, iterations=20, equal="sb3 512 lanes"),
     "framework compiled": Side(f"{CLASSIC} --compile", warm_up=20, solves=True),
-    "framework gymnasium compiled": Side(f"{GYMNASIUM} --compile", warm_up=20),
+    "framework gymnasium compiled": Side(f"{GYMNASIUM} --environment.vectorization-mode sync --compile", warm_up=20),
     "framework 512 lanes compiled": Side(f"{MANY} --compile", iterations=20, equal="sb3 512 lanes"),
     "sb3": Side(script="sb3", installs=SB3, solves=True),
     "sb3 512 lanes": Side("--lanes 512", "sb3", SB3, iterations=5, warm_up=2),

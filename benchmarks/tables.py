@@ -14,7 +14,6 @@ NAMES = {
     "framework": "this framework, its own CartPole",
     "framework gymnasium": "this framework, Gymnasium's CartPole",
     "framework compiled": "… its own, `--compile`",
-    "framework gymnasium compiled": "… Gymnasium's, `--compile`",
     "purejaxrl": "PureJaxRL-style loop (JAX)",
     "sb3": "Stable-Baselines3",
     "cleanrl": "CleanRL-style loop",

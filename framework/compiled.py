@@ -123,7 +123,10 @@ class Compiler:
         if batch.sequences is not None:
             raise FallbackError(f"{run.config.policy.label} has a memory, and its batches are of no fixed shape")
         if len(self.programs) == SHAPES:
-            raise FallbackError("minibatches have ever other sizes: collect fixed steps (rollout.fixed_steps)")
+            raise FallbackError(
+                "minibatches have ever other sizes: collect fixed steps (rollout.fixed_steps), of an environment that "
+                "begins the next episode with the step that ends one (of Gymnasium's: autoreset same_step)"
+            )
         with torch.random.fork_rng([]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, of its own interfaces
             return record(run, self.compute_loss, batch)

@@ -26,7 +26,7 @@ class Learnt:
 
     parameters: list[nn.Parameter]
     stepped: list[nn.Parameter]
-    views: list[tuple[nn.Parameter, Tensor, Tensor]]  # each parameter, its numbers and gradients in the vector
+    views: list[tuple[nn.Parameter, Tensor, Tensor, int]]  # each, its numbers and gradients in the vector, its address
     slopes: Tensor  # the gradient of the vector; of no element, where there is none
     optimizer: Any = None  # set once it is made, of `stepped`
     frozen: list[tuple[Tensor, Tensor]] = field(factory=list)  # numbers in the vector that a step must not move
@@ -41,9 +41,7 @@ class Learnt:
         vector.grad = torch.zeros_like(vector)
         sizes = [parameter.numel() for parameter in parameters]
         parts = zip(parameters, torch.split(vector.detach(), sizes), torch.split(vector.grad, sizes), strict=True)
-        views = [
-            (parameter, numbers.view_as(parameter), slope.view_as(parameter)) for parameter, numbers, slope in parts
-        ]
+        views = [(one, numbers.view_as(one), slopes.view_as(one), numbers.data_ptr()) for one, numbers, slopes in parts]
         learnt = cls(parameters, [vector], views, vector.grad)
         learnt.hold()
         return learnt
@@ -60,8 +58,8 @@ class Learnt:
     def hold(self) -> None:
         """Before an update: make views again of parameters that somebody gave other storage; see what is frozen."""
         self.frozen = []
-        for parameter, numbers, _ in self.views:
-            if parameter.data_ptr() != numbers.data_ptr():
+        for parameter, numbers, _, address in self.views:
+            if parameter.data_ptr() != address:
                 numbers.copy_(parameter.detach())
                 parameter.data = numbers
             if not parameter.requires_grad:
@@ -74,13 +72,13 @@ class Learnt:
         if self.views:
             self.slopes.zero_()
             self.stepped[0].grad = self.slopes
-        for parameter, _, slopes in self.views:
+        for parameter, _, slopes, _ in self.views:
             if parameter.grad is not slopes and parameter.requires_grad:
                 parameter.grad = slopes
 
     def gather(self) -> None:
         """After it: bring back gradients that somebody put elsewhere, or took away, meanwhile."""
-        for parameter, _, slopes in self.views:
+        for parameter, _, slopes, _ in self.views:
             if parameter.grad is not slopes and parameter.requires_grad:
                 if parameter.grad is None:
                     slopes.zero_()
