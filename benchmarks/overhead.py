@@ -201,7 +201,9 @@ def watched(run: Run, timers: Timers) -> Iterator[None]:
     """Put timers around all that a run calls."""
     for shard in run.shards:
         shard.environment = Timed(timers, "environment", shard.environment)
-    for name in ("act", "evaluate", "values", "observe", "environment_actions"):
+    # a policy whose `act` was exchanged gives no actor
+    acts = ["act"] if not hasattr(run.policy, "actor") or run.policy.actor() is None else []
+    for name in (*acts, "evaluate", "values", "observe", "environment_actions"):
         if hasattr(run.policy, name):
             setattr(run.policy, name, timers.timed("policy", getattr(run.policy, name)))
     if hasattr(run.policy, "actor"):
