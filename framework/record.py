@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomli_w
 import torch
 from safetensors.torch import load_file, save_file
@@ -72,7 +73,7 @@ def write_text(path: Path, text: str) -> None:
 def write_config(directory: Path, config: Config, loaded: Loaded) -> None:
     """config.toml and plugins.json."""
     write_text(directory / CONFIG, tomli_w.dumps(to_tree(config, loaded)))
-    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
     described = [plugin.describe() for plugin in used(config, loaded)]
     write_text(directory / PLUGINS, json.dumps({"versions": versions, "plugins": described}, indent=2) + "\n")
 

@@ -5,6 +5,7 @@ itself is run. Where the two differ the run warns, which is an error in these te
 """
 
 import contextlib
+import shutil
 
 import framework_classic
 import pytest
@@ -100,6 +101,7 @@ def test_compiled_updates_are_those_of_python(case, update, graphs):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="there is no C++ compiler")
 @pytest.mark.parametrize("case", CASES)
 def test_so_are_those_in_cpp(case):
     assert_same(ran(case, "minibatches", True), ran(case, "minibatches", False))

@@ -114,6 +114,7 @@ def test_plugins_are_recorded_with_version_distribution_and_hash(here):
     main(["run", "--iterations", "1", "--name", "first"])
     recorded = json.loads((here / "runs" / "first" / "plugins.json").read_text())
     assert recorded["versions"]["torch"] == torch.__version__
+    assert recorded["versions"]["numpy"] == np.__version__
     (world,) = [plugin for plugin in recorded["plugins"] if plugin["name"] == "line_world"]
     with open(framework_line_world.__file__, "rb") as file:
         digest = hashlib.sha256(file.read()).hexdigest()
