@@ -154,6 +154,7 @@ def evaluate(
     part, where = load_plugins().part_of("environment", environment), choose_device(device)
     if lanes < 1:
         raise UsageError(f"lanes must be >= 1: {lanes}")
+    lanes = max(1, min(lanes, episodes))  # more would play nothing
     labels = part.label, f"policy '{type(policy).__name__}'"
     working = build_environment(part, lanes, where)
     try:

@@ -40,7 +40,8 @@ class Evaluator:
         config = run.config
         refuse_without_greedy(run.policy, settings.greedy, config.policy.label)
         self.settings = settings
-        self.environment = build_environment(config.environment, settings.lanes, run.device)
+        self.lanes = min(settings.lanes, settings.episodes)
+        self.environment = build_environment(config.environment, self.lanes, run.device)
         run.owners[id(self.environment)] = config.environment.label
         self.highest = -math.inf  # mean return of the best evaluation so far
         self.best: dict[str, Tensor] | None = None  # its policy, in a run without a folder
@@ -54,7 +55,7 @@ class Evaluator:
         performance = play(
             run.policy,
             self.environment,
-            settings.lanes,
+            self.lanes,
             settings.episodes,
             seed=derived_seed(config.seed, "measure", run.iteration),
             greedy=settings.greedy,

@@ -81,6 +81,17 @@ def test_the_numbers_are_those_of_the_policy(here, capsys, words):
     }
 
 
+def test_no_more_lanes_are_built_than_there_are_episodes(here, capsys, monkeypatch):
+    """Each may be a process."""
+    built, real = [], framework.run.build_environment
+    monkeypatch.setattr(
+        framework.run, "build_environment", lambda part, *given: built.append(given[0]) or real(part, *given)
+    )
+    assert told(capsys, "runs/first", "--episodes", "3")["episodes"] == 3
+    assert told(capsys, "runs/first", "--episodes", "30", "--lanes", "4")["episodes"] == 30
+    assert built == [3, 4]
+
+
 def test_it_may_be_evaluated_elsewhere(here, capsys):
     """Flags and files win over the record: each step costs 2, and time is up after 3."""
     words = ["runs/first", "--environment.max-steps", "3", "--environment.step-reward", "-2"]

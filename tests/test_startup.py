@@ -1,6 +1,7 @@
 """What stands between a command and its first update: imports, in processes of their own, and the plugins."""
 
 import importlib.metadata
+import platform
 import subprocess
 import sys
 
@@ -153,3 +154,28 @@ def test_the_summary_is_made_with_the_run_s_threads(tmp_path, monkeypatch, capsy
     assert main(["run", "--iterations", "1", "--reports", "--threads", "1"]) == 0
     assert seen == [1]
     assert torch.get_num_threads() == 2
+
+
+FREED = """
+import ctypes, resource, sys, torch
+from framework.cli.run import _keep_memory
+if sys.argv[1] == "keep":
+    _keep_memory()
+rows = torch.ones(2**20)
+for _ in range(3):
+    [rows + 1 for _ in range(10)]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    [rows + 1 for _ in range(10)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_freed_memory_is_kept_for_the_next_update():
+    """Five times ten results of 4 MiB: each comes in 1,024 pages anew, or not at all."""
+    pages = [
+        int(subprocess.run([sys.executable, "-c", FREED, how], check=True, capture_output=True, text=True).stdout)
+        for how in ("keep", "as it is")
+    ]
+    assert pages[0] < 1024 < pages[1]

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     resolved = resolve("evaluate RUN", description, words, Extra, below, FROM_RECORD)
     extra = resolved.extra
     validate("", extra)
-    rollout = RolloutSettings(lanes=extra.lanes, episodes=1)
+    rollout = RolloutSettings(lanes=min(extra.lanes, extra.episodes), episodes=1)
     config = attrs.evolve(resolved.config, extensions=(), reports=(), rollout=rollout)
     run = build(config, resolved.loaded, Core())
     path = directory / (BEST if extra.best else POLICY)
@@ -110,7 +110,7 @@ def _play(run: Run, extra: Extra) -> Performance:
         return play(
             run.policy,
             run.environment,
-            extra.lanes,
+            config.rollout.lanes,
             extra.episodes,
             seed=config.seed,
             greedy=extra.greedy,
