@@ -881,7 +881,7 @@ CHANGES = {
         actor_critic,
         ("actor_critic",),
         (BOXES, masks([3]), SEEDS),
-        ("normalised(outputs[..., : self.count], inputs.action_masks)", "normalised(outputs[..., : self.count], None)"),
+        ("normalised(logits, inputs.action_masks)", "normalised(logits, None)"),
     ),
     "lets gradients overflow": (
         law_masks_forbid,

@@ -64,7 +64,8 @@ class ActorCriticPolicy(nn.Module):
             outputs, states = self.network.lookup(observations)
         else:
             outputs, states = self.network(observations), None
-        log_probs = normalised(outputs[..., : self.count], inputs.action_masks)
+        logits = outputs if self.critic is not None else outputs[..., : self.count]
+        log_probs = normalised(logits, inputs.action_masks)
         actions = actions - self.first_action if self.first_action else actions
         if self.critic is not None:
             values = self.critic(observations).squeeze(-1)
