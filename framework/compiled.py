@@ -90,6 +90,7 @@ class Compiler:
             self.done += 1
             if self.iteration != self.run.iteration:
                 self.iteration = self.run.iteration
+                self._check_parameters()
                 self.state = [tensor.detach() for _, tensor in _state(self.run.policy)]
             before = torch.get_rng_state() if compared else None
             update = self._called(self.programs[key], [*self.state, *columns.values(), *_numbers(self.run, batch)])
@@ -110,16 +111,19 @@ class Compiler:
         self.over = True
         warnings.warn(f"compile: the updates go on in Python: {reason}", RuntimeWarning, stacklevel=2)
 
+    def _check_parameters(self) -> None:
+        """Once an iteration: what may have happened to them, and would be passed over."""
+        if self.run.learnt.others:
+            raise FallbackError("an extension added parameters to the optimizer")
+        if any(one._backward_hooks or one._post_accumulate_grad_hooks for one in self.run.learnt.parameters):
+            raise FallbackError("a parameter has a hook, which only Python's gradients call")
+
     def _made(self, batch: Batch) -> Program:
         run = self.run
         if wrapped := [name for name in ("compute_loss", "apply_gradients") if name in run.wrappers]:
             raise FallbackError(f"{' and '.join(run.wrappers[wrapped[0]])} wraps {wrapped[0]}")
         if not run.learnt.views:
             raise FallbackError(f"{run.config.optimizer.name} does not step the parameters as one vector on the CPU")
-        if run.learnt.others:
-            raise FallbackError("an extension added parameters to the optimizer")
-        if any(one._backward_hooks or one._post_accumulate_grad_hooks for one in run.learnt.parameters):
-            raise FallbackError("a parameter has a hook, which only Python's gradients call")
         if batch.sequences is not None:
             raise FallbackError(f"{run.config.policy.label} has a memory, and its batches are of no fixed shape")
         if len(self.programs) == SHAPES:

@@ -321,10 +321,10 @@ FALLBACKS = {
     "policy 'Norm' .* moves its buffers while it evaluates": {**SHORT, "policy": Norm()},
     "metric 'factor' is 1.0 compiled and 2.0 otherwise": {**SHORT, "loss": Telling(), "extensions": [Raising()]},
     "parameters have been frozen": {**SHORT, "extensions": [Each(after=freeze)]},
-    "a parameter has a hook": {**SHORT, "extensions": [Each(before=lambda run, count: hook(run))]},
+    "a parameter has a hook": {**SHORT, "extensions": [Each(after=hook)]},
     "an extension added parameters to the optimizer": {
         **SHORT,
-        "extensions": [Each(before=lambda run, count: count or add(run))],
+        "extensions": [Each(after=add)],
     },
 }
 
