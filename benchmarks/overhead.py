@@ -58,7 +58,7 @@ WALK, LEARNING, REPORTS = "walk", "loss, backward, clipping, optimizer", "report
 PARTS = ("environment", "policy", WALK, "estimator and baseline", "extensions", LEARNING)
 FUNCTIONS = {  # where a function is looked up: what its time is; one that is not there is passed over
     ("framework.tabular", "walk"): WALK,
-    ("framework.training", "_summed"): LEARNING,
+    ("framework.training", "reduce"): LEARNING,
     ("torch.Tensor", "backward"): LEARNING,
     ("torch.autograd", "grad"): LEARNING,
     ("torch.nn.utils", "clip_grad_norm_"): LEARNING,

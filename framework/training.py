@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import checks, streams
-from .batches import divisor, flatten, minibatches
+from .batches import flatten, minibatches, reduce
 from .compiled import Compiler, Update
 from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
 from .errors import PartError
@@ -131,21 +131,16 @@ def _stage(run: Run, name: str, **arguments: Any) -> Any:
     return result
 
 
-def _summed(loss: Loss, count: float) -> tuple[Tensor, dict[str, float]]:
-    """Σ of all terms / count, to be descended; and each term's."""
-    sums = [term.sum() for term in loss.terms.values()]
-    terms = {name: summed.item() / count for name, summed in zip(loss.terms, sums, strict=True)}
-    return functools.reduce(operator.add, sums) / count, terms
-
-
 def _gradients(run: Run, loss: Loss) -> tuple[dict[str, float], float | Tensor | None]:
     """Sum, divide, go backward, clip: what was descended, and the norm of the gradient before clipping."""
     settings, learnt = run.config.update, run.learnt
     assert run.batch is not None
-    total, terms = _summed(loss, divisor(run.batch, settings.denominator, settings.constant))
+    reduced = reduce(loss, run.batch, settings.denominator, settings.constant)
+    total = functools.reduce(operator.add, reduced.values())
     if not total.requires_grad:
         whose = run.config.loss.label
         raise PartError(f"{whose}: its terms carry no gradient (was a graph cut by detach or torch.tensor?)")
+    terms = {name: term.item() for name, term in reduced.items()}
     if not math.isfinite(sum(terms.values())):
         _blame_number(run, loss)
     learnt.zero()
