@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .evaluation import Performance
     from .hookspecs import hookimpl
     from .run import Result, Run
+    from .worlds import TabularLanes
 
 _HOMES = {
     "api": ("evaluate", "load", "train"),
@@ -43,6 +44,7 @@ _HOMES = {
     "evaluation": ("Performance",),
     "hookspecs": ("hookimpl",),
     "run": ("Result", "Run"),
+    "worlds": ("TabularLanes",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -54,7 +56,7 @@ __all__ = [  # noqa: RUF022
     "Inputs", "Loss", "LossFunction", "Policy", "Rollout", "Sequences", "Step", "TabularMDP",
     "FrameworkError", "PartError", "UsageError",
     "hookimpl",
-    "Performance", "Result", "Run",
+    "Performance", "Result", "Run", "TabularLanes",
 ]  # fmt: skip
 
 

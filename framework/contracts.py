@@ -152,6 +152,7 @@ class Loss:
 class TabularMDP:
     """A finite Markov decision process: S states, A actions.
 
+    Where a policy cannot tell states apart, `observations` says which element of the observation space each one shows.
     A terminal state's rows of `transitions` and `rewards` are never used. `rewards` depends on the successor
     because real worlds' do; r(s, a) is its mean under `transitions`.
     """
@@ -161,6 +162,14 @@ class TabularMDP:
     start: Tensor  # [S] probability of each first state
     terminal: Tensor  # [S] bool
     time_limit: int | None = None  # steps until truncation; None: no limit
+    observations: Tensor | None = None  # [S] int64 what each state shows; None: itself
+
+    @property
+    def seen(self) -> Tensor:
+        """What each state shows `[S]`, itself where nothing else is said."""
+        return (
+            torch.arange(len(self.start), device=self.start.device) if self.observations is None else self.observations
+        )
 
 
 @runtime_checkable

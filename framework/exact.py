@@ -1,6 +1,6 @@
 """Exact values and objectives of a tabular world under a policy; differentiable, so autograd's gradients are exact.
 
-A policy is its table of action probabilities `[S, A]`. Work in float64.
+A policy is its table of action probabilities `[S, A]`, or `[O, A]` where states show O observations. Work in float64.
 """
 
 import torch
@@ -17,12 +17,13 @@ def state_values(mdp: TabularMDP, probabilities: Tensor, gamma: float) -> Tensor
 
     Args:
         mdp: the world.
-        probabilities: π(a|s) `[S, A]`.
+        probabilities: π(a|s) `[S, A]`; π(a|o) `[O, A]` where `mdp.observations` hide the states.
         gamma: discount a step, in [0, 1].
 
     Raises:
         ValueError: γ = 1, no limit, and a policy under which some episode never ends: V does not exist.
     """
+    probabilities = probabilities[mdp.seen]
     rewards, transitions = _chain(mdp, probabilities)
     if mdp.time_limit is not None:
         values: Tensor = torch.zeros_like(rewards)

@@ -88,7 +88,7 @@ class Shard:
         self.tables = tabular.Tables.of(self.environment, self.labels[0]) if self.device.type == "cpu" else None
 
     def walk(self, log_probs: Tensor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
-        """What `collect` does, for a world of tables and an actor that is one: log π `[S, A]`."""
+        """What `collect` does, for a world of tables and an actor that is one: log π `[O, A]`."""
         tables = self.tables
         assert tables is not None
         draw = streams.generator(self.seed, "act", iteration, self.number)
@@ -102,9 +102,9 @@ class Shard:
         outcomes, real = paths.outcomes, paths.mask
         self.capacity = len(real) + len(real) // 8 + 1
         columns = {
-            "observations": tables.states.take(outcomes),
+            "observations": tables.seen.take(outcomes),
             "actions": tables.actions.take(outcomes),
-            "log_probs": table[tables.states, tables.actions].take(outcomes),
+            "log_probs": table[tables.seen, tables.actions].take(outcomes),
             "rewards": tables.rewards.take(outcomes),
             "terminated": tables.final.take(outcomes),
         }
@@ -125,7 +125,7 @@ class Shard:
             if self.fixed_steps is not None:
                 cut[-1] |= ~columns["terminated"][-1]
             times, lanes = cut.nonzero()
-        successors = tables.successors[outcomes[times, lanes]]
+        successors = tables.seen_next[outcomes[times, lanes]]
         ends = Ends(*(torch.from_numpy(array) for array in (times, lanes, successors)))
         return rollout, Finished(paths.returns, paths.lengths), ends
 

@@ -39,11 +39,12 @@ class Tables:
     """A world's outcomes, `width` to a state; outcome k belongs to state k // width."""
 
     width: int
-    states: Array  # [S·width] int64
+    seen: Array  # [S·width] int64 what the outcome's state shows
     actions: Array  # [S·width] int64
     probabilities: Array  # [S·width] P(s′|s,a); 0 where a state has fewer outcomes
     rewards: Array  # [S·width] float32
     successors: Array  # [S·width] int64 s′
+    seen_next: Array  # [S·width] int64 what s′ shows
     final: Array  # [S·width] bool: s′ is terminal
     start: Array  # [S − 1] upper edges of the first states
     first: int | None  # the one first state, where it is certain
@@ -66,8 +67,9 @@ class Tables:
         if int(states.n) > MOST_OUTCOMES:
             return None
         mdp: TabularMDP = environment.mdp()
-        count, options = int(states.n), int(actions.n)
-        _check(f"{label}: mdp()", mdp, count, options)
+        count, options = len(mdp.start), int(actions.n)
+        _check(f"{label}: mdp()", mdp, int(states.n), options)
+        seen = mdp.seen.cpu().numpy()
         transitions, rewards = mdp.transitions.cpu().double().numpy(), mdp.rewards.cpu().double().numpy()
         start = mdp.start.cpu().double().numpy()
         possible = (transitions > 0).reshape(count, -1)
@@ -82,11 +84,12 @@ class Tables:
         rows = np.repeat(np.arange(count), width)
         return cls(
             width,
-            rows,
+            seen[rows],
             pairs // count,
             np.where(real, transitions.reshape(count, -1)[rows, pairs], 0.0),
             rewards.reshape(count, -1)[rows, pairs].astype(np.float32),
             pairs % count,
+            seen[pairs % count],
             mdp.terminal.cpu().numpy()[pairs % count],
             np.cumsum(start)[:-1],
             int(start.argmax()) if (start > 0).sum() == 1 else None,
@@ -94,8 +97,8 @@ class Tables:
         )
 
     def edges(self, log_probs: Array) -> Array:
-        """Upper edge of each outcome but a state's last, `[S, width − 1]`, for a table of log π `[S, A]`."""
-        weights = np.exp(log_probs.astype(np.float64))[self.states, self.actions] * self.probabilities
+        """Upper edge of each outcome but a state's last, `[S, width − 1]`, for a table of log π `[O, A]`."""
+        weights = np.exp(log_probs.astype(np.float64))[self.seen, self.actions] * self.probabilities
         sums = weights.reshape(-1, self.width).cumsum(axis=1)
         below, total = sums[:, :-1], sums[:, -1:]
         # where nothing is possible after an outcome, no rounding may pass it; a terminal state's total is 0
@@ -134,8 +137,9 @@ class Amount:
     rows: int = 64  # time steps that it will about take
 
 
-def _check(label: str, mdp: TabularMDP, states: int, actions: int) -> None:
+def _check(label: str, mdp: TabularMDP, observations: int, actions: int) -> None:
     """Refuse tables of other shapes, numbers that are not finite, and rows that are no probabilities."""
+    states = observations if mdp.observations is None else len(mdp.start)
     shapes = {"transitions": (states, actions, states), "rewards": (states, actions, states), "start": (states,)}
     for name, shape in {**shapes, "terminal": (states,)}.items():
         given = getattr(mdp, name)
@@ -143,6 +147,11 @@ def _check(label: str, mdp: TabularMDP, states: int, actions: int) -> None:
             raise UsageError(f"{label}: {name}: expected shape {list(shape)}, got {list(given.shape)}")
         if not bool(torch.isfinite(given).all()):
             raise UsageError(f"{label}: {name}: not finite")
+    if mdp.observations is not None:
+        if tuple(mdp.observations.shape) != (states,):
+            raise UsageError(f"{label}: observations: expected shape {[states]}, got {list(mdp.observations.shape)}")
+        if bool(((mdp.observations < 0) | (mdp.observations >= observations)).any()):
+            raise UsageError(f"{label}: observations: each must be one of the observation space's {observations}")
     lived = mdp.transitions[~mdp.terminal].double()
     for name, rows in (("transitions", lived), ("start", mdp.start.double())):
         if bool((rows < 0).any()) or bool(((rows.sum(-1) - 1).abs() > ROUNDING).any()):

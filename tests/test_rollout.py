@@ -244,7 +244,8 @@ def test_edges_leave_each_outcome_its_probability(world, seed):
     edges = np.concatenate([np.zeros((len(world.start), 1)), np.minimum(tables.edges(log_probs), 1.0)], axis=1)
     lengths = np.diff(np.concatenate([edges, np.ones((len(edges), 1))], axis=1), axis=1).reshape(-1)
     joint = np.zeros(world.transitions.shape)
-    np.add.at(joint, (tables.states, tables.actions, tables.successors), lengths)
+    states = np.arange(len(lengths)) // tables.width
+    np.add.at(joint, (states, tables.actions, tables.successors), lengths)
     expected = np.exp(log_probs)[:, :, None] * world.transitions.numpy()
     alive = ~world.terminal.numpy()
     assert np.allclose(joint[alive], expected[alive], atol=1e-6)  # log-probs are float32

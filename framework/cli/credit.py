@@ -66,6 +66,8 @@ def estimates(run: Run, rollout: Rollout, loaded: Loaded) -> Any:
     if not (hasattr(environment, "mdp") and isinstance(states, Discrete) and isinstance(actions, Discrete)):
         raise UsageError(f"{run.config.environment.label}: has no mdp(), and the values drawn are exact ones")
     mdp = environment.mdp()
+    if mdp.observations is not None:
+        raise UsageError(f"{run.config.environment.label}: hides its states, and the values drawn are those of states")
     everywhere = torch.arange(int(states.n))
     with torch.no_grad():
         probabilities = torch.stack(

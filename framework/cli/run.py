@@ -78,7 +78,7 @@ def _keep_memory() -> None:
 
 
 def action_probabilities(result: Result) -> tuple[list[int], dict[str, list[float]]]:
-    """The non-terminal states, and π(a|s) in each by action's name.
+    """What the non-terminal states show, and π(a|s) in each by action's name.
 
     Nothing where the spaces are not small and Discrete, or where π also depends on what the policy remembers.
     """
@@ -90,7 +90,8 @@ def action_probabilities(result: Result) -> tuple[list[int], dict[str, list[floa
         return [], {}
     observations = torch.arange(int(states.n), device=result.run.device) + int(states.start)
     if hasattr(environment, "mdp"):
-        observations = observations[~environment.mdp().terminal]
+        mdp = environment.mdp()
+        observations = mdp.seen[~mdp.terminal].unique()
     names = getattr(environment, "action_names", None) or [str(int(actions.start) + a) for a in range(int(actions.n))]
     table = {}
     with torch.no_grad():
