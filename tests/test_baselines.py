@@ -12,11 +12,11 @@ from framework_reinforce.monte_carlo import RewardsToGo, TotalReturn
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
-from stories import REWARDS, Episode, assemble, lanes_of_episodes, permute_lanes, real_steps
-from worlds import enumerate_episodes, tabular_worlds
+from worlds import enumerate_episodes
 
 from framework import PartError, Rollout, TabularMDP
 from framework.exact import expected_return
+from framework.testing.strategies import REWARDS, Episode, assemble, lanes_of_episodes, mdps, permute_lanes, real_steps
 
 TOGO, TOTAL = RewardsToGo(gamma=1.0), TotalReturn(gamma=1.0)
 
@@ -425,7 +425,7 @@ def expected_gradient(world, probabilities, baseline, count=2):
     return total
 
 
-SMALL = tabular_worlds(states=(2, 3), actions=(2, 2), limits=(1, 2))
+SMALL = mdps(states=(2, 3), actions=(2, 2), limits=(1, 2))
 ENUMERATED = settings(max_examples=8)
 
 

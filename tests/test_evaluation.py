@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from mutants import is_killed, mutate
 from safetensors.torch import load_file
 from scipy import stats
-from worlds import Lanes, TabularPolicy, tabular_worlds
+from worlds import Lanes, TabularPolicy
 
 import framework
 from framework import Inputs, OptimizerSettings, PartError, Performance, RolloutSettings, TabularMDP, UsageError
@@ -32,6 +32,7 @@ from framework import evaluation as evaluations
 from framework.exact import expected_return
 from framework.hookspecs import hookimpl
 from framework.streams import derived_seed
+from framework.testing.strategies import mdps
 
 SEEDS = st.integers(0, 2**31)
 COUNTS = st.integers(1, 12)
@@ -77,7 +78,7 @@ def law_exactly_so_many_whole_episodes_are_played(module, world, tables, episode
     assert tables or sum(ends) >= episodes
 
 
-WORLDS = (tabular_worlds(), st.booleans(), COUNTS, st.integers(1, 5), SEEDS)
+WORLDS = (mdps(), st.booleans(), COUNTS, st.integers(1, 5), SEEDS)
 
 
 @given(*WORLDS)

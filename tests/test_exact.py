@@ -8,13 +8,14 @@ from attrs import evolve
 from framework_line_world import LineWorld
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import enumerate_episodes, tabular_worlds
+from worlds import enumerate_episodes
 
 import framework
 from framework import RolloutSettings, TabularMDP
 from framework.batches import flatten
 from framework.exact import expected_return, state_values
 from framework.run import build
+from framework.testing.strategies import mdps
 from framework.training import Core
 
 LIMITS = {
@@ -41,7 +42,7 @@ def test_line_world_has_the_designs_values_and_gradient(limit):
     assert torch.allclose(gradient, torch.tensor(expected_gradient, dtype=torch.float64), atol=tolerance)
 
 
-@given(tabular_worlds(), st.sampled_from([0.0, 0.5, 1.0]))
+@given(mdps(), st.sampled_from([0.0, 0.5, 1.0]))
 def test_expected_return_is_the_mean_over_all_episodes(world, gamma):
     probabilities = torch.full(world.transitions.shape[:2], 1 / world.transitions.shape[1], dtype=torch.float64)
     brute = sum(
@@ -51,7 +52,7 @@ def test_expected_return_is_the_mean_over_all_episodes(world, gamma):
     assert math.isclose(float(expected_return(world, probabilities, gamma)), brute, abs_tol=1e-9)
 
 
-@given(tabular_worlds(), st.sampled_from([0.5, 0.9]))
+@given(mdps(), st.sampled_from([0.5, 0.9]))
 def test_a_long_limit_is_no_limit(world, gamma):
     """γᵀ·|V| bounds the difference: 0.9⁴⁰⁰·20 < 1e-16."""
     probabilities = torch.full(world.transitions.shape[:2], 1 / world.transitions.shape[1], dtype=torch.float64)

@@ -11,14 +11,14 @@ from framework_reinforce.monte_carlo import RewardsToGo, TotalReturn
 from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
-from stories import Episode, assemble
-from worlds import enumerate_episodes, tabular_worlds
+from worlds import enumerate_episodes
 
 from framework import Batch, Evaluation, Inputs
 from framework.batches import flatten, reduce, select
 from framework.config import DEFAULTS, configure
 from framework.plugins import load
 from framework.run import build
+from framework.testing.strategies import Episode, assemble, mdps
 from framework.training import Core
 
 DENOMINATORS = ("per_step", "per_episode", "constant")
@@ -152,7 +152,7 @@ def expected_gradient(world, logits, estimator, constant):
     return torch.autograd.grad(total, logits)[0]
 
 
-@given(tabular_worlds(limits=(1, 3)), st.sampled_from([-5.0, 0.5, 100.0]), st.integers(0, 2**31))
+@given(mdps(limits=(1, 3)), st.sampled_from([-5.0, 0.5, 100.0]), st.integers(0, 2**31))
 def test_a_constant_baseline_leaves_the_expected_gradient_unchanged(world, constant, seed):
     """E[∇log π] = 0 in every state, enumerated and not sampled; and the expectation is −∇J, by autograd through J."""
     from framework.exact import expected_return

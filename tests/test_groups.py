@@ -16,7 +16,6 @@ from framework_standardize import Standardize
 from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
-from stories import Episode, assemble, lanes_of_episodes, permute_lanes, real_steps
 
 import framework
 from framework import Advantages, PartError, RolloutSettings, Step, UsageError, hookimpl
@@ -24,6 +23,7 @@ from framework.config import DEFAULTS, configure
 from framework.exact import state_values
 from framework.plugins import Part, load
 from framework.run import build
+from framework.testing.strategies import Episode, assemble, lanes_of_episodes, permute_lanes, real_steps
 from framework.training import Core
 
 CPU = torch.device("cpu")

@@ -8,9 +8,9 @@ import torch
 from framework_reinforce.monte_carlo import RewardsToGo, TotalReturn
 from hypothesis import given
 from mutants import is_killed, mutate
-from stories import Episode, assemble, lanes_of_episodes, real_steps
 
 from framework import PartError
+from framework.testing.strategies import Episode, assemble, lanes_of_episodes, real_steps
 
 SEVERAL = lanes_of_episodes(min_lanes=2)
 

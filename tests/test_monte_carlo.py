@@ -9,13 +9,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
-from stories import REWARDS, Episode, assemble, episodes, lanes_of_episodes, permute_lanes, real_steps
 from test_gradients import expected_gradient
-from worlds import TabularMDP, tabular_worlds
+from worlds import TabularMDP
 
 from framework import returns
 from framework.exact import expected_return
 from framework.returns import discounted_sums, episode_means
+from framework.testing.strategies import (
+    REWARDS,
+    Episode,
+    assemble,
+    episodes,
+    lanes_of_episodes,
+    mdps,
+    permute_lanes,
+    real_steps,
+)
 
 GAMMAS = st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0])
 
@@ -363,7 +372,7 @@ def weighted(estimator):
     return call
 
 
-ENUMERABLE = (tabular_worlds(limits=(1, 3)), GAMMAS, st.integers(0, 2**31))
+ENUMERABLE = (mdps(limits=(1, 3)), GAMMAS, st.integers(0, 2**31))
 
 
 @given(*ENUMERABLE)

@@ -1,6 +1,6 @@
 """The bootstrapping estimators against a forward-view float64 oracle, law by law; each law kills a mutant of the code.
 
-Stories' numbers are quarters of up to 2 in size and at most eight steps long, so that sums stay below 64 and, in
+Stories' numbers are quarters of up to 2 in size, their paths at most five steps long: sums stay below 64 and, in
 float64, within 1e-12 of any other order of summation; in float32 within 64 · 20 · 2⁻²⁴ < 1e-4.
 """
 
@@ -16,12 +16,12 @@ from gymnasium.spaces import Discrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
-from stories import BOTH, NO_END, TERMINATED, TRUNCATED, tables_of, tell, valued_rollouts
 
 from framework import Action, Evaluation, Rollout, Step
 from framework.returns import FEW_LANES
 from framework.rollout import collect
 from framework.shard import Shard
+from framework.testing.strategies import BOTH, NO_END, TERMINATED, TRUNCATED, rollouts, tables_of
 
 GAMMAS = st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0])
 LAMBDAS = st.sampled_from([0.0, 0.3, 0.95, 1.0])
@@ -121,7 +121,7 @@ def law_vtrace(part, rollout, gamma, rho_clip, c_clip):
     """Targets of eq. 1; returns r + γv of the next step, or of the successor where the trace is cut; weights ρ."""
     estimate = part.VTrace(gamma=gamma, rho_clip=rho_clip, c_clip=c_clip)(rollout)
     targets = told(rollout, gamma, lambda path: path.vtrace_target(rho_clip, c_clip))
-    tolerance = EXACT * max(1, min(c_clip, math.e**2)) ** 8  # log-ratios are at most 2, paths at most 8 steps long
+    tolerance = EXACT * max(1, min(c_clip, math.e**2)) ** 8  # log-ratios are at most 2, paths at most 5 steps long
     close(estimate.value_targets, targets, rollout, tolerance)
     returns = torch.zeros_like(targets)
     for t, n in rollout.mask.nonzero().tolist():
@@ -271,7 +271,7 @@ def law_vtrace_gradient_is_the_same_for_every_baseline(part, logits, behaviour, 
     assert torch.allclose(found, expected, atol=1e-9)
 
 
-ROLLOUTS, WHOLE = valued_rollouts(), valued_rollouts(whole=True)
+ROLLOUTS, WHOLE = rollouts(whole=False, values=True), rollouts(whole=True, values=True)
 ESTIMATORS = {
     "td0": lambda part: part.TD0(gamma=0.9),
     "n_step": lambda part: part.NStep(gamma=0.9, n=3),
@@ -313,7 +313,7 @@ def test_law(law):
     check()
 
 
-MANY = valued_rollouts(max_steps=4, min_lanes=FEW_LANES + 1, max_lanes=FEW_LANES + 2)
+MANY = rollouts(whole=False, values=True, min_lanes=FEW_LANES + 1, max_lanes=FEW_LANES + 1)
 
 
 @pytest.mark.parametrize("law", [law_n_step, law_lambda_returns, law_vtrace], ids=lambda law: law.__name__)
@@ -785,7 +785,8 @@ def test_one_step_of_one_lane(name):
     """T = 1, N = 1, of every estimator, unfinished at the edge where it may be."""
     monte_carlo = {"rewards_to_go": RewardsToGo(gamma=0.9), "total_return": TotalReturn(gamma=0.9)}
     whole = name in monte_carlo
-    rollout = tell(1, 1, [[TERMINATED if whole else NO_END]], [False], [1], seed=3)
+    ends = [(0, 0, TERMINATED)] if whole else []
+    rollout = lanes_of([[1.25]], [[0.5]], [[-0.75]], ends)
     estimate = monte_carlo[name](rollout) if whole else ESTIMATORS[name](framework_returns)(rollout)
     assert estimate.returns.shape == (1, 1)
     expected = rollout.rewards if whole else rollout.rewards + 0.9 * rollout.successor_values

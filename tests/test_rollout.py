@@ -9,13 +9,14 @@ import torch
 from attrs import evolve
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from worlds import Lanes, TabularPolicy, shard, tabular_worlds
+from worlds import Lanes, TabularPolicy, shard
 
 import framework.tabular
 from framework import Action, PartError, Step
 from framework.exact import expected_return
 from framework.rollout import collect
 from framework.tabular import Tables
+from framework.testing.strategies import mdps
 
 WAYS = ("stepped", "stepped with the table actor", "followed", "marched")
 """Step by step with the policy or its actor; from tables lane by lane, and all lanes together."""
@@ -94,7 +95,7 @@ SEEDS = st.integers(0, 10_000)
 def test_whole_episodes(way, mode):
     """Whole episodes: stories obey the world, every begun episode is finished, and the amount is met."""
 
-    @given(tabular_worlds(), SEEDS, st.integers(1, 4), st.integers(1, 12))
+    @given(mdps(), SEEDS, st.integers(1, 4), st.integers(1, 12))
     def check(world, seed, lanes, amount):
         ((rollout, finished),) = gather(way, world, policies(world, seed), lanes, **{mode: amount})
         padding_is_clean(rollout)
@@ -126,7 +127,7 @@ def test_whole_episodes(way, mode):
 def test_fixed_steps_carry_episodes_over(way):
     """Three rollouts read as one: no step is lost between them, and scores are those of whole episodes."""
 
-    @given(tabular_worlds(), SEEDS, st.integers(1, 4), st.integers(1, 5))
+    @given(mdps(), SEEDS, st.integers(1, 4), st.integers(1, 5))
     def check(world, seed, lanes, steps):
         gathered = gather(way, world, policies(world, seed), lanes, iterations=3, fixed_steps=steps)
         scores, expected = Counter(), Counter()
@@ -164,7 +165,7 @@ def test_fixed_steps_carry_episodes_over(way):
 def test_values_are_of_the_step_and_of_the_true_successor(way, amount):
     """V(s) of each step; V(s′): 0 where the world ended, the successor's own where time ran out or the rollout does."""
 
-    @given(tabular_worlds(), SEEDS)
+    @given(mdps(), SEEDS)
     def check(world, seed):
         policy = policies(world, seed)
         table = policy.table.detach()
@@ -188,7 +189,7 @@ def test_values_are_of_the_step_and_of_the_true_successor(way, amount):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_log_probs_are_the_acting_policys(way):
-    @given(tabular_worlds(), SEEDS)
+    @given(mdps(), SEEDS)
     def check(world, seed):
         policy = policies(world, seed)
         ((rollout, _),) = gather(way, world, policy, 3, episodes=5)
@@ -202,7 +203,7 @@ def test_log_probs_are_the_acting_policys(way):
 def test_shards_are_assembled_side_by_side(way):
     """Two shards of two lanes, padded to the longer; the episodes of the second are numbered after the first's."""
 
-    @given(tabular_worlds(), SEEDS)
+    @given(mdps(), SEEDS)
     def check(world, seed):
         policy = policies(world, seed)
         ((rollout, finished),) = gather(way, world, policy, 4, shards=2, episodes=3)
@@ -220,7 +221,7 @@ def test_shards_are_assembled_side_by_side(way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_collecting_repeats_bit_for_bit_and_differs_by_iteration(way):
-    @given(tabular_worlds(states=(3, 4), actions=(2, 3)), SEEDS)
+    @given(mdps(states=(3, 4), actions=(2, 3)), SEEDS)
     def check(world, seed):
         policy = policies(world, seed)
         first, again = (gather(way, world, policy, 3, iterations=2, steps=60) for _ in range(2))
@@ -236,7 +237,7 @@ def test_collecting_repeats_bit_for_bit_and_differs_by_iteration(way):
     check()
 
 
-@given(tabular_worlds(), SEEDS)
+@given(mdps(), SEEDS)
 def test_edges_leave_each_outcome_its_probability(world, seed):
     """The interval of outcome (a, s′) in state s is π(a|s)·P(s′|s,a) long; what is impossible has none."""
     tables = Tables.of(Lanes(world, 1, tables=True))
@@ -328,7 +329,7 @@ class NextStepLanes(Lanes):
 def test_reset_rows_are_no_steps(amount):
     """Rows with `valid` False are masked, count as no step, and belong to no episode."""
 
-    @given(tabular_worlds(), SEEDS)
+    @given(mdps(), SEEDS)
     def check(world, seed):
         part = shard(world, False, 3, **amount)
         part.environment = NextStepLanes(world, 3, False)

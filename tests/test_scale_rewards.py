@@ -13,10 +13,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
 from safetensors.torch import load_file
-from stories import valued_rollouts
 
 import framework
 from framework import Rollout, RolloutSettings, hookimpl
+from framework.testing import strategies
 
 GAMMAS = st.sampled_from([0.0, 0.5, 0.99, 1.0])
 CLIPS = st.sampled_from([0.5, 10.0])
@@ -27,7 +27,7 @@ def sequences(draw, min_count=1, max_count=3, whole=None):
     """What one run collects: rollouts of the same lanes, of fixed steps (carried over, with reset rows) or whole."""
     lanes = draw(st.integers(1, 3))
     whole = draw(st.booleans()) if whole is None else whole
-    told = valued_rollouts(max_steps=6, min_lanes=lanes, max_lanes=lanes, whole=whole)
+    told = strategies.rollouts(min_lanes=lanes, max_lanes=lanes, whole=whole, values=True)
     return draw(st.lists(told, min_size=min_count, max_size=max_count))
 
 

@@ -13,11 +13,11 @@ from framework_standardize import Standardize
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
-from stories import assemble, lanes_of_episodes
 from worlds import TabularWorld
 
 import framework
 from framework import Advantages, Batch, OptimizerSettings, RolloutSettings, TabularMDP, UpdateSettings, hookimpl
+from framework.testing.strategies import assemble, lanes_of_episodes
 
 EPSILON = 1e-8  # the default
 

@@ -23,13 +23,13 @@ from framework_reinforce.monte_carlo import RewardsToGo
 from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
-from stories import assemble, episodes, lanes_of_episodes, real_steps
 
 import framework
 from framework.cli import main
 from framework.config import DEFAULTS, configure
 from framework.plugins import load
 from framework.run import build
+from framework.testing.strategies import assemble, episodes, lanes_of_episodes, real_steps
 from framework.training import Core
 
 ROOT = Path(__file__).parent.parent

@@ -17,7 +17,6 @@ from framework_reinforce.score_function import Reinforce
 from gymnasium.spaces import Box, Discrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stories import assemble, lanes_of_episodes
 
 import framework.api
 import framework.tabular
@@ -39,6 +38,7 @@ from framework import (
     hookimpl,
 )
 from framework.batches import flatten, reduce, select
+from framework.testing.strategies import assemble, lanes_of_episodes
 
 DENOMINATORS = ("per_step", "per_episode", "constant")
 fewer = settings(max_examples=settings().max_examples // 3)  # where an example is several runs

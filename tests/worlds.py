@@ -1,10 +1,9 @@
-"""Random tabular worlds as real environments: the step interface and the tables describe the same world."""
+"""Tabular worlds as real environments: the step interface and the tables describe the same world."""
 
 import torch
 from attrs import frozen
 from framework_reinforce.categorical import TableActor
 from gymnasium.spaces import Discrete
-from hypothesis import strategies as st
 
 from framework import Action, Evaluation, Step, TabularMDP
 from framework.rollout import Shard
@@ -50,30 +49,6 @@ class Lanes:
         self.states = torch.where(ended, self.first(self.count, generator), successors)
         self.clock = torch.where(ended, 0, self.clock)
         return Step(self.states, successors, rewards, terminated, truncated)
-
-
-@st.composite
-def tabular_worlds(draw, states=(2, 4), actions=(1, 3), limits=(1, 4)):
-    """Small random worlds with a time limit; the last state is terminal; probabilities in twelfths."""
-    count, options = draw(st.integers(*states)), draw(st.integers(*actions))
-    random = draw(st.randoms(use_true_random=False))
-    transitions = torch.zeros(count, options, count, dtype=torch.float64)
-    for s in range(count):
-        for a in range(options):
-            for _ in range(12):
-                transitions[s, a, random.randrange(count)] += 1 / 12 if draw(st.booleans()) else 0.0
-            if transitions[s, a].sum() == 0:
-                transitions[s, a, random.randrange(count)] = 1.0
-            transitions[s, a] /= transitions[s, a].sum()
-    rewards = torch.tensor(
-        [[[random.randrange(-4, 5) / 2 for _ in range(count)] for _ in range(options)] for _ in range(count)]
-    )
-    start = torch.zeros(count, dtype=torch.float64)
-    for _ in range(3):
-        start[random.randrange(count - 1)] += 1 / 3
-    terminal = torch.zeros(count, dtype=torch.bool)
-    terminal[-1] = True
-    return TabularMDP(transitions, rewards.double(), start, terminal, draw(st.integers(*limits)))
 
 
 def enumerate_episodes(world, probabilities):

@@ -2,3 +2,8 @@
 
 Needs Hypothesis: `pip install framework-rl[testing]`.
 """
+
+from .checking import Report, Verdict, check, judge, laws, part, replay
+from .law import LAWS, Broken, Law, Subject, law
+
+__all__ = ["LAWS", "Broken", "Law", "Report", "Subject", "Verdict", "check", "judge", "law", "laws", "part", "replay"]

@@ -1,0 +1,246 @@
+"""A part is put to the laws: each law is asked of cases that Hypothesis draws, and shrinks where one breaks it."""
+
+import importlib
+import importlib.util
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from attrs import evolve, frozen
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis import seed as seeded
+from hypothesis import strategies as st
+from hypothesis.errors import HypothesisException, Unsatisfiable
+
+from ..config import DEFAULTS, configure, merge
+from ..errors import FrameworkError, UsageError, unknown
+from ..plugins import Loaded, Part, load
+from ..wiring import wire
+from .law import LAWS, Broken, Law, Subject
+from .variants import variants
+
+ROLE_MODULES = ("estimators", "baselines", "losses", "policies", "environments", "claims")  # where the laws stand
+EXAMPLES, QUICK = 100, 15  # cases a law
+
+Outcome = Literal["passed", "failed", "not applicable"]
+
+
+@frozen(eq=False)
+class Verdict:
+    """What came of one law."""
+
+    law: Law
+    outcome: Outcome
+    reason: str = ""  # why it failed, or does not apply
+    examples: int = 0  # cases that it was asked of, while one was looked for that breaks it
+    subject: Subject | None = None  # of the counterexample, with its settings
+    case: tuple[Any, ...] = ()  # the shrunk counterexample; empty where the law takes none
+    error: BaseException | None = None  # what it raised
+
+
+@frozen(eq=False)
+class Report:
+    """What came of all laws."""
+
+    part: Part
+    verdicts: tuple[Verdict, ...]
+    seconds: float
+    seed: int
+
+    def of(self, outcome: Outcome) -> tuple[Verdict, ...]:
+        """The verdicts that came out so."""
+        return tuple(verdict for verdict in self.verdicts if verdict.outcome == outcome)
+
+    @property
+    def failed(self) -> tuple[Verdict, ...]:
+        """Of the laws that it breaks."""
+        return self.of("failed")
+
+    @property
+    def examples(self) -> int:
+        """Cases in all."""
+        return sum(verdict.examples for verdict in self.verdicts)
+
+
+def laws(role: str) -> list[Law]:
+    """All laws of a role, in the order in which they are stated."""
+    for name in ROLE_MODULES:
+        if importlib.util.find_spec(f"{__package__}.{name}"):
+            importlib.import_module(f"{__package__}.{name}")
+    return [law for law in LAWS.values() if role in law.roles]
+
+
+def check(
+    settings: Any,
+    role: str | None = None,
+    *,
+    only: Iterable[str] | None = None,
+    examples: int = EXAMPLES,
+    seed: int = 0,
+    loaded: Loaded | None = None,
+    told: Callable[[Law], None] = lambda law: None,
+) -> Report:
+    """Put a part to its role's laws; the same seed repeats it.
+
+    Args:
+        settings: a `Part`, or its settings object.
+        role: what it is; may be left out for a Part, and for settings that a loaded plugin offers.
+        only: names of laws; without, all.
+        examples: cases a law.
+        seed: of what is drawn.
+        loaded: the plugins that it may be wired with; without, the installed ones.
+        told: called with each law before it is asked.
+    """
+    began = time.perf_counter()
+    loaded = load() if loaded is None else loaded
+    judged = settings if isinstance(settings, Part) else _part(settings, role, loaded)
+    chosen = laws(judged.role)
+    if only is not None:
+        names = [law.name for law in chosen]
+        for name in (only := tuple(only)):
+            if name not in names:
+                raise UsageError(unknown(f"law of {judged.role}s", name, names))
+        chosen = [law for law in chosen if law.name in only]
+    subjects = subjects_of(judged, loaded)
+    verdicts = []
+    for law in chosen:
+        told(law)
+        verdicts.append(judge(law, subjects, examples, seed))
+    return Report(judged, tuple(verdicts), time.perf_counter() - began, seed)
+
+
+def subjects_of(part: Part, loaded: Loaded) -> list[Subject]:
+    """The part with its settings, first, and with other settings that it may have."""
+    config = None
+    try:
+        base = configure(loaded, merge(DEFAULTS, {"reports": []}))
+        if part.role in ("environment", "policy", "estimator", "baseline", "loss"):
+            changed: dict[str, Any] = {part.role: part}
+            config = wire(evolve(base, **changed), loaded, (part.role,))
+    except FrameworkError:
+        pass
+    parts = [evolve(part, settings=settings) for settings in variants(part.role, part.settings)]
+    return [Subject(one, loaded, config if one.settings is part.settings else None) for one in parts]
+
+
+def judge(law: Law, subjects: Sequence[Subject], examples: int = EXAMPLES, seed: int = 0) -> Verdict:
+    """Ask one law of a part, with each of its settings that the law concerns. Nothing is printed, nothing is kept."""
+    reasons = [_reason(law, subject) for subject in subjects]
+    concerned = [subject for subject, reason in zip(subjects, reasons, strict=True) if reason is None]
+    if not concerned:
+        return Verdict(law, "not applicable", str(reasons[0]))
+    examples = min(examples, law.examples or examples)
+    if law.cases is None:
+        return _asked_of_each(law, concerned[:examples])
+    cases, count = law.cases, 0
+    found: tuple[Subject, Any, Exception] | None = None
+
+    @seeded(seed)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=False,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        verbosity=Verbosity.quiet,
+        report_multiple_bugs=False,
+        print_blob=False,
+    )
+    @given(st.sampled_from(concerned).flatmap(lambda subject: st.tuples(st.just(subject), cases(subject))))
+    def search(drawn: tuple[Subject, Any]) -> None:
+        nonlocal count, found
+        try:
+            ask(law, drawn[0], drawn[1])
+            count += found is None
+        except HypothesisException:
+            raise
+        except Exception as error:
+            count += found is None
+            found = (*drawn, error)
+            raise
+
+    try:
+        with _apart():
+            search()
+    except Unsatisfiable:
+        return Verdict(law, "failed", "refuses every case that it was given", count)
+    except Exception as error:
+        if found is None:
+            raise
+        subject, case, broken = found
+        if isinstance(error, HypothesisException):
+            return Verdict(law, "failed", f"is not repeatable: {error}", count, subject, (case,), broken)
+        return Verdict(law, "failed", words(broken), count, subject, (case,), broken)
+    return Verdict(law, "passed", examples=count)
+
+
+def ask(law: Law, subject: Subject, *case: Any) -> None:
+    """Ask a law of one case. What it draws from torch's own generator is the same each time."""
+    torch.manual_seed(0)
+    law.check(subject, *case)
+
+
+def replay(name: str, part: Part, *case: Any) -> None:
+    """Ask the law of this name once more; raises what the law raises. Without a case, of a law that takes none."""
+    with _apart():
+        ask({law.name: law for law in laws(part.role)}[name], subjects_of(part, load())[0], *case)
+
+
+def part(role: str, name: str, plugins: Sequence[str] = (), **settings: Any) -> Part:
+    """The part that some plugin offers under this name, with these settings."""
+    plugin, name, cls = load(plugins, rest=True).pick(role, name)
+    return Part(role, name, plugin, cls(**settings))
+
+
+def words(error: BaseException) -> str:
+    """What went wrong, in a line or two; of what the part raised itself, also where."""
+    if isinstance(error, Broken):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+    return f"raised {type(error).__name__}: {error}{place}"
+
+
+def _part(settings: Any, role: str | None, loaded: Loaded) -> Part:
+    """Of settings: by what plugins offer, if no role is given."""
+    if role is not None:
+        return loaded.part_of(role, settings)
+    for offered in loaded.offers:
+        found = loaded.part_of(offered, settings) if offered != "recipe" else None
+        if found is not None and type(settings) in loaded.offers[offered].get(found.name, {}).values():
+            return found
+    raise UsageError(f"no plugin offers {type(settings).__name__}: say its role, as in check(settings, 'estimator')")
+
+
+def _reason(law: Law, subject: Subject) -> str | None:
+    """Why a law does not concern a part."""
+    return law.applies(subject)
+
+
+def _asked_of_each(law: Law, subjects: Sequence[Subject]) -> Verdict:
+    """A law without cases, once for each of the settings."""
+    with _apart():
+        for count, subject in enumerate(subjects, 1):
+            try:
+                ask(law, subject)
+            except Exception as error:
+                return Verdict(law, "failed", words(error), count, subject, (), error)
+    return Verdict(law, "passed", examples=len(subjects))
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Torch's generator and thread count as they were, afterwards; warnings are the part's own business."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads(threads)
