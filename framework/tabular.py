@@ -12,7 +12,7 @@ import functools
 import heapq
 from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain, count, islice, repeat
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,8 @@ Array = np.ndarray[Any, Any]
 
 MOST_OUTCOMES = 4096  # larger worlds are stepped: the tables would cost more each iteration than they save
 FEW_LANES = 64  # up to here Python follows lane by lane
-CHUNK = 512  # uniform numbers drawn at once for it
+CHUNK = 256  # uniform numbers drawn at once for it
+TRAIL = 64  # steps that it walks at once
 BLOCK = 16  # rows of uniform numbers drawn at once for many lanes
 TINY = np.finfo(float).tiny
 ROUNDING = 1e-5  # by which a row of float32 probabilities may miss 1
@@ -177,100 +178,120 @@ def begin(tables: Tables, count: int, generator: torch.Generator) -> Array:
 def _follow(
     tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carry, generator: torch.Generator
 ) -> Paths:
-    """Lane by lane, in plain Python.
+    """One episode after the other, in plain Python; then each in its place."""
+    trail = _Trail(tables, edges, lanes, generator)
+    if amount.fixed_steps is None:
+        carry.earned[:] = 0.0
+        lasts, where, begins = _shared_out(trail, lanes, amount)
+        return _placed(tables, trail.path, lanes, lasts, where, begins, carry)
+    steps, clocks = amount.fixed_steps, carry.clock.copy()
+    for lane in range(lanes):
+        carry.states[lane], carry.clock[lane] = trail.extend(int(carry.states[lane]), int(clocks[lane]), steps)
+    lasts = np.array(sorted({*trail.ends, *range(steps, lanes * steps + 1, steps)}))
+    firsts = np.concatenate([[0], lasts[:-1]])
+    return _placed(tables, trail.path, lanes, lasts, firsts // steps, firsts % steps, carry, clocks)
 
-    A lane is busy from 0 until it stops, so that the steps taken by time t are t for each busy lane and the
-    stopping time of each other: the lane that comes free first is looked at first, and sees what it would have
-    seen in step with the others.
-    """
-    rows, width, limit = edges.tolist(), tables.width, tables.limit
-    successors = np.where(tables.final, -1, tables.successors).tolist()
-    rewards = tables.rewards.tolist()
-    noise = chain.from_iterable(_chunks(generator))
-    starts = chain.from_iterable(begin(tables, lanes, generator).tolist() for _ in iter(int, 1))
-    outcomes: list[list[int]] = [[] for _ in range(lanes)]
-    walked: list[list[tuple[int, int, int]]] = [[] for _ in range(lanes)]  # (episode, its clock before, steps taken)
-    cut: list[tuple[int, int]] = []
-    returns: list[float] = []
-    lengths: list[int] = []
 
-    def episode(lane: int, number: int, state: int, clock: int, most: int | None) -> bool:
-        """Walk until the end, the limit, or `most` steps in the lane; whether the episode ended."""
-        path = outcomes[lane]
-        first = len(path)
-        room = most if limit is None else limit - clock if most is None else min(most, limit - clock)
-        outcome = -1
-        for uniform in islice(noise, room):
+class _Trail:
+    """Outcomes one after the other, and where episodes end: each time behind the last step of one."""
+
+    def __init__(self, tables: Tables, edges: Array, lanes: int, generator: torch.Generator) -> None:
+        self.rows, self.width, self.limit = edges.tolist(), tables.width, tables.limit
+        self.successors = np.where(tables.final, -1, tables.successors).tolist()
+        self.noise = chain.from_iterable(_chunks(generator))
+        self.starts: Iterator[int] = (
+            chain.from_iterable(begin(tables, lanes, generator).tolist() for _ in repeat(None))
+            if tables.first is None
+            else repeat(tables.first)
+        )
+        self.path: list[int] = []
+        self.ends: list[int] = []
+
+    def extend(self, state: int, clock: int, steps: int) -> tuple[int, int]:
+        """Walk so many steps on, from the `clock`-th step of an episode; returns the state and clock after them."""
+        rows, width, successors, path, limit = self.rows, self.width, self.successors, self.path, self.limit
+        began = len(path) - clock
+        due = -1 if limit is None else began + limit
+        for place, uniform in enumerate(islice(self.noise, steps), len(path) + 1):
             outcome = state * width + bisect_right(rows[state], uniform)
             path.append(outcome)
             state = successors[outcome]
-            if state < 0:
-                break
-        length = len(path) - first
-        walked[lane].append((number, clock, length))
-        earned = carry.earned[lane] + sum([rewards[k] for k in path[first:]])
-        ended = state < 0 or clock + length == limit
-        if not ended:
-            carry.states[lane], carry.clock[lane], carry.earned[lane] = state, clock + length, earned
-            return False
-        if state >= 0:
-            cut.append((len(path) - 1, lane))
-        returns.append(earned)
-        lengths.append(clock + length)
-        carry.earned[lane] = 0.0
-        return True
+            if state < 0 or place == due:
+                self.ends.append(place)
+                state, began = next(self.starts), place
+                due = -1 if limit is None else place + limit
+        return state, len(path) - began
 
-    fixed = amount.fixed_steps
-    if fixed is None:
+
+def _shared_out(trail: _Trail, lanes: int, amount: Amount) -> tuple[Array, Array, Array]:
+    """Of each whole episode: where it ends on the trail, its lane, and the row where it begins; each `[E]`.
+
+    What happens in an episode does not depend on its lane, so the n-th of the trail is the n-th to begin, in the lane
+    that comes free first. Until none begins any more, no lane has stopped: the steps taken by row t are t for each.
+    What the trail has beyond the last episode is forgotten.
+    """
+    ends = trail.ends
+    most, steps = (None, amount.steps or 0) if amount.episodes is None else (amount.episodes, 0)
+    free = [(0, lane) for lane in range(lanes if most is None else min(lanes, most))]
+    first, place, at_once = 0, (next(trail.starts), 0), len(free)
+    where: list[int] = []
+    begins: list[int] = []
+    for number in count():
+        row, lane = free[0]
+        if number >= at_once and (lanes * row >= steps if most is None else number >= most):
+            break
+        while number == len(ends):
+            place = trail.extend(*place, TRAIL)
+        where.append(lane)
+        begins.append(row)
+        heapq.heapreplace(free, (row + ends[number] - first, lane))
+        first = ends[number]
+    return np.array(ends[: len(where)]), np.array(where), np.array(begins)
+
+
+def _placed(
+    tables: Tables,
+    path: list[int],
+    lanes: int,
+    lasts: Array,
+    where: Array,
+    begins: Array,
+    carry: Carry,
+    clocks: Array | None = None,
+) -> Paths:
+    """The episodes of a trail in their lanes and rows; in row 0, a lane's first one goes on at its clock, if any."""
+    steps = int(lasts[-1])
+    counts = np.diff(lasts, prepend=0)
+    firsts = lasts - counts
+    outcomes, place = np.array(path[:steps]), np.arange(steps)
+    lengths, since, numbers = counts, -firsts, np.arange(len(lasts))
+    earned = np.add.reduceat(tables.rewards.take(outcomes), firsts, dtype=np.float64)
+    if clocks is not None:
+        order = np.lexsort((where, begins))  # in which they began
+        numbers[order] = np.arange(len(lasts))
+        before = np.where(begins == 0, clocks[where], 0)
+        lengths, since = counts + before, before - firsts
+        earned += np.where(begins == 0, carry.earned[where], 0.0)
+    rows = int((begins + counts).max())
+    index = place * lanes + np.repeat((begins - firsts) * lanes + where, counts)
+    tables_of = np.zeros((3, rows * lanes), np.int64)
+    tables_of[0, index] = outcomes
+    tables_of[1, index] = place + np.repeat(since, counts)
+    tables_of[2, index] = np.repeat(numbers, counts)
+    flags = np.zeros((2, rows * lanes), bool)
+    flags[0, index] = True
+    final = tables.final.take(outcomes[lasts - 1])
+    ended = final if tables.limit is None else final | (lengths == tables.limit)
+    if tables.limit is not None:
+        flags[1, index[lasts - 1]] = ended & ~final
+    if clocks is not None:
         carry.earned[:] = 0.0
-    begun = lanes if amount.episodes is None else min(lanes, amount.episodes)
-    free = [(0, lane) for lane in range(begun)]
-    busy, stopped, number = begun, 0, 0
-    while free:
-        time, lane = heapq.heappop(free)
-        if number >= begun:
-            if fixed is not None:
-                more = time < fixed
-            elif amount.episodes is not None:
-                more = begun < amount.episodes
-            else:
-                more = busy * time + stopped < (amount.steps or 0)
-            if not more:
-                busy -= 1
-                stopped += time
-                continue
-            begun += 1
-        if fixed is not None and number < lanes:
-            ended = episode(lane, number, int(carry.states[lane]), int(carry.clock[lane]), fixed)
-        else:
-            ended = episode(lane, number, next(starts), 0, None if fixed is None else fixed - time)
-        number += 1
-        if ended:
-            if fixed is not None:
-                carry.states[lane], carry.clock[lane] = next(starts), 0
-            heapq.heappush(free, (len(outcomes[lane]), lane))
-    steps = np.fromiter(map(len, outcomes), np.int64, lanes)
-    mask = np.arange(steps.max()) < steps[:, None]  # lane by lane here; turned round at the end
-
-    def padded(flat: Array) -> Array:
-        table = np.zeros(mask.shape, np.int64)
-        table[mask] = flat
-        return np.ascontiguousarray(table.T)
-
-    numbers, clocks, counts = np.array(list(chain.from_iterable(walked))).T
-    times = np.arange(counts.sum()) + np.repeat(clocks - (np.cumsum(counts) - counts), counts)
-    truncated = np.zeros(mask.shape[::-1], bool)
-    for time, lane in cut:
-        truncated[time, lane] = True
-    return Paths(
-        padded(np.fromiter(chain.from_iterable(outcomes), np.int64, counts.sum())),
-        np.ascontiguousarray(mask.T),
-        padded(times),
-        padded(np.repeat(numbers, counts)),
-        truncated,
-        np.array(returns),
-        np.array(lengths),
-    )
+        carry.earned[where[~ended]] = earned[~ended]
+        done = order[ended[order]]
+        earned, lengths = earned[done], lengths[done]
+    mask, truncated = flags.reshape(2, rows, lanes)
+    walked, times, episodes = tables_of.reshape(3, rows, lanes)
+    return Paths(walked, mask, times, episodes, truncated, earned, lengths)
 
 
 def _chunks(generator: torch.Generator) -> Iterator[list[float]]:

@@ -81,7 +81,33 @@ def law_gradients_have_gradients(module, seed, widths, kind, leading):
         assert torch.allclose(one, other, rtol=1e-8, atol=1e-8 * (1 + float(other.abs().max())))
 
 
+def law_several_stacks_are_each_as_if_alone(module, seed, widths, others, rows, used):
+    """Values and gradients, of all stacks or of those that something depends on; features may be shared."""
+    features = torch.randn(rows, widths[0], dtype=torch.float64, generator=drawn(seed)).requires_grad_()
+    stacks = [stack(seed, widths, nn.Tanh), stack(seed + 1, [widths[0], *others], nn.ReLU)]
+    inputs = [features, *stacks[0].parameters(), *stacks[1].parameters()]
+
+    def slopes(outputs):
+        total = sum(output.pow(2).sum() for output, wanted in zip(outputs, used, strict=True) if wanted)
+        return torch.autograd.grad(total, inputs, allow_unused=True)
+
+    made, expected = module.together([(one, features) for one in stacks]), [one(features) for one in stacks]
+    for one, other in zip(made, expected, strict=True):
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
+    if any(used):
+        for one, other in zip(slopes(made), slopes(expected), strict=True):
+            assert (one is None) == (other is None)
+            assert one is None or torch.allclose(one, other, rtol=1e-10, atol=1e-10)
+
+
 LAWS = {
+    law_several_stacks_are_each_as_if_alone: (
+        SEEDS,
+        WIDTHS,
+        st.lists(st.integers(1, 6), min_size=1, max_size=3),
+        st.integers(1, 5),
+        st.tuples(st.booleans(), st.booleans()),
+    ),
     law_values_and_gradients_are_those_of_the_layers: (SEEDS, WIDTHS, KINDS, LEADING),
     law_what_needs_no_gradient_gets_none: (SEEDS, WIDTHS, LEADING, st.integers(0, 7)),
     law_gradients_have_gradients: (SEEDS, WIDTHS, KINDS, LEADING),
@@ -95,6 +121,14 @@ def test_law(law):
 
 VALUES = law_values_and_gradients_are_those_of_the_layers
 MUTANTS = {
+    "mixes the stacks up": (
+        law_several_stacks_are_each_as_if_alone,
+        ("found[number] = slope", "found[0] = slope"),
+    ),
+    "gives the first stack's layers to all": (
+        law_several_stacks_are_each_as_if_alone,
+        ("begin, end = end, end + count  # of its parameters among the inputs", "begin = len(plan)"),
+    ),
     "takes the slope of the argument": (VALUES, ("slope = backward(slope, before[layer])", "slope = slope * 1.0")),
     "sums too little": (VALUES, ("slope.sum(0)", "slope[0]")),
     "activates the last layer, too": (VALUES, ("elif place < last and tanh:", "elif tanh:")),
@@ -106,14 +140,14 @@ MUTANTS = {
         VALUES,
         ("return torch.mm(value.t(), slope).t()", "return torch.mm(slope.t(), value) * 2"),
     ),
-    "has no gradient of the features": (VALUES, ("found[0] = slope", "found[0] = torch.zeros_like(slope)")),
+    "has no gradient of the features": (VALUES, ("found[number] = slope", "found[number] = torch.zeros_like(slope)")),
     "gives every parameter a gradient": (
         law_what_needs_no_gradient_gets_none,
         ("if needed[place]:", "if not needed[place]:"),
     ),
     "stops at a layer that needs none": (
         law_what_needs_no_gradient_gets_none,
-        ("if layer or needed[0]:", "if needed[2 * layer - 1]:"),
+        ("if layer or needed[number]:", "if needed[place - 2]:"),
     ),
     "cuts the second graph": (
         law_gradients_have_gradients,
@@ -195,6 +229,14 @@ def test_anything_else_is_called_layer_by_layer(change):
     change(network)
     assert not calls(network, features)
     assert torch.equal(through(network, features), network(features))
+
+
+def test_of_several_stacks_one_that_is_not_plain_sends_all_layer_by_layer():
+    network, features = plain()
+    other = stack(1, [3, 2], nn.Tanh)
+    without_bias(network)
+    made = layers_module.together([(other, features), (network, features)])
+    assert all(torch.equal(one, net(features)) for one, net in zip(made, (other, network), strict=True))
 
 
 def test_features_of_another_dtype_are_converted():

@@ -832,7 +832,7 @@ CHANGES = {
         network,
         (),
         (FINITE, SEEDS),
-        ("self.network, self.embedding.weight)", "self.network, self.embedding.weight.detach())"),
+        ("return self.embedding.weight, self", "return self.embedding.weight.detach(), self"),
     ),
     "gathers columns": (
         law_looking_up_is_a_shortcut,
@@ -881,7 +881,7 @@ CHANGES = {
         actor_critic,
         ("actor_critic",),
         (BOXES, masks([3]), SEEDS),
-        ("normalised(logits, inputs.action_masks)", "normalised(logits, None)"),
+        ("else outputs[..., : self.count], inputs.action_masks)", "else outputs[..., : self.count], None)"),
     ),
     "lets gradients overflow": (
         law_masks_forbid,

@@ -5,7 +5,15 @@ from typing import Any
 import torch
 from attrs import frozen
 from framework_reinforce.categorical import GreedyActor, TableActor, judged, normalised, raced
-from framework_reinforce.network import Network, NetworkSettings, normalizer, require, require_observations
+from framework_reinforce.network import (
+    Network,
+    NetworkSettings,
+    lookup,
+    normalizer,
+    outputs_of,
+    require,
+    require_observations,
+)
 from framework_reinforce.snapshot import RacingActor, Snapshot
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
@@ -59,18 +67,17 @@ class ActorCriticPolicy(nn.Module):
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs, values and, where asked for, entropies, with gradient."""
+        networks = [self.network] if self.critic is None else [self.network, self.critic]
         observations = self.normalizer(inputs.observations)
         if inputs.action_masks is None:
-            outputs, states = self.network.lookup(observations)
+            (outputs, *critics), states = lookup(networks, observations)
         else:
-            outputs, states = self.network(observations), None
-        logits = outputs if self.critic is not None else outputs[..., : self.count]
-        log_probs = normalised(logits, inputs.action_masks)
+            (outputs, *critics), states = outputs_of(networks, observations), None
+        log_probs = normalised(outputs if critics else outputs[..., : self.count], inputs.action_masks)
         actions = actions - self.first_action if self.first_action else actions
-        if self.critic is not None:
-            values = self.critic(observations).squeeze(-1)
-        else:
-            values = outputs[..., -1] if states is None else outputs[:, -1].take(states)
+        values = (critics[0] if critics else outputs)[..., -1]
+        if states is not None:
+            values = values.take(states)
         return Evaluation(*judged(log_probs, states, actions, entropies), values)
 
     def observe(self, rollout: Rollout) -> None:

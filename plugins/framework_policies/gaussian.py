@@ -6,7 +6,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from attrs import field, frozen, validators
-from framework_reinforce.network import ACTIVATIONS, Network, NetworkSettings, normalizer, require, require_observations
+from framework_reinforce.network import (
+    ACTIVATIONS,
+    Network,
+    NetworkSettings,
+    normalizer,
+    outputs_of,
+    require,
+    require_observations,
+)
 from framework_reinforce.snapshot import Array, Noise, Snapshot, quiet
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
@@ -88,10 +96,9 @@ class GaussianPolicy(nn.Module):
 
     def normal(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Means `[B, A]` and log-deviations `[B, A]`, or `[A]` where all states have the same."""
-        return self._spread(self.normalizer(inputs.observations))
+        return self._spread(self.network(self.normalizer(inputs.observations)))
 
-    def _spread(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self.network(observations)
+    def _spread(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         if self.log_deviations is not None:
             return outputs, self.log_deviations
         means, logs = outputs.chunk(2, -1)
@@ -131,15 +138,14 @@ class GaussianPolicy(nn.Module):
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs (squashed: of what the environment gets), values and, where asked for, entropies, with gradient."""
-        observations = self.normalizer(inputs.observations)
-        means, logs = self._spread(observations)
+        outputs, values = outputs_of([self.network, self.critic], self.normalizer(inputs.observations))
+        means, logs = self._spread(outputs)
         actions = actions.reshape(means.shape)
         sums = -0.5 * ((actions - means) * torch.exp(-logs)).square() - (logs + HALF_LOG_2PI)
         if self.squash:
             sums = sums - log_slopes(actions)
         log_probs = sums.sum(-1) - self.log_scale
-        values = self.critic(observations).squeeze(-1)
-        return Evaluation(log_probs, self._entropies(means, logs) if entropies else None, values)
+        return Evaluation(log_probs, self._entropies(means, logs) if entropies else None, values.squeeze(-1))
 
     def observe(self, rollout: Rollout) -> None:
         """Let the normaliser take a rollout in, once an iteration."""

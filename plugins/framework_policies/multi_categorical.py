@@ -6,7 +6,15 @@ import numpy as np
 import torch
 from attrs import frozen
 from framework_reinforce.categorical import GreedyActor, entropy, normalised, raced
-from framework_reinforce.network import Network, NetworkSettings, normalizer, require, require_observations
+from framework_reinforce.network import (
+    Network,
+    NetworkSettings,
+    lookup,
+    normalizer,
+    outputs_of,
+    require,
+    require_observations,
+)
 from framework_reinforce.snapshot import RacingActor, Snapshot
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from torch import Tensor, nn
@@ -80,18 +88,19 @@ class MultiCategoricalPolicy(nn.Module):
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs, values and, where asked for, entropies, with gradient; sums over the K actions."""
-        observations = self.normalizer(inputs.observations)
+        networks, observations = [self.network, self.critic], self.normalizer(inputs.observations)
         if inputs.action_masks is None:
-            outputs, states = self.network.lookup(observations)
+            (outputs, values), states = lookup(networks, observations)
         else:
-            outputs, states = self.network(observations), None
+            (outputs, values), states = outputs_of(networks, observations), None
         log_probs = self._normalised(outputs, inputs.action_masks)
         uncertain = entropy(log_probs).sum(-1) if entropies else None
         if states is not None:
             log_probs = log_probs.index_select(0, states)
+            values = values.index_select(0, states)
             uncertain = None if uncertain is None else uncertain.take(states)
         chosen = log_probs.gather(-1, (actions - self.first).unsqueeze(-1)).squeeze(-1).sum(-1)
-        return Evaluation(chosen, uncertain, self.critic(observations).squeeze(-1))
+        return Evaluation(chosen, uncertain, values.squeeze(-1))
 
     def observe(self, rollout: Rollout) -> None:
         """Let the normaliser take a rollout in, once an iteration."""

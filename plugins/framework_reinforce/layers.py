@@ -6,6 +6,7 @@ and backward are written out here; recordings have torch's tanh. Wherever anythi
 device, hooks, exchanged layers, transforms of `torch.func`, autocast), the layers are called one by one.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,64 +22,95 @@ KINDS = (nn.Tanh, nn.ReLU)
 
 def through(layers: nn.Sequential, features: Tensor) -> Tensor:
     """The same as `layers(features)`, to rounding; `features` in any dtype."""
-    parts: list[Any] = list(layers._modules.values())
-    if not _are_plain(layers, parts):
-        return _one_by_one(layers, features)
-    parameters: list[Any] = [layer._parameters[name] for layer in parts[::2] for name in ("weight", "bias")]
-    first = parameters[0]
-    if features.dtype != first.dtype:
-        features = features.to(first.dtype)
-    if any(one is None for one in parameters) or not first.is_cpu or not _is_simple(features):
-        return _one_by_one(layers, features)
-    tanh = len(parts) > 1 and type(parts[1]) is nn.Tanh
-    rows = features.reshape(-1, features.shape[-1]) if features.ndim != 2 else features
+    return together([(layers, features)])[0]
+
+
+def together(stacks: Sequence[tuple[nn.Sequential, Tensor]]) -> list[Tensor]:
+    """What each stack of layers makes of its features, as `through` does, and all stacks as one function."""
+    plan: list[tuple[bool, int]] = []  # of each stack, whether tanh lies between, and the number of its parameters
+    given: list[Tensor] = []
+    parameters: list[Any] = []
+    for layers, features in stacks:
+        parts: list[Any] = list(layers._modules.values())
+        if not _are_plain(layers, parts):
+            return _one_by_one(stacks)
+        own: list[Any] = [layer._parameters[name] for layer in parts[::2] for name in ("weight", "bias")]
+        first = own[0]
+        if features.dtype != first.dtype:
+            features = features.to(first.dtype)
+        if any(one is None for one in own) or not first.is_cpu or not _is_simple(features):
+            return _one_by_one(stacks)
+        plan.append((len(parts) > 1 and type(parts[1]) is nn.Tanh, len(own)))
+        given.append(features.reshape(-1, features.shape[-1]) if features.ndim != 2 else features)
+        parameters += own
     if torch.is_grad_enabled():
-        outputs: Tensor = Layers.apply(tanh, rows, *parameters)  # type: ignore[no-untyped-call]
+        made = Layers.apply(plan, *given, *parameters)  # type: ignore[no-untyped-call]
     else:
-        outputs = _values(tanh, rows, parameters)[-1]
-    return outputs if features.ndim == 2 else outputs.reshape(*features.shape[:-1], outputs.shape[-1])
+        made = [values[-1] for values in _all_values(plan, given, parameters)]
+    return [
+        outputs if features.ndim == 2 else outputs.reshape(*features.shape[:-1], outputs.shape[-1])
+        for outputs, (_, features) in zip(made, stacks, strict=True)
+    ]
 
 
-def _one_by_one(layers: nn.Sequential, features: Tensor) -> Tensor:
-    outputs: Tensor = layers(features.to(layers[-1].weight.dtype))  # type: ignore[arg-type]
-    return outputs
+def _one_by_one(stacks: Sequence[tuple[nn.Sequential, Tensor]]) -> list[Tensor]:
+    return [layers(features.to(layers[-1].weight.dtype)) for layers, features in stacks]  # type: ignore[arg-type]
 
 
 class Layers(torch.autograd.Function):
-    """h ← f(h·Wᵀ + b) for each layer but the last, which has no f; f′ is 1 − f² of tanh, and f > 0 of ReLU."""
+    """h ← f(h·Wᵀ + b) for each layer but a stack's last, which has no f; f′ is 1 − f² of tanh, and f > 0 of ReLU."""
 
     @staticmethod
-    def forward(ctx: Any, tanh: bool, features: Tensor, *parameters: Tensor) -> Tensor:
-        """Outputs `[B, outputs]` of features `[B, width]`; of each layer weights `[after, before]` and biases."""
-        *hidden, outputs = _values(tanh, features, parameters)
-        ctx.tanh = tanh
-        ctx.save_for_backward(features, *parameters, *hidden)
-        return outputs
+    def forward(ctx: Any, plan: list[tuple[bool, int]], *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Of each stack its outputs `[B, outputs]`.
+
+        `inputs` are the features `[B, width]` of each, then all parameters: of each layer weights `[after, before]` and
+        biases.
+        """
+        features, parameters = inputs[: len(plan)], inputs[len(plan) :]
+        values = _all_values(plan, features, parameters)
+        ctx.plan = plan
+        ctx.save_for_backward(*inputs, *[value for made in values for value in made[:-1]])
+        ctx.set_materialize_grads(False)
+        return tuple(made[-1] for made in values)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
         """The gradients that are needed, of features and parameters."""
-        needed = ctx.needs_input_grad[1:]
-        count = len(needed)
-        features, *parameters = ctx.saved_tensors[:count]
+        plan, needed = ctx.plan, ctx.needs_input_grad[1:]
+        inputs, hidden = ctx.saved_tensors[: len(needed)], iter(ctx.saved_tensors[len(needed) :])
         if torch.is_grad_enabled():  # they are to be differentiated again
-            return None, *_again(ctx.tanh, [features, *parameters], slopes[0], needed)
-        (slope,), before = slopes, [features, *ctx.saved_tensors[count:]]
-        found: list[Tensor | None] = [None] * count
-        for layer in range(len(before) - 1, -1, -1):
-            place = 1 + 2 * layer
-            if needed[place]:
-                found[place] = _product(slope, before[layer])
-            if needed[place + 1]:
-                found[place + 1] = slope.sum(0)
-            if layer or needed[0]:
-                slope = torch.mm(slope, parameters[2 * layer])
-            if layer:
-                backward = torch.ops.aten.tanh_backward if ctx.tanh else _relu_backward
-                slope = backward(slope, before[layer])
-        if needed[0]:
-            found[0] = slope
+            return None, *_again(plan, inputs, slopes, needed)
+        found: list[Tensor | None] = [None] * len(needed)
+        end = len(plan)
+        for number, ((tanh, count), slope) in enumerate(zip(plan, slopes, strict=True)):
+            begin, end = end, end + count  # of its parameters among the inputs
+            before = [inputs[number], *[next(hidden) for _ in range(count // 2 - 1)]]
+            if slope is None:  # nothing depends on this stack
+                continue
+            for layer in range(len(before) - 1, -1, -1):
+                place = begin + 2 * layer
+                if needed[place]:
+                    found[place] = _product(slope, before[layer])
+                if needed[place + 1]:
+                    found[place + 1] = slope.sum(0)
+                if layer or needed[number]:
+                    slope = torch.mm(slope, inputs[place])
+                if layer:
+                    backward = torch.ops.aten.tanh_backward if tanh else _relu_backward
+                    slope = backward(slope, before[layer])
+            if needed[number]:
+                found[number] = slope
         return None, *found
+
+
+def _all_values(plan: list[tuple[bool, int]], features: Sequence[Tensor], parameters: Sequence[Any]) -> Any:
+    """Of each stack, what each of its layers makes of the one before."""
+    made, end = [], 0
+    for (tanh, count), some in zip(plan, features, strict=True):
+        begin, end = end, end + count
+        made.append(_values(tanh, some, parameters[begin:end]))
+    return made
 
 
 def _values(tanh: bool, features: Tensor, parameters: Any) -> list[Tensor]:
@@ -109,15 +141,23 @@ def _relu_backward(slope: Tensor, value: Tensor) -> Tensor:
     return torch.ops.aten.threshold_backward(slope, value, 0)  # type: ignore[no-any-return]
 
 
-def _again(tanh: bool, inputs: list[Tensor], slope: Tensor, needed: tuple[bool, ...]) -> list[Tensor | None]:
+def _again(
+    plan: list[tuple[bool, int]], inputs: Sequence[Tensor], slopes: Sequence[Tensor | None], needed: tuple[bool, ...]
+) -> list[Tensor | None]:
     """The gradients, by operations of torch's that have gradients of their own."""
-    value, parameters = inputs[0], inputs[1:]
-    for place in range(0, len(parameters), 2):
-        if place:
-            value = torch.tanh(value) if tanh else torch.relu(value)
-        value = functional.linear(value, parameters[place], parameters[place + 1])
+    outputs, end = [], len(plan)
+    for number, (tanh, count) in enumerate(plan):
+        value = inputs[number]
+        begin, end = end, end + count
+        for place in range(begin, end, 2):
+            if place > begin:
+                value = torch.tanh(value) if tanh else torch.relu(value)
+            value = functional.linear(value, inputs[place], inputs[place + 1])
+        outputs.append(value)
+    used = [(value, slope) for value, slope in zip(outputs, slopes, strict=True) if slope is not None]
     wanted = [one for one, is_needed in zip(inputs, needed, strict=True) if is_needed]
-    found = iter(torch.autograd.grad(value, wanted, slope, create_graph=True))
+    values, given = zip(*used, strict=True)
+    found = iter(torch.autograd.grad(values, wanted, given, create_graph=True, allow_unused=True))
     return [next(found) if is_needed else None for is_needed in needed]
 
 

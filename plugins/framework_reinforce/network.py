@@ -1,6 +1,7 @@
 """The network of every policy here: an embedding (Discrete) or a flattening (Box), then linear layers."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from framework import Rollout, UsageError
 from framework.moments import merged
 
-from .layers import through
+from .layers import is_plain, through, together
 
 EPSILON = 1e-8  # added to the variance of observations
 ROWS = 8192  # observations that are copied at once
@@ -76,25 +77,26 @@ class Network(nn.Module):
     def forward(self, observations: Tensor) -> Tensor:
         """The outputs for each observation."""
         outputs, rows = self.lookup(observations)
-        if rows is None:
-            return outputs
-        return outputs.index_select(0, rows.reshape(-1)).reshape(*rows.shape, outputs.shape[1])
+        return outputs if rows is None else _spread(outputs, rows)
 
     def lookup(self, observations: Tensor) -> tuple[Tensor, Tensor | None]:
         """The outputs `[states, outputs]` of every state, and which row `[…]` is each observation's.
 
         Where there are more states than observations, or no end of them: the outputs `[…, outputs]` for each, and None.
         """
+        features, rows = self.features(observations)
+        return through(self.network, features), rows
+
+    def features(self, observations: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the layers see, for `lookup`: of every state, or of each observation `[…, width]`."""
         if 0 < self.states <= observations.numel():
-            return self.every_state(), self._numbered(observations)
+            return self.embedding.weight, self._numbered(observations)
         if self.states:
-            features = self.embedding(self._numbered(observations))
-        else:
-            features = observations
-            if self.observation_dims != 1:
-                leading = observations.shape[: observations.ndim - self.observation_dims]
-                features = observations.reshape(*leading, self.width)
-        return through(self.network, features), None
+            return self.embedding(self._numbered(observations)), None
+        if self.observation_dims == 1:
+            return observations, None
+        leading = observations.shape[: observations.ndim - self.observation_dims]
+        return observations.reshape(*leading, self.width), None
 
     def every_state(self) -> Tensor:
         """The outputs for all states of a finite space, `[states, outputs]`: one small forward pass."""
@@ -102,6 +104,25 @@ class Network(nn.Module):
 
     def _numbered(self, observations: Tensor) -> Tensor:
         return observations - self.first_state if self.first_state else observations
+
+
+def lookup(networks: Sequence[Network], observations: Tensor) -> tuple[list[Tensor], Tensor | None]:
+    """What `Network.lookup` says, of several networks over the same observations, which are then one function."""
+    if not all(is_plain(network, type(network)) for network in networks):  # what hangs on a call is called
+        return [network(observations) for network in networks], None
+    seen = [network.features(observations) for network in networks]
+    outputs = together([(one.network, features) for one, (features, _) in zip(networks, seen, strict=True)])
+    return outputs, seen[0][1]
+
+
+def outputs_of(networks: Sequence[Network], observations: Tensor) -> list[Tensor]:
+    """The outputs `[…, outputs]` of each network for each observation."""
+    outputs, rows = lookup(networks, observations)
+    return outputs if rows is None else [_spread(each, rows) for each in outputs]
+
+
+def _spread(outputs: Tensor, rows: Tensor) -> Tensor:
+    return outputs.index_select(0, rows.reshape(-1)).reshape(*rows.shape, outputs.shape[1])
 
 
 class Normalizer(nn.Module):
