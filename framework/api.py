@@ -44,6 +44,7 @@ def train(
     device: str | None = None,
     threads: int | None = None,
     compile: bool | None = None,
+    trace_gradients: bool | None = None,
     directory: str | Path | None = None,
 ) -> Result:
     """Train with parts given as settings objects; what is left out is the notebook's.
@@ -58,6 +59,7 @@ def train(
         device: where policy and rollouts live; cpu.
         threads: of torch, during the run; 1.
         compile: make C++ of the updates, where it can be done; False.
+        trace_gradients: measure in every update which term of the loss reaches which parameters; False.
         directory: where to record the run (a folder that does not exist yet); None: nowhere.
 
     Returns:
@@ -79,7 +81,7 @@ def train(
     chosen: dict[str, Any] = {role: loaded.part_of(role, part) for role, part in given.items() if part is not None}
     sections: dict[str, Any] = {"rollout": rollout, "update": update, "optimizer": optimizer}
     sections |= {"iterations": iterations, "seed": seed, "device": device}
-    sections |= {"threads": threads, "compile": compile}
+    sections |= {"threads": threads, "compile": compile, "trace_gradients": trace_gradients}
     try:
         config = attrs.evolve(
             config,

@@ -120,6 +120,8 @@ class Compiler:
 
     def _made(self, batch: Batch) -> Program:
         run = self.run
+        if run.config.trace_gradients:
+            raise FallbackError("trace_gradients looks at each term by itself")
         if wrapped := [name for name in ("compute_loss", "apply_gradients") if name in run.wrappers]:
             raise FallbackError(f"{' and '.join(run.wrappers[wrapped[0]])} wraps {wrapped[0]}")
         if not run.learnt.views:
@@ -149,8 +151,9 @@ class Compiler:
         count = _divisor(self.run, batch)
         for name, term in loss.terms.items():
             found, size = update.terms.get(name), float(term.detach().abs().sum()) / count
-            if found is None or not abs(float(found) - terms[name]) <= NEAR * size + 1e-12:
-                raise FallbackError(f"term '{name}' is {found} compiled and {terms[name]} otherwise")
+            expected = terms[f"loss/{name}"]
+            if found is None or not abs(float(found) - expected) <= NEAR * size + 1e-12:
+                raise FallbackError(f"term '{name}' is {found} compiled and {expected} otherwise")
         slopes = self.run.learnt.slopes
         apart, size = float((update.gradient - slopes).norm()), float(slopes.norm())
         if not apart <= NEAR * size + 1e-12:

@@ -128,6 +128,9 @@ class Config:
     compile: bool = field(
         default=False, validator=validators.instance_of(bool)
     )  # C++ of the updates, made at the start
+    trace_gradients: bool = field(
+        default=False, validator=validators.instance_of(bool)
+    )  # in every update, which term of the loss reached what, as metrics
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -145,7 +148,7 @@ class Config:
 
 PART_ROLES = ("environment", "policy", "estimator", "baseline", "loss")
 SECTIONS = {"rollout": RolloutSettings, "update": UpdateSettings, "optimizer": OptimizerSettings}
-SCALARS = {"iterations": int, "seed": int, "device": str, "threads": int, "compile": bool}
+SCALARS = {"iterations": int, "seed": int, "device": str, "threads": int, "compile": bool, "trace_gradients": bool}
 
 DEFAULTS: Tree = {
     "environment": {"name": "line_world"},

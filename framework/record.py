@@ -3,6 +3,7 @@
 config.toml           the complete configuration; `framework run --config` repeats the run from it
 plugins.json          each used plugin's name, version, distribution and SHA-256; versions of Python and torch
 metrics.csv           a row an iteration; a number that does not exist (no episode ended) is left empty
+gradients.json        the first update's gradient norms: by term of the loss, then by group of the policy's parameters
 policy.safetensors    the final parameters and buffers
 best.safetensors      those of the best evaluation, where the extension `evaluate` works
 extensions.safetensors  what extensions and the baseline keep, as NAME.key and baseline.key; absent if nothing
@@ -30,7 +31,7 @@ from .errors import PartError, UsageError
 from .plugins import Loaded
 from .run import Run
 
-CONFIG, PLUGINS, METRICS = "config.toml", "plugins.json", "metrics.csv"
+CONFIG, PLUGINS, METRICS, GRADIENTS = "config.toml", "plugins.json", "metrics.csv", "gradients.json"
 POLICY, BEST, EXTENSIONS = "policy.safetensors", "best.safetensors", "extensions.safetensors"
 CURVE, ERROR = "learning_curve.png", "error.txt"
 
@@ -76,6 +77,11 @@ def write_config(directory: Path, config: Config, loaded: Loaded) -> None:
     versions = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
     described = [plugin.describe() for plugin in used(config, loaded)]
     write_text(directory / PLUGINS, json.dumps({"versions": versions, "plugins": described}, indent=2) + "\n")
+
+
+def write_gradients(directory: Path, norms: Mapping[str, Mapping[str, float]]) -> None:
+    """gradients.json."""
+    write_text(directory / GRADIENTS, json.dumps(norms, indent=2) + "\n")
 
 
 def read_config(directory: Path) -> dict[str, Any]:

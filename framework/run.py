@@ -15,6 +15,7 @@ from .config import Config
 from .contracts import Batch, Environment, Policy
 from .episodes import Finished
 from .errors import FrameworkError, PartError, UsageError, culprit, unknown
+from .flow import Norms
 from .hookspecs import PROJECT, STAGES, RunHooks, names
 from .interrupts import Interrupts
 from .learnt import Learnt
@@ -59,6 +60,7 @@ class Run:
     history: dict[str, list[float]] = field(factory=dict)  # one list a metric, an entry an iteration
     batch: Batch | None = None  # the minibatch that is worked on
     loss_metrics: list[dict[str, Any]] = field(factory=list)  # of this iteration's minibatches
+    traced: Norms | None = None  # gradient norms by term of the loss and group of parameters, of the first update
     stop_reasons: list[str] = field(factory=list)
     interrupted: bool = False  # by Ctrl-C
 

@@ -18,6 +18,7 @@ from .batches import flatten, minibatches, reduce
 from .compiled import Compiler, Update
 from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
 from .errors import PartError
+from .flow import norms_by_term
 from .hookspecs import hookimpl
 from .optimizers import learning_rate
 from .rollout import collect
@@ -80,7 +81,7 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
     for batch in minibatches(run, whole):
         run.batch = stage("prepare_batch", batch=batch)
         run.learnt.hold()
-        update = None if compiler is None else compiler.update(run.batch)
+        update = None if compiler is None or run.traced is None else compiler.update(run.batch)
         loss = stage("compute_loss", batch=run.batch) if update is None else update
         if loss.stop_epochs:
             break
@@ -140,9 +141,16 @@ def _gradients(run: Run, loss: Loss) -> tuple[dict[str, float], float | Tensor |
     if not total.requires_grad:
         whose = run.config.loss.label
         raise PartError(f"{whose}: its terms carry no gradient (was a graph cut by detach or torch.tensor?)")
-    terms = {name: term.item() for name, term in reduced.items()}
+    terms = {f"loss/{name}": term.item() for name, term in reduced.items()}
     if not math.isfinite(sum(terms.values())):
         _blame_number(run, loss)
+    if run.traced is None or run.config.trace_gradients:
+        norms = norms_by_term(run, reduced, functools.partial(_evaluation, run, run.batch))
+        run.traced = run.traced or norms
+        if run.config.trace_gradients:
+            terms |= {
+                f"gradient/{term}/{group}": norm for term, groups in norms.items() for group, norm in groups.items()
+            }
     learnt.zero()
     total.backward()  # type: ignore[no-untyped-call]
     learnt.gather()
@@ -152,10 +160,7 @@ def _gradients(run: Run, loss: Loss) -> tuple[dict[str, float], float | Tensor |
 def _step(run: Run, terms: Mapping[str, Any], norm: Any, metrics: Mapping[str, Any]) -> None:
     """Move by the gradients that are there, and note the numbers."""
     run.learnt.step()
-    named = {f"loss/{name}": term for name, term in terms.items()}
-    if norm is not None:
-        named["grad_norm"] = norm
-    run.loss_metrics.append({**named, **metrics})
+    run.loss_metrics.append({**terms, **({} if norm is None else {"grad_norm": norm}), **metrics})
 
 
 def _apply(run: Run, update: Update) -> None:
@@ -163,7 +168,8 @@ def _apply(run: Run, update: Update) -> None:
     run.learnt.zero()
     run.learnt.slopes.copy_(update.gradient)
     clipped = run.config.update.max_grad_norm is not None
-    _step(run, update.terms, update.norm if clipped else None, update.metrics)
+    terms = {f"loss/{name}": term for name, term in update.terms.items()}
+    _step(run, terms, update.norm if clipped else None, update.metrics)
 
 
 class Core:

@@ -40,7 +40,7 @@ def test_a_record_holds_these_files_and_no_pickle(here):
     assert main(["run", "--iterations", "3", "--name", "first"]) == 0
     record = here / "runs" / "first"
     assert {path.name for path in record.iterdir()} == {
-        *("config.toml", "plugins.json", "metrics.csv", "policy.safetensors", "learning_curve.png")
+        *("config.toml", "plugins.json", "metrics.csv", "gradients.json", "policy.safetensors", "learning_curve.png")
     }
     assert (record / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
 

@@ -241,6 +241,7 @@ SCALAR_HELP = {
     "device": "where policy and rollouts live: cpu, cuda, mps …",
     "threads": "of torch; small networks are fastest on one",
     "compile": "make C++ of the updates: half a minute at the start (seconds once cached), then they are faster",
+    "trace_gradients": "in every update, which term of the loss reaches which parameters; else in the first only",
 }
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,7 +119,37 @@ def _summary(result: Result) -> dict[str, Any]:
 
 def _print_json(result: Result) -> None:
     states, probabilities = action_probabilities(result)
-    print(json.dumps({**_summary(result), "states": states, "action_probabilities": probabilities}))
+    told: dict[str, Any] = {"states": states, "action_probabilities": probabilities}
+    if result.config.trace_gradients:
+        told["gradients"] = result.run.traced
+    print(json.dumps({**_summary(result), **told}))
+
+
+def gradient_rows(result: Result) -> list[tuple[str, ...]]:
+    """Of each term of the loss and group of parameters: the gradient's norm in the first update and the last iteration.
+
+    A dash where a term does not lead to a group.
+    """
+    first, last = result.run.traced or {}, result.metrics
+    groups = dict.fromkeys(name.partition(".")[0] for name, _ in result.policy.named_parameters())
+    rows = [("term of the loss", *groups)]
+    for term, norms in first.items():
+        cells = []
+        for group in groups:
+            then = last.get(f"gradient/{term}/{group}", [math.nan])[-1]
+            cells.append(f"{norms[group]:.3g} → {then:.3g}" if group in norms else "–")
+        rows.append((term, *cells))
+    return rows
+
+
+def _print_gradients(result: Result, console: Any) -> None:
+    from rich.table import Table
+
+    head, *rows = gradient_rows(result)
+    table = Table(*head, title="gradient norms by term, first update → last iteration", title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def _print(result: Result) -> None:
@@ -132,6 +163,8 @@ def _print(result: Result) -> None:
         for state, *row in zip(states, *probabilities.values(), strict=True):
             table.add_row(str(state), *(f"{probability:.3f}" for probability in row))
         console.print(table)
+    if result.config.trace_gradients:
+        _print_gradients(result, console)
     summary = _summary(result)
     if summary["mean_return"] is not None:
         spread = "" if summary["std_return"] is None else f" ± {summary['std_return']:.2f}"

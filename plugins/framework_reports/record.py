@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from framework import Run, hookimpl
-from framework.record import ERROR, METRICS, MetricsFile, write_config, write_policy, write_states, write_text
+from framework.record import (
+    ERROR,
+    METRICS,
+    MetricsFile,
+    write_config,
+    write_gradients,
+    write_policy,
+    write_states,
+    write_text,
+)
 
 
 @frozen
@@ -47,6 +56,8 @@ class Recorder:
         self.metrics.close()
         assert run.directory is not None
         write_policy(run.directory, run.policy)
+        if run.traced is not None:
+            write_gradients(run.directory, run.traced)
         write_states(run.directory, run)
 
     @hookimpl
