@@ -9,13 +9,14 @@ import torch
 from framework_tabular_worlds import Cliff, RandomMDP, ShortCorridor
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import TabularPolicy, tabular_worlds
+from worlds import TabularPolicy
 
 import framework
 from framework import TabularLanes, TabularMDP
 from framework.cli import main
 from framework.exact import expected_return, state_values
 from framework.shard import Shard
+from framework.testing.strategies import mdps
 
 CPU = torch.device("cpu")
 RIGHT = 1
@@ -141,7 +142,7 @@ def test_cut_points_make_every_piece_alike():
     assert math.isclose(float(pieces.var()), 1 / 18, rel_tol=0.1)
 
 
-@given(tabular_worlds(), st.integers(1, 4), st.integers(0, 2**31), st.data())
+@given(mdps(), st.integers(1, 4), st.integers(0, 2**31), st.data())
 def test_lanes_of_tables_go_where_the_tables_allow(world, count, seed, data):
     """Every transition is possible, paid as the table says, and ends where it says or when time is up."""
     lanes = TabularLanes(world, count)
