@@ -79,7 +79,7 @@ def test_help_and_version_do_not_import_torch():
 
 def test_the_top_level_help_names_every_command(capsys):
     text = said(capsys, "--help").out
-    for command in ("run", "show", "evaluate", "credit", "plugins"):
+    for command in ("run", "show", "evaluate", "credit", "plugins", "new"):
         assert re.search(rf"^  {command} ", text, re.M)
     assert said(capsys, code=2).out == text
 
@@ -91,7 +91,7 @@ def test_an_unknown_command_gets_the_nearest():
 def test_an_unknown_command_is_said(capsys):
     assert (
         said(capsys, "rnu", code=2).err
-        == "error: no command 'rnu'. Did you mean 'run'? There is: credit, evaluate, plugins, run, show\n"
+        == "error: no command 'rnu'. Did you mean 'run'? There is: credit, evaluate, new, plugins, run, show\n"
     )
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "let a recorded policy play, and say how well it does",
     "credit": "draw the credit that each estimator gives to the steps of one episode",
     "plugins": "list what is installed, what each offers, what failed and why",
+    "new": "write a package with a part of your own in it, and its test",
 }
 
 HELP = """usage: framework COMMAND [OPTIONS]

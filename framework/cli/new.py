@@ -1,0 +1,140 @@
+"""`framework new`: write an installable package with one part in it, to be changed into one's own."""
+
+import importlib.util
+import keyword
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from attrs import frozen
+
+from ..errors import UsageError, unknown
+from ..hookspecs import ROLES
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+PROJECT = """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "{distribution}"
+version = "0.1.0"
+description = "The {role} {name} for framework-rl"
+readme = "README.md"
+requires-python = ">=3.11"
+dependencies = ["framework-rl"]
+
+[project.optional-dependencies]
+test = ["framework-rl[testing]"]
+
+[project.entry-points."framework.plugins"]
+{name} = "{name}"
+
+[tool.ruff]
+line-length = 120
+"""
+
+README = """\
+# {distribution}
+
+The {role} `{name}` for framework-rl, in one module, `{name}.py`.
+
+```
+pip install -e ".[test]"
+pytest
+{run}
+```
+"""
+
+LAWS = '''\
+"""The {role} `{name}` keeps the laws of its role."""
+
+from framework.testing import check
+
+from {name} import {cls}
+
+
+def test_laws():
+    """Every law that concerns it, with its default settings."""
+    report = check({cls}(), "{role}")
+    assert [f"{{verdict.law.name}}: {{verdict.reason}}" for verdict in report.failed] == []
+'''
+
+EXTENSION = '''\
+"""The extension `{name}` in a run."""
+
+import framework
+
+from {name} import {cls}
+
+
+def test_run():
+    """Two iterations."""
+    assert framework.train(extensions=[{cls}()], iterations=2).run.iteration == 2
+'''
+
+
+@frozen
+class Flags:
+    """Write a package with one part, ready to be installed and changed: a module, its entry point and a test."""
+
+    role: Annotated[
+        tyro.conf.Positional[str],
+        tyro.conf.arg(metavar="ROLE", help="environment, policy, estimator, baseline, loss or extension"),
+    ]
+    name: Annotated[
+        tyro.conf.Positional[str],
+        tyro.conf.arg(metavar="NAME", help="of the folder, the module and the part: small letters, digits, _"),
+    ]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write it below the working directory, and say what comes next."""
+    flags = tyro.cli(Flags, args=list(arguments), prog="framework new")
+    role, name = flags.role, flags.name
+    if role not in ROLES:
+        raise UsageError(unknown("role", role, ROLES))
+    _refuse(name)
+    option = "--extensions" if role == "extension" else f"--{role}"
+    words = {
+        "role": role,
+        "name": name,
+        "cls": name.title().replace("_", ""),
+        "distribution": name.replace("_", "-"),
+        "run": f"framework run {option} {name}",
+    }
+    module = (TEMPLATES / f"{role}.py").read_text("utf-8")
+    files = {
+        "pyproject.toml": PROJECT.format(**words),
+        "README.md": README.format(**words),
+        f"{name}.py": module.replace("my_part", name).replace("MyPart", words["cls"]),
+        f"tests/test_{name}.py": (EXTENSION if role == "extension" else LAWS).format(**words),
+    }
+    for path, text in files.items():
+        file = Path(name) / path
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, "utf-8")
+        except OSError as error:
+            raise UsageError(f"{file} cannot be written: {error.strerror}") from None
+        print(file)
+    print(f'\nnext:\n  pip install -e "{name}[test]"\n  {words["run"]}\n  pytest {name}')
+    return 0
+
+
+def _refuse(name: str) -> None:
+    """Refuse what is no name of a module, and what exists."""
+    likely = re.sub(r"\W+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)).strip("_").lower()
+    likely = likely if likely.isidentifier() else f"my_{likely}"
+    if name != likely or keyword.iskeyword(name) or not name.isascii():
+        mend = f". Did you mean '{likely}'?" if name != likely and likely.isascii() else ""
+        raise UsageError(f"'{name}' is no name of a module: small letters, digits and _{mend}")
+    if Path(name).exists():
+        raise UsageError(f"{name} exists already, and is left as it is: choose another name, or remove it")
+    if name in sys.stdlib_module_names or importlib.util.find_spec(name) is not None:
+        raise UsageError(f"there is a module {name} already, which the new one would hide: choose another name")

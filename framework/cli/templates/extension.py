@@ -1,0 +1,37 @@
+"""Learning from rewards times a factor."""
+
+from collections.abc import Generator
+from typing import Any
+
+from attrs import evolve, field, frozen, validators
+from framework import Rollout, Run, hookimpl
+
+
+@frozen
+class MyPart:
+    """Learn from rewards times a factor; the scores that are reported stay the world's own."""
+
+    factor: float = field(default=0.1, validator=validators.gt(0))  # of each reward
+
+    def build(self, run: Run) -> "MyPartExtension":
+        """The object that works during one run."""
+        return MyPartExtension(self.factor)
+
+
+class MyPartExtension:
+    """Each marked method is a run hook."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    @hookimpl(wrapper=True)
+    def collect_rollout(self) -> Generator[None, Rollout, Rollout]:
+        """What was collected, with other rewards."""
+        rollout = yield
+        return evolve(rollout, rewards=self.factor * rollout.rewards)
+
+
+@hookimpl
+def extensions() -> dict[str, Any]:
+    """Offer the extension."""
+    return {"my_part": MyPart}

@@ -1,0 +1,55 @@
+"""A softmax policy without a network."""
+
+from typing import Any
+
+import torch
+from attrs import frozen
+from framework import Action, Evaluation, Inputs, UsageError, hookimpl
+from gymnasium.spaces import Discrete, Space
+from torch import Tensor, nn
+
+
+@frozen
+class MyPart:
+    """One row of logits an observation, all 0 at first."""
+
+    def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "MyPartPolicy":
+        """A table whose size comes from the spaces."""
+        if not (isinstance(observation_space, Discrete) and isinstance(action_space, Discrete)):
+            raise UsageError("policy 'my_part' takes Discrete observations and actions")
+        return MyPartPolicy(observation_space, action_space)
+
+
+class MyPartPolicy(nn.Module):
+    """π(a|s) is the softmax of row s."""
+
+    def __init__(self, observations: "Discrete[Any]", actions: "Discrete[Any]") -> None:
+        super().__init__()
+        self.first_observation, self.first_action = int(observations.start), int(actions.start)
+        self.logits = nn.Parameter(torch.zeros(int(observations.n), int(actions.n)))
+
+    def log_probs(self, inputs: Inputs) -> Tensor:
+        """log π(·|s) [B, actions]."""
+        logits = self.logits[inputs.observations - self.first_observation]
+        if inputs.action_masks is not None:
+            logits = logits.masked_fill(~inputs.action_masks, -torch.inf)
+        return logits.log_softmax(-1)
+
+    def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
+        """Sample, all randomness from the generator; log-probs are left to one batch for the whole rollout."""
+        with torch.no_grad():
+            probabilities = self.log_probs(inputs).exp()
+            chosen = torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+        return Action(chosen + self.first_action)
+
+    def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
+        """Log-probs of actions already taken, and entropies where the loss wants them, with gradient."""
+        log_probs = self.log_probs(inputs)
+        chosen = log_probs.gather(-1, (actions - self.first_action).unsqueeze(-1)).squeeze(-1)
+        return Evaluation(chosen, torch.special.entr(log_probs.exp()).sum(-1) if entropies else None)
+
+
+@hookimpl
+def policies() -> dict[str, Any]:
+    """Offer the policy."""
+    return {"my_part": MyPart}

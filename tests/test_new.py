@@ -1,0 +1,129 @@
+"""`framework new`: what it writes can be installed, works, keeps the laws and is clean; it overwrites nothing."""
+
+import importlib
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from framework.cli import main
+from framework.hookspecs import ROLES
+from framework.plugins import load
+from framework.testing import check
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_package_of_each_role_is_written(role, here, capsys):
+    """Four files, with the name everywhere; the entry point leads to a module that offers the part."""
+    assert main(["new", role, "quick_fox"]) == 0
+    printed = capsys.readouterr().out
+    written = ["README.md", "pyproject.toml", "quick_fox.py", "tests/test_quick_fox.py"]
+    assert files(here / "quick_fox") == written
+    assert all(f"quick_fox/{name}\n" in printed for name in written)
+    assert f"framework run {'--extensions' if role == 'extension' else f'--{role}'} quick_fox\n" in printed
+    project = tomllib.loads(Path("quick_fox/pyproject.toml").read_text("utf-8"))["project"]
+    assert project["name"] == "quick-fox"
+    assert project["entry-points"]["framework.plugins"] == {"quick_fox": "quick_fox"}
+    assert "my_part" not in (source := Path("quick_fox/quick_fox.py").read_text("utf-8"))
+    assert "MyPart" not in source
+    loaded = load(["./quick_fox/quick_fox.py"])
+    assert loaded.names(role) == ("quick_fox",) or list(loaded.names(role)) == ["quick_fox"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["estimatr", "mine"], "error: no role 'estimatr'. Did you mean 'estimator'? There is: baseline, "),
+        (
+            ["loss", "Quick-Fox"],
+            "'Quick-Fox' is no name of a module: small letters, digits and _. Did you mean 'quick_fox'",
+        ),
+        (["loss", "quickFox"], "Did you mean 'quick_fox'?"),
+        (["loss", "3d"], "Did you mean 'my_3d'?"),
+        (["loss", "../elsewhere"], "Did you mean 'elsewhere'?"),
+        (["loss", "class"], "'class' is no name of a module: small letters, digits and _\n"),
+        (["loss", "größe"], "'größe' is no name of a module: small letters, digits and _\n"),
+        (["loss", "json"], "there is a module json already, which the new one would hide: choose another name"),
+        (["loss", "torch"], "there is a module torch already"),
+    ],
+)
+def test_a_bad_name_is_refused_and_nothing_written(words, message, here, capsys):
+    assert main(["new", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert files(here) == []
+
+
+def test_what_exists_is_left_as_it_is(here, capsys):
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("precious")
+    assert main(["new", "loss", "mine"]) == 2
+    assert "mine exists already, and is left as it is" in capsys.readouterr().err
+    assert files(here) == ["mine/notes.txt"]
+
+
+def test_words_that_are_missing_are_a_usage_error(here, capsys):
+    for words in ([], ["loss"], ["loss", "mine", "more"]):
+        with pytest.raises(SystemExit) as end:
+            main(["new", *words])
+        assert end.value.code == 2
+    assert "ROLE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("role", sorted(ROLES.keys() - {"extension"}))
+def test_what_is_copied_keeps_the_laws(role):
+    settings = importlib.import_module(f"framework.cli.templates.{role}").MyPart()
+    report = check(settings, role, examples=5)
+    assert [(verdict.law.name, verdict.reason) for verdict in report.failed] == []
+
+
+def command(*words, folder):
+    done = subprocess.run([str(word) for word in words], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_all_are_installed_tested_chosen_and_clean(here):
+    """In a new environment, with this one's packages behind it: pip, pytest, one run of all six, ruff and mypy."""
+    names = [f"fresh_{role}" for role in ROLES]
+    for role, name in zip(ROLES, names, strict=True):
+        assert main(["new", role, name]) == 0
+    command(sys.executable, "-m", "venv", "venv", folder=here)
+    python = here / "venv" / "bin" / "python"
+    purelib = command(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", folder=here).strip()
+    behind = f"import site; site.addsitedir({sysconfig.get_paths()['purelib']!r})\n"
+    (Path(purelib) / "behind.pth").write_text(behind)
+    folders = [f"./{name}" for name in names]
+    command(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", *folders, folder=here)
+
+    tested = command(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *names, folder=here)
+    assert "6 passed" in tested
+    flags = [
+        word
+        for role, name in zip(ROLES, names, strict=True)
+        for word in ("--extensions" if role == "extension" else f"--{role}", name)
+    ]
+    away = here / "away"
+    away.mkdir()
+    ran = command(python, "-m", "framework", "run", *flags, "--iterations", "2", "--reports", folder=away)
+    assert '"iterations": 2' in ran
+
+    for name in names:
+        for words in (["ruff", "check", "--no-cache"], ["ruff", "format", "--check", "--no-cache"]):
+            command(python, "-m", *words, folder=here / name)
+    modules = [f"{name}/{name}.py" for name in names]
+    # what lies in site-packages is followed, and only what was written is judged
+    command(python, "-m", "mypy", "--strict", "--follow-imports", "silent", *modules, folder=here)
