@@ -190,21 +190,9 @@ class Core:
     @hookimpl
     def estimate_advantages(self, run: Run, rollout: Rollout) -> Advantages:
         """advantages = weights · (returns − baseline)."""
-        with torch.no_grad():
-            whose, shape = run.config.estimator.label, rollout.mask.shape
-            estimate = run.estimator(rollout)
-            checks.kind(whose, estimate, Estimate)
-            checks.per_step(f"{whose}: returns", estimate.returns, shape)
-            if estimate.value_targets is not estimate.returns:
-                checks.per_step(f"{whose}: value_targets", estimate.value_targets, shape)
-            if estimate.weights is not None:
-                checks.per_step(f"{whose}: weights", estimate.weights, shape)
-            baseline = run.baseline(rollout, estimate.returns)
-            checks.per_step(run.config.baseline.label, baseline, shape)
-            advantages = estimate.returns - baseline  # in the wider dtype: a baseline's may be float64
-            if estimate.weights is not None:
-                advantages = advantages * estimate.weights
-            return Advantages(advantages.to(estimate.returns.dtype), estimate.returns, estimate.value_targets)
+        return advantages_of(
+            rollout, run.estimator, run.baseline, run.config.estimator.label, run.config.baseline.label
+        )
 
     @hookimpl
     def prepare_batch(self, run: Run, batch: Batch) -> Batch:
@@ -228,6 +216,27 @@ class Core:
         """Sum, divide, go backward, clip, step."""
         _step(run, *_gradients(run, loss), loss.metrics)
         return True
+
+
+def advantages_of(
+    rollout: Rollout, estimator: Any, baseline: Any, whose: str = "the estimator", whose_baseline: str = "the baseline"
+) -> Advantages:
+    """advantages = weights · (returns − baseline), of the working parts; what they return is checked."""
+    with torch.no_grad():
+        shape = rollout.mask.shape
+        estimate = estimator(rollout)
+        checks.kind(whose, estimate, Estimate)
+        checks.per_step(f"{whose}: returns", estimate.returns, shape)
+        if estimate.value_targets is not estimate.returns:
+            checks.per_step(f"{whose}: value_targets", estimate.value_targets, shape)
+        if estimate.weights is not None:
+            checks.per_step(f"{whose}: weights", estimate.weights, shape)
+        subtracted = baseline(rollout, estimate.returns)
+        checks.per_step(whose_baseline, subtracted, shape)
+        advantages = estimate.returns - subtracted  # in the wider dtype: a baseline's may be float64
+        if estimate.weights is not None:
+            advantages = advantages * estimate.weights
+        return Advantages(advantages.to(estimate.returns.dtype), estimate.returns, estimate.value_targets)
 
 
 def _evaluation(run: Run, batch: Batch) -> Evaluation:

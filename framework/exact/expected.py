@@ -1,0 +1,207 @@
+"""The exact expected gradient of an estimator, a baseline and a loss: every rollout that may be collected, weighed.
+
+Rollouts are what the runner makes of whole episodes collected by number. Each is handed to the parts by itself, because
+a part may look at all of it; their results are differentiated and averaged in float64.
+"""
+
+import math
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from .. import checks
+from ..batches import flatten, reduce
+from ..contracts import Batch, Evaluation, Inputs, Loss, Rollout, TabularMDP
+from ..errors import PartError
+from ..training import advantages_of
+from .gradients import gradient
+from .policy import evaluated, in_float64, learnt
+from .rollouts import MOST_ROLLOUTS, Episodes
+from .trajectories import counted
+
+
+def nothing(rollout: Rollout, returns: Tensor) -> Tensor:
+    """A baseline of zeros."""
+    return torch.zeros_like(returns)
+
+
+def score_function(batch: Batch, evaluation: Evaluation) -> Loss:
+    """−A·log π(a|s), whose gradient is the policy gradient (Williams 1992, doi:10.1007/BF00992696, eq. 4)."""
+    return Loss({"policy": evaluation.log_probs * -batch.advantages})
+
+
+@frozen(eq=False)
+class Moments:
+    """Mean and variance of a gradient estimate, over all rollouts; flat as `learnt` parameters are, `[P]`."""
+
+    mean: Tensor
+    variance: Tensor
+    rollouts: int  # different ones that were handed to the parts
+
+
+@frozen(eq=False)
+class Bias:
+    """An expected gradient `got`, against the objective's; each `[P]`."""
+
+    exact: Tensor
+    got: Tensor
+
+    @property
+    def norm(self) -> float:
+        """‖E[ĝ] − ∇J‖."""
+        return float((self.got - self.exact).norm())
+
+    @property
+    def relative(self) -> float:
+        """‖E[ĝ] − ∇J‖ / ‖∇J‖; infinite where ∇J alone is 0."""
+        whole = float(self.exact.norm())
+        return self.norm / whole if whole else (math.inf if self.norm else 0.0)
+
+    @property
+    def cosine(self) -> float:
+        """Of the angle between both; NaN where one is 0."""
+        lengths = float(self.exact.norm() * self.got.norm())
+        return float(self.exact @ self.got) / lengths if lengths else math.nan
+
+
+def expected_gradient(mdp: TabularMDP, policy: nn.Module, estimator: Any, *parts: Any, **how: Any) -> Tensor:
+    """E[ĝ] `[P]`: the mean of `gradient_moments`, which says what the arguments are."""
+    return gradient_moments(mdp, policy, estimator, *parts, **how).mean
+
+
+def bias(mdp: TabularMDP, policy: nn.Module, gamma: float, estimator: Any, *parts: Any, **how: Any) -> Bias:
+    """The expected gradient against ∇J for this γ, with the world's time limit; arguments as of `gradient_moments`."""
+    return Bias(gradient(mdp, policy, gamma), expected_gradient(mdp, policy, estimator, *parts, **how))
+
+
+def gradient_moments(
+    mdp: TabularMDP,
+    policy: nn.Module,
+    estimator: Any,
+    baseline: Any = nothing,
+    loss: Any = score_function,
+    *,
+    episodes: int = 1,
+    lanes: int | None = None,
+    denominator: str = "per_episode",
+    constant: float = 1.0,
+    critic: Tensor | None = None,
+    groups: bool = False,
+) -> Moments:
+    """Mean and variance of ĝ = −∇loss, the step uphill that one update from one rollout makes.
+
+    Args:
+        mdp: a world with a time limit.
+        policy: a module; copied, and used in float64.
+        estimator, baseline, loss: settings, or what their `build()` returned (with what it remembers). They are called
+            once for each rollout and must not change by it.
+        episodes: in a rollout. All tuples of so many are enumerated: their number is that of trajectories to this
+            power.
+        lanes: among which the episodes are shared out as the runner does; None: one an episode.
+        denominator, constant: as of the configuration's `update`.
+        critic: V of each state `[S]`, or of each number of steps and state `[L + 1, S]`, that `values` and
+            `successor_values` are taken from; None: the policy's own `values`, where a part needs them.
+        groups: all episodes of a rollout start in the same state, which is drawn once.
+
+    Raises:
+        ValueError: no time limit, or too many rollouts (it says how many); an episode may start where the world has
+            ended; a part needs values and there are none.
+        PartError: a part breaks its contract.
+
+    A loss depends on the parameters only through what `evaluate` says of each step, log π(a|o), entropies and values:
+    numbers of a table, of which there are few. Each rollout is differentiated to them, and all together to the
+    parameters.
+    """
+    made = [_working(part) for part in (estimator, baseline, loss)]
+    needs = {word for part in (estimator, baseline, loss) for word in getattr(part, "needs", ())}
+    copied = in_float64(policy)
+    said = Said.of(mdp, copied, "entropies" in needs)
+    if critic is None and "values" in needs:
+        critic = _own_critic(mdp, copied)
+    episode = Episodes.of(mdp, said.log_probs.detach(), critic)
+    count = len(episode.lengths) ** episodes
+    if count > MOST_ROLLOUTS:
+        raise ValueError(
+            f"{counted(count)} rollouts of {episodes} of {len(episode.lengths):,} episodes each, and at most "
+            f"{MOST_ROLLOUTS:,} are enumerated: take fewer episodes, or a shorter time limit"
+        )
+    rows, chances = [], []
+    for chance, rollout in episode.rollouts(episodes, lanes or episodes, groups):
+        batch = flatten(rollout, advantages_of(rollout, made[0], made[1]))
+        rows.append(said.slopes(batch, made[2], denominator, constant))
+        chances.append(chance)
+    slopes = said.to_parameters(torch.stack(rows), copied)
+    weights = torch.tensor(chances, dtype=torch.float64, device=slopes.device)
+    mean = weights @ slopes
+    return Moments(mean, weights @ (slopes - mean).square(), len(rows))
+
+
+def _working(part: Any) -> Any:
+    return part.build() if hasattr(part, "build") else part
+
+
+def _own_critic(mdp: TabularMDP, policy: Any) -> Tensor:
+    if not hasattr(policy, "values"):
+        raise ValueError("a part needs values, and the policy has none: give a critic")
+    seen = mdp.seen
+    with torch.no_grad():
+        return policy.values(Inputs(torch.arange(int(seen.max()) + 1, device=seen.device)))[seen]  # type: ignore[no-any-return]
+
+
+@frozen(eq=False)
+class Said:
+    """What a policy says of every observation and action, with gradient: the table that a loss reads."""
+
+    actions: int
+    log_probs: Tensor  # [O·A]
+    entropies: Tensor | None  # [O·A], alike for all actions
+    values: Tensor | None  # [O·A], alike for all actions
+
+    @classmethod
+    def of(cls, mdp: TabularMDP, policy: nn.Module, entropies: bool) -> "Said":
+        """Of all pairs."""
+        evaluation = evaluated(mdp, policy, entropies)
+        return cls(mdp.transitions.shape[1], evaluation.log_probs, evaluation.entropies, evaluation.values)
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """Those that there are."""
+        every = {"log_probs": self.log_probs, "entropies": self.entropies, "values": self.values}
+        return {name: column for name, column in every.items() if column is not None}
+
+    def slopes(self, batch: Batch, loss: Any, denominator: str, constant: float) -> Tensor:
+        """−∂loss by each number of the table, `[columns · O·A]`: 0 where the loss asks to skip the update."""
+        where = batch.observations * self.actions + batch.actions
+        leaves = {name: column.detach()[where].requires_grad_() for name, column in self.columns.items()}
+        given: Loss = loss(batch, Evaluation(**leaves))
+        checks.loss("the loss", given, where.shape)
+        reduced = reduce(given, batch, denominator, constant)
+        total = torch.stack(list(reduced.values())).sum()
+        if not total.requires_grad:
+            raise PartError("the loss: its terms carry no gradient (was a graph cut by detach or torch.tensor?)")
+        size = len(self.log_probs)
+        slopes = torch.zeros(len(leaves) * size, dtype=torch.float64, device=where.device)
+        if given.stop_epochs:
+            return slopes
+        parts = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+        for number, part in enumerate(parts):
+            if part is not None:
+                slopes.index_add_(0, where + number * size, part.double(), alpha=-1)
+        return slopes
+
+    def to_parameters(self, slopes: Tensor, policy: nn.Module) -> Tensor:
+        """From slopes by the table `[K, columns · O·A]` to slopes by the parameters, `[K, P]`."""
+        parameters = list(learnt(policy).values())
+        table = torch.cat(list(self.columns.values()))
+        moved = torch.zeros(len(slopes), sum(one.numel() for one in parameters), dtype=torch.float64)
+        moved = moved.to(slopes.device)
+        for index in slopes.any(0).nonzero().flatten().tolist():
+            if not table.requires_grad:
+                break
+            parts = torch.autograd.grad(table[index], parameters, retain_graph=True, allow_unused=True)
+            pairs = zip(parts, parameters, strict=True)
+            row = torch.cat([(torch.zeros_like(one) if part is None else part).flatten() for part, one in pairs])
+            moved.addr_(slopes[:, index], row)
+        return moved

@@ -1,0 +1,83 @@
+"""A policy over a tabular world as its table of action probabilities."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ..contracts import Action, Evaluation, Inputs, TabularMDP
+
+Policy = Tensor | nn.Module  # π(a|o) [O, A], or a module whose `evaluate` says it
+ROUNDING = 1e-5  # by which a row of float32 probabilities may miss 1
+
+
+class SoftmaxTable(nn.Module):
+    """The smallest policy: π(a|o) = softmax of a row of logits `[O, A]`, and V(o) from a table `[O]`."""
+
+    def __init__(self, logits: Tensor, values: Tensor | None = None) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits.detach().clone())
+        self.table = nn.Parameter(torch.zeros_like(logits[:, 0]) if values is None else values.detach().clone())
+
+    def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
+        """Sample one action a lane."""
+        probabilities = self.logits.detach().softmax(1)[inputs.observations]
+        return Action(torch.multinomial(probabilities, 1, generator=generator).squeeze(1))
+
+    def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
+        """Log-probs, values and, where asked for, entropies, with gradient."""
+        log_probs = self.logits.log_softmax(1)
+        spread = -(log_probs.exp() * log_probs).sum(1)[inputs.observations] if entropies else None
+        return Evaluation(log_probs[inputs.observations, actions], spread, self.values(inputs))
+
+    def values(self, inputs: Inputs) -> Tensor:
+        """V(o) `[B]`."""
+        return self.table[inputs.observations]
+
+
+def by_state(mdp: TabularMDP, table: Tensor) -> Tensor:
+    """From rows for each observation `[O, …]` to rows for each state `[S, …]`."""
+    count = int(mdp.seen.max()) + 1
+    if len(table) != count:
+        raise ValueError(f"expected a row for each of {count} observations, got {list(table.shape)}")
+    return table[mdp.seen]
+
+
+def action_probabilities(mdp: TabularMDP, policy: Policy) -> Tensor:
+    """π(a|s) `[S, A]` of every state, with gradient to the policy; of a module in float64.
+
+    Raises:
+        ValueError: the table has other sizes, or the module has memory, or its probabilities do not sum to 1.
+    """
+    actions = mdp.transitions.shape[1]
+    if isinstance(policy, Tensor):
+        if policy.ndim != 2 or policy.shape[1] != actions:
+            raise ValueError(f"expected probabilities [observations, {actions}], got {list(policy.shape)}")
+        return by_state(mdp, policy)
+    return by_state(mdp, evaluated(mdp, policy, False).log_probs.exp().reshape(-1, actions)).double()
+
+
+def evaluated(mdp: TabularMDP, policy: nn.Module, entropies: bool) -> Evaluation:
+    """What a module says of all pairs of an observation and an action, `[O·A]`, with gradient; observations slowest."""
+    seen, actions = int(mdp.seen.max()) + 1, mdp.transitions.shape[1]
+    device = next((parameter.device for parameter in policy.parameters()), mdp.start.device)
+    every = torch.arange(seen, device=device)
+    act, evaluate = policy.act, policy.evaluate
+    if act(Inputs(every[:1]), torch.Generator(device).manual_seed(0)).state is not None:  # type: ignore[operator]
+        raise ValueError("the policy has memory: what it does is no table over observations")
+    pairs = torch.arange(actions, device=device).repeat(seen)
+    evaluation: Evaluation = evaluate(Inputs(every.repeat_interleave(actions)), pairs, entropies)  # type: ignore[operator]
+    sums = evaluation.log_probs.detach().exp().reshape(seen, actions).sum(1)
+    if bool(((sums - 1).abs() > ROUNDING).any()):
+        raise ValueError(f"the policy's probabilities of {actions} actions do not sum to 1: {sums.tolist()}")
+    return evaluation
+
+
+def in_float64(policy: nn.Module) -> nn.Module:
+    """A copy to differentiate, in float64 and evaluation mode; the policy itself is left as it is."""
+    return copy.deepcopy(policy).double().eval()
+
+
+def learnt(policy: nn.Module) -> dict[str, nn.Parameter]:
+    """Name → parameter, of all that require a gradient: the order of every flat vector here."""
+    return {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
