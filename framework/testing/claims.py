@@ -1,0 +1,244 @@
+"""Laws of what parts claim: the expected gradient, over every rollout that a small world allows, is what they promise.
+
+Nothing is sampled: the worlds are so small that all their episodes can be enumerated (`framework.exact`), and the
+objective's gradient is solved for. So a claim that holds does so to rounding, and one that fails is off by a number.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from attrs import evolve, frozen
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
+from torch import Tensor
+
+from ..contracts import Estimate, Rollout, TabularMDP
+from ..exact import Bias, SoftmaxTable, by_name, count_trajectories, expected_gradient, gradient
+from ..exact.expected import nothing, score_function
+from ..exact.rollouts import Episodes
+from ..returns import episode_sums, rewards_to_go
+from .law import Broken, Subject, law
+from .strategies import mdps, quarters
+
+THEOREM = (
+    "Williams 1992, doi:10.1007/BF00992696, theorem 1; Sutton et al. 2000 (Policy Gradient Methods for Reinforcement "
+    "Learning with Function Approximation), theorem 1; Sutton & Barto 2018, §13.2"
+)
+ROLLOUTS = 400  # enumerated for a case: about a fifth of a second
+TOLERANCE = (
+    1e-6  # of the gradient's size: float32 inside a part rounds by 6e-8 a number, and a false claim is off by more
+)
+DISCOUNT = 0.9  # of the objective that a loss is tried on
+
+
+@frozen(eq=False)
+class Experiment:
+    """A world with a time limit, a policy and a critic in it, and how its episodes are collected."""
+
+    mdp: TabularMDP
+    logits: Tensor  # [S, A]
+    critic: Tensor  # [S] anything: a claim holds whatever the critic says
+    episodes: int
+    lanes: int
+    earlier: int  # which rollout came before, counted from 0
+
+    @property
+    def policy(self) -> SoftmaxTable:
+        """The policy, with the critic's values."""
+        return SoftmaxTable(self.logits, self.critic)
+
+
+@st.composite
+def experiments(draw: DrawFn, episodes: tuple[int, ...]) -> Experiment:
+    """Worlds of two or three states and up to three steps; fewer episodes, or steps, where there are too many rollouts.
+
+    `episodes` are the numbers that a rollout may have, the smallest first.
+    """
+    mdp = draw(mdps(states=(2, 3), actions=(2, 2), limits=(1, 3)))
+    wanted = draw(st.sampled_from(episodes))
+    while count_trajectories(mdp) ** wanted > ROLLOUTS:
+        if wanted > episodes[0]:
+            wanted = episodes[0]
+        else:
+            mdp = evolve(mdp, time_limit=(mdp.time_limit or 0) - 1)
+    states, actions = mdp.transitions.shape[:2]
+    logits = torch.tensor(draw(quarters(states * actions)), dtype=torch.float64).reshape(states, actions)
+    critic = torch.tensor(draw(quarters(states)), dtype=torch.float64)
+    return Experiment(
+        mdp, logits, critic, wanted, draw(st.sampled_from([1, wanted])), draw(st.integers(0, ROLLOUTS - 1))
+    )
+
+
+# Unbiased
+
+
+def to_go(rollout: Rollout) -> Estimate:
+    """What was earned from each step on: unbiased for the undiscounted return."""
+    returns = rewards_to_go(rollout.rewards, rollout.terminated | rollout.truncated, 1.0)
+    return Estimate(returns, returns)
+
+
+def whole(rollout: Rollout) -> Estimate:
+    """What the episode earned, at each of its steps: likewise."""
+    sums, _ = episode_sums(rollout.rewards, rollout.episodes, rollout.mask)
+    returns = sums[rollout.episodes]
+    return Estimate(returns, returns)
+
+
+def discounted(rollout: Rollout) -> Estimate:
+    """Discounted rewards to go, weighed by γᵗ: unbiased for the discounted return."""
+    returns = rewards_to_go(rollout.rewards, rollout.terminated | rollout.truncated, DISCOUNT)
+    return Estimate(returns, returns, DISCOUNT**rollout.times)
+
+
+def collected(subject: Subject, experiment: Experiment) -> dict[str, Any]:
+    """How rollouts are enumerated for a part: with what it needs."""
+    return {
+        "episodes": experiment.episodes,
+        "lanes": experiment.lanes,
+        "groups": subject.says("needs", "groups"),
+        "critic": experiment.critic if subject.says("needs", "values") else None,
+    }
+
+
+def bias_of(subject: Subject, experiment: Experiment, gamma: float) -> Bias:
+    """The expected gradient of an estimator or a loss by the policy's logits, against ∇J for this γ; claimed or not.
+
+    An estimator is tried with no baseline and −A·log π, a loss with returns that are themselves unbiased for this γ.
+    """
+    policy = experiment.policy
+    estimator, loss = (subject.settings, score_function)
+    if subject.role == "loss":
+        estimator, loss = (to_go if gamma == 1 else discounted), subject.settings
+    got = expected_gradient(experiment.mdp, policy, estimator, nothing, loss, **collected(subject, experiment))
+    return logits_only(policy, gradient(experiment.mdp, policy, gamma), got)
+
+
+def logits_only(policy: SoftmaxTable, exact: Tensor, got: Tensor) -> Bias:
+    """Without the critic's parameters."""
+    return Bias(*(by_name(policy, flat)["logits"].flatten() for flat in (exact, got)))
+
+
+def claims(word: str) -> Callable[[Subject], str | None]:
+    """Whether a law about this claim concerns a part."""
+    return lambda subject: None if subject.says("claims", word) else f"does not claim {word}"
+
+
+@law(
+    "estimator",
+    "loss",
+    source=THEOREM,
+    cases=lambda subject: experiments((1, 2)),
+    applies=claims("unbiased:undiscounted"),
+    examples=40,
+)
+def expected_gradient_is_that_of_the_undiscounted_return(subject: Subject, experiment: Experiment) -> None:
+    """E[ĝ] = ∇J of the sum of rewards within the time limit, over all rollouts of whole episodes collected by number.
+
+    Divided per episode; an estimator with no baseline and the loss −A·log π, a loss with rewards to go.
+    """
+    require_equal(subject, experiment, bias_of(subject, experiment, 1.0), "the undiscounted return's")
+
+
+@law(
+    "estimator",
+    "loss",
+    source=f"{THEOREM}; Nota & Thomas 2020, arXiv:1906.07073",
+    cases=lambda subject: experiments((1, 2)),
+    applies=claims("unbiased:discounted"),
+    examples=40,
+)
+def expected_gradient_is_that_of_the_discounted_return(subject: Subject, experiment: Experiment) -> None:
+    """E[ĝ] = ∇J of Σ γᵗ·rₜ within the time limit, over all rollouts of whole episodes collected by number.
+
+    γ is the estimator's setting `gamma`; a loss is tried with γ = 0.9, on γᵗ-weighed rewards to go.
+    """
+    gamma = DISCOUNT if subject.role == "loss" else getattr(subject.settings, "gamma", None)
+    if not isinstance(gamma, int | float):
+        raise Broken(
+            "claims unbiased:discounted, and has no setting `gamma` that says for which discount",
+            expected="a number from 0 to 1",
+            got=gamma,
+        )
+    require_equal(subject, experiment, bias_of(subject, experiment, gamma), f"that of the return discounted by {gamma}")
+
+
+# Neutral
+
+
+@law(
+    "baseline",
+    source="Williams 1992, doi:10.1007/BF00992696, §4; Greensmith et al. 2004 (JMLR 5), §3; Sutton & Barto 2018, §13.4",
+    cases=lambda subject: experiments((2, 3)),
+    applies=claims("neutral"),
+    examples=30,
+)
+def subtracting_it_leaves_the_expected_gradient_alone(subject: Subject, experiment: Experiment) -> None:
+    """E[b·∇log π] = 0, over all rollouts of two or three whole episodes: with it and without, E[ĝ] is the same.
+
+    It is tried on whole returns and on rewards to go. What it learns of earlier rollouts it has learnt of one before.
+    """
+    policy, how = experiment.policy, collected(subject, experiment)
+    exact = gradient(experiment.mdp, policy, 1.0)
+    for estimator, name in ((whole, "whole returns"), (to_go, "rewards to go")):
+        baseline = subject.make()
+        if hasattr(baseline, "update"):
+            rollout = earlier_rollout(experiment, how)
+            baseline.update(rollout, estimator(rollout).returns)
+        got = expected_gradient(experiment.mdp, policy, estimator, baseline, **how)
+        require_equal(subject, experiment, logits_only(policy, exact, got), f"what it is without ({name})")
+
+
+def earlier_rollout(experiment: Experiment, how: Mapping[str, Any]) -> Rollout:
+    """One of those that may be collected."""
+    with torch.no_grad():
+        log_probs = experiment.policy.logits.log_softmax(1).flatten()
+    every = Episodes.of(experiment.mdp, log_probs, how["critic"])
+    first = experiment.earlier % len(every.lengths)
+    alike = [k for k, state in enumerate(every.firsts) if state == every.firsts[first]]  # as groups begin
+    chosen = [first, *(alike[(experiment.earlier + k) % len(alike)] for k in range(1, how["episodes"]))]
+    return every.rollout(tuple(chosen), how["lanes"], how["groups"])
+
+
+# What is reported
+
+
+def require_equal(subject: Subject, experiment: Experiment, bias: Bias, whose: str) -> None:
+    """Refuse an expected gradient that is not the exact one; says by how much, and in which states and actions."""
+    scale = max(1.0, float(bias.exact.abs().max()))
+    if bool(((bias.got - bias.exact).abs() <= TOLERANCE * scale).all()):
+        return
+    raise Broken(
+        f"{' and '.join(sorted(subject.settings.claims))} is claimed, and the expected gradient is not {whose}: "
+        f"{amount(bias)}",
+        expected=bias.exact.tolist(),
+        got=bias.got.tolist(),
+        case=rows(experiment, bias),
+    )
+
+
+def amount(bias: Bias) -> str:
+    """How far off, in words.
+
+    >>> amount(Bias(torch.tensor([1.0, -1.0]), torch.tensor([0.5, -0.5])))
+    '0.5 times it'
+    >>> amount(Bias(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.5])))
+    'off by 50 % of its length (cosine 0.894)'
+    """
+    if not bool(bias.exact.any()):
+        return f"of length {bias.norm:.3g} where that is 0"
+    if not bool(bias.got.any()):
+        return "0 everywhere"
+    if abs(bias.cosine) > 1 - 1e-9:
+        return f"{bias.cosine * float(bias.got.norm() / bias.exact.norm()):.6g} times it"
+    return f"off by {100 * bias.relative:.3g} % of its length (cosine {bias.cosine:.3f})"
+
+
+def rows(experiment: Experiment, bias: Bias) -> tuple[Mapping[str, Any], ...]:
+    """Each logit's part of the gradient, expected and got."""
+    count = experiment.logits.shape[1]
+    return tuple(
+        {"state": k // count, "action": k % count, "expected": wanted, "got": got}
+        for k, (wanted, got) in enumerate(zip(bias.exact.tolist(), bias.got.tolist(), strict=True))
+    )
