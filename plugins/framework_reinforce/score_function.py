@@ -19,6 +19,11 @@ class Reinforce:
         """Entropies, where they count."""
         return frozenset({"entropies"} if self.entropy else ())
 
+    @property
+    def claims(self) -> frozenset[str]:
+        """Its gradient is that of whichever objective the advantages are of; an entropy bonus is another objective."""
+        return frozenset() if self.entropy else frozenset({"unbiased:discounted", "unbiased:undiscounted"})
+
     def __call__(self, batch: Batch, evaluation: Evaluation) -> Loss:
         """Terms `policy` and, with a coefficient, `entropy`; each [B]."""
         terms = {"policy": evaluation.log_probs * -batch.advantages}
