@@ -79,7 +79,7 @@ class Episodes:
         columns: dict[str, Any] = {}
         for name, column in self.columns.items():
             gathered = column[which, times]
-            columns[name] = gathered if name in ("observations", "actions") else gathered * mask
+            columns[name] = gathered if name in ("observations", "actions") else gathered.masked_fill(~mask, 0)
         grouped = torch.zeros(lanes, dtype=torch.int64) if groups else None
         return Rollout(**columns, mask=mask, times=times, episodes=numbers, groups=grouped)
 
@@ -91,8 +91,8 @@ def _valued(mdp: TabularMDP, states: Tensor, successors: Tensor, real: Tensor, c
         raise ValueError(f"critic: expected shape {list(expected)}, got {list(critic.shape)}")
     timed = critic.expand(states.shape[1] + 1, -1) if critic.ndim == 1 else critic
     steps = torch.arange(states.shape[1], device=states.device)
-    following = timed[steps + 1, successors] * (real & ~mdp.terminal[successors])
-    return {"values": timed[steps, states] * real, "successor_values": following}
+    following = timed[steps + 1, successors].masked_fill(~real | mdp.terminal[successors], 0)
+    return {"values": timed[steps, states].masked_fill(~real, 0), "successor_values": following}
 
 
 def _layout(lengths: tuple[int, ...], lanes: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -97,7 +97,7 @@ def trajectories(mdp: TabularMDP, most: int = MOST) -> Trajectories:
         states = actions = successors = every
     last = (real.sum(1) - 1).clamp(min=0)
     ends = torch.where(real.any(1), successors.gather(1, last.unsqueeze(1)).squeeze(1), firsts) if limit else firsts
-    earned = rewards[states, actions, successors] * real
+    earned = rewards[states, actions, successors].masked_fill(~real, 0)
     return Trajectories(states, actions, successors, earned, real, firsts, mdp.terminal[ends], torch.cat(chances))
 
 
