@@ -14,7 +14,7 @@ from ..contracts import Rollout, TabularMDP
 from .policy import by_state
 from .trajectories import trajectories
 
-MOST_ROLLOUTS = 100_000  # handed to the parts; a few thousand a second
+MOST_ROLLOUTS = 100_000  # handed to the parts; about two thousand a second
 
 
 @define(eq=False)
