@@ -146,17 +146,13 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
         )
     spaces = shards[0].environment.observation_space, shards[0].environment.action_space
     policy = build_policy(config.policy, config.seed, spaces, device)
-    working = {role: _build(getattr(config, role)) for role in ("estimator", "baseline", "loss")}
-    for role, part in working.items():
-        if not callable(part):
-            raise UsageError(f"{getattr(config, role).label}: is not callable, and has no build()")
+    working = judges(config)
     learnt = Learnt.of(policy, config.optimizer.name)
     learnt.optimizer = optimizer(config, learnt.stepped)
     made = {**working, "learnt": learnt, "optimizer": learnt.optimizer, "stages": stages}
     run = Run(config, loaded, directory, device, shards, policy, **made)
     run.needs, run.loss_needs = needed(config), words(config.loss, "needs", NEEDS)
-    run.owners = {id(getattr(config, role).settings): getattr(config, role).label for role in working}
-    run.owners |= {id(part): getattr(config, role).label for role, part in working.items()}
+    run.owners = owners(config, working)
     run.owners |= {id(shard.environment): config.environment.label for shard in shards}
     run.owners[id(policy)] = config.policy.label
 
@@ -169,6 +165,22 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
         run.extensions[part.name] = extension
         run.owners[id(extension)] = part.label
     return run
+
+
+def judges(config: Config) -> dict[str, Any]:
+    """The working estimator, baseline and loss, by role."""
+    working = {role: _build(getattr(config, role)) for role in ("estimator", "baseline", "loss")}
+    for role, part in working.items():
+        if not callable(part):
+            raise UsageError(f"{getattr(config, role).label}: is not callable, and has no build()")
+    return working
+
+
+def owners(config: Config, working: dict[str, Any]) -> dict[int, str]:
+    """Whose each of these is, its settings too: id → label."""
+    labels = {role: getattr(config, role).label for role in working}
+    whose = {id(getattr(config, role).settings): label for role, label in labels.items()}
+    return whose | {id(part): labels[role] for role, part in working.items()}
 
 
 def build_environment(part: Part, lanes: int, device: torch.device) -> Any:

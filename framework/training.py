@@ -145,7 +145,7 @@ def _gradients(run: Run, loss: Loss) -> tuple[dict[str, float], float | Tensor |
     if not math.isfinite(sum(terms.values())):
         _blame_number(run, loss)
     if run.traced is None or run.config.trace_gradients:
-        norms = norms_by_term(run, reduced, functools.partial(_evaluation, run, run.batch))
+        norms = norms_by_term(run, reduced, functools.partial(evaluated, run, run.batch))
         run.traced = run.traced or norms
         if run.config.trace_gradients:
             terms |= {
@@ -202,7 +202,7 @@ class Core:
     @hookimpl
     def compute_loss(self, run: Run, batch: Batch) -> Loss:
         """Evaluate the policy on the batch and ask the loss."""
-        evaluation = _evaluation(run, batch)
+        evaluation = evaluated(run, batch)
         given = (evaluation.log_probs, evaluation.entropies, evaluation.values)
         if torch.is_grad_enabled() and not any(tensor.requires_grad for tensor in given if tensor is not None):
             whose = f"{run.config.policy.label}: evaluate"
@@ -239,7 +239,7 @@ def advantages_of(
         return Advantages(advantages.to(estimate.returns.dtype), estimate.returns, estimate.value_targets)
 
 
-def _evaluation(run: Run, batch: Batch) -> Evaluation:
+def evaluated(run: Run, batch: Batch) -> Evaluation:
     """What the policy says of each step of the batch [B], by itself or, with memory, in its sequence."""
     inputs, actions = Inputs(batch.observations, batch.action_masks), batch.actions
     if batch.sequences is not None:
@@ -268,7 +268,7 @@ def _check_policy(run: Run) -> None:
     if run.batch is None:
         return
     with torch.no_grad():
-        evaluation = _evaluation(run, run.batch)
+        evaluation = evaluated(run, run.batch)
     for name in ("log_probs", "entropies", "values"):
         tensor = getattr(evaluation, name)
         if tensor is not None:

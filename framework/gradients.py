@@ -1,0 +1,132 @@
+"""Gradients of a loss through a policy's log-probs, hundreds of samples at a time.
+
+What a loss does to the parameters θ by way of the log-probs is Σ slope·∂ log π(a|s)/∂θ, with slope = ∂ Σ terms/∂ log π
+of each step. A finite policy is a table of log π `[S, A]`, whose derivative J `[S·A, P]` is taken once: a batch's
+gradient is then W·J, where W `[S·A]` adds up the slopes of the steps in each state and action. Any other policy goes
+backward once for each gradient.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from gymnasium.spaces import Discrete
+from torch import Tensor
+
+from . import checks
+from .contracts import Batch, Evaluation, Inputs
+from .errors import PartError
+from .exact.policy import in_float64, learnt
+from .run import Run
+from .training import evaluated
+
+MOST_ENTRIES = 2**22  # of J: a finite policy with more parameters than that goes backward, too
+
+Spaces = tuple["Discrete[Any]", "Discrete[Any]"]
+Row = Callable[[Tensor], Tensor]
+
+
+def log_prob_slopes(run: Run, batch: Batch, log_probs: Tensor, entropies: Tensor | None) -> Tensor:
+    """∂ Σ terms/∂ log π `[B]`, undivided, of the run's loss at `log_probs` `[B]`.
+
+    Entropies and values are constants here: what an entropy bonus or a critic adds to the gradient is left out.
+
+    Raises:
+        PartError: no term of the loss depends on the log-probs.
+    """
+    leaf = log_probs.detach().requires_grad_()
+    fixed = None if entropies is None else entropies.detach()
+    loss = run.loss(batch, Evaluation(leaf, fixed, batch.values))
+    checks.loss(run.config.loss.label, loss, batch.advantages.shape)
+    reached = [term.sum() for term in loss.terms.values() if term.requires_grad]
+    if not reached:
+        raise PartError(f"{run.config.loss.label}: no term reaches the log-probs (cut by detach or torch.tensor?)")
+    (slopes,) = torch.autograd.grad(sum(reached[1:], reached[0]), leaf)
+    return slopes
+
+
+def pulled_back(numbers: Tensor, parameters: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
+    """Σ weights·∂ numbers/∂θ `[P]`, 0 where nothing depends on a parameter; the graph is kept."""
+    found = torch.autograd.grad(numbers, parameters, weights, retain_graph=True, allow_unused=True)
+    parts = zip(found, parameters, strict=True)
+    return torch.cat([(torch.zeros_like(one) if slope is None else slope).flatten() for slope, one in parts])
+
+
+def finite_spaces(environment: Any) -> Spaces | None:
+    """The spaces of observations and actions, where both are Discrete and no action is ever masked."""
+    spaces = environment.observation_space, environment.action_space
+    if getattr(environment, "action_masks", None) is not None:
+        return None
+    return spaces if all(isinstance(space, Discrete) for space in spaces) else None
+
+
+def remembers(run: Run) -> bool:
+    """Whether what the policy does in a finite space depends on more than what it observes: it acts once, to see."""
+    first = torch.tensor([int(run.environment.observation_space.start)], device=run.device)
+    with torch.no_grad():
+        action = run.policy.act(Inputs(first), torch.Generator(run.device).manual_seed(0))
+    return action.state is not None
+
+
+def table(policy: Any, spaces: Spaces, entropies: bool = False) -> Evaluation:
+    """log π `[S, A]` of every action in every state and, where asked for, entropies `[S]`; with gradient."""
+    states, actions = (torch.arange(int(space.n)) + int(space.start) for space in spaces)
+    device = next((parameter.device for parameter in policy.parameters()), None)
+    pairs = torch.cartesian_prod(states, actions).to(device)
+    evaluation: Evaluation = policy.evaluate(Inputs(pairs[:, 0]), pairs[:, 1], entropies)
+    shape = len(states), len(actions)
+    given = evaluation.entropies
+    return Evaluation(evaluation.log_probs.reshape(shape), None if given is None else given.reshape(shape)[:, 0])
+
+
+class Finite:
+    """Gradients of a finite policy, as it was when this was made; in float64."""
+
+    def __init__(self, policy: Any, spaces: Spaces) -> None:
+        double: Any = in_float64(policy)
+        self.first_state, self.first_action = (int(space.start) for space in spaces)
+        self.actions = int(spaces[1].n)
+        log_probs = table(double, spaces).log_probs.flatten()
+        parameters = list(learnt(double).values())
+        rows = [pulled_back(log_prob, parameters) for log_prob in log_probs]
+        self.derivative = torch.stack(rows).detach()  # J [S·A, P]
+        with torch.no_grad():
+            self._entropies = table(policy, spaces, True).entropies
+
+    def of(self, batch: Batch) -> tuple[Tensor, Tensor | None, Row]:
+        """Of a batch: log-probs `[B]`, entropies `[B]`, and what makes a row W `[S·A]` of slopes `[B]`."""
+        states = batch.observations - self.first_state
+        index = (states * self.actions + batch.actions - self.first_action).cpu()
+        size = len(self.derivative)
+        entropies = None if self._entropies is None else self._entropies[states]
+        return batch.log_probs, entropies, lambda slopes: torch.bincount(index, slopes.double().cpu(), size)
+
+    def gradients(self, rows: Tensor) -> Tensor:
+        """Gradients `[n, P]` of rows `[n, S·A]`."""
+        return rows @ self.derivative
+
+
+class Backward:
+    """Gradients of any policy: a row is a gradient."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.parameters = run, list(learnt(run.policy).values())
+
+    def of(self, batch: Batch) -> tuple[Tensor, Tensor | None, Row]:
+        """Of a batch: log-probs `[B]`, entropies `[B]`, and what makes a row `[P]` of slopes `[B]`."""
+        evaluation = evaluated(self.run, batch)
+        log_probs = evaluation.log_probs
+        return log_probs, evaluation.entropies, lambda slopes: pulled_back(log_probs, self.parameters, slopes).double()
+
+    def gradients(self, rows: Tensor) -> Tensor:
+        """The rows themselves `[n, P]`."""
+        return rows
+
+
+def gradients_of(run: Run, spaces: Spaces | None) -> Finite | Backward:
+    """By the table of a finite policy, if it is small; else backward."""
+    if spaces is None:
+        return Backward(run)
+    count = sum(parameter.numel() for parameter in learnt(run.policy).values())
+    small = int(spaces[0].n) * int(spaces[1].n) * count <= MOST_ENTRIES
+    return Finite(run.policy, spaces) if small else Backward(run)
