@@ -17,6 +17,7 @@ COMMANDS = {
     "run": "train: the notebook's job, or what flags, a recipe or a file say",
     "show": "print the resolved configuration, without training",
     "evaluate": "let a recorded policy play, and say how well it does",
+    "audit": "measure bias and variance of the gradient that estimators, baselines and losses make",
     "credit": "draw the credit that each estimator gives to the steps of one episode",
     "plugins": "list what is installed, what each offers, what failed and why",
     "new": "write a package with a part of your own in it, and its test",
