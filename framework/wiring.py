@@ -29,6 +29,9 @@ CLAIMS = {
     "unbiased:discounted": "the expected gradient is that of the discounted objective",
     "unbiased:undiscounted": "the expected gradient is that of the undiscounted objective",
     "neutral": "subtracting it leaves the expected gradient unchanged",
+    "policy_gradient": "on the policy that acted, its gradient by each log-prob is minus the advantage",
+    "pessimistic": "it is nowhere lower than -ratio·advantage",
+    "surrogate": "its gradient is meant, not its value: it holds some factors constant",
 }
 GIVER = {"values": "policy", "groups": "environment"}
 

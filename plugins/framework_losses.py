@@ -13,6 +13,11 @@ COEFFICIENT = validators.ge(0.0)
 OPTIONAL = validators.optional(validators.gt(0.0))
 
 
+def needed(value: float, entropy: float) -> frozenset[str]:
+    """What terms with these coefficients need."""
+    return frozenset({"values"} if value else ()) | frozenset({"entropies"} if entropy else ())
+
+
 def entropy_terms(coefficient: float, evaluation: Evaluation) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The entropy bonus as a term, and the mean entropy as a metric; neither without a coefficient."""
     if not coefficient or evaluation.entropies is None:
@@ -27,21 +32,23 @@ class ActorCritic:
     Source: Mnih et al. 2016, arXiv:1602.01783, §4 and algorithm S3.
     """
 
-    value: float = field(default=0.5, validator=COEFFICIENT)  # coefficient of the critic's squared error
+    claims = frozenset({"policy_gradient"})
+    value: float = field(default=0.5, validator=COEFFICIENT)  # coefficient of the critic's squared error; 0: no critic
     entropy: float = field(default=0.0, validator=COEFFICIENT)  # coefficient of the entropy bonus (nats)
 
     @property
     def needs(self) -> frozenset[str]:
-        """Values; entropies, where they count."""
-        return frozenset({"values", "entropies"} if self.entropy else {"values"})
+        """Values, if there is to be a critic; entropies, where they count."""
+        return needed(self.value, self.entropy)
 
     def __call__(self, batch: Batch, evaluation: Evaluation) -> Loss:
-        """Terms `policy`, `value` and, with a coefficient, `entropy`; each [B]."""
-        assert evaluation.values is not None
+        """Terms `policy`, `value` and `entropy` (those with a coefficient), each [B]."""
+        terms = {"policy": evaluation.log_probs * -batch.advantages}
+        if self.value:
+            assert evaluation.values is not None
+            terms["value"] = self.value * (evaluation.values - batch.value_targets).square()
         entropy, metrics = entropy_terms(self.entropy, evaluation)
-        errors = evaluation.values - batch.value_targets
-        policy = evaluation.log_probs * -batch.advantages
-        return Loss({"policy": policy, "value": self.value * errors.square(), **entropy}, metrics)
+        return Loss({**terms, **entropy}, metrics)
 
 
 @frozen
@@ -65,7 +72,12 @@ class Ppo:
     @property
     def needs(self) -> frozenset[str]:
         """Values, if there is to be a critic; entropies, where they count."""
-        return frozenset({"values"} if self.value else ()) | frozenset({"entropies"} if self.entropy else ())
+        return needed(self.value, self.entropy)
+
+    @property
+    def claims(self) -> frozenset[str]:
+        """A dual clip is no bound from below: it ends how bad a loss may be."""
+        return frozenset({"policy_gradient"} if self.dual_clip else {"policy_gradient", "pessimistic"})
 
     def __call__(self, batch: Batch, evaluation: Evaluation) -> Loss:
         """Terms `policy`, `value` and `entropy` (those with a coefficient), each [B]; metrics `kl` and `clipped`."""

@@ -12,6 +12,7 @@ class Reinforce:
     Source: Williams 1992, doi:10.1007/BF00992696, eq. 4; Sutton & Barto 2018, eq. 13.8.
     """
 
+    claims = frozenset({"policy_gradient"})
     entropy: float = field(default=0.0, validator=validators.ge(0.0))  # coefficient of the entropy bonus (nats)
 
     @property

@@ -1,0 +1,551 @@
+"""The laws of losses: what every loss keeps to, whatever it is the loss of.
+
+A loss is handed a few steps with numbers drawn at random (`Steps`), and a fresh one is made for each question. Padding
+is no concern of theirs: a batch has real steps only.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from attrs import evolve, fields, frozen
+from hypothesis import strategies as st
+from torch import Tensor
+
+from .. import checks
+from ..batches import reduce
+from ..contracts import Batch, Evaluation, Loss
+from ..errors import PartError
+from .law import Broken, Subject, law
+from .strategies import batches
+
+EXACT = 1e-9  # numbers of size up to 100 in float64, each rounded by 1e-14; what is wrong misses by far more
+EPISODES, CONSTANT = 2.0, 3.0  # denominators that are no number of steps
+
+Column = tuple[float, ...]
+
+
+@frozen
+class Steps:
+    """What is known of B steps, in columns of B numbers."""
+
+    advantages: Column
+    log_probs: Column  # of the policy that is learnt
+    moved: Column  # log-probs less those of the policy that acted: the log-ratios
+    entropies: Column
+    values: Column  # of the critic that is learnt
+    drifted: Column  # values less those of the critic that acted
+    value_targets: Column
+    returns: Column
+    everything: bool = True  # False: values and entropies are None where the loss does not say that it needs them
+
+    def __len__(self) -> int:
+        """B."""
+        return len(self.advantages)
+
+    def at(self, index: Iterable[int]) -> "Steps":
+        """The steps at these positions."""
+        chosen = list(index)
+        return evolve(self, **{name: tuple(getattr(self, name)[i] for i in chosen) for name in COLUMNS})
+
+    def filled(self, **numbers: float) -> "Steps":
+        """With one number in all places of a column."""
+        return evolve(self, **{name: (number,) * len(self) for name, number in numbers.items()})
+
+    def rows(self, **more: Any) -> tuple[Mapping[str, Any], ...]:
+        """A table of the steps, for people; `more` are columns to add."""
+        columns = {
+            "advantage": self.advantages,
+            "log π": self.log_probs,
+            "log-ratio": self.moved,
+            "value": self.values,
+            "value before": [v - d for v, d in zip(self.values, self.drifted, strict=True)],
+            "value target": self.value_targets,
+            "entropy": self.entropies,
+            **{name: numbers.tolist() if isinstance(numbers, Tensor) else numbers for name, numbers in more.items()},
+        }
+        return tuple({"step": b, **{name: column[b] for name, column in columns.items()}} for b in range(len(self)))
+
+
+COLUMNS = tuple(field.name for field in fields(Steps) if field.name != "everything")
+
+
+def steps(subject: Subject, least: int = 1, most: int = 4) -> st.SearchStrategy[Steps]:
+    """Some steps, of which everything is given or only what the loss needs."""
+    return st.builds(told, batches(min_steps=least, max_steps=most), st.booleans())
+
+
+def told(drawn: tuple[Batch, Evaluation], everything: bool) -> Steps:
+    """A batch and its evaluation as numbers."""
+    batch, now = drawn
+    assert batch.values is not None
+    assert now.values is not None
+    assert now.entropies is not None
+    columns = {
+        "advantages": batch.advantages,
+        "log_probs": now.log_probs,
+        "moved": now.log_probs - batch.log_probs,
+        "entropies": now.entropies,
+        "values": now.values,
+        "drifted": now.values - batch.values,
+        "value_targets": batch.value_targets,
+        "returns": batch.returns,
+    }
+    return Steps(**{name: tuple(column.tolist()) for name, column in columns.items()}, everything=everything)
+
+
+def several(subject: Subject) -> st.SearchStrategy[Steps]:
+    """At least two steps."""
+    return steps(subject, least=2)
+
+
+@frozen(eq=False)
+class Asked:
+    """A loss, and what it was made of."""
+
+    loss: Loss
+    batch: Batch
+    evaluation: Evaluation
+
+    @property
+    def total(self) -> Tensor:
+        """All terms, summed."""
+        return torch.stack([term.sum() for term in self.loss.terms.values()]).sum()
+
+    def each(self) -> Tensor:
+        """The sum of all terms of each step [B], without gradient."""
+        return torch.stack([term.detach().double() for term in self.loss.terms.values()]).sum(0)
+
+    def slopes(self, name: str, total: Tensor | None = None) -> Tensor:
+        """∂ total/∂ each of a column of the evaluation [B], without gradient; 0 where it has no part."""
+        leaf = getattr(self.evaluation, name)
+        return slopes(self.total if total is None else total, leaf).detach().double()
+
+
+def slopes(total: Tensor, leaf: Tensor, again: bool = False) -> Tensor:
+    """∂ total/∂ leaf; 0 where it has no part. `again`: with a graph of its own."""
+    if not total.requires_grad:
+        return torch.zeros_like(leaf)
+    (found,) = torch.autograd.grad(total, leaf, allow_unused=True, retain_graph=True, create_graph=again)
+    return torch.zeros_like(leaf) if found is None else found
+
+
+def tensors(given: Steps, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Every column [B]."""
+    return {name: torch.tensor(getattr(given, name), dtype=dtype) for name in COLUMNS}
+
+
+def ask(
+    subject: Subject, given: Steps, dtype: torch.dtype = torch.float64, totals: tuple[int, float] | None = None
+) -> Asked:
+    """What a fresh loss says of some steps; refused as the core would refuse it."""
+    column = tensors(given, dtype)
+    count = torch.arange(len(given))
+    valued = given.everything or subject.says("needs", "values")
+    spread = given.everything or subject.says("needs", "entropies")
+    batch = Batch(
+        count,
+        count,
+        column["log_probs"] - column["moved"],
+        column["advantages"],
+        column["returns"],
+        column["value_targets"],
+        *(totals or (len(given), EPISODES)),
+        values=column["values"] - column["drifted"] if valued else None,
+    )
+    evaluation = Evaluation(
+        column["log_probs"].requires_grad_(),
+        column["entropies"].requires_grad_() if spread else None,
+        column["values"].requires_grad_() if valued else None,
+    )
+    loss = subject.make()(batch, evaluation)
+    try:
+        checks.loss(subject.part.label, loss, (len(given),))
+    except PartError as error:
+        raise Broken(str(error), case=given.rows()) from error
+    return Asked(loss, batch, evaluation)
+
+
+def needs(word: str) -> Any:
+    """Why a law about values or entropies does not concern a loss."""
+    return lambda subject: None if subject.says("needs", word) else f"it does not need {word}"
+
+
+def claims(word: str) -> Any:
+    """Why a law about a claim does not concern a loss."""
+    return lambda subject: None if subject.says("claims", word) else f"it does not claim {word}"
+
+
+def compare(message: str, expected: Tensor, got: Tensor, given: Steps, tolerance: float = EXACT) -> None:
+    """Raise `Broken` where two columns [B] differ by more than the tolerance, of the size of the larger numbers."""
+    room = tolerance * (1 + expected.abs())
+    wrong = ~((got - expected).abs() <= room)  # NaN is wrong, too
+    if wrong.any():
+        b = int(wrong.nonzero()[0])
+        raise Broken(
+            f"{message}, in step {b}",
+            expected=float(expected[b]),
+            got=float(got[b]),
+            case=given.rows(expected=expected, got=got),
+        )
+
+
+# Form
+
+
+@law("loss", cases=steps)
+def losses_have_one_number_a_step(subject: Subject, given: Steps) -> None:
+    """Terms are [B], floating point and finite: not yet summed or averaged, because the core divides; stop_epochs is
+    yes or no, and each metric one number.
+    """
+    asked = ask(subject, given)
+    for name, term in asked.loss.terms.items():
+        if not torch.isfinite(term).all():
+            raise Broken(f"term '{name}' is not finite", expected="finite", got=term.tolist(), case=given.rows())
+    for name, number in asked.loss.metrics.items():
+        if not math.isfinite(float(number)):
+            raise Broken(f"metric '{name}' is not finite", expected="finite", got=float(number), case=given.rows())
+
+
+@law("loss", cases=steps)
+def metrics_of_losses_carry_no_gradient(subject: Subject, given: Steps) -> None:
+    """A metric, and stop_epochs, are detached: kept for the record, a graph would keep the whole update alive."""
+    loss = ask(subject, given).loss
+    for name, number in {**loss.metrics, "stop_epochs": loss.stop_epochs}.items():
+        if isinstance(number, Tensor) and number.requires_grad:
+            raise Broken(f"'{name}' carries a gradient", expected="no graph", got=number.grad_fn, case=given.rows())
+
+
+@law("loss", cases=steps)
+def losses_change_nothing_that_they_are_handed(subject: Subject, given: Steps) -> None:
+    """Batch and evaluation have the same numbers afterwards, and nothing in the batch carries a gradient.
+
+    All epochs and minibatches share them: advantages standardised in place would be standardised anew each time.
+    """
+    asked, column = ask(subject, given), tensors(given, torch.float64)
+    expected = {
+        "advantages": column["advantages"],
+        "log_probs": column["log_probs"] - column["moved"],
+        "returns": column["returns"],
+        "value_targets": column["value_targets"],
+        "values": column["values"] - column["drifted"],
+    }
+    for name, before in expected.items():
+        after = getattr(asked.batch, name)
+        if after is None:
+            continue
+        if after.requires_grad or after.grad is not None:
+            raise Broken(f"batch.{name} carries a gradient afterwards", case=given.rows())
+        compare(f"batch.{name} has changed", before, after.double(), given, 0.0)
+    for name in ("log_probs", "entropies", "values"):
+        after = getattr(asked.evaluation, name)
+        if after is not None:
+            compare(f"evaluation.{name} has changed", column[name], after.detach().double(), given, 0.0)
+
+
+@law("loss", source="docs/reference/contracts.md#needs", cases=steps)
+def what_a_loss_says_it_needs_is_enough(subject: Subject, given: Steps) -> None:
+    """Values and entropies are None where `needs` does not name them: it works without, and its terms are finite."""
+    bare = evolve(given, everything=False)
+    try:
+        asked = ask(subject, bare)
+    except Broken:
+        raise
+    except Exception as error:
+        handed = [word for word in ("values", "entropies") if subject.says("needs", word)]
+        raise Broken(
+            f"with no more than it needs, it raises {type(error).__name__}: {error}",
+            expected=f"a loss made from log-probs{''.join(f', {word}' for word in handed)}",
+            got=type(error).__name__,
+            case=bare.rows(),
+        ) from error
+    compare("the terms are not finite", torch.zeros(len(given)), asked.each() * 0, bare, 0.0)
+
+
+# Steps do not know each other, and the core divides
+
+
+@law("loss", source="docs/reference/contracts.md#denominators", cases=several)
+def each_term_is_its_steps_own(subject: Subject, given: Steps) -> None:
+    """A step's terms are the same alone as beside others: no mean, no standardising over the batch, no [B] against
+    [B, 1], which would give every step all the others' numbers.
+    """
+    whole = ask(subject, given).loss.terms
+    for b in range(len(given)):
+        for name, term in ask(subject, given.at([b])).loss.terms.items():
+            together = whole[name].detach().double()
+            alone = together.clone()
+            alone[b] = float(term.detach())
+            compare(f"term '{name}' depends on other steps", alone, together, given)
+
+
+@law("loss", cases=lambda subject: st.tuples(several(subject), st.randoms(use_true_random=False)))
+def steps_of_a_loss_may_come_in_any_order(subject: Subject, case: tuple[Steps, Any]) -> None:
+    """Minibatches are shuffled: terms of the same steps in another order are the same terms in that order."""
+    given, random = case
+    order = random.sample(range(len(given)), len(given))
+    moved = given.at(order)
+    one, other = ask(subject, given), ask(subject, moved)
+    for name, term in one.loss.terms.items():
+        compare(f"term '{name}'", term.detach().double()[order], other.loss.terms[name].detach().double(), moved)
+
+
+@law("loss", source="docs/decisions/0007-denominators-of-minibatches.md", cases=several)
+def losses_of_micro_batches_add_up(subject: Subject, given: Steps) -> None:
+    """With the whole batch's denominators, the losses and gradients of its pieces sum to its own: per step, per
+    episode, and by a constant.
+    """
+    totals = (len(given), EPISODES)
+    cuts = ([0], list(range(1, len(given))))
+    for denominator in ("per_step", "per_episode", "constant"):
+        sums, gradients = [], []
+        for index in (range(len(given)), *cuts):
+            asked = ask(subject, given.at(index), totals=totals)
+            total = torch.stack(list(reduce(asked.loss, asked.batch, denominator, CONSTANT).values())).sum()
+            sums.append(total.detach())
+            gradients.append(asked.slopes("log_probs", total))
+        compare(
+            f"{denominator}: pieces do not sum to the whole",
+            sums[0].double().expand(len(given)),
+            torch.stack(sums[1:]).sum().double().expand(len(given)),
+            given,
+        )
+        compare(f"{denominator}: gradient by the log-prob", gradients[0], torch.cat(gradients[1:]), given)
+
+
+@law("loss", source="docs/reference/contracts.md#denominators", cases=steps)
+def the_core_alone_divides_losses(subject: Subject, given: Steps) -> None:
+    """Terms do not depend on total_steps and total_episodes: the configuration's denominator would count twice."""
+    one = ask(subject, given)
+    for totals in ((7 * len(given), EPISODES), (len(given), 7 * EPISODES)):
+        compare("the terms depend on the denominators", one.each(), ask(subject, given, totals=totals).each(), given)
+
+
+# Gradients
+
+
+@law(
+    "loss",
+    cases=lambda subject: steps(subject, most=3),
+    applies=lambda subject: (
+        "it claims to be a surrogate: its gradient is meant, not its value"
+        if subject.says("claims", "surrogate")
+        else None
+    ),
+)
+def gradients_of_losses_are_finite_differences(subject: Subject, given: Steps) -> None:
+    """In float64, ∂/∂log π, ∂/∂value and ∂/∂entropy of the summed terms are those of one-sided differences, or lie
+    between the two where there is a kink: no graph is cut, and what is descended is what is reported.
+
+    Steps of 1e-6: off by half a step times a second derivative of up to 30, and by rounding of 1e-13 / 1e-6.
+    """
+    step = 1e-6
+    asked = ask(subject, given)
+    middle = float(asked.total.detach())
+    for name, column in (("log_probs", "log_probs"), ("values", "values"), ("entropies", "entropies")):
+        if getattr(asked.evaluation, name) is None:
+            continue
+        found = asked.slopes(name)
+        for b in range(len(given)):
+            sides = []
+            for sign in (-1, 1):
+                numbers = list(getattr(given, column))
+                numbers[b] += sign * step
+                moves = {column: tuple(numbers)}
+                for other, now in (("moved", "log_probs"), ("drifted", "values")):
+                    if now == column:  # what acted stays where it was
+                        numbers = list(getattr(given, other))
+                        numbers[b] += sign * step
+                        moves[other] = tuple(numbers)
+                sides.append(sign * (float(ask(subject, evolve(given, **moves)).total.detach()) - middle) / step)
+            room = 1e-4 * (1 + max(map(abs, sides)))
+            if not min(sides) - room <= float(found[b]) <= max(sides) + room:
+                raise Broken(
+                    f"∂loss/∂{name} of step {b} is not the slope of the loss",
+                    expected=sides[0] if abs(sides[0] - sides[1]) < room else f"{min(sides)} to {max(sides)}",
+                    got=float(found[b]),
+                    case=given.rows(gradient=found),
+                )
+
+
+@law("loss", source="Sutton & Barto 2018, §13.2", cases=steps)
+def better_actions_are_made_likelier(subject: Subject, given: Steps) -> None:
+    """On the policy that acted, a positive advantage pulls the log-prob up, more than none would, and a negative one
+    does not: the gradient reaches every log-prob, with the right sign.
+    """
+    given = given.filled(moved=0.0)
+    pull = ask(subject, given).slopes("log_probs")
+    none = ask(subject, given.filled(advantages=0.0)).slopes("log_probs")
+    for b, advantage in enumerate(given.advantages):
+        more = float(pull[b] - none[b])
+        if (advantage > 0 and not more < -EXACT) or (advantage < 0 and not more >= -EXACT):
+            raise Broken(
+                f"the gradient by the log-prob of step {b}, whose advantage is {advantage}",
+                expected="below 0: up with its log-prob" if advantage > 0 else "0 or more: its log-prob is not raised",
+                got=more,
+                case=given.rows(gradient=pull),
+            )
+
+
+@law("loss", source="Sutton & Barto 2018, §13.2", cases=steps)
+def zero_advantages_give_no_policy_gradient(subject: Subject, given: Steps) -> None:
+    """Where no action was better or worse than expected, no log-prob is moved, however far the policy has moved.
+
+    Of all terms, through log-probs: entropies are handed in on their own.
+    """
+    given = given.filled(advantages=0.0)
+    found = ask(subject, given).slopes("log_probs")
+    compare("the gradient by the log-prob", torch.zeros(len(given), dtype=torch.float64), found, given)
+
+
+@law("loss", source="Mnih et al. 2016, arXiv:1602.01783, algorithm S3", cases=steps)
+def the_policys_loss_does_not_move_the_critic(subject: Subject, given: Steps) -> None:
+    """The gradient by values has no log-prob in its graph: an advantage made of the critic's own values, undetached,
+    would pull them to where bad actions look good.
+    """
+    asked = ask(subject, given)
+    values = asked.evaluation.values
+    if values is None:
+        return
+    by_values = slopes(asked.total, values, again=True)
+    mixed = slopes(by_values.sum(), asked.evaluation.log_probs).double()
+    compare("∂²loss/∂value ∂log π", torch.zeros_like(mixed), mixed, given)
+
+
+@law("loss", source="Schulman et al. 2017, arXiv:1707.06347, eq. 9", cases=steps, applies=needs("values"))
+def the_critic_is_pulled_towards_its_target(subject: Subject, given: Steps) -> None:
+    """∂loss/∂value never points away from value_targets, and is not 0 where the value is farther from its target than
+    when it acted: however a critic's steps are clipped, it can come back.
+    """
+    pull = ask(subject, given).slopes("values")
+    rows = zip(given.values, given.drifted, given.value_targets, strict=True)
+    for b, (value, drift, target) in enumerate(rows):
+        farther = abs(value - target) > abs(value - drift - target)
+        towards = float(pull[b]) * math.copysign(1, value - target) if value != target else -abs(float(pull[b]))
+        if towards < -EXACT or (farther and not towards > EXACT):
+            raise Broken(
+                f"the gradient by the value of step {b}: {value}, before {value - drift}, whose target is {target}",
+                expected=("above 0" if farther else "0 or above")
+                if value > target
+                else "below 0"
+                if farther
+                else "0 or below",
+                got=float(pull[b]),
+                case=given.rows(gradient=pull),
+            )
+
+
+@law("loss", source="Mnih et al. 2016, arXiv:1602.01783, §4", cases=steps, applies=needs("entropies"))
+def entropy_is_a_bonus(subject: Subject, given: Steps) -> None:
+    """∂loss/∂entropy is below 0: descending the loss keeps the policy from becoming certain too early.
+
+    (A loss that steers entropies down to a target breaks this, and has to say so in its documentation.)
+    """
+    pull = ask(subject, given).slopes("entropies")
+    if not (pull < 0).all():
+        b = int((~(pull < 0)).nonzero()[0])
+        raise Broken(
+            f"the gradient by the entropy of step {b}", expected="below 0", got=float(pull[b]), case=given.rows()
+        )
+
+
+@law("loss", source="Williams 1992, doi:10.1007/BF00992696, eq. 4", cases=steps, applies=claims("policy_gradient"))
+def on_the_policy_that_acted_the_gradient_is_minus_the_advantage(subject: Subject, given: Steps) -> None:
+    """∂loss/∂log π(a|s) = −A at ratio 1: an iteration begins with the policy gradient, whatever is clipped later."""
+    given = given.filled(moved=0.0)
+    expected = -torch.tensor(given.advantages, dtype=torch.float64)
+    compare("the gradient by the log-prob", expected, ask(subject, given).slopes("log_probs"), given)
+
+
+@law("loss", source="Schulman et al. 2017, arXiv:1707.06347, eq. 7", cases=steps, applies=claims("pessimistic"))
+def a_clipped_loss_is_no_lower_than_the_unclipped(subject: Subject, given: Steps) -> None:
+    """What depends on the advantage is at least −ρ·A, with the ratio ρ = π/π_old: of the clipped and the unclipped
+    gain, the smaller one counts, so that a good action which became rarer, or a bad one more frequent, is mended.
+    """
+    gained = ask(subject, given).each() - ask(subject, given.filled(advantages=0.0)).each()
+    for b, (advantage, moved) in enumerate(zip(given.advantages, given.moved, strict=True)):
+        bound = -math.exp(moved) * advantage
+        if float(gained[b]) < bound - EXACT * (1 + abs(bound)):
+            raise Broken(
+                f"the loss of step {b}, whose ratio is {math.exp(moved):.3g} and advantage {advantage}",
+                expected=f"at least {bound}",
+                got=float(gained[b]),
+                case=given.rows(loss=gained),
+            )
+
+
+# Numbers
+
+
+LARGE = st.sampled_from([0.0, 20.0, 10.0, -10.0, -20.0, -100.0, -1000.0, -10000.0])
+RARE = st.sampled_from([0.0, -200.0])  # as of one of many numbers, or of many at once
+
+
+@st.composite
+def far(draw: st.DrawFn, subject: Subject) -> Steps:
+    """Steps that the policy that acted chose often or hardly ever, and the one that is learnt hardly ever or often."""
+    given = draw(steps(subject))
+    moved = tuple(draw(LARGE) for _ in range(len(given)))
+    return evolve(given, moved=moved, log_probs=tuple(min(0.0, move) + draw(RARE) for move in moved))
+
+
+@law("loss", source="Markov's inequality: E ρ = 1 under the policy that acted, so P(ρ ≥ e²⁰) ≤ e⁻²⁰", cases=far)
+def losses_are_finite_for_log_ratios_that_occur(subject: Subject, given: Steps) -> None:
+    """In float32, terms and gradients are finite for log-ratios from −10,000, as of a normal distribution far out, to
+    20, which one action in 5·10⁸ exceeds: never π/π_old of probabilities that are 0.
+    """
+    asked = ask(subject, given, torch.float32)
+    found = {"loss": asked.each()}
+    for name in ("log_probs", "values", "entropies"):
+        if getattr(asked.evaluation, name) is not None:
+            found[f"gradient by {name}"] = asked.slopes(name)
+    for name, numbers in found.items():
+        if not torch.isfinite(numbers).all():
+            b = int((~torch.isfinite(numbers)).nonzero()[0])
+            raise Broken(f"{name} of step {b}", expected="finite", got=float(numbers[b]), case=given.rows(**found))
+
+
+@law("loss", cases=steps)
+def losses_in_float32_are_near_float64(subject: Subject, given: Steps) -> None:
+    """Terms, up to 1e-5 of their size: some ten operations that are each rounded by 6e-8, on numbers that both hold."""
+    single, double = (ask(subject, given, dtype).each() for dtype in (torch.float32, torch.float64))
+    compare("float32", double, single, given, 1e-5)
+
+
+# Of a whole iteration
+
+
+@law("loss", source="Schulman et al. 2017, arXiv:1707.06347, algorithm 1", cases=steps)
+def the_first_update_is_never_skipped(subject: Subject, given: Steps) -> None:
+    """stop_epochs is False while the policy is the one that acted: else nothing would ever be learnt."""
+    given = given.filled(moved=0.0)
+    if bool(ask(subject, given).loss.stop_epochs):
+        raise Broken("stop_epochs before anything has moved", expected=False, got=True, case=given.rows())
+
+
+@st.composite
+def small_moves(draw: st.DrawFn, subject: Subject) -> tuple[Steps, float]:
+    """Steps whose actions have just the frequencies of the policy that acted; another near it, and KL of the two."""
+    counts = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
+    tilts = draw(st.lists(st.integers(-4, 4), min_size=len(counts), max_size=len(counts)))
+    old = [count / sum(counts) for count in counts]
+    weights = [p * math.exp(tilt / 40) for p, tilt in zip(old, tilts, strict=True)]
+    new = [weight / sum(weights) for weight in weights]
+    actions = [action for action, count in enumerate(counts) for _ in range(count)]
+    given = draw(steps(subject, most=1)).at([0] * len(actions))
+    divergence = sum(p * math.log(p / q) for p, q in zip(old, new, strict=True))
+    log_probs = tuple(math.log(new[a]) for a in actions)
+    return evolve(given, log_probs=log_probs, moved=tuple(math.log(new[a] / old[a]) for a in actions)), divergence
+
+
+@law("loss", source="Schulman 2020, http://joschu.net/blog/kl-approx.html", cases=small_moves)
+def a_metric_called_kl_is_one(subject: Subject, case: tuple[Steps, float]) -> None:
+    """Metrics `kl` and `approx_kl` are KL(π_old ‖ π), up to a tenth, for a small move in a batch whose actions are as
+    frequent as π_old has them: what a limit of the divergence is held against. All three usual estimators pass.
+    """
+    given, expected = case
+    for name in ("kl", "approx_kl"):
+        number = ask(subject, given).loss.metrics.get(name)
+        if number is not None and abs(float(number) - expected) > 0.1 * expected + EXACT:
+            raise Broken(f"metric '{name}'", expected=expected, got=float(number), case=given.rows())
