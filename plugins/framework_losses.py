@@ -46,7 +46,8 @@ class ActorCritic:
         terms = {"policy": evaluation.log_probs * -batch.advantages}
         if self.value:
             assert evaluation.values is not None
-            terms["value"] = self.value * (evaluation.values - batch.value_targets).square()
+            errors = evaluation.values - batch.value_targets
+            terms["value"] = self.value * errors.square()
         entropy, metrics = entropy_terms(self.entropy, evaluation)
         return Loss({**terms, **entropy}, metrics)
 

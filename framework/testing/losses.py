@@ -18,7 +18,7 @@ from ..batches import reduce
 from ..contracts import Batch, Evaluation, Loss
 from ..errors import PartError
 from .law import Broken, Subject, law
-from .strategies import batches
+from .strategies import REWARDS
 
 EXACT = 1e-9  # numbers of size up to 100 in float64, each rounded by 1e-14; what is wrong misses by far more
 EPISODES, CONSTANT = 2.0, 3.0  # denominators that are no number of steps
@@ -47,11 +47,13 @@ class Steps:
     def at(self, index: Iterable[int]) -> "Steps":
         """The steps at these positions."""
         chosen = list(index)
-        return evolve(self, **{name: tuple(getattr(self, name)[i] for i in chosen) for name in COLUMNS})
+        columns: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in chosen) for name in COLUMNS}
+        return evolve(self, **columns)
 
     def filled(self, **numbers: float) -> "Steps":
         """With one number in all places of a column."""
-        return evolve(self, **{name: (number,) * len(self) for name, number in numbers.items()})
+        columns: dict[str, Any] = {name: (number,) * len(self) for name, number in numbers.items()}
+        return evolve(self, **columns)
 
     def rows(self, **more: Any) -> tuple[Mapping[str, Any], ...]:
         """A table of the steps, for people; `more` are columns to add."""
@@ -71,28 +73,14 @@ class Steps:
 COLUMNS = tuple(field.name for field in fields(Steps) if field.name != "everything")
 
 
-def steps(subject: Subject, least: int = 1, most: int = 4) -> st.SearchStrategy[Steps]:
-    """Some steps, of which everything is given or only what the loss needs."""
-    return st.builds(told, batches(min_steps=least, max_steps=most), st.booleans())
-
-
-def told(drawn: tuple[Batch, Evaluation], everything: bool) -> Steps:
-    """A batch and its evaluation as numbers."""
-    batch, now = drawn
-    assert batch.values is not None
-    assert now.values is not None
-    assert now.entropies is not None
-    columns = {
-        "advantages": batch.advantages,
-        "log_probs": now.log_probs,
-        "moved": now.log_probs - batch.log_probs,
-        "entropies": now.entropies,
-        "values": now.values,
-        "drifted": now.values - batch.values,
-        "value_targets": batch.value_targets,
-        "returns": batch.returns,
-    }
-    return Steps(**{name: tuple(column.tolist()) for name, column in columns.items()}, everything=everything)
+@st.composite
+def steps(draw: st.DrawFn, subject: Subject, least: int = 1, most: int = 4) -> Steps:
+    """Some steps: log-ratios within ±1, all else within ±2; whole rows are drawn, so that whole rows shrink away."""
+    negative, half = REWARDS.map(lambda number: -abs(number)), REWARDS.map(lambda number: number / 2)
+    row = st.tuples(REWARDS, negative, half, REWARDS.map(abs), REWARDS, REWARDS, REWARDS, REWARDS)
+    rows = draw(st.lists(row, min_size=least, max_size=most))
+    columns: dict[str, Any] = dict(zip(COLUMNS, map(tuple, zip(*rows, strict=True)), strict=True))
+    return Steps(**columns, everything=draw(st.booleans()))
 
 
 def several(subject: Subject) -> st.SearchStrategy[Steps]:
@@ -343,21 +331,18 @@ def gradients_of_losses_are_finite_differences(subject: Subject, given: Steps) -
     step = 1e-6
     asked = ask(subject, given)
     middle = float(asked.total.detach())
-    for name, column in (("log_probs", "log_probs"), ("values", "values"), ("entropies", "entropies")):
+    for name in ("log_probs", "values", "entropies"):
         if getattr(asked.evaluation, name) is None:
             continue
         found = asked.slopes(name)
         for b in range(len(given)):
             sides = []
             for sign in (-1, 1):
-                numbers = list(getattr(given, column))
-                numbers[b] += sign * step
-                moves = {column: tuple(numbers)}
-                for other, now in (("moved", "log_probs"), ("drifted", "values")):
-                    if now == column:  # what acted stays where it was
-                        numbers = list(getattr(given, other))
-                        numbers[b] += sign * step
-                        moves[other] = tuple(numbers)
+                moves: dict[str, Any] = {}
+                for column in (name, {"log_probs": "moved", "values": "drifted"}.get(name, name)):  # what acted stays
+                    numbers = list(getattr(given, column))
+                    numbers[b] += sign * step
+                    moves[column] = tuple(numbers)
                 sides.append(sign * (float(ask(subject, evolve(given, **moves)).total.detach()) - middle) / step)
             room = 1e-4 * (1 + max(map(abs, sides)))
             if not min(sides) - room <= float(found[b]) <= max(sides) + room:

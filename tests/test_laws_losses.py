@@ -1,0 +1,354 @@
+"""The laws of losses: every built-in loss keeps to them, and bugs that losses elsewhere had do not."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from attrs import frozen
+from framework_losses import ActorCritic, Ppo
+from framework_reinforce import Reinforce
+from hypothesis import settings
+from mutants import is_killed
+
+from framework import Loss
+from framework.plugins import Part, load
+from framework.testing.checking import check, laws
+from framework.testing.law import LAWS, Subject
+
+LOADED = load(["reinforce", "losses"])
+EXAMPLES = settings.default.max_examples // 4  # cases a law: few, in the profile `dev`
+BUILT_IN = [
+    Reinforce(),
+    Reinforce(entropy=0.1),
+    ActorCritic(),
+    ActorCritic(entropy=0.1),
+    ActorCritic(value=0.0),
+    Ppo(),
+    Ppo(clip=0.1, entropy=0.1),
+    Ppo(value=0.0),
+    Ppo(value_clip=0.25),
+    Ppo(dual_clip=1.5),
+    Ppo(target_kl=0.01),
+    Ppo(entropy=0.1, value_clip=0.5, dual_clip=3.0, target_kl=0.02),
+]
+
+
+@pytest.mark.parametrize("loss", BUILT_IN, ids=repr)
+def test_every_built_in_loss_keeps_to_the_laws(loss):
+    report = check(loss, "loss", examples=EXAMPLES, loaded=LOADED)
+    assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
+    assert len(report.verdicts) == len(laws("loss"))
+
+
+def test_every_offered_loss_is_among_these():
+    offered = {cls for owners in LOADED.offers["loss"].values() for cls in owners.values()}
+    assert {type(loss) for loss in BUILT_IN} == offered
+
+
+# Mutants: losses with a bug that a loss of somebody else's had
+
+
+@frozen
+class Mutant:
+    """A loss from a function of batch and evaluation."""
+
+    rule: Callable
+    needs: frozenset = frozenset()
+    claims: frozenset = frozenset()
+
+    def __call__(self, batch, evaluation):
+        return self.rule(batch, evaluation)
+
+
+MUTANTS = {}
+
+
+def mutant(law, source, needs=(), claims=()):
+    """Enter a bug: the law that kills it, and where it was found."""
+
+    def enter(rule):
+        name = rule.__name__.replace("_", " ")
+        MUTANTS[name] = (law, source, Mutant(rule, frozenset(needs), frozenset(claims)))
+        return rule
+
+    return enter
+
+
+def reinforce(batch, evaluation):
+    return -batch.advantages * evaluation.log_probs
+
+
+def ratio_of(batch, evaluation):
+    return (evaluation.log_probs - batch.log_probs).exp()
+
+
+def clipped(ratios):
+    return ratios.clamp(0.8, 1.2)
+
+
+@mutant(
+    "each_term_is_its_steps_own",
+    "RLinf/RLinf issue 1568: OpenPI PPO critic loss silently broadcasts [B] values against [B, 1] returns",
+    needs={"values"},
+)
+def values_B_against_targets_B_1(batch, evaluation):  # noqa: N802
+    errors = (evaluation.values - batch.value_targets.unsqueeze(1)).square().mean(0)
+    return Loss({"policy": reinforce(batch, evaluation), "value": errors})
+
+
+@mutant(
+    "each_term_is_its_steps_own",
+    "PacktPublishing/Deep-Reinforcement-Learning-Hands-On issue 33: values not squeezed, advantages become [B, B]",
+    needs={"values"},
+)
+def advantages_B_B_averaged(batch, evaluation):  # noqa: N802
+    advantages = batch.returns - evaluation.values.detach().unsqueeze(1)
+    errors = (evaluation.values - batch.value_targets).square()
+    return Loss({"policy": (-advantages * evaluation.log_probs).mean(0), "value": errors})
+
+
+@mutant("each_term_is_its_steps_own", "no source found; the issue that asks for these laws names it")
+def advantages_divided_by_their_variance(batch, evaluation):
+    advantages = batch.advantages / (batch.advantages.var(correction=0) + 1e-8)
+    return Loss({"policy": -advantages * evaluation.log_probs})
+
+
+@mutant(
+    "each_term_is_its_steps_own",
+    "DLR-RM/stable-baselines3 issue 325: NaN if a single observation is sampled (advantages standardised in the loss)",
+)
+def advantages_standardised_in_every_minibatch(batch, evaluation):
+    centred = batch.advantages - batch.advantages.mean()
+    return Loss({"policy": -centred / (centred.square().mean().sqrt() + 1e-8) * evaluation.log_probs})
+
+
+@mutant(
+    "each_term_is_its_steps_own",
+    "Farama-Foundation/Gymnasium issue 1336: the mean of all log-probs is multiplied by each return",
+)
+def the_mean_log_prob_for_every_step(batch, evaluation):
+    return Loss({"policy": -batch.advantages * evaluation.log_probs.mean()})
+
+
+@mutant("losses_have_one_number_a_step", "DESIGN of most libraries: the loss is a mean; here the core divides")
+def a_mean_instead_of_terms(batch, evaluation):
+    return Loss({"policy": reinforce(batch, evaluation).mean()})
+
+
+@mutant(
+    "losses_of_micro_batches_add_up",
+    "PrimeIntellect-ai/prime-rl PR 583: micro-batches normalised by their own number of tokens, not the batch's",
+)
+def micro_batches_divided_by_their_own_size(batch, evaluation):
+    return Loss({"policy": reinforce(batch, evaluation) / len(batch.advantages)})
+
+
+@mutant(
+    "the_core_alone_divides_losses",
+    "unslothai/unsloth-zoo PR 1023: divided by the count in the loss and by the trainer once more",
+)
+def divided_twice(batch, evaluation):
+    return Loss({"policy": reinforce(batch, evaluation) / batch.total_steps})
+
+
+@mutant(
+    "losses_change_nothing_that_they_are_handed",
+    "recursionpharma/gflownet issue 61: tensors of a batch are modified after it was made, and trained on again",
+)
+def advantages_centred_in_place(batch, evaluation):
+    batch.advantages.sub_(0.5)
+    return Loss({"policy": reinforce(batch, evaluation)})
+
+
+@mutant(
+    "metrics_of_losses_carry_no_gradient",
+    "alexhernandezgarcia/gflownet PR 133: a running loss without detach keeps every graph; memory grows fast",
+)
+def a_metric_with_its_graph(batch, evaluation):
+    terms = reinforce(batch, evaluation)
+    return Loss({"policy": terms}, {"policy_loss": terms.mean()})
+
+
+@mutant(
+    "what_a_loss_says_it_needs_is_enough",
+    "tensorforce and others compute what is switched off; no single source found",
+)
+def entropies_used_but_not_asked_for(batch, evaluation):
+    return Loss({"policy": reinforce(batch, evaluation), "entropy": -0.01 * evaluation.entropies})
+
+
+@mutant(
+    "better_actions_are_made_likelier",
+    "kengz/SLM-Lab PR 133: torch.tensor makes log-probs a new tensor, detached from the graph; nothing learnt",
+)
+def log_probs_cut_by_torch_tensor(batch, evaluation):
+    log_probs = torch.tensor(evaluation.log_probs.tolist(), dtype=batch.advantages.dtype)
+    return Loss({"policy": -batch.advantages * log_probs})
+
+
+@mutant(
+    "better_actions_are_made_likelier",
+    "muupan/async-rl issue 22 asks for the sign of pi_loss; the commonest sign error of a first implementation",
+)
+def the_return_is_descended(batch, evaluation):
+    return Loss({"policy": -reinforce(batch, evaluation)})
+
+
+@mutant(
+    "better_actions_are_made_likelier",
+    "alexis-jacq/Pytorch-DPPO issue 3: it should clamp the ratio, not surr1",
+)
+def the_gain_is_clamped_not_the_ratio(batch, evaluation):
+    gain = ratio_of(batch, evaluation) * batch.advantages
+    return Loss({"policy": -torch.minimum(gain, clipped(gain))})
+
+
+@mutant(
+    "on_the_policy_that_acted_the_gradient_is_minus_the_advantage",
+    "thu-ml/tianshou issue 433: dual clip max(min(surr1, surr2), c·A) for positive advantages, too",
+    claims={"policy_gradient"},
+)
+def a_dual_clip_where_actions_are_good(batch, evaluation):
+    ratios = ratio_of(batch, evaluation)
+    gain = torch.minimum(ratios * batch.advantages, clipped(ratios) * batch.advantages)
+    return Loss({"policy": -torch.maximum(gain, 5.0 * batch.advantages)})
+
+
+@mutant(
+    "a_clipped_loss_is_no_lower_than_the_unclipped",
+    "tensorforce/tensorforce issue 106: the minimum of clipped and unclipped is missing",
+    claims={"policy_gradient", "pessimistic"},
+)
+def clipped_without_the_minimum(batch, evaluation):
+    return Loss({"policy": -clipped(ratio_of(batch, evaluation)) * batch.advantages})
+
+
+@mutant(
+    "a_clipped_loss_is_no_lower_than_the_unclipped",
+    "takuseno/ppo issue 3: the minimum is taken before multiplying by the advantage",
+    claims={"policy_gradient", "pessimistic"},
+)
+def the_minimum_before_the_advantage(batch, evaluation):
+    ratios = ratio_of(batch, evaluation)
+    return Loss({"policy": -torch.minimum(ratios, clipped(ratios)) * batch.advantages})
+
+
+@mutant(
+    "gradients_of_losses_are_finite_differences",
+    "tensorforce/tensorforce issue 312: the ratio is always 1, old log-probs are recomputed from the new policy",
+    claims={"policy_gradient"},
+)
+def old_log_probs_of_the_new_policy(batch, evaluation):
+    ratios = (evaluation.log_probs - evaluation.log_probs.detach()).exp()
+    return Loss({"policy": -ratios * batch.advantages})
+
+
+@mutant(
+    "losses_are_finite_for_log_ratios_that_occur",
+    "MorvanZhou/Reinforcement-learning-with-tensorflow issue 163: ratio = pi.prob(a) / oldpi.prob(a) becomes NaN",
+)
+def a_ratio_of_probabilities(batch, evaluation):
+    return Loss({"policy": -evaluation.log_probs.exp() / batch.log_probs.exp() * batch.advantages})
+
+
+@mutant(
+    "gradients_of_losses_are_finite_differences",
+    "PufferAI/PufferLib PR 584: rounded to half precision, the ratio moves in jumps (and is not 1 where nothing moved)",
+)
+def ratios_in_half_precision(batch, evaluation):
+    return Loss({"policy": -ratio_of(batch, evaluation).bfloat16().double() * batch.advantages})
+
+
+@mutant(
+    "the_policys_loss_does_not_move_the_critic",
+    "muupan/async-rl issue 12 and keras-team/keras-io issue 194: advantage = R − v, through which the gradient flows",
+    needs={"values"},
+)
+def advantages_of_attached_values(batch, evaluation):
+    advantages = batch.returns - evaluation.values
+    errors = (evaluation.values - batch.value_targets).square()
+    return Loss({"policy": -advantages * evaluation.log_probs, "value": errors})
+
+
+@mutant(
+    "the_critic_is_pulled_towards_its_target",
+    "jsboige/CoursIA PR 15256: value loss detached from the graph, critic never trained",
+    needs={"values"},
+)
+def a_critic_that_is_never_trained(batch, evaluation):
+    errors = (evaluation.values.detach() - batch.value_targets).square()
+    return Loss({"policy": reinforce(batch, evaluation), "value": errors})
+
+
+@mutant(
+    "the_critic_is_pulled_towards_its_target",
+    "ray-project/ray issue 2233: the value loss takes the minimum of clipped and unclipped, not the maximum",
+    needs={"values"},
+)
+def the_smaller_of_two_value_errors(batch, evaluation):
+    near = batch.values + (evaluation.values - batch.values).clamp(-0.2, 0.2)
+    errors = torch.minimum((evaluation.values - batch.value_targets).square(), (near - batch.value_targets).square())
+    return Loss({"policy": reinforce(batch, evaluation), "value": errors})
+
+
+@mutant(
+    "entropy_is_a_bonus",
+    "google-deepmind/open_spiel issue 962: the entropy loss has the wrong sign, entropy is minimised",
+    needs={"entropies"},
+)
+def entropy_is_minimised(batch, evaluation):
+    return Loss({"policy": reinforce(batch, evaluation), "entropy": 0.01 * evaluation.entropies})
+
+
+@mutant(
+    "zero_advantages_give_no_policy_gradient",
+    "MrSyee/pg-is-all-you-need issue 37: policy_loss += entropy_weight · −log_prob, called entropy maximisation",
+)
+def log_probs_as_entropies(batch, evaluation):
+    return Loss({"policy": reinforce(batch, evaluation), "entropy": 0.01 * -evaluation.log_probs})
+
+
+@mutant(
+    "the_first_update_is_never_skipped",
+    "tensorforce/tensorforce issue 105 reports a KL that is always 0: a limit that compares with ≥ then stops at once",
+)
+def stops_at_a_divergence_of_zero(batch, evaluation):
+    kl = (batch.log_probs - evaluation.log_probs.detach()).mean()
+    return Loss({"policy": reinforce(batch, evaluation)}, stop_epochs=kl >= 0)
+
+
+@mutant(
+    "a_metric_called_kl_is_one",
+    "huggingface/trl PR 168: policykl is the mean of log π − log π_old, the wrong way round",
+)
+def kl_the_wrong_way_round(batch, evaluation):
+    kl = (evaluation.log_probs.detach() - batch.log_probs).mean()
+    return Loss({"policy": reinforce(batch, evaluation)}, {"kl": kl})
+
+
+@mutant(
+    "a_metric_called_kl_is_one",
+    "Rolv-Arild/rocket-learn PR 12: KL = (e^ratio − 1) − ratio, with the ratio where its logarithm should be",
+)
+def kl_of_the_ratio_itself(batch, evaluation):
+    ratios = ratio_of(batch, evaluation).detach()
+    return Loss({"policy": reinforce(batch, evaluation)}, {"approx_kl": (ratios.exp() - 1 - ratios).mean()})
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_law_kills_the_mutant_with(name):
+    law, _, loss = MUTANTS[name]
+    subject = Subject(Part("loss", name, "tests", loss), LOADED)
+    assert LAWS[law].applies(subject) is None
+    is_killed(LAWS[law].check, LAWS[law].cases(subject), arguments=(subject,))
+
+
+def test_a_counterexample_shrinks_to_few_steps():
+    """Two, of which one has a value target that the other should not know of."""
+    *_, loss = MUTANTS["values B against targets B 1"]
+    (verdict,) = check(loss, "loss", only=["each_term_is_its_steps_own"], loaded=LOADED).verdicts
+    assert verdict.outcome == "failed"
+    (given,) = verdict.case
+    assert len(given) == 2
+    assert sum(number != 0 for number in (*given.values, *given.value_targets)) == 1
+    assert len(verdict.error.case) == 2  # rows to be shown
