@@ -1,0 +1,356 @@
+"""What laws need to try a policy: spaces that it takes, weights, observations, and all that may come of one of them."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import evolve, frozen
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from ..contracts import Action, Evaluation, Inputs, Rollout
+from ..errors import UsageError
+from .law import Broken, Subject
+from .strategies import elements
+
+INFINITE = np.inf
+OBSERVED: tuple["Space[Any]", ...] = (
+    Discrete(3),
+    Box(-1.0, 1.0, (2,)),
+    Discrete(4, start=-1),
+    Box(-INFINITE, INFINITE, (3,)),
+    Box(0, 255, (2, 3), np.uint8),
+    Box(-2.0, 3.0, (2, 2), np.float64),
+)
+ACTED: tuple["Space[Any]", ...] = (
+    Discrete(3),
+    Box(-1.0, 1.0, (1,)),
+    MultiDiscrete([2, 3]),
+    Discrete(2, start=1),
+    Box(-1.0, 3.0, (2,)),
+    MultiDiscrete([3, 2], start=[1, -1]),
+    MultiBinary(2),
+    Box(-INFINITE, INFINITE, (1,)),
+    Box(-2.0, 0.5, (1, 2)),
+)
+FAR = 1000.0  # where a space has no bound
+DRAWS = 512  # samples that say where a density lies
+WIDTH, POINTS = 10, {1: 401, 2: 81}  # of the grid that it is integrated on: ± deviations, and points by dimension
+SLIGHT = 1e-3  # where squashing is so much less steep than at its steepest, float32 no longer tells actions apart
+
+Pair = tuple["Space[Any]", "Space[Any]"]
+
+
+@frozen
+class Scene:
+    """Spaces, a seed of weights, and what is observed."""
+
+    observation_space: "Space[Any]"
+    action_space: "Space[Any]"
+    weights: int
+    observed: tuple[Any, ...]  # B observations, as nested lists
+
+    @property
+    def observations(self) -> Tensor:
+        """[B, *O], in the dtype in which the runner hands them out."""
+        space = self.observation_space
+        array = np.array(self.observed, dtype=space.dtype)
+        return torch.from_numpy(array.reshape(len(self.observed), *(space.shape or ())))
+
+    def seeing(self, observations: Tensor) -> "Scene":
+        """With other observations."""
+        return evolve(self, observed=tuple(observations.tolist()))
+
+    def rows(self, **more: Any) -> tuple[dict[str, Any], ...]:
+        """A table of the observations, for people; `more` are columns to add."""
+        columns = {"observation": self.observed, **{name: listed(column) for name, column in more.items()}}
+        return tuple({name: column[b] for name, column in columns.items()} for b in range(len(self.observed)))
+
+    def where(self) -> str:
+        """The spaces, in words."""
+        return f"{self.observation_space} → {self.action_space}"
+
+
+def listed(column: Any) -> Any:
+    """A tensor as a list."""
+    return column.tolist() if isinstance(column, Tensor) else column
+
+
+@frozen(eq=False)
+class Player:
+    """A policy, with or without memory, asked about first steps of episodes."""
+
+    policy: Any
+    scene: Scene
+    state: Tensor | None  # [1, *H] zeros: what one lane remembers at first; None: the policy has no memory
+
+    def inputs(self, observations: Tensor, masks: Tensor | None = None) -> Inputs:
+        """Of one step each; with memory, sequences of one row that each begin an episode."""
+        if self.state is None:
+            return Inputs(observations, masks)
+        lanes = len(observations)
+        return Inputs(
+            observations.unsqueeze(0),
+            None if masks is None else masks.unsqueeze(0),
+            self.state.expand(lanes, *self.state.shape[1:]).clone(),
+            torch.ones(1, lanes, dtype=torch.bool),
+        )
+
+    def judge(
+        self, observations: Tensor, actions: Tensor, masks: Tensor | None = None, entropies: bool = True
+    ) -> Evaluation:
+        """What `evaluate` says [B]."""
+        inputs = self.inputs(observations, masks)
+        if self.state is None:
+            return self.policy.evaluate(inputs, actions, entropies)  # type: ignore[no-any-return]
+        said = self.policy.evaluate(inputs, actions.unsqueeze(0), entropies)
+        parts = (said.log_probs, said.entropies, said.values)
+        return Evaluation(*(None if part is None else part.squeeze(0) for part in parts))  # type: ignore[arg-type]
+
+    def values(self, observations: Tensor) -> Tensor:
+        """What `values` says [B]."""
+        valued: Tensor = self.policy.values(self.inputs(observations))
+        return valued if self.state is None else valued.squeeze(0)
+
+    def act(
+        self, observations: Tensor, seed: int = 0, masks: Tensor | None = None, actor: Any = None, times: int = 1
+    ) -> Action:
+        """What `act` gives for first steps, copied: the same object may come again. Of several times, the last."""
+        generator = torch.Generator().manual_seed(seed)
+        actor = self.policy if actor is None else actor
+        for _ in range(times):
+            chosen = actor.act(Inputs(observations, masks), generator)
+        parts = (chosen.actions, chosen.log_probs, chosen.state)
+        return Action(*(None if part is None else part.detach().clone() for part in parts))  # type: ignore[arg-type]
+
+    def translated(self, actions: Tensor) -> Tensor:
+        """What the environment gets."""
+        translate = getattr(self.policy, "environment_actions", None)
+        return actions if translate is None else translate(actions)
+
+
+def made(subject: Subject, scene: Scene, shaken: bool = True) -> Player:
+    """A policy for the spaces of a scene; `shaken`: with weights away from where they begin, so that all count.
+
+    Its weights come from the scene's seed, and torch's own generator is as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(scene.weights)
+        policy = subject.make(scene.observation_space, scene.action_space)
+        if shaken:
+            shake(policy)
+        first = policy.act(Inputs(scene.observations[:1]), torch.Generator().manual_seed(0))
+    return Player(policy, scene, None if first.state is None else torch.zeros_like(first.state))
+
+
+def shake(policy: nn.Module) -> None:
+    """Add normal numbers to all parameters, of the size in which layers are usually initialised."""
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.is_floating_point():
+                size = 0.5 / parameter.shape[-1] ** 0.5 if parameter.ndim > 1 else 0.2
+                parameter.add_(size * torch.randn_like(parameter))
+
+
+def pairs(subject: Subject) -> list[tuple[Pair, Exception | None]]:
+    """Spaces of observations and actions that were tried, and what the policy raised; None: it takes them."""
+    if "pairs" not in subject.memory:
+        subject.memory["pairs"] = [(pair, _tried(subject, *pair)) for pair in itertools.product(OBSERVED, ACTED)]
+    return subject.memory["pairs"]  # type: ignore[no-any-return]
+
+
+def _tried(subject: Subject, seen: "Space[Any]", acted: "Space[Any]") -> Exception | None:
+    try:
+        made(subject, Scene(seen, acted, 0, tuple(spread(seen, 1).tolist())))
+    except Exception as error:
+        return error
+    return None
+
+
+def taken(subject: Subject, *kinds: Any) -> list[Pair]:
+    """The pairs that the policy takes, whose actions are of these kinds."""
+    return [pair for pair, error in pairs(subject) if error is None and (not kinds or isinstance(pair[1], kinds))]
+
+
+def takes(*kinds: Any) -> Any:
+    """Why a law about actions of these kinds does not concern a policy."""
+
+    def reason(subject: Subject) -> str | None:
+        if taken(subject, *kinds):
+            return None
+        names = " or ".join(kind.__name__ for kind in kinds)
+        if kinds and taken(subject):
+            return f"it takes no {names} actions"
+        first = next((error for _, error in pairs(subject) if isinstance(error, UsageError)), None)
+        return f"it takes none of the small spaces that laws try{'' if first is None else f': {first}'}"
+
+    return reason
+
+
+def scenes(*kinds: Any, most: int = 4) -> Any:
+    """Cases: spaces that the policy takes, weights, and a few observations."""
+
+    def cases(subject: Subject) -> st.SearchStrategy[Scene]:
+        @st.composite
+        def draw_scene(draw: st.DrawFn) -> Scene:
+            seen, acted = draw(st.sampled_from(taken(subject, *kinds)))
+            count = draw(st.integers(1, most))
+            rows = draw(elements(seen, count))
+            return Scene(seen, acted, draw(st.integers(0, 2**16)), tuple(rows.tolist()))
+
+        return draw_scene()
+
+    return cases
+
+
+def spread(space: "Space[Any]", count: int, seed: int = 0) -> Tensor:
+    """Some elements of a space, drawn from all of it [count, *O]."""
+    random = np.random.default_rng(seed)
+    shape = (count, *(space.shape or ()))
+    array: Any
+    if isinstance(space, Discrete):
+        array = int(space.start) + random.integers(int(space.n), size=shape)
+    elif isinstance(space, Box) and np.isfinite(space.low).all():
+        array = space.low + random.random(shape) * (space.high - space.low)
+    else:
+        array = random.standard_normal(shape)
+    return torch.from_numpy(array.astype(space.dtype))
+
+
+def edges(space: "Space[Any]") -> Tensor:
+    """The elements at the ends of a space: all of a Discrete one; of a Box, both corners, or what lies far out."""
+    if isinstance(space, Discrete):
+        return torch.arange(int(space.start), int(space.start) + int(space.n))
+    assert isinstance(space, Box)
+    corners = np.stack([space.low, space.high])
+    return torch.from_numpy(np.where(np.isfinite(corners), corners, np.sign(corners) * FAR).astype(space.dtype))
+
+
+def choices(space: "Space[Any]") -> Tensor | None:
+    """All actions of a finite space `[K, *A]`; None of another."""
+    if isinstance(space, Discrete):
+        return torch.arange(int(space.start), int(space.start) + int(space.n))
+    if isinstance(space, MultiBinary):
+        space = MultiDiscrete(np.full(space.shape, 2))
+    if not isinstance(space, MultiDiscrete):
+        return None
+    first, counts = np.asarray(space.start).reshape(-1), np.asarray(space.nvec).reshape(-1)
+    numbers = itertools.product(*(range(int(f), int(f + n)) for f, n in zip(first, counts, strict=True)))
+    return torch.tensor(list(numbers)).reshape(-1, *space.shape)
+
+
+# All that may come of an observation
+
+
+@frozen(eq=False)
+class Outcomes:
+    """Actions `[K, *A]` that stand for all, with weights `[K]` in which their probabilities or densities sum to 1."""
+
+    actions: Tensor
+    weights: Tensor  # float64
+    said: Evaluation  # [K], with gradient
+    missing: float = 0.0  # share of samples where float32 does not tell what the environment gets apart
+    places: Tensor | None = None  # [K] of a density, the first number of the action
+
+    @property
+    def shares(self) -> Tensor:
+        """Probability of each [K], without gradient."""
+        return self.said.log_probs.detach().double().exp() * self.weights
+
+
+def outcomes(player: Player, observation: Tensor, masks: Tensor | None = None) -> Outcomes | None:
+    """All actions in one observation [*O] with what `evaluate` says of them; None where this cannot be told.
+
+    Densities are taken on a grid over ± ten deviations around the mean of some samples, of one or two numbers. They
+    may be those of what is sampled, or of what the environment gets: of the two, whose sum is nearer to 1.
+    """
+    space = player.scene.action_space
+    every = choices(space)
+    if every is not None:
+        if hasattr(player.policy, "environment_actions"):
+            return None  # what is sampled is not of this space
+        masks = None if masks is None else masks.expand(len(every), -1)
+        said = player.judge(observation.expand(len(every), *observation.shape), every, masks)
+        return Outcomes(every, torch.ones(len(every), dtype=torch.float64), said)
+    drawn = player.act(observation.expand(DRAWS, *observation.shape), 1).actions
+    numbers = drawn.reshape(DRAWS, -1)
+    if numbers.shape[1] not in POINTS:
+        return None
+    axes = list(_axes(player, numbers.double()))
+    grid = torch.cartesian_prod(*axes).reshape(-1, len(axes))
+    actions = grid.to(drawn.dtype).reshape(-1, *drawn.shape[1:])
+    said = player.judge(observation.expand(len(grid), *observation.shape), actions)
+    cells = torch.ones(len(grid), dtype=torch.float64)
+    for axis in axes:
+        cells = cells * (axis[1] - axis[0])
+    steps = torch.stack([axis[1] - axis[0] for axis in axes])
+    density = said.log_probs.detach().double().exp()
+    sampled = Outcomes(actions, cells, said, places=grid[:, 0])
+    if not hasattr(player.policy, "environment_actions"):
+        return sampled
+    slopes = _steepness(player, grid, drawn, steps)
+    least = SLIGHT * float(slopes.max())
+    missing = float((_steepness(player, numbers.double(), drawn, steps) < least).double().mean())
+    got = Outcomes(actions, cells * torch.where(slopes < least, 0.0, slopes), said, missing, grid[:, 0])
+    apart = [abs(float((density * one.weights).sum()) + one.missing - 1) for one in (sampled, got)]
+    return sampled if apart[0] <= apart[1] or not np.isfinite(apart[1]) else got
+
+
+def _axes(player: Player, numbers: Tensor) -> Iterator[Tensor]:
+    """Evenly spaced points of each number of an action, where it may lie."""
+    space = player.scene.action_space
+    bounded = isinstance(space, Box) and not hasattr(player.policy, "environment_actions")
+    count = POINTS[numbers.shape[1]]
+    for k, (mean, deviation) in enumerate(zip(numbers.mean(0), numbers.std(0), strict=True)):
+        low, high = float(mean - WIDTH * deviation), float(mean + WIDTH * deviation)
+        if bounded:
+            low = max(low, float(space.low.reshape(-1)[k]))  # type: ignore[attr-defined]
+            high = min(high, float(space.high.reshape(-1)[k]))  # type: ignore[attr-defined]
+        yield torch.linspace(low, high, count, dtype=torch.float64)
+
+
+def _steepness(player: Player, grid: Tensor, like: Tensor, steps: Tensor) -> Tensor:
+    """|da/du| of what the environment gets by what was sampled `[K]`, where each number is translated by itself."""
+
+    def got(points: Tensor) -> Tensor:
+        return player.translated(points.to(like.dtype).reshape(-1, *like.shape[1:])).double().reshape(len(points), -1)
+
+    width = steps.clamp(max=0.1)  # exact to a hundredth for a tanh
+    return ((got(grid + width) - got(grid - width)) / (2 * width)).abs().prod(1)
+
+
+def story(scene: Scene, real: Tensor | None = None) -> Rollout:
+    """A rollout of one lane that observed what the scene has, `real` [T] or padding."""
+    observations = scene.observations.unsqueeze(1)
+    shape = (len(observations), 1)
+    mask = torch.ones(shape, dtype=torch.bool) if real is None else real.reshape(shape)
+    number, flag = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
+    count, first = torch.zeros(shape, dtype=torch.int64), spread_actions(scene.action_space, len(observations))
+    return Rollout(observations, first.unsqueeze(1), number, number, flag, flag, mask, count, count)
+
+
+def spread_actions(space: "Space[Any]", count: int) -> Tensor:
+    """Some actions, all alike [count, *A]."""
+    every = choices(space)
+    one = torch.zeros(space.shape or ()) if every is None else every[0]
+    return one.expand(count, *one.shape)
+
+
+def same(message: str, expected: Tensor, got: Tensor, scene: Scene, room: float = 0.0) -> None:
+    """Raise `Broken` where two columns `[B, …]` differ by more than `room` of the size of the numbers."""
+    if expected.shape != got.shape:
+        raise Broken(message, expected=list(expected.shape), got=list(got.shape), case=scene.rows())
+    expected, got = expected.detach().double(), got.detach().double()
+    alike = (got == expected) | ((got - expected).abs() <= room * (1 + expected.abs()))
+    if not alike.all():
+        place = tuple((~alike).nonzero()[0].tolist())
+        table = scene.rows(expected=expected, got=got) if len(expected) == len(scene.observed) else scene.rows()
+        raise Broken(f"{message} ({scene.where()})", expected=float(expected[place]), got=float(got[place]), case=table)
+
+
+def precision(scene: Scene) -> float:
+    """What float32 may miss of a policy's outputs: 1e-5 for observations of the size of 1, and more of larger ones."""
+    return 1e-5 * max(1.0, float(scene.observations.double().abs().max()))
