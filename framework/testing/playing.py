@@ -163,11 +163,18 @@ def pairs(subject: Subject) -> list[tuple[Pair, Exception | None]]:
 
 
 def _tried(subject: Subject, seen: "Space[Any]", acted: "Space[Any]") -> Exception | None:
-    try:
-        made(subject, Scene(seen, acted, 0, tuple(spread(seen, 1).tolist())))
-    except Exception as error:
-        return error
-    return None
+    """None as soon as it acts on some observation; else what it raised at last."""
+    raised: Exception | None = None
+    for row in torch.cat([spread(seen, 1), edges(seen)]).tolist():
+        try:
+            made(subject, Scene(seen, acted, 0, (row,)))
+        except Exception as error:
+            raised = error
+            if isinstance(error, UsageError):
+                break
+        else:
+            return None
+    return raised
 
 
 def taken(subject: Subject, *kinds: Any) -> list[Pair]:

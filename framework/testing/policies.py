@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from gymnasium.spaces import Discrete
 from hypothesis import strategies as st
 from torch import Tensor
@@ -111,9 +111,19 @@ def policies_take_every_observation(subject: Subject, scene: Scene) -> None:
     """
     space = scene.observation_space
     scene = scene.seeing(torch.cat([edges(space), scene.observations]))
-    player, observations, count = made(subject, scene), scene.observations, len(scene.observed)
-    action = player.act(observations)
-    got = player.translated(action.actions)
+    observations, count = scene.observations, len(scene.observed)
+    try:
+        player = made(subject, scene)
+        action = player.act(observations)
+        got, said = player.translated(action.actions), player.judge(observations, action.actions)
+        values = player.values(observations) if subject.says("gives", "values") else None
+    except Exception as error:
+        raise Broken(
+            f"raises {type(error).__name__}: {error} ({scene.where()})",
+            expected="an action of each row, and what is said of it",
+            got=type(error).__name__,
+            case=scene.rows(),
+        ) from error
     for b, row in enumerate(got):
         shape, whole = scene.action_space.shape or (), isinstance(scene.action_space, Discrete)
         element = row.numpy() if not whole else row.item()
@@ -126,11 +136,9 @@ def policies_take_every_observation(subject: Subject, scene: Scene) -> None:
             )
     if isinstance(scene.action_space, Discrete) and action.actions.dtype != torch.int64:
         raise Broken("actions of a Discrete space", expected=torch.int64, got=action.actions.dtype, case=scene.rows())
-    said = player.judge(observations, action.actions)
-    parts = every_part(said)
-    if subject.says("gives", "values"):
-        parts["values"] = player.values(observations)
-    wanted = {"log_probs", "entropies"} | ({"values"} if subject.says("gives", "values") else set())
+    parts, wanted = every_part(said), {"log_probs", "entropies"}
+    if values is not None:
+        parts["values"], wanted = values, {*wanted, "values"}
     for name in sorted(wanted | parts.keys()):
         part = parts.get(name)
         try:
@@ -433,15 +441,15 @@ def every_parameter_of_a_policy_is_learnt(subject: Subject, scene: Scene) -> Non
     weights and observations: a deviation that is detached, or a layer that nobody reads, stays as it was made.
     """
     missing: set[str] | None = None
-    for seed in range(3):
-        wide = Scene(
-            scene.observation_space,
-            scene.action_space,
-            scene.weights + seed,
-            tuple(spread(scene.observation_space, 16, scene.weights + seed).tolist()),
-        )
-        player = made(subject, wide)
-        said = every_part(player.judge(wide.observations, player.act(wide.observations, seed).actions))
+    for seed in range(scene.weights, scene.weights + 3):
+        rows = spread(scene.observation_space, 16, seed)
+        player = made(subject, evolve(scene.seeing(rows), weights=seed))
+        if player.state is None:
+            said = every_part(player.judge(rows, player.act(rows, seed).actions))
+        else:
+            lasting = Told(player.scene, ((False, False),) * 8)
+            inputs, actions = sequences(player, lasting, remembered(player, seed))
+            said = every_part(player.policy.evaluate(inputs, actions, True))
         generator = torch.Generator().manual_seed(seed)
         total = sum((part * torch.randn(part.shape, generator=generator)).sum() for part in said.values())
         parameters = {name: p for name, p in player.policy.named_parameters() if p.requires_grad}
@@ -532,7 +540,8 @@ def what_a_mask_forbids_is_never_done(subject: Subject, case: Masked) -> None:
     many, allowed = (column.repeat_interleave(64, 0) for column in (observations, masks))
     actors = {"act": player.policy}
     for name in ("actor", "greedy"):
-        other = getattr(player.policy, name, lambda: None)()
+        offered = getattr(player.policy, name, None)
+        other = None if offered is None else offered()
         if other is not None:
             actors[name] = other
     first_action = int(scene.action_space.start)  # type: ignore[attr-defined]

@@ -1,0 +1,754 @@
+"""The laws of policies: every built-in policy keeps to them, and bugs that policies elsewhere had do not."""
+
+import math
+
+import pytest
+import torch
+from attrs import frozen
+from framework_policies import ActorCritic, Gaussian, MultiCategorical, Recurrent, Tabular
+from framework_reinforce import Categorical
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from hypothesis import settings
+from mutants import is_killed
+from torch import nn
+
+from framework import Action, Evaluation, UsageError
+from framework.plugins import Part, load
+from framework.testing.checking import check, laws
+from framework.testing.law import LAWS, Subject
+
+LOADED = load(["reinforce", "policies"])
+EXAMPLES = settings.default.max_examples // 4  # cases a law: few, in the profile `dev`
+BUILT_IN = [
+    Categorical(),
+    Categorical(normalize=True, hidden=(8, 8), activation="tanh"),
+    Categorical(orthogonal=True),
+    ActorCritic(),
+    ActorCritic(shared=True),
+    ActorCritic(shared=True, normalize=True, activation="silu"),
+    MultiCategorical(),
+    MultiCategorical(normalize=True),
+    Gaussian(),
+    Gaussian(squash=True),
+    Gaussian(deviation="state"),
+    Gaussian(deviation="state", squash=True, initial_deviation=0.5, normalize=True),
+    Recurrent(),
+    Recurrent(normalize=True, memory=5),
+    Tabular(),
+]
+
+
+@pytest.mark.parametrize("policy", BUILT_IN, ids=repr)
+def test_every_built_in_policy_keeps_to_the_laws(policy):
+    report = check(policy, "policy", examples=EXAMPLES, loaded=LOADED)
+    assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
+    assert len(report.verdicts) == len(laws("policy"))
+
+
+def test_every_offered_policy_is_among_these():
+    offered = {cls for owners in LOADED.offers["policy"].values() for cls in owners.values()}
+    assert {type(policy) for policy in BUILT_IN} == offered
+
+
+def test_a_policy_that_takes_none_of_the_small_spaces_is_told_so():
+    """No law is broken and none is kept: each says why it does not apply, with the policy's own words."""
+
+    class Nothing:
+        def build(self, observations, actions):
+            raise UsageError("pictures of 84 × 84 only")
+
+    subject = Subject(Part("policy", "nothing", "tests", Nothing()), LOADED)
+    for law in laws("policy"):
+        reason = law.applies(subject)
+        assert (reason is None) == (law.cases is None)
+        assert reason is None or reason.endswith("small spaces that laws try: pictures of 84 × 84 only")
+
+
+# Policies to be spoilt: right as they are
+
+
+class Features(nn.Module):
+    """Observations as numbers: one-hot or flat, and small."""
+
+    def __init__(self, space):
+        super().__init__()
+        self.space = space
+        self.width = int(space.n) if isinstance(space, Discrete) else math.prod(space.shape)
+
+    def forward(self, observations):
+        if isinstance(self.space, Discrete):
+            return nn.functional.one_hot(observations - int(self.space.start), self.width).float()
+        return observations.reshape(len(observations), -1).float()
+
+
+class Softmax(nn.Module):
+    """A linear softmax policy over Discrete or, independently, MultiDiscrete actions; and a critic."""
+
+    kinds = (Discrete,)
+
+    def __init__(self, observations, actions):
+        super().__init__()
+        if not isinstance(actions, self.kinds):
+            raise UsageError(f"takes other actions than {actions}")
+        self.features, self.space = Features(observations), actions
+        self.count = int(actions.n) if isinstance(actions, Discrete) else 0
+        self.first = int(actions.start) if isinstance(actions, Discrete) else torch.as_tensor(actions.start)
+        self.layer = nn.Linear(self.features.width, self.count or int(sum(actions.nvec)))
+        self.critic = nn.Linear(self.features.width, 1)
+
+    def logits(self, inputs):
+        logits = self.layer(self.features(inputs.observations))
+        return logits if inputs.action_masks is None else logits.masked_fill(~inputs.action_masks, -torch.inf)
+
+    def table(self, inputs):
+        return self.logits(inputs).log_softmax(-1)
+
+    def act(self, inputs, generator):
+        with torch.no_grad():
+            table = self.table(inputs)
+            drawn = torch.multinomial(table.exp(), 1, generator=generator)
+            return Action(drawn.squeeze(1) + self.first, table.gather(1, drawn).squeeze(1))
+
+    def entropy(self, table):
+        return -(table.exp() * table.clamp(min=-1000)).sum(-1)
+
+    def evaluate(self, inputs, actions, entropies):
+        table = self.table(inputs)
+        chosen = table.gather(1, (actions - self.first).unsqueeze(1)).squeeze(1)
+        return Evaluation(chosen, self.entropy(table) if entropies else None, self.values(inputs))
+
+    def values(self, inputs):
+        return self.critic(self.features(inputs.observations)).squeeze(-1)
+
+    def greedy(self):
+        return Greedy(self)
+
+
+class Greedy:
+    def __init__(self, policy):
+        self.policy = policy
+
+    def act(self, inputs, generator):
+        with torch.no_grad():
+            return Action(self.policy.logits(inputs).argmax(-1) + self.policy.first)
+
+
+class Several(Softmax):
+    kinds = (MultiDiscrete,)
+    greedy = None
+
+    def tables(self, inputs):
+        return [part.log_softmax(-1) for part in self.logits(inputs).split([int(n) for n in self.space.nvec], -1)]
+
+    def act(self, inputs, generator):
+        with torch.no_grad():
+            parts = [torch.multinomial(table.exp(), 1, generator=generator) for table in self.tables(inputs)]
+            return Action(torch.cat(parts, 1) + self.first)
+
+    def evaluate(self, inputs, actions, entropies):
+        tables = self.tables(inputs)
+        numbers = (actions - self.first).unsqueeze(-1).unbind(1)
+        chosen = torch.cat([table.gather(1, number) for table, number in zip(tables, numbers, strict=True)], 1)
+        uncertain = self.uncertain(tables, chosen) if entropies else None
+        return Evaluation(chosen.sum(-1), uncertain, self.values(inputs))
+
+    def uncertain(self, tables, chosen):
+        return sum(self.entropy(table) for table in tables)
+
+
+class Normal(nn.Module):
+    """A linear normal policy; `squash`ed into the bounds by tanh, or clipped."""
+
+    squash = False
+
+    def __init__(self, observations, actions):
+        super().__init__()
+        if not isinstance(actions, Box) or (self.squash and not actions.is_bounded()):
+            raise UsageError(f"takes other actions than {actions}")
+        self.features, self.shape = Features(observations), actions.shape
+        self.low, self.high = torch.as_tensor(actions.low), torch.as_tensor(actions.high)
+        self.layer = nn.Linear(self.features.width, math.prod(self.shape))
+        with torch.no_grad():  # small, for observations up to 255
+            self.layer.weight.div_(300)
+        self.log_std = nn.Parameter(torch.full((math.prod(self.shape),), -0.5))
+
+    def normal(self, inputs):
+        return torch.distributions.Normal(
+            torch.tanh(self.layer(self.features(inputs.observations))), self.log_std.exp()
+        )
+
+    def act(self, inputs, generator):
+        with torch.no_grad():
+            normal = self.normal(inputs)
+            noise = torch.randn(normal.loc.shape, generator=generator)
+            return Action((normal.loc + normal.scale * noise).reshape(-1, *self.shape))
+
+    def evaluate(self, inputs, actions, entropies):
+        normal, actions = self.normal(inputs), actions.reshape(len(actions), -1)
+        return Evaluation(self.density(normal, actions), self.entropy(normal) if entropies else None)
+
+    def density(self, normal, actions):
+        return (normal.log_prob(actions) - self.correction(actions)).sum(-1)
+
+    def correction(self, actions):
+        if not self.squash:
+            return torch.zeros(())
+        half = ((self.high - self.low) / 2).flatten()
+        return torch.log(half * (1 - torch.tanh(actions).square()) + 1e-12)
+
+    def entropy(self, normal):
+        if not self.squash:
+            return normal.entropy().sum(-1)
+        points = torch.linspace(-5, 5, 101)  # of a standard normal
+        weights = torch.exp(-points.square() / 2)
+        places = normal.loc.unsqueeze(-1) + normal.scale.unsqueeze(-1) * points
+        slopes = self.correction(places.transpose(1, 2)).transpose(1, 2)
+        return (normal.entropy() + slopes @ (weights / weights.sum())).sum(-1)
+
+    def environment_actions(self, actions):
+        if self.squash:
+            return (self.low + (self.high - self.low) * (torch.tanh(actions) + 1) / 2).clamp(self.low, self.high)
+        return actions.clamp(self.low, self.high)
+
+
+class Squashed(Normal):
+    squash = True
+
+
+class Remembering(Softmax):
+    """A softmax over a leaky sum of observations."""
+
+    def __init__(self, observations, actions):
+        super().__init__(observations, actions)
+        self.into = nn.Linear(2 * self.features.width, self.features.width)
+
+    def step(self, observations, state, started):
+        features = self.features(observations).clamp(-1, 1)
+        state = torch.zeros_like(features) if state is None else state
+        if started is not None:
+            state = self.forget(state, started)
+        return torch.tanh(self.into(torch.cat([features, state], -1)))
+
+    def forget(self, state, started):
+        return state.masked_fill(started.unsqueeze(-1), 0)
+
+    def act(self, inputs, generator):
+        with torch.no_grad():
+            state = self.step(inputs.observations, inputs.state, inputs.started)
+            logits = self.layer(state)
+            if inputs.action_masks is not None:
+                logits = logits.masked_fill(~inputs.action_masks, -torch.inf)
+            drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)
+            return Action(drawn + self.first, state=state)
+
+    def states(self, inputs):
+        state, states = inputs.state, []
+        for t in range(len(inputs.observations)):
+            state = self.step(inputs.observations[t], state, self.starts(inputs, t))
+            states.append(state)
+        return torch.stack(states)
+
+    def starts(self, inputs, t):
+        return inputs.started[t]
+
+    def evaluate(self, inputs, actions, entropies):
+        states = self.states(inputs)
+        logits = self.layer(states)
+        if inputs.action_masks is not None:
+            logits = logits.masked_fill(~inputs.action_masks, -torch.inf)
+        table = logits.log_softmax(-1)
+        chosen = table.gather(-1, (actions - self.first).unsqueeze(-1)).squeeze(-1)
+        return Evaluation(chosen, self.entropy(table) if entropies else None, self.critic(states).squeeze(-1))
+
+    def values(self, inputs):
+        return self.critic(self.states(inputs)).squeeze(-1)
+
+    greedy = None
+
+
+@frozen
+class Made:
+    """Settings of a policy that is made by its class."""
+
+    cls: type
+
+    @property
+    def gives(self):
+        return frozenset({"values"} if hasattr(self.cls, "values") else ())
+
+    def build(self, observations, actions):
+        return self.cls(observations, actions)
+
+
+@pytest.mark.parametrize("cls", [Softmax, Several, Normal, Squashed, Remembering])
+def test_what_is_to_be_spoilt_is_right(cls):
+    report = check(Made(cls), "policy", examples=EXAMPLES, loaded=LOADED)
+    assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
+
+
+# Mutants: policies with a bug that a policy of somebody else's had
+
+MUTANTS = {}
+
+
+def mutant(law, source):
+    """Enter a bug: the law that kills it, and where it was found."""
+
+    def enter(cls):
+        MUTANTS[cls.__doc__.rstrip(".")] = (law, source, cls)
+        return cls
+
+    return enter
+
+
+@mutant(
+    "rows_of_policies_do_not_know_each_other",
+    "DeepReinforcementLearning/DeepReinforcementLearningInAction issue 32: Softmax(dim=0) on a batch",
+)
+class SoftmaxOverTheBatch(Softmax):
+    """a softmax over the batch."""
+
+    def table(self, inputs):
+        return self.logits(inputs).log_softmax(0)
+
+
+@mutant(
+    "policies_take_every_observation",
+    "DLR-RM/stable-baselines3 issue 2052: using the start value of Discrete spaces has no effect",
+)
+class ActionsFromZero(Softmax):
+    """actions that are numbered from 0 whatever the space."""
+
+    def __init__(self, observations, actions):
+        super().__init__(observations, actions)
+        self.first = 0
+
+
+@mutant(
+    "policies_take_every_observation",
+    "DLR-RM/stable-baselines3 issue 1797: one_hot of a Discrete(19, 2) observation fails",
+)
+class ObservationsFromZero(Softmax):
+    """observations that are numbered from 0 whatever the space."""
+
+    def __init__(self, observations, actions):
+        super().__init__(observations, actions)
+        if isinstance(observations, Discrete):
+            self.features.space = Discrete(int(observations.n))
+
+
+@mutant(
+    "policies_take_every_observation",
+    "the notebook that this framework began with: an embedding without the last state",
+)
+class AnEmbeddingTooShort(Softmax):
+    """an embedding one row short."""
+
+    def __init__(self, observations, actions):
+        super().__init__(observations, actions)
+        if isinstance(observations, Discrete):
+            self.features.rows = nn.Embedding(int(observations.n) - 1, self.features.width)
+            self.features.forward = lambda seen: self.features.rows(seen - int(observations.start))
+
+
+@mutant(
+    "policies_take_every_observation",
+    "thu-ml/tianshou issue 40: missing sum over log_prob, [B, A] instead of [B]",
+)
+class LogProbsUnsummed(Normal):
+    """log-probs of each number."""
+
+    def density(self, normal, actions):
+        return normal.log_prob(actions)
+
+
+@mutant(
+    "policies_take_every_observation",
+    "PacktPublishing/Tensorflow-2-Reinforcement-Learning-Cookbook PR 46: the sum runs over the batch, too",
+)
+class LogProbsSummedOverTheBatch(Normal):
+    """log-probs summed over the batch."""
+
+    def density(self, normal, actions):
+        return normal.log_prob(actions).sum()
+
+
+@mutant("probabilities_sum_to_one", "no source found; one word from the right one")
+class LogProbsAveraged(Normal):
+    """log-probs averaged over the numbers of an action."""
+
+    def density(self, normal, actions):
+        return normal.log_prob(actions).mean(-1)
+
+
+@mutant(
+    "acting_samples_what_judging_says",
+    "hill-a/stable-baselines issue 1058: the deviation is taken for its logarithm and exponentiated once more",
+)
+class DeviationsExponentiatedTwice(Normal):
+    """deviations exponentiated twice."""
+
+    def density(self, normal, actions):
+        return torch.distributions.Normal(normal.loc, normal.scale.exp()).log_prob(actions).sum(-1)
+
+
+@mutant(
+    "acting_samples_what_judging_says",
+    "hill-a/stable-baselines issue 1059: std mistaken for the variance, logstd for its logarithm",
+)
+class DeviationsAsVariances(Normal):
+    """deviations taken for variances."""
+
+    def density(self, normal, actions):
+        return torch.distributions.Normal(normal.loc, normal.scale.sqrt()).log_prob(actions).sum(-1)
+
+
+@mutant(
+    "entropies_are_those_of_the_probabilities",
+    "ray-project/ray issue 6393: ½·log σ instead of log σ in the entropy of a diagonal normal distribution",
+)
+class HalfTheLogDeviation(Normal):
+    """half the log-deviation in the entropy."""
+
+    def entropy(self, normal):
+        return (0.5 * normal.scale.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).expand(len(normal.loc))
+
+
+@mutant(
+    "probabilities_sum_to_one",
+    "openai/spinningup issue 314: the density ignores act_limit, by which the squashed action is multiplied",
+)
+class SquashingWithoutItsScale(Squashed):
+    """squashing without the scale of the bounds."""
+
+    def correction(self, actions):
+        return torch.log(1 - torch.tanh(actions).square() + 1e-12)
+
+
+@mutant(
+    "probabilities_sum_to_one",
+    "boyu-ai/Hands-on-RL issue 121: 1 − tanh² of the action that tanh was applied to already",
+)
+class SquashedTwice(Squashed):
+    """the tanh of a tanh in the correction."""
+
+    def correction(self, actions):
+        return super().correction(torch.tanh(actions))
+
+
+@mutant(
+    "probabilities_sum_to_one",
+    "haarnoja/sac issue 18: an own implementation, whose log-probs went above 0, adds the correction",
+)
+class TheCorrectionAdded(Squashed):
+    """the correction of squashing added."""
+
+    def density(self, normal, actions):
+        return (normal.log_prob(actions) + self.correction(actions)).sum(-1)
+
+
+@mutant(
+    "entropies_are_those_of_the_probabilities",
+    "Denys88/rl_games issue 153: the entropy of a squashed normal is assumed to be that of the normal",
+)
+class TheEntropyOfWhatIsNotSquashed(Squashed):
+    """the entropy of the distribution before squashing."""
+
+    def entropy(self, normal):
+        return normal.entropy().sum(-1)
+
+
+@mutant(
+    "acting_and_judging_agree",
+    "thu-ml/tianshou issue 312 and ray-project/ray issue 8889: clipped actions are stored, with unclipped log-probs",
+)
+class ClippedActionsStored(Normal):
+    """clipped actions with the log-probs of unclipped ones."""
+
+    def act(self, inputs, generator):
+        action = super().act(inputs, generator)
+        with torch.no_grad():
+            log_probs = self.evaluate(inputs, action.actions, False).log_probs
+        return Action(action.actions.clamp(self.low, self.high), log_probs)
+
+
+@mutant(
+    "every_parameter_of_a_policy_is_learnt",
+    "openai/baselines issue 262: logstd was not included in var_list, and never trained",
+)
+class DeviationsNeverTrained(Normal):
+    """deviations that are never trained."""
+
+    def normal(self, inputs):
+        normal = super().normal(inputs)
+        return torch.distributions.Normal(normal.loc, normal.scale.detach())
+
+
+@mutant(
+    "the_score_has_mean_zero",
+    "alexhernandezgarcia/gflownet PR 251: a clone of the outputs was detached in get_logprobs; here in the normaliser",
+)
+class NormalisedByADetachedSum(Softmax):
+    """a normaliser that is detached."""
+
+    def table(self, inputs):
+        logits = self.logits(inputs)
+        return logits - logits.logsumexp(-1, keepdim=True).detach()
+
+
+@mutant(
+    "every_parameter_of_a_policy_is_learnt",
+    "kengz/SLM-Lab PR 133: torch.tensor makes a new tensor, detached from the graph; no update was done",
+)
+class JudgedWithoutAGraph(Softmax):
+    """what evaluate says without a graph."""
+
+    def evaluate(self, inputs, actions, entropies):
+        with torch.no_grad():
+            return super().evaluate(inputs, actions, entropies)
+
+
+@mutant(
+    "entropies_are_those_of_the_probabilities",
+    "Unity-Technologies/ml-agents PR 3607: the entropy of several choices used the sampled action, and was constant",
+)
+class EntropiesOfTheChosen(Several):
+    """entropies made from the sampled actions."""
+
+    def uncertain(self, tables, chosen):
+        return -(chosen.exp() * chosen).sum(-1)
+
+
+@mutant(
+    "what_a_mask_forbids_is_never_done",
+    "ray-project/ray issue 24055: a logit of 0 is no probability of 0; masked actions are sampled",
+)
+class MasksThatMultiply(Softmax):
+    """masks that are multiplied by logits."""
+
+    def logits(self, inputs):
+        logits = self.layer(self.features(inputs.observations))
+        return logits if inputs.action_masks is None else logits * inputs.action_masks
+
+
+@mutant(
+    "what_a_mask_forbids_is_never_done",
+    "hill-a/stable-baselines PR 453: actions are taken with masks, and no masking is used in training",
+)
+class MasksForActingOnly(Softmax):
+    """masks that evaluate does not know."""
+
+    def evaluate(self, inputs, actions, entropies):
+        return super().evaluate(type(inputs)(inputs.observations), actions, entropies)
+
+
+@mutant(
+    "what_a_mask_forbids_is_never_done",
+    "pytorch/pytorch issue 40553: the entropy of logits with −inf is NaN",
+)
+class EntropiesOfNothing(Softmax):
+    """0·log 0 in the entropy."""
+
+    def entropy(self, table):
+        return -(table.exp() * table).sum(-1)
+
+
+@mutant(
+    "what_a_mask_forbids_is_never_done",
+    "pytorch/rl issue 4112: the mode of a masked categorical can be an action that the mask excludes",
+)
+class GreedyPastTheMask(Softmax):
+    """a greedy action that the mask forbids."""
+
+    def greedy(self):
+        policy = self
+
+        class Blind(Greedy):
+            def act(self, inputs, generator):
+                return super().act(type(inputs)(inputs.observations), generator)
+
+        return Blind(policy)
+
+
+@mutant(
+    "greedy_takes_the_most_probable_action",
+    "ikostrikov/pytorch-a2c-ppo-acktr-gail issue 74: `deterministic` is never applied, test actions are sampled",
+)
+class GreedyThatSamples(Softmax):
+    """a greedy that samples."""
+
+    def greedy(self):
+        return self
+
+
+@mutant(
+    "all_randomness_of_policies_is_the_generators",
+    "bytedance/GRN issue 27: the sampler ignores its seed and uses the global generator",
+)
+class TheGlobalGenerator(Softmax):
+    """the global generator."""
+
+    def act(self, inputs, generator):
+        return super().act(inputs, None)
+
+
+@mutant(
+    "all_randomness_of_policies_is_the_generators",
+    "huggingface/trl issue 4 and DLR-RM/stable-baselines3 PR 537: dropout is on when log-probs are computed again",
+)
+class DropoutWhileJudging(Softmax):
+    """dropout in evaluate."""
+
+    def evaluate(self, inputs, actions, entropies):
+        said = super().evaluate(inputs, actions, entropies)
+        return Evaluation(nn.functional.dropout(said.log_probs, 0.5, self.training), said.entropies, said.values)
+
+
+class Normalising(Softmax):
+    """Centres observations by what it was shown."""
+
+    def __init__(self, observations, actions):
+        super().__init__(observations, actions)
+        self.register_buffer("mean", torch.zeros(self.features.width))
+
+    def logits(self, inputs):
+        logits = self.layer(self.features(inputs.observations) - self.mean)
+        return logits if inputs.action_masks is None else logits.masked_fill(~inputs.action_masks, -torch.inf)
+
+    def observe(self, rollout):
+        self.mean.copy_(self.features(rollout.observations[rollout.mask]).mean(0))
+
+
+def test_what_normalises_is_right():
+    assert not check(Made(Normalising), "policy", examples=EXAMPLES, loaded=LOADED).failed
+
+
+@mutant(
+    "acting_and_judging_change_nothing",
+    "leggedrobotics/rsl_rl PR 225: normalisers move after every step, so that the first ratio is not 1",
+)
+class StatisticsThatMoveInAct(Normalising):
+    """statistics that move while acting."""
+
+    def act(self, inputs, generator):
+        action = super().act(inputs, generator)
+        self.mean.lerp_(self.features(inputs.observations).mean(0), 0.1)
+        return action
+
+
+@mutant(
+    "a_state_dict_is_the_whole_policy",
+    "chainer/chainerrl issue 376: the PPO agent does not save its obs_normalizer",
+)
+class StatisticsThatAreNotSaved(Normalising):
+    """statistics that are not saved."""
+
+    def __init__(self, observations, actions):
+        super().__init__(observations, actions)
+        del self.mean
+        self.mean = torch.zeros(self.features.width)
+
+
+@mutant("observing_looks_at_real_steps_only", "no source found; the mask is there to be forgotten")
+class StatisticsOfPadding(Normalising):
+    """statistics of padding."""
+
+    def observe(self, rollout):
+        self.mean.copy_(self.features(rollout.observations.flatten(0, 1)).mean(0))
+
+
+class Table:
+    """Samples from a table."""
+
+    def __init__(self, policy):
+        with torch.no_grad():
+            space = policy.features.space
+            states = torch.arange(int(space.start), int(space.start) + int(space.n))
+            self.first, self.first_state = policy.first, int(space.start)
+            self.log_probs = policy.layer(policy.features(states)).log_softmax(-1)
+
+    def act(self, inputs, generator):
+        rows = self.log_probs[inputs.observations - self.first_state]
+        if inputs.action_masks is not None:
+            rows = rows.masked_fill(~inputs.action_masks, -torch.inf)
+        return Action(torch.multinomial(rows.exp(), 1, generator=generator).squeeze(1) + self.first)
+
+
+class Acting(Softmax):
+    """Has a table as actor, for finite spaces."""
+
+    def actor(self):
+        return Table(self) if isinstance(self.features.space, Discrete) else None
+
+
+def test_what_has_an_actor_is_right():
+    assert not check(Made(Acting), "policy", examples=EXAMPLES, loaded=LOADED).failed
+
+
+@mutant(
+    "actors_do_what_the_policy_does",
+    "ray-project/ray issue 58697: learnt weights do not reach the EnvRunner, which acts by the first ones",
+)
+class AnActorOfTheFirstWeights(Acting):
+    """an actor with the weights of the beginning."""
+
+    def __init__(self, observations, actions):
+        super().__init__(observations, actions)
+        self.kept = Table(self) if isinstance(observations, Discrete) else None
+
+    def actor(self):
+        return self.kept
+
+
+@mutant("actors_do_what_the_policy_does", "no source found; an actor of several shards that is the policy itself")
+class AnActorThatLearns(Acting):
+    """an actor that what is learnt reaches."""
+
+    def actor(self):
+        return type("Alias", (), {"act": staticmethod(self.act)})()
+
+
+@mutant(
+    "an_episodes_start_is_an_order_to_forget",
+    "ikostrikov/pytorch-a2c-ppo-acktr-gail issue 206: a recurrent policy of one's own does not reset its state",
+)
+class MemoryThatIsNeverForgotten(Remembering):
+    """a memory that outlives its episode."""
+
+    def forget(self, state, started):
+        return state
+
+
+@mutant(
+    "sequences_say_what_stepping_says",
+    "instadeepai/Mava issue 1006 and luchris429/purejaxrl issue 23: reset by the flag of another step",
+)
+class MemoryForgottenAStepLate(Remembering):
+    """a memory that is forgotten one step late."""
+
+    def starts(self, inputs, t):
+        return inputs.started[t - 1] if t else torch.zeros_like(inputs.started[0])
+
+
+@mutant(
+    "sequences_say_what_stepping_says",
+    "vwxyzjn/cleanrl PR 83: the unit is given (batch, sequence) where it takes (sequence, batch)",
+)
+class LanesTakenForSteps(Remembering):
+    """lanes taken for steps."""
+
+    def states(self, inputs):
+        rows = inputs.observations
+        turned = (
+            rows.reshape(-1, *rows.shape[2:]).reshape(rows.shape[1], rows.shape[0], *rows.shape[2:]).transpose(0, 1)
+        )
+        return super().states(type(inputs)(turned, inputs.action_masks, inputs.state, inputs.started))
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_law_kills_the_mutant_with(name):
+    law, _, cls = MUTANTS[name]
+    subject = Subject(Part("policy", name, "tests", Made(cls)), LOADED)
+    assert LAWS[law].applies(subject) is None
+    cases = () if LAWS[law].cases is None else (LAWS[law].cases(subject),)
+    is_killed(LAWS[law].check, *cases, arguments=(subject,))
