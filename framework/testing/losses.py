@@ -1,158 +1,20 @@
 """The laws of losses: what every loss keeps to, whatever it is the loss of.
 
-A loss is handed a few steps with numbers drawn at random (`Steps`), and a fresh one is made for each question. Padding
-is no concern of theirs: a batch has real steps only.
+A loss is handed a few steps with numbers drawn at random (`steps.py`), and a fresh one is made for each question.
+Padding is no concern of theirs: a batch has real steps only.
 """
 
 import math
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from attrs import evolve, fields, frozen
+from attrs import evolve
 from hypothesis import strategies as st
 from torch import Tensor
 
-from .. import checks
 from ..batches import reduce
-from ..contracts import Batch, Evaluation, Loss
-from ..errors import PartError
 from .law import Broken, Subject, law
-from .strategies import REWARDS
-
-EXACT = 1e-9  # numbers of size up to 100 in float64, each rounded by 1e-14; what is wrong misses by far more
-EPISODES, CONSTANT = 2.0, 3.0  # denominators that are no number of steps
-
-Column = tuple[float, ...]
-
-
-@frozen
-class Steps:
-    """What is known of B steps, in columns of B numbers."""
-
-    advantages: Column
-    log_probs: Column  # of the policy that is learnt
-    moved: Column  # log-probs less those of the policy that acted: the log-ratios
-    entropies: Column
-    values: Column  # of the critic that is learnt
-    drifted: Column  # values less those of the critic that acted
-    value_targets: Column
-    returns: Column
-    everything: bool = True  # False: values and entropies are None where the loss does not say that it needs them
-
-    def __len__(self) -> int:
-        """B."""
-        return len(self.advantages)
-
-    def at(self, index: Iterable[int]) -> "Steps":
-        """The steps at these positions."""
-        chosen = list(index)
-        columns: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in chosen) for name in COLUMNS}
-        return evolve(self, **columns)
-
-    def filled(self, **numbers: float) -> "Steps":
-        """With one number in all places of a column."""
-        columns: dict[str, Any] = {name: (number,) * len(self) for name, number in numbers.items()}
-        return evolve(self, **columns)
-
-    def rows(self, **more: Any) -> tuple[Mapping[str, Any], ...]:
-        """A table of the steps, for people; `more` are columns to add."""
-        columns = {
-            "advantage": self.advantages,
-            "log π": self.log_probs,
-            "log-ratio": self.moved,
-            "value": self.values,
-            "value before": [v - d for v, d in zip(self.values, self.drifted, strict=True)],
-            "value target": self.value_targets,
-            "entropy": self.entropies,
-            **{name: numbers.tolist() if isinstance(numbers, Tensor) else numbers for name, numbers in more.items()},
-        }
-        return tuple({"step": b, **{name: column[b] for name, column in columns.items()}} for b in range(len(self)))
-
-
-COLUMNS = tuple(field.name for field in fields(Steps) if field.name != "everything")
-
-
-@st.composite
-def steps(draw: st.DrawFn, subject: Subject, least: int = 1, most: int = 4) -> Steps:
-    """Some steps: log-ratios within ±1, all else within ±2; whole rows are drawn, so that whole rows shrink away."""
-    negative, half = REWARDS.map(lambda number: -abs(number)), REWARDS.map(lambda number: number / 2)
-    row = st.tuples(REWARDS, negative, half, REWARDS.map(abs), REWARDS, REWARDS, REWARDS, REWARDS)
-    rows = draw(st.lists(row, min_size=least, max_size=most))
-    columns: dict[str, Any] = dict(zip(COLUMNS, map(tuple, zip(*rows, strict=True)), strict=True))
-    return Steps(**columns, everything=draw(st.booleans()))
-
-
-def several(subject: Subject) -> st.SearchStrategy[Steps]:
-    """At least two steps."""
-    return steps(subject, least=2)
-
-
-@frozen(eq=False)
-class Asked:
-    """A loss, and what it was made of."""
-
-    loss: Loss
-    batch: Batch
-    evaluation: Evaluation
-
-    @property
-    def total(self) -> Tensor:
-        """All terms, summed."""
-        return torch.stack([term.sum() for term in self.loss.terms.values()]).sum()
-
-    def each(self) -> Tensor:
-        """The sum of all terms of each step [B], without gradient."""
-        return torch.stack([term.detach().double() for term in self.loss.terms.values()]).sum(0)
-
-    def slopes(self, name: str, total: Tensor | None = None) -> Tensor:
-        """∂ total/∂ each of a column of the evaluation [B], without gradient; 0 where it has no part."""
-        leaf = getattr(self.evaluation, name)
-        return slopes(self.total if total is None else total, leaf).detach().double()
-
-
-def slopes(total: Tensor, leaf: Tensor, again: bool = False) -> Tensor:
-    """∂ total/∂ leaf; 0 where it has no part. `again`: with a graph of its own."""
-    if not total.requires_grad:
-        return torch.zeros_like(leaf)
-    (found,) = torch.autograd.grad(total, leaf, allow_unused=True, retain_graph=True, create_graph=again)
-    return torch.zeros_like(leaf) if found is None else found
-
-
-def tensors(given: Steps, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Every column [B]."""
-    return {name: torch.tensor(getattr(given, name), dtype=dtype) for name in COLUMNS}
-
-
-def ask(
-    subject: Subject, given: Steps, dtype: torch.dtype = torch.float64, totals: tuple[int, float] | None = None
-) -> Asked:
-    """What a fresh loss says of some steps; refused as the core would refuse it."""
-    column = tensors(given, dtype)
-    count = torch.arange(len(given))
-    valued = given.everything or subject.says("needs", "values")
-    spread = given.everything or subject.says("needs", "entropies")
-    batch = Batch(
-        count,
-        count,
-        column["log_probs"] - column["moved"],
-        column["advantages"],
-        column["returns"],
-        column["value_targets"],
-        *(totals or (len(given), EPISODES)),
-        values=column["values"] - column["drifted"] if valued else None,
-    )
-    evaluation = Evaluation(
-        column["log_probs"].requires_grad_(),
-        column["entropies"].requires_grad_() if spread else None,
-        column["values"].requires_grad_() if valued else None,
-    )
-    loss = subject.make()(batch, evaluation)
-    try:
-        checks.loss(subject.part.label, loss, (len(given),))
-    except PartError as error:
-        raise Broken(str(error), case=given.rows()) from error
-    return Asked(loss, batch, evaluation)
+from .steps import CONSTANT, EPISODES, EXACT, Steps, ask, compare, several, slopes, steps, tensors
 
 
 def needs(word: str) -> Any:
@@ -163,20 +25,6 @@ def needs(word: str) -> Any:
 def claims(word: str) -> Any:
     """Why a law about a claim does not concern a loss."""
     return lambda subject: None if subject.says("claims", word) else f"it does not claim {word}"
-
-
-def compare(message: str, expected: Tensor, got: Tensor, given: Steps, tolerance: float = EXACT) -> None:
-    """Raise `Broken` where two columns [B] differ by more than the tolerance, of the size of the larger numbers."""
-    room = tolerance * (1 + expected.abs())
-    wrong = ~((got - expected).abs() <= room)  # NaN is wrong, too
-    if wrong.any():
-        b = int(wrong.nonzero()[0])
-        raise Broken(
-            f"{message}, in step {b}",
-            expected=float(expected[b]),
-            got=float(got[b]),
-            case=given.rows(expected=expected, got=got),
-        )
 
 
 # Form
