@@ -2,22 +2,20 @@
 
 import math
 
-import attrs
 import framework_losses
 import pytest
 import torch
-from attrs import evolve, frozen
+from attrs import frozen
 from framework_losses import ActorCritic, Ppo
 from framework_reinforce.score_function import Reinforce
 from gymnasium.spaces import Discrete
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
 from torch import nn
 
 import framework
 from framework import Action, Batch, Evaluation, RolloutSettings, UpdateSettings
-from framework.batches import reduce, select
 from framework.plugins import load
 
 STEPS, OPTIONS = 6, 3
@@ -258,36 +256,6 @@ def test_every_loss_that_is_offered_is_among_these():
     assert {type(loss) for loss in EVERY.values()} == {cls for owners in offered.values() for cls in owners.values()}
 
 
-@pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("denominator", ["per_step", "per_episode", "constant"])
-def test_micro_batches_add_up_to_the_whole_batch(name, denominator):
-    """Each with the whole batch's denominators; and terms are [B], each step's its own."""
-    case = a_case(7)
-    loss, total = EVERY[name], case.batch
-
-    def made(index):
-        said = (None if x is None else x[index] for x in attrs.astuple(case.evaluation, recurse=False))
-        part = evolve(select(total, index), total_steps=total.total_steps, total_episodes=total.total_episodes)
-        return loss(part, Evaluation(*said)), part
-
-    whole, batch = made(torch.arange(STEPS))
-    assert all(term.shape == (STEPS,) for term in whole.terms.values())
-    divided = reduce(whole, batch, denominator, 3.0)
-    assert sum(float(term.detach()) for term in divided.values()) == pytest.approx(
-        sum(float(t.detach().sum()) for t in whole.terms.values())
-        / {"per_step": STEPS, "per_episode": 2.0, "constant": 3.0}[denominator],
-        abs=1e-12,
-    )
-    together = gradient(case, divided, divided)
-    parts = [made(index) for index in torch.arange(STEPS).split([1, 2, 3])]
-    added = [gradient(case, d := reduce(*part, denominator, 3.0), d) for part in parts]
-    for one, several in zip(together, zip(*added, strict=True), strict=True):
-        assert one.any() or name in ("reinforce", "ppo without a critic")
-        assert torch.allclose(one, sum(several), **EXACT)
-    for b, (alone, _) in enumerate(map(made, torch.arange(STEPS).split(1))):
-        assert all(torch.equal(term, whole.terms[key][b : b + 1]) for key, term in alone.terms.items())
-
-
 @pytest.mark.parametrize("cls", [ActorCritic, Ppo, Reinforce])
 def test_without_coefficient_no_entropies_are_asked_for(cls):
     assert "entropies" not in cls().needs
@@ -321,18 +289,6 @@ def test_all_further_options_of_ppo_are_off():
 def test_settings_are_refused_when_they_are_made(cls, wrong, message):
     with pytest.raises(ValueError, match=message):
         cls(**wrong)
-
-
-@given(SEEDS)
-@settings(max_examples=10)
-def test_nothing_is_mutated_and_only_terms_have_a_graph(seed):
-    case = a_case(seed)
-    before = {key: x.clone() for key, x in attrs.asdict(case.batch).items() if isinstance(x, torch.Tensor)}
-    for loss in EVERY.values():
-        made = loss(case.batch, case.evaluation)
-        assert all(torch.equal(getattr(case.batch, key), x) for key, x in before.items())
-        assert all(term.requires_grad for term in made.terms.values())
-        assert not any(torch.as_tensor(number).requires_grad for number in made.metrics.values())
 
 
 # In a run

@@ -186,25 +186,6 @@ def test_every_observation_is_taken(case, data, seed):
         assert torch.allclose(action.log_probs, evaluation.log_probs, atol=1e-4)
 
 
-@EVERY
-@FEWER
-@given(st.data(), SEEDS)
-def test_batching_changes_nothing(case, data, seed):
-    """Steps judged one by one, in twos, or all at once: the same, up to the rounding of float64."""
-    observations = data.draw(observed(case))
-    policy, actions = of_case(case, observations, seed)
-    batch, chosen = some(observations, 6, seed), some(actions, 6, seed)
-    whole = policy.evaluate(Inputs(batch), chosen, True)
-    for size in (1, 2):
-        parts = [
-            policy.evaluate(Inputs(rows), taken, True)
-            for rows, taken in zip(batch.split(size), chosen.split(size), strict=True)
-        ]
-        for name in ("log_probs", "entropies", "values"):
-            joined = torch.cat([getattr(part, name) for part in parts])
-            assert torch.allclose(joined, getattr(whole, name), atol=1e-10)
-
-
 def law_gradients_are_right(case, module, observations, seed):
     """Of a sum of all that `evaluate` gives: each parameter's is that of central differences, and none is 0 or missing.
 
@@ -274,18 +255,6 @@ def test_a_state_dict_is_the_whole_policy(case, data, seed):
         assert torch.equal(getattr(said[0], name), getattr(said[1], name))
     acts = [policy.act(Inputs(batch), torch.Generator().manual_seed(3)).actions for policy in (one, two)]
     assert torch.equal(*acts)
-
-
-@EVERY
-def test_all_randomness_is_the_generators(case):
-    """Alike generators, alike actions, others with another; the global generator is neither read nor moved."""
-    policy, _ = of_case(case, Discrete(3))
-    before = torch.get_rng_state()
-    batch = torch.arange(60) % 3
-    one, two, other = (policy.act(Inputs(batch), torch.Generator().manual_seed(seed)).actions for seed in (5, 5, 6))
-    assert torch.equal(one, two)
-    assert not torch.equal(one, other)
-    assert torch.equal(torch.get_rng_state(), before)
 
 
 # Discrete actions

@@ -135,19 +135,17 @@ def losses_of_micro_batches_add_up(subject: Subject, given: Steps) -> None:
     totals = (len(given), EPISODES)
     cuts = ([0], list(range(1, len(given))))
     for denominator in ("per_step", "per_episode", "constant"):
-        sums, gradients = [], []
+        sums, pulls = [], []
         for index in (range(len(given)), *cuts):
             asked = ask(subject, given.at(index), totals=totals)
             total = torch.stack(list(reduce(asked.loss, asked.batch, denominator, CONSTANT).values())).sum()
-            sums.append(total.detach())
-            gradients.append(asked.slopes("log_probs", total))
-        compare(
-            f"{denominator}: pieces do not sum to the whole",
-            sums[0].double().expand(len(given)),
-            torch.stack(sums[1:]).sum().double().expand(len(given)),
-            given,
-        )
-        compare(f"{denominator}: gradient by the log-prob", gradients[0], torch.cat(gradients[1:]), given)
+            sums.append(total.detach().double())
+            names = [name for name in ("log_probs", "values") if getattr(asked.evaluation, name) is not None]
+            pulls.append(torch.stack([asked.slopes(name, total) for name in names]))
+        whole, pieces = sums[0].expand(len(given)), torch.stack(sums[1:]).sum().expand(len(given))
+        compare(f"{denominator}: pieces do not sum to the whole", whole, pieces, given)
+        for name, one, other in zip(names, pulls[0], torch.cat(pulls[1:], 1), strict=True):
+            compare(f"{denominator}: gradient by {name}", one, other, given)
 
 
 @law("loss", source="docs/reference/contracts.md#denominators", cases=steps)
