@@ -313,7 +313,7 @@ class SoftmaxOverTheBatch(Softmax):
 
 
 @mutant(
-    "policies_take_every_observation",
+    "policies_take_spaces_or_say_why_not",
     "DLR-RM/stable-baselines3 issue 2052: using the start value of Discrete spaces has no effect",
 )
 class ActionsFromZero(Softmax):

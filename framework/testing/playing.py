@@ -36,6 +36,7 @@ ACTED: tuple["Space[Any]", ...] = (
     Box(-2.0, 0.5, (1, 2)),
 )
 FAR = 1000.0  # where a space has no bound
+TRIES = 32  # actions by which it is seen whether a policy takes a space
 
 Pair = tuple["Space[Any]", "Space[Any]"]
 
@@ -159,11 +160,16 @@ def pairs(subject: Subject) -> list[tuple[Pair, Exception | None]]:
 
 
 def _tried(subject: Subject, seen: "Space[Any]", acted: "Space[Any]") -> Exception | None:
-    """None as soon as it acts on some observation; else what it raised at last."""
+    """None as soon as it acts on some observation and judges that; else what it raised, or did wrong, at last."""
     raised: Exception | None = None
     for row in torch.cat([spread(seen, 1), edges(seen)]).tolist():
+        scene = Scene(seen, acted, 0, (row,))
         try:
-            made(subject, Scene(seen, acted, 0, (row,)))
+            player = made(subject, scene)
+            many = scene.observations.expand(TRIES, *scene.observations.shape[1:])
+            actions = player.act(many).actions
+            is_of_its_space(player, actions)
+            player.judge(many, actions)
         except Exception as error:
             raised = error
             if isinstance(error, UsageError):
@@ -171,6 +177,22 @@ def _tried(subject: Subject, seen: "Space[Any]", acted: "Space[Any]") -> Excepti
         else:
             return None
     return raised
+
+
+def is_of_its_space(player: Player, actions: Tensor) -> None:
+    """Raise `Broken` where what the environment gets of some actions `[B, *A]` is not of the action space."""
+    space, got = player.scene.action_space, player.translated(actions)
+    for b, row in enumerate(got):
+        element = row.item() if isinstance(space, Discrete) and row.ndim == 0 else row.numpy()
+        if tuple(row.shape) != tuple(space.shape or ()) or not space.contains(element):
+            raise Broken(
+                f"action {b} is not of its space",
+                expected=str(space),
+                got=row.tolist(),
+                case=player.scene.rows(action=got),
+            )
+    if isinstance(space, Discrete) and got.dtype != torch.int64:
+        raise Broken("actions of a Discrete space", expected=torch.int64, got=got.dtype, case=player.scene.rows())
 
 
 def taken(subject: Subject, *kinds: Any) -> list[Pair]:

@@ -9,7 +9,6 @@ import copy
 
 import torch
 from attrs import evolve
-from gymnasium.spaces import Discrete
 from torch import Tensor
 
 from .. import checks
@@ -18,16 +17,33 @@ from ..errors import PartError, UsageError
 from . import sampling  # noqa: F401 - their laws, too
 from .law import Broken, Subject, law
 from .memory import Told, remembered, sequences
-from .playing import ANY, Player, Scene, edges, every_part, has, made, pairs, precision, same, scenes, spread, story
+from .playing import (
+    ANY,
+    Player,
+    Scene,
+    edges,
+    every_part,
+    has,
+    is_of_its_space,
+    made,
+    pairs,
+    precision,
+    same,
+    scenes,
+    spread,
+    story,
+)
 
 # Form
 
 
 @law("policy", source="docs/reference/errors.md")
 def policies_take_spaces_or_say_why_not(subject: Subject) -> None:
-    """For each pair of small spaces, `build` makes a policy that acts, or raises a UsageError, which names them."""
+    """For each pair of small spaces, `build` makes a policy that acts in them, or raises a UsageError naming them."""
     for (seen, acted), error in pairs(subject):
         if error is not None and not isinstance(error, UsageError):
+            if isinstance(error, Broken):
+                raise Broken(f"{seen} → {acted}: {error}", expected=error.expected, got=error.got, case=error.case)
             raise Broken(
                 f"{seen} → {acted}: {type(error).__name__}: {error}",
                 expected="a policy, or a UsageError that says which spaces it takes",
@@ -46,7 +62,7 @@ def policies_take_every_observation(subject: Subject, scene: Scene) -> None:
     try:
         player = made(subject, scene)
         action = player.act(observations)
-        got, said = player.translated(action.actions), player.judge(observations, action.actions)
+        said = player.judge(observations, action.actions)
         values = player.values(observations) if subject.says("gives", "values") else None
     except Exception as error:
         raise Broken(
@@ -55,18 +71,7 @@ def policies_take_every_observation(subject: Subject, scene: Scene) -> None:
             got=type(error).__name__,
             case=scene.rows(),
         ) from error
-    for b, row in enumerate(got):
-        shape, whole = scene.action_space.shape or (), isinstance(scene.action_space, Discrete)
-        element = row.numpy() if not whole else row.item()
-        if tuple(row.shape) != tuple(shape) or not scene.action_space.contains(element):
-            raise Broken(
-                f"action {b} is not of its space",
-                expected=str(scene.action_space),
-                got=row.tolist(),
-                case=scene.rows(action=got),
-            )
-    if isinstance(scene.action_space, Discrete) and action.actions.dtype != torch.int64:
-        raise Broken("actions of a Discrete space", expected=torch.int64, got=action.actions.dtype, case=scene.rows())
+    is_of_its_space(player, action.actions)
     parts, wanted = every_part(said), {"log_probs", "entropies"}
     if values is not None:
         parts["values"], wanted = values, {*wanted, "values"}
