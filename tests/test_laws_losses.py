@@ -130,7 +130,9 @@ def the_mean_log_prob_for_every_step(batch, evaluation):
     return Loss({"policy": -batch.advantages * evaluation.log_probs.mean()})
 
 
-@mutant("losses_have_one_number_a_step", "DESIGN of most libraries: the loss is a mean; here the core divides")
+@mutant(
+    "losses_have_one_number_a_step", "no source found; the usual form of a loss elsewhere, and here the core divides"
+)
 def a_mean_instead_of_terms(batch, evaluation):
     return Loss({"policy": reinforce(batch, evaluation).mean()})
 
@@ -171,7 +173,7 @@ def a_metric_with_its_graph(batch, evaluation):
 
 @mutant(
     "what_a_loss_says_it_needs_is_enough",
-    "tensorforce and others compute what is switched off; no single source found",
+    "no source found",
 )
 def entropies_used_but_not_asked_for(batch, evaluation):
     return Loss({"policy": reinforce(batch, evaluation), "entropy": -0.01 * evaluation.entropies})
@@ -188,7 +190,7 @@ def log_probs_cut_by_torch_tensor(batch, evaluation):
 
 @mutant(
     "better_actions_are_made_likelier",
-    "muupan/async-rl issue 22 asks for the sign of pi_loss; the commonest sign error of a first implementation",
+    "no source found; muupan/async-rl issue 22 asks whether pi_loss has the wrong sign, and it has not",
 )
 def the_return_is_descended(batch, evaluation):
     return Loss({"policy": -reinforce(batch, evaluation)})
@@ -310,7 +312,7 @@ def log_probs_as_entropies(batch, evaluation):
 
 @mutant(
     "the_first_update_is_never_skipped",
-    "tensorforce/tensorforce issue 105 reports a KL that is always 0: a limit that compares with ≥ then stops at once",
+    "no source found; tensorforce/tensorforce issue 105 has a KL that is always 0, which a limit with ≥ would stop at",
 )
 def stops_at_a_divergence_of_zero(batch, evaluation):
     kl = (batch.log_probs - evaluation.log_probs.detach()).mean()

@@ -438,7 +438,7 @@ class SquashedTwice(Squashed):
 
 @mutant(
     "probabilities_sum_to_one",
-    "haarnoja/sac issue 18: an own implementation, whose log-probs went above 0, adds the correction",
+    "haarnoja/sac issue 18: it should be added, not subtracted, says its author, and withdraws that",
 )
 class TheCorrectionAdded(Squashed):
     """the correction of squashing added."""

@@ -12,16 +12,11 @@ from ..contracts import Evaluation
 from .playing import Player, choices
 
 DRAWS = 512  # samples that say where a density lies
-WIDTH, POINTS = 10, {1: 401, 2: 81}  # of the grid that it is integrated on: ± deviations, and points by dimension
+WIDTH, POINTS = 10, {1: 201, 2: 41}  # of the grid that it is integrated on: ± deviations, and points by dimension
 SLIGHT = 1e-3  # where squashing is so much less steep than at its steepest, float32 no longer tells actions apart
 
 
 SUMS, DENSITIES = 1e-5, 0.03  # how exact sums over actions, and integrals over a grid, are
-
-
-def room(player: Player) -> float:
-    """How exact what is summed over all outcomes of this policy is."""
-    return SUMS if choices(player.scene.action_space) is not None else DENSITIES
 
 
 def gradients(total: Tensor, parameters: list[Tensor]) -> tuple[Tensor | None, ...]:
