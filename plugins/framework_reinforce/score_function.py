@@ -12,7 +12,6 @@ class Reinforce:
     Source: Williams 1992, doi:10.1007/BF00992696, eq. 4; Sutton & Barto 2018, eq. 13.8.
     """
 
-    claims = frozenset({"policy_gradient"})
     entropy: float = field(default=0.0, validator=validators.ge(0.0))  # coefficient of the entropy bonus (nats)
 
     @property
@@ -23,7 +22,8 @@ class Reinforce:
     @property
     def claims(self) -> frozenset[str]:
         """Its gradient is that of whichever objective the advantages are of; an entropy bonus is another objective."""
-        return frozenset() if self.entropy else frozenset({"unbiased:discounted", "unbiased:undiscounted"})
+        unbiased = frozenset() if self.entropy else frozenset({"unbiased:discounted", "unbiased:undiscounted"})
+        return unbiased | {"policy_gradient"}
 
     def __call__(self, batch: Batch, evaluation: Evaluation) -> Loss:
         """Terms `policy` and, with a coefficient, `entropy`; each [B]."""
