@@ -16,7 +16,8 @@ from mutants import is_killed, mutate
 from test_cli import said
 from worlds import TabularPolicy, TabularWorld, enumerate_episodes, shard
 
-from framework import Loss, PartError, RolloutSettings, UsageError, audit, gradients, samples
+from framework import Loss, PartError, RolloutSettings, UsageError, audit
+from framework.audit import gradients, samples
 from framework.batches import flatten, reduce
 from framework.cli.audit import Words
 from framework.cli.audit_picture import draw
@@ -469,7 +470,7 @@ STATISTICS = [
 
 @pytest.mark.parametrize("change", STATISTICS, ids=lambda change: change[1])
 def test_wrong_statistics_are_noticed(change):
-    mutant = mutate("framework.samples", change)
+    mutant = mutate("framework.audit.samples", change)
     is_killed(law_the_account_is_that_of_all_samples_at_once, *ACCOUNTS, arguments=(mutant,))
 
 
@@ -537,7 +538,7 @@ def test_wrong_yardsticks_are_noticed(law, change):
 )
 def test_wrong_rows_are_noticed(change):
     with pytest.raises(AssertionError):
-        law_rows_are_autograd_s_gradients(mutate("framework.gradients", change), LOSSES[0], "tabular", True)
+        law_rows_are_autograd_s_gradients(mutate("framework.audit.gradients", change), LOSSES[0], "tabular", True)
 
 
 # The command

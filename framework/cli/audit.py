@@ -16,13 +16,13 @@ import tyro
 from attrs import field, frozen, validators
 
 from ..audit import Audit, audit, objective
+from ..audit.gradients import finite_spaces
+from ..audit.samples import Audited
 from ..config import RolloutSettings, validate
 from ..errors import UsageError
-from ..gradients import finite_spaces
 from ..plugins import Loaded, Part
 from ..record import read_config, read_policy
 from ..run import Run, blamed, build, build_environment, choose_device, close, judges, owners
-from ..samples import Audited
 from ..training import Core
 from ..wiring import NEEDS, needed, words
 from .options import HELP, Resolved, is_terminal, resolve

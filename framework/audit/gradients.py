@@ -13,12 +13,12 @@ import torch
 from gymnasium.spaces import Discrete
 from torch import Tensor
 
-from . import checks
-from .contracts import Batch, Evaluation, Inputs
-from .errors import PartError
-from .exact.policy import in_float64, learnt
-from .run import Run
-from .training import evaluated
+from .. import checks
+from ..contracts import Batch, Evaluation, Inputs
+from ..errors import PartError
+from ..exact.policy import in_float64, learnt
+from ..run import Run
+from ..training import evaluated
 
 MOST_ENTRIES = 2**22  # of J: a finite policy with more parameters than that goes backward, too
 

@@ -15,16 +15,16 @@ import torch
 from attrs import define, evolve, frozen
 from torch import Tensor
 
-from . import streams
-from .batches import flatten
-from .contracts import Batch, Evaluation, Inputs, Loss, Rollout, TabularMDP
-from .errors import UsageError
-from .exact import count_trajectories, expected_gradient, gradient, state_values, visitation
+from .. import streams
+from ..batches import flatten
+from ..contracts import Batch, Evaluation, Inputs, Loss, Rollout, TabularMDP
+from ..errors import UsageError
+from ..exact import count_trajectories, expected_gradient, gradient, state_values, visitation
+from ..rollout import collect
+from ..run import Run
+from ..shard import Shard
 from .gradients import Backward, Finite, Spaces, finite_spaces, gradients_of, log_prob_slopes, remembers
-from .rollout import collect
-from .run import Run
 from .samples import Audited, Samples
-from .shard import Shard
 
 WIDE = 4096  # lanes that are walked at once, where a world of tables is
 MOST_ROLLOUTS = 5000  # that are enumerated for an expected gradient; a few thousand take a second
