@@ -32,6 +32,8 @@ CLAIMS = {
     "policy_gradient": "on the policy that acted, its gradient by each log-prob is minus the advantage",
     "pessimistic": "it is nowhere lower than -ratio·advantage",
     "surrogate": "its gradient is meant, not its value: it holds some factors constant",
+    "causal": "a step's return does not depend on what came before it",
+    "linear": "what it makes of sums of rewards and values is the sum, and of multiples the multiple",
 }
 GIVER = {"values": "policy", "groups": "environment"}
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from framework import Rollout, hookimpl
 from framework.returns import episode_groups, episode_means
 
+LINEAR = frozenset({"linear"})
 NEUTRAL = frozenset({"neutral"})
 
 
@@ -38,6 +39,7 @@ class TimeMean:
     """
 
     needs = frozenset({"complete_episodes"})
+    claims = LINEAR
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
         """For each step `[T, N]` the mean over the steps at its time index, in float64."""
@@ -59,6 +61,7 @@ class GroupMean:
     """
 
     needs = frozenset({"complete_episodes", "groups"})
+    claims = LINEAR
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
         """For each step `[T, N]` the mean score of its episode's group, in float64."""
@@ -76,7 +79,7 @@ class MovingAverage:
     2015, arXiv:1412.6980, §3), so that the zero before the first does not count.
     """
 
-    claims = NEUTRAL
+    claims = LINEAR | NEUTRAL
     decay: float = field(default=0.9, validator=[validators.ge(0.0), validators.lt(1.0)])  # of the past, each rollout
 
     def build(self) -> "MovingAverageBaseline":
@@ -119,7 +122,7 @@ class LinearFeatures:
     Observations are clipped to ±10, times counted in hundreds of steps. Source: Duan et al. 2016, arXiv:1604.06778.
     """
 
-    claims = NEUTRAL
+    claims = LINEAR | NEUTRAL
     ridge: float = field(default=1e-5, validator=validators.gt(0.0))  # weight of the squared coefficients
 
     def build(self) -> "LinearFeaturesBaseline":
@@ -174,7 +177,7 @@ class Value:
     """The policy's critic: V(s) of the parameters that acted."""
 
     needs = frozenset({"values"})
-    claims = NEUTRAL
+    claims = LINEAR | NEUTRAL
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
         """V(sₜ) `[T, N]`."""

@@ -17,6 +17,7 @@ class _Bootstrapping:
     """What they share: a critic values each successor, 0 where the world ended; truncations and edges bootstrap."""
 
     needs = frozenset({"values"})
+    claims = frozenset({"causal", "linear"})
     gamma: float = field(default=0.99, validator=UNIT)  # discount a step, 0 to 1
 
 

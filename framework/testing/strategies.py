@@ -155,6 +155,10 @@ def rollouts(
             rollout = assemble([_closed(lane) for lane in lanes], padding, dtype, resets)
     rollout = excerpt(rollout)
     columns: dict[str, Any] = {"groups": torch.tensor(owners) if groups else None}
+    if not whole:  # the first episode of each lane may have begun in an earlier rollout
+        carried = rollout.times * 0 + draw(st.integers(0, 2))
+        began = (rollout.times == 0) & rollout.mask
+        columns["times"] = rollout.times + carried * (began.cumsum(0) == 1) * rollout.mask
     for name, space, count in (("observations", observation_space, 4), ("actions", action_space, 3)):
         columns[name] = draw(elements(Discrete(count) if space is None else space, *rollout.mask.shape))
     rollout = evolve(rollout, **columns)

@@ -7,6 +7,7 @@ from torch import Tensor
 from framework import PartError, Rollout
 from framework.returns import episode_groups, episode_means
 
+LINEAR = frozenset({"linear"})
 NEUTRAL = frozenset({"neutral"})
 
 
@@ -14,7 +15,7 @@ NEUTRAL = frozenset({"neutral"})
 class NoBaseline:
     """Nothing is subtracted."""
 
-    claims = NEUTRAL
+    claims = LINEAR | NEUTRAL
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
         """Zeros `[T, N]`."""
@@ -28,6 +29,8 @@ class BatchMean:
     An episode's own score is in it, which shrinks the expected gradient by the factor 1 − 1/E of E episodes
     (exactly so for one score an episode, as total_return gives).
     """
+
+    claims = LINEAR
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
         """One number, everywhere in `[T, N]`, in float64."""
@@ -45,7 +48,7 @@ class LeaveOneOut:
     """
 
     needs = frozenset({"complete_episodes"})
-    claims = NEUTRAL
+    claims = LINEAR | NEUTRAL
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
         """For each step `[T, N]` the mean score of its group's other episodes, in float64; refuses a single one."""

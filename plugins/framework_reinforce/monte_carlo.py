@@ -25,9 +25,12 @@ class RewardsToGo:
     @property
     def claims(self) -> frozenset[str]:
         """Unbiased where nothing is discounted, or where the weights are there, too."""
+        told = {"causal", "linear"}
         if self.gamma == 1:
-            return frozenset({"unbiased:undiscounted"})
-        return frozenset({"unbiased:discounted"} if self.discounted_objective else ())
+            told.add("unbiased:undiscounted")
+        elif self.discounted_objective:
+            told.add("unbiased:discounted")
+        return frozenset(told)
 
     def __call__(self, rollout: Rollout) -> Estimate:
         """Returns `[T, N]`, which are the critic's targets, too; a truncation counts as the end."""
@@ -51,7 +54,7 @@ class TotalReturn:
     @property
     def claims(self) -> frozenset[str]:
         """Unbiased for the objective with this discount."""
-        return frozenset({"unbiased:undiscounted" if self.gamma == 1 else "unbiased:discounted"})
+        return frozenset({"linear", "unbiased:undiscounted" if self.gamma == 1 else "unbiased:discounted"})
 
     def __call__(self, rollout: Rollout) -> Estimate:
         """Returns `[T, N]`; the value targets are the rewards to go, for a critic predicts what is to come."""

@@ -1,0 +1,185 @@
+"""How a counterexample is told: as rows of a small table, and as Python that makes it again."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+from torch import Tensor
+
+from ..contracts import Rollout
+from ..plugins import Loaded, Part
+from .law import Broken
+
+Row = dict[str, Any]
+
+
+def rows(rollout: Rollout, **columns: Tensor | None) -> tuple[Row, ...]:
+    """The real steps of a rollout, lane by lane, with further columns `[T, N]`; those that are None are left out."""
+    told = []
+    for n, t in rollout.mask.T.nonzero().tolist():
+        flags = (bool(rollout.terminated[t, n]), bool(rollout.truncated[t, n]))
+        row: Row = {"lane": n, "step": t, "reward": float(rollout.rewards[t, n])}
+        row["end"] = {(True, False): "terminated", (False, True): "truncated", (True, True): "both"}.get(flags, "")
+        if rollout.groups is not None:
+            row["group"] = int(rollout.groups[n])
+        if rollout.values is not None and rollout.successor_values is not None:
+            row["V(s)"], row["V(s′)"] = float(rollout.values[t, n]), float(rollout.successor_values[t, n])
+        told.append(row | {name: float(column[t, n]) for name, column in columns.items() if column is not None})
+    return tuple(told)
+
+
+def same(
+    message: str,
+    rollout: Rollout,
+    expected: Tensor,
+    got: Tensor,
+    where: Tensor | None = None,
+    tolerance: float = 1e-9,
+    beside: Mapping[str, Tensor | None] | None = None,
+) -> None:
+    """Refuse numbers `[T, N]` that are not as expected at the real steps (`where`: at these).
+
+    `tolerance` is meant of numbers below 1, and relative to the largest above it. `{step}` in the message is where.
+    `beside` are further columns of the table.
+    """
+    where = rollout.mask if where is None else where & rollout.mask
+    expected, got = expected.double(), got.double()
+    size = max(1.0, float(expected[where].abs().max())) if bool(where.any()) else 1.0
+    near = (expected - got).abs() <= tolerance * size
+    off = (where & ~near).nonzero()
+    if len(off):
+        t, n = off[0].tolist()
+        table = rows(rollout, **(beside or {}), expected=expected, got=got)
+        message = message.replace("{step}", f"step {t} of lane {n}")
+        raise Broken(message, expected=float(expected[t, n]), got=float(got[t, n]), case=table)
+
+
+# Python that makes it again
+
+
+class UntoldError(Exception):
+    """Something for which no source is known."""
+
+
+def source(value: Any, imports: set[str], indent: str = "") -> str:
+    """Python that makes a value again; what it needs is added to `imports`."""
+    inner = indent + "    "
+    if isinstance(value, Tensor):
+        return _tensor(value, imports)
+    if value is None or isinstance(value, bool | str | int):
+        return repr(value)
+    if isinstance(value, float):
+        return _number(value, imports)
+    if isinstance(value, Discrete | MultiDiscrete | MultiBinary | Box):
+        return _space(value, imports)
+    if isinstance(value, Mapping):
+        pairs = [f"{key!r}: {source(entry, imports, inner)}" for key, entry in value.items()]
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, tuple | list | set | frozenset):
+        entries = ", ".join(source(entry, imports, inner) for entry in value)
+        if isinstance(value, tuple):
+            return f"({entries}{',' * (len(value) == 1)})"
+        return f"[{entries}]" if isinstance(value, list) else f"{type(value).__name__}([{entries}])"
+    if attrs.has(type(value)):
+        return _attrs(value, imports, indent)
+    raise UntoldError(type(value).__name__)
+
+
+def _attrs(value: Any, imports: set[str], indent: str) -> str:
+    cls, inner = type(value), indent + "    "
+    if cls.__module__ == "__main__" or "<" in cls.__qualname__:
+        raise UntoldError(f"{cls.__qualname__} of {cls.__module__}")
+    home = "framework" if cls.__module__ == "framework.contracts" else cls.__module__
+    imports.add(f"from {home} import {cls.__qualname__.split('.')[0]}")
+    given = []
+    for field in attrs.fields(cls):
+        entry = getattr(value, field.name)
+        if field.init and not (entry is None and field.default is None):
+            given.append(f"{field.alias or field.name}={source(entry, imports, inner)}")
+    if sum(map(len, given)) < 80 and not any("\n" in entry for entry in given):
+        return f"{cls.__qualname__}({', '.join(given)})"
+    return f"{cls.__qualname__}(\n" + "".join(f"{inner}{entry},\n" for entry in given) + f"{indent})"
+
+
+def _tensor(value: Tensor, imports: set[str]) -> str:
+    imports.add("import torch")
+    if not value.numel():
+        return f"torch.empty({tuple(value.shape)}, dtype={value.dtype})"
+    numbers = _numbers(value.detach().tolist(), imports)
+    known = value.dtype in (torch.bool, torch.int64, torch.float32)
+    told = f"torch.tensor({numbers}{'' if known else f', dtype={value.dtype}'})"
+    return f"{told}.requires_grad_()" if value.requires_grad else told
+
+
+def _numbers(value: Any, imports: set[str]) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_numbers(entry, imports) for entry in value)}]"
+    return _number(value, imports) if isinstance(value, float) else repr(value)
+
+
+def _number(value: float, imports: set[str]) -> str:
+    if math.isfinite(value):
+        return repr(value)
+    imports.add("import math")
+    return "math.nan" if math.isnan(value) else "math.inf" if value > 0 else "-math.inf"
+
+
+def _space(value: Any, imports: set[str]) -> str:
+    imports.add("import numpy as np")
+    imports.add(f"from gymnasium.spaces import {type(value).__name__}")
+    if isinstance(value, Discrete):
+        return f"Discrete({int(value.n)}, start={int(value.start)})"
+    if isinstance(value, MultiDiscrete):
+        return f"MultiDiscrete({value.nvec.tolist()})"
+    if isinstance(value, MultiBinary):
+        return f"MultiBinary({value.n})"
+    kind = f"np.{np.dtype(value.dtype).name}"
+    ends = [f"np.array({_numbers(edge.tolist(), imports)}, {kind})" for edge in (value.low, value.high)]
+    return f"Box({ends[0]}, {ends[1]}, {value.shape}, {kind})"
+
+
+def snippet(law: str, part: Part, case: Sequence[Any], loaded: Loaded, seed: int, examples: int) -> str:
+    """A whole Python file that asks the law of this case again, or looks for it anew where that cannot be written."""
+    imports: set[str] = set()
+    made = _part(part, loaded, imports)
+    lines = []
+    try:
+        names = [f"case{number or ''}" for number in range(len(case))]
+        lines = [f"{name} = {source(entry, imports)}" for name, entry in zip(names, case, strict=True)]
+        imports.add("from framework.testing import replay")
+        lines.append(f"replay({', '.join([repr(law), 'judged', *names])})  # raises what the law says")
+    except UntoldError:
+        imports.add("from framework.testing import check")
+        lines = [
+            f"report = check(judged, only=[{law!r}], seed={seed}, examples={examples})",
+            "raise next(verdict.error for verdict in report.failed)",
+        ]
+    return "\n".join([*sorted(imports, key=_order), "", f"judged = {made}", *lines, ""])
+
+
+def _order(line: str) -> tuple[bool, str]:
+    return line.startswith("from"), line
+
+
+def _part(part: Part, loaded: Loaded, imports: set[str]) -> str:
+    """How a snippet gets the part: from its plugin, or, of settings that no plugin offers, from their class."""
+    plugin = next((plugin for plugin in loaded.plugins if plugin.name == part.plugin), None)
+    if plugin is None:
+        imports.add("from framework.plugins import Part")
+        try:
+            settings = source(part.settings, imports)
+        except UntoldError:
+            settings = f"{type(part.settings).__name__}(...)  # define it above"
+        return f"Part({part.role!r}, {part.name!r}, {part.plugin!r}, {settings})"
+    imports.add("from framework.testing import part")
+    name = f"{part.plugin}:{part.name}"
+    changed = [
+        f", {field.alias or field.name}={source(getattr(part.settings, field.name), imports)}"
+        for field in attrs.fields(type(part.settings))
+        if field.init and getattr(part.settings, field.name) != field.default
+    ]
+    return f"part({part.role!r}, {name!r}, [{plugin.source!r}]{''.join(changed)})"
