@@ -5,8 +5,8 @@ steps. Rewards, values and log-probs are quarters of up to 2 in size: sums and h
 """
 
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ from torch import Tensor
 
 from ..contracts import Batch, Evaluation, Rollout, TabularMDP
 
+T = TypeVar("T")
 REWARDS = st.integers(-8, 8).map(lambda n: n / 4)  # exact in float32, so that sums are, too
 TERMINATED, TRUNCATED, BOTH, NO_END = (True, False), (False, True), (True, True), (False, False)
 ENDS = st.sampled_from([TERMINATED, TRUNCATED, BOTH])
-FEW = 96  # numbers that are drawn one by one; more come from a seed, which does not shrink, and takes less time
+FEW, MANY = 12, 400  # numbers that are drawn one by one, and then repeat; of so many, they come from a seed
 
 
 # Stories: lanes of episodes
@@ -202,13 +203,19 @@ def _numbers(draw: DrawFn, rollout: Rollout) -> dict[str, Tensor]:
     return columns
 
 
-@st.composite
-def quarters(draw: DrawFn, count: int) -> list[float]:
+def quarters(count: int) -> SearchStrategy[list[float]]:
     """So many quarters of up to 2 in size."""
-    if count <= FEW:
-        return draw(st.lists(REWARDS, min_size=count, max_size=count))
-    numbers = random.Random(draw(st.integers(0, 2**31)))
-    return [numbers.randrange(-8, 9) / 4 for _ in range(count)]
+    return _some(REWARDS, count, lambda numbers: numbers.randrange(-8, 9) / 4)
+
+
+@st.composite
+def _some(draw: DrawFn, one: SearchStrategy[T], count: int, seeded: Callable[[random.Random], T]) -> list[T]:
+    """So many of a kind. Few are drawn, and repeat: the fewer, the sooner a case is drawn and shrunk."""
+    if count > MANY:
+        numbers = random.Random(draw(st.integers(0, 2**31)))
+        return [seeded(numbers) for _ in range(count)]
+    few = draw(st.lists(one, min_size=min(count, 1), max_size=min(count, FEW)))
+    return [few[number % len(few)] for number in range(count)]
 
 
 def tables_of(rollout: Rollout) -> dict[str, Tensor]:
@@ -284,11 +291,8 @@ def elements(draw: DrawFn, space: "Space[Any]", *leading: int) -> Tensor:
         most, first = np.full(count, 2), 0
     else:
         raise NotImplementedError(f"elements of {space}: draw them by its own `sample`")
-    if count <= FEW:
-        numbers = draw(st.lists(st.integers(0, max(0, int(most.max(initial=1)) - 1)), min_size=count, max_size=count))
-    else:
-        seeded = random.Random(draw(st.integers(0, 2**31)))
-        numbers = [seeded.randrange(int(limit)) for limit in most]
+    limit = int(most.max(initial=1)) - 1
+    numbers = draw(_some(st.integers(0, limit), count, lambda numbers: numbers.randint(0, limit)))
     whole = first + np.minimum(np.array(numbers, dtype=np.int64), most - 1)  # `shape` may hold spaces of one element
     return torch.from_numpy(whole.reshape(shape).astype(space.dtype))
 

@@ -1,0 +1,479 @@
+"""The laws of estimators: all that come with the framework keep them, and each historical bug breaks the one it should.
+
+A mutant is written as the bug was: a small estimator, right but for one thing.
+"""
+
+import pytest
+import torch
+from attrs import evolve, field, frozen, validators
+from hypothesis import settings
+
+from framework import Estimate
+from framework.plugins import Part, load
+from framework.testing import Broken, check, laws
+from framework.testing.estimators import estimate
+from framework.testing.law import Subject
+from framework.testing.strategies import Episode, assemble
+
+LOADED = load()
+EXAMPLES = settings().max_examples  # 20; under the profile `ci`, 100
+UNIT = [validators.ge(0.0), validators.le(1.0)]
+
+
+@pytest.mark.parametrize("name", LOADED.names("estimator"))
+def test_built_in_estimators_keep_every_law(name):
+    for plugin, cls in LOADED.offers["estimator"][name].items():
+        report = check(Part("estimator", name, plugin, cls()), examples=EXAMPLES, loaded=LOADED)
+        assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
+
+
+# Right ones, step by step: what a mutant gets wrong is one method of theirs.
+
+
+@frozen
+class Step:
+    """One reward, then the critic."""
+
+    needs = frozenset({"values"})
+    claims = frozenset({"causal", "linear"})
+    gamma: float = field(default=0.99, validator=UNIT)
+
+    def going(self, rollout):
+        going = rollout.mask & ~rollout.terminated & ~rollout.truncated
+        return torch.cat([going[:-1], going[-1:] & False])
+
+    def beyond(self, rollout):
+        return rollout.successor_values
+
+    def rewards(self, rollout):
+        return rollout.rewards
+
+    def returns(self, rollout):
+        return self.rewards(rollout) + self.gamma * self.beyond(rollout)
+
+    def targets(self, rollout, returns):
+        return returns
+
+    def __call__(self, rollout):
+        returns = self.returns(rollout)
+        return Estimate(returns, self.targets(rollout, returns))
+
+
+@frozen
+class Walked(Step):
+    """λ-returns: Gₜ = rₜ + γ[(1 − λ)·V(s′ₜ) + λ·Gₜ₊₁] while the trace goes on, rₜ + γ·V(s′ₜ) where it is cut."""
+
+    lam: float = field(default=0.95, validator=UNIT)
+
+    def returns(self, rollout):
+        rewards, going, beyond = self.rewards(rollout), self.going(rollout), self.beyond(rollout)
+        returns, later = torch.zeros_like(rewards), torch.zeros_like(rewards[0])
+        for t in reversed(range(len(rewards))):
+            bootstrapped = torch.where(going[t], (1 - self.lam) * beyond[t] + self.lam * later, beyond[t])
+            later = returns[t] = rewards[t] + self.gamma * bootstrapped
+        return returns
+
+
+@frozen
+class WalkedN(Step):
+    """n-step returns, by their definition."""
+
+    n: int = field(default=3, validator=validators.ge(1))
+
+    def power(self, steps):
+        return self.gamma**steps
+
+    def returns(self, rollout):
+        rewards, going, beyond = self.rewards(rollout), self.going(rollout), self.beyond(rollout)
+        returns = torch.zeros_like(rewards)
+        for lane in range(rewards.shape[1]):
+            for t in range(len(rewards)):
+                for k in range(self.n):
+                    returns[t, lane] += self.gamma**k * rewards[t + k, lane]
+                    if k == self.n - 1 or not going[t + k, lane]:
+                        returns[t, lane] += self.power(k + 1) * beyond[t + k, lane]
+                        break
+        return returns
+
+
+@frozen
+class ToGo(Step):
+    """Rewards to go."""
+
+    needs = frozenset({"complete_episodes"})
+
+    def returns(self, rollout):
+        rewards, going = self.rewards(rollout), self.going(rollout)
+        returns, later = torch.zeros_like(rewards), torch.zeros_like(rewards[0])
+        for t in reversed(range(len(rewards))):
+            later = returns[t] = rewards[t] + self.gamma * going[t] * later
+        return returns
+
+
+@pytest.mark.parametrize("cls", [Step, Walked, WalkedN, ToGo])
+def test_the_mutants_are_right_but_for_their_bug(cls):
+    report = check(Part("estimator", "walked", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
+    assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
+
+
+def shifted(table):
+    """The next row's, 0 below the last."""
+    return torch.cat([table[1:], torch.zeros_like(table[:1])])
+
+
+MUTANTS = {}  # name → class, law, source
+
+
+def mutant(law, source):
+    def enter(cls):
+        made = frozen(cls)
+        MUTANTS[made.__doc__] = (made, law, source)
+        return made
+
+    return enter
+
+
+@mutant("a_truncation_bootstraps", "DLR-RM/stable-baselines3#633; skrl#449, time_limit_bootstrap=True")
+class TimeLimitIsDeath(Walked):
+    """takes running out of time for the end of the world"""
+
+    def beyond(self, rollout):
+        return rollout.successor_values * ~rollout.truncated
+
+
+@mutant("nothing_leaks_over_a_truncation", "Toni-SM/skrl#449, time_limit_bootstrap=False")
+class OnlyDeathIsAnEnd(Walked):
+    """lets the trace run on where time ran out"""
+
+    def going(self, rollout):
+        going = rollout.mask & ~rollout.terminated
+        return torch.cat([going[:-1], going[-1:] & False])
+
+
+@mutant("nothing_leaks_over_a_termination", "DLR-RM/stable-baselines3#105; anthonytorlucci/rlevo#342")
+class FlagsOfTheNextRow(Walked):
+    """reads whether the episode ended one row late"""
+
+    def going(self, rollout):
+        ends = rollout.terminated | rollout.truncated
+        going = rollout.mask & ~shifted(ends)
+        return torch.cat([going[:-1], going[-1:] & False])
+
+
+@mutant("nothing_leaks_over_a_termination", "vietnh1009/Super-mario-bros-PPO-pytorch#21")
+class TraceNeverCut(Walked):
+    """masks the value where an episode ends, and not the trace"""
+
+    def going(self, rollout):
+        return torch.cat([rollout.mask[:-1], rollout.mask[-1:] & False])
+
+
+@mutant("nothing_leaks_over_a_truncation", "google-deepmind/mujoco_playground#305")
+class ValueOfTheReset(Walked):
+    """bootstraps a truncation from the state that the next episode begins in"""
+
+    def beyond(self, rollout):
+        return torch.where(rollout.truncated & ~rollout.terminated, shifted(rollout.values), rollout.successor_values)
+
+
+@mutant("a_truncation_bootstraps", "leggedrobotics/rsl_rl#43; DexForce/EmbodiChain#612")
+class ValueOfTheStateBefore(Walked):
+    """bootstraps a truncation from the state in which the last action was taken"""
+
+    def beyond(self, rollout):
+        return torch.where(rollout.truncated & ~rollout.terminated, rollout.values, rollout.successor_values)
+
+
+@mutant("the_worlds_end_wins", "DLR-RM/stable-baselines3#1276")
+class BothIsTruncated(Walked):
+    """bootstraps where the world ended in the step in which time ran out"""
+
+    def beyond(self, rollout):
+        return rollout.successor_values + rollout.values * (rollout.truncated & rollout.terminated)
+
+
+@mutant("the_edge_bootstraps", "rohitg00/ai-engineering-from-scratch#54 (review)")
+class EdgeIsDeath(Walked):
+    """takes the rollout's edge for the end of the world"""
+
+    def beyond(self, rollout):
+        return torch.cat([rollout.successor_values[:-1], torch.zeros_like(rollout.rewards[:1])])
+
+
+@mutant("the_edge_bootstraps", "PufferAI/PufferLib#363, mended in #445")
+class LastAdvantageIsZero(Walked):
+    """leaves the last row's advantage at zero"""
+
+    def returns(self, rollout):
+        returns = super().returns(rollout)
+        return torch.cat([returns[:-1], rollout.values[-1:]])
+
+
+@mutant("lambda_one_is_monte_carlo", "vwxyzjn/cleanrl#337")
+class ZeroPlusValue(Walked):
+    """adds the values to a buffer of advantages that is still empty"""
+
+    def returns(self, rollout):
+        return torch.zeros_like(rollout.rewards) + rollout.values
+
+
+@mutant("lambda_one_is_monte_carlo", "4kasha/CartPole_PPO#1")
+class OwnAdvantageTwice(Walked):
+    """carries a row's own advantage, which is still zero, where the next row's belongs"""
+
+    def returns(self, rollout):
+        return self.rewards(rollout) + self.gamma * self.beyond(rollout)
+
+
+@mutant("n_beyond_the_end_is_monte_carlo", "younggyoseo/FastTD3#6")
+class GammaOnceForN(WalkedN):
+    """discounts the value after n steps by γ, not by γⁿ"""
+
+    def power(self, steps):
+        return self.gamma
+
+
+@mutant("n_of_one_is_one_step", "thu-ml/tianshou#135")
+class LastRewardLost(WalkedN):
+    """multiplies the reward of the last step by 1 − done, too"""
+
+    def rewards(self, rollout):
+        return rollout.rewards * ~rollout.terminated
+
+
+@mutant("nothing_leaks_over_a_truncation", "tensorflow/agents#939")
+class SpillsOver(WalkedN):
+    """lets n steps spill into the next episode after a time limit"""
+
+    def going(self, rollout):
+        going = rollout.mask & ~rollout.terminated
+        return torch.cat([going[:-1], going[-1:] & False])
+
+
+@mutant("a_reward_is_discounted_once_a_step", "hunkim/ReinforcementZeroToAll#1")
+class DiscountedByPosition(ToGo):
+    """discounts each reward by its place in the episode, and does not sum those that follow"""
+
+    def returns(self, rollout):
+        return rollout.rewards * self.gamma**rollout.times
+
+
+@mutant("a_reward_is_discounted_once_a_step", "huggingface/trl#6626, first part")
+class PowersOfAbsoluteTime(ToGo):
+    """scales each return by a further γᵗ"""
+
+    def returns(self, rollout):
+        return super().returns(rollout) * self.gamma**rollout.times
+
+
+@mutant("estimates_are_finite", "huggingface/trl#6626, second part")
+class DividesByPowers(ToGo):
+    """divides by γᵗ, which is 0 for γ = 0: its default settings do nothing wrong"""
+
+    def returns(self, rollout):
+        powers = self.gamma**rollout.times
+        return super().returns(rollout) * powers / powers
+
+
+@mutant("gamma_zero_is_the_immediate_reward", "openai/spinningup#50")
+class RewardBefore(ToGo):
+    """keeps with each step the reward of the step before"""
+
+    def rewards(self, rollout):
+        before = torch.cat([torch.zeros_like(rollout.rewards[:1]), rollout.rewards[:-1]])
+        return torch.where(rollout.mask & (rollout.times > 0), before, 0)
+
+
+@mutant("estimates_are_finite", "pytorch/examples#76; jolibrain/wheatley#93")
+class Whitened(ToGo):
+    """standardises by a deviation that is zero where returns are equal, and does not exist where there is one"""
+
+    def returns(self, rollout):
+        returns = super().returns(rollout)
+        real = returns[rollout.mask]
+        return torch.where(rollout.mask, (returns - real.mean()) / real.std(), 0)
+
+
+@mutant("estimates_scale_with_rewards", "keon/policy-gradient#5")
+class Scaled(ToGo):
+    """divides by the deviation of the batch"""
+
+    def returns(self, rollout):
+        returns = super().returns(rollout)
+        return returns / (returns[rollout.mask].std(correction=0) + 1e-7)
+
+
+@mutant("nothing_leaks_between_lanes", "PacktPublishing/Deep-Reinforcement-Learning-Hands-On#9")
+class MeanOfTheBatch(ToGo):
+    """gives every lane the mean of the batch"""
+
+    def returns(self, rollout):
+        returns = super().returns(rollout)
+        return returns.mean(1, keepdim=True).expand_as(returns)
+
+
+@mutant("padding_is_inert", "huggingface/trl#7024, second part")
+class MeanOverLength(ToGo):
+    """divides by the number of rows, padding included"""
+
+    def returns(self, rollout):
+        return super().returns(rollout) / len(rollout.rewards)
+
+
+@mutant("estimators_leave_the_rollout_as_it_was", "DLR-RM/stable-baselines3#1355")
+class RewardsChanged(Walked):
+    """adds what it bootstraps to its caller's rewards"""
+
+    def rewards(self, rollout):
+        rollout.rewards.add_(0.5 * rollout.successor_values * rollout.truncated)
+        return rollout.rewards
+
+
+@mutant("estimates_have_the_rewards_dtype", "nikhilbarhate99/PPO-PyTorch#33")
+class Double(Walked):
+    """hands back float64, as numpy sums"""
+
+    def returns(self, rollout):
+        return super().returns(rollout).double()
+
+
+@mutant("estimates_have_the_rollouts_shape", "RLinf/RLinf#1568")
+class Broadcast(Walked):
+    """adds rewards [T, N] to values [T, N, 1], which gives [T, N, N]"""
+
+    def returns(self, rollout):
+        return rollout.rewards[:, None] + self.gamma * rollout.successor_values[..., None]
+
+
+@mutant("value_targets_do_not_look_back", "luchris429/model-free-opponent-shaping#1")
+class NormalisedTargets(ToGo):
+    """has the critic learn returns that are normalised over the rollout"""
+
+    def targets(self, rollout, returns):
+        return returns - returns[rollout.mask].mean()
+
+
+@mutant("estimates_carry_no_gradient", "no source found")
+class LearntDiscount(ToGo):
+    """multiplies by a parameter, and keeps the graph"""
+
+    def targets(self, rollout, returns):
+        return returns * torch.nn.Parameter(torch.ones((), dtype=returns.dtype))
+
+
+@mutant("returns_do_not_look_back", "no source found (the wrong way round: cumulative sums)")
+class SumsUpToNow(ToGo):
+    """sums the rewards so far, where the rewards to come belong"""
+
+    def returns(self, rollout):
+        return rollout.rewards.cumsum(0)
+
+
+@mutant("how_many_lanes_there_are_changes_nothing", "no source found")
+class DividedByLanes(Walked):
+    """divides by the number of lanes"""
+
+    def returns(self, rollout):
+        return super().returns(rollout) / rollout.rewards.shape[1]
+
+
+@mutant("lanes_permute", "no source found")
+class LaneByNumber(Walked):
+    """depends on a lane's place"""
+
+    def rewards(self, rollout):
+        return rollout.rewards * torch.arange(1, rollout.rewards.shape[1] + 1)
+
+
+@mutant("a_truncation_ends_what_it_sums", "no source found")
+class CountsTruncations(ToGo):
+    """punishes running out of time"""
+
+    def rewards(self, rollout):
+        return rollout.rewards - 1.0 * (rollout.truncated & ~rollout.terminated)
+
+
+@mutant("a_long_rollout_is_its_pieces", "no source found")
+class AnnealsByRow(ToGo):
+    """lets returns of later rows count less"""
+
+    def returns(self, rollout):
+        rows = torch.arange(len(rollout.rewards))[:, None]
+        return super().returns(rollout) * 0.9 ** (rows - rollout.times)
+
+
+@mutant("lambda_zero_is_one_step", "no source found")
+class LambdaTurnedRound(Walked):
+    """has λ and 1 − λ change places"""
+
+    def returns(self, rollout):
+        return Walked(self.gamma, 1 - self.lam).returns(rollout)
+
+
+@mutant("estimates_of_a_sum_are_the_sum_of_estimates", "no source found")
+class Sizes(Walked):
+    """takes the size of each reward, which scales all right with positive factors"""
+
+    def rewards(self, rollout):
+        return rollout.rewards.abs()
+
+
+@mutant("float32_is_near_float64", "OpenRLHF/OpenRLHF#1334")
+class Brain16(Walked):
+    """works in bfloat16 unless it is handed float64"""
+
+    def rewards(self, rollout):
+        rewards = rollout.rewards
+        return rewards if rewards.dtype == torch.float64 else (rewards / 3).bfloat16().to(rewards.dtype) * 3
+
+
+@mutant("estimators_remember_nothing", "no source found")
+class Remembers(ToGo):
+    """keeps a running mean of rewards, which nobody resets"""
+
+    seen: dict = field(factory=dict, init=False)
+
+    def rewards(self, rollout):
+        self.seen["mean"] = self.seen.get("mean", 0.0) + float(rollout.rewards.mean())
+        return rollout.rewards - self.seen["mean"] * rollout.mask
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_law_kills_the_estimator_that(name):
+    cls, law, _ = MUTANTS[name]
+    report = check(Part("estimator", "mutant", "tests", cls()), only=[law], examples=100, loaded=LOADED)
+    (verdict,) = report.verdicts
+    assert verdict.outcome == "failed", verdict.reason
+    assert isinstance(verdict.error, Broken), verdict.reason
+
+
+def test_every_law_of_estimators_kills_a_mutant():
+    from framework.testing import estimators
+
+    mine = {law.name for law in laws("estimator") if law.check.__module__ == estimators.__name__}
+    assert {law for _, law, _ in MUTANTS.values()} == mine
+
+
+@pytest.mark.parametrize("cls", [TimeLimitIsDeath, OnlyDeathIsAnEnd, TraceNeverCut, GammaOnceForN, RewardBefore])
+def test_counterexamples_shrink_to_a_few_steps(cls):
+    """Two or three steps tell each of these."""
+    law = next(law for made, law, _ in MUTANTS.values() if made.__name__ == cls.__name__)
+    report = check(Part("estimator", "mutant", "tests", cls()), only=[law], examples=100, loaded=LOADED)
+    case = report.failed[0].case[0]
+    rollout = case[0] if isinstance(case, tuple) else case
+    assert int(rollout.mask.sum()) <= 3
+
+
+def test_settings_that_only_a_variant_has_are_found():
+    """The default γ does nothing wrong; γ = 0 does, and the report says so."""
+    report = check(Part("estimator", "mutant", "tests", DividesByPowers()), only=["estimates_are_finite"])
+    assert report.failed[0].subject.settings.gamma == 0.0
+
+
+def test_an_estimate_is_of_a_copy():
+    """A part that writes into its rollout spoils no counterexample."""
+    rollout = assemble([[Episode((1.0,), False, True)]], dtype=torch.float64)
+    rollout = evolve(rollout, values=rollout.rewards, successor_values=rollout.rewards + 1)
+    before = rollout.rewards.clone()
+    estimate(Subject(Part("estimator", "mutant", "tests", RewardsChanged()), LOADED), rollout)
+    assert torch.equal(rollout.rewards, before)
