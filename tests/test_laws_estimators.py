@@ -106,7 +106,7 @@ class ToGo(Step):
         rewards, going = self.rewards(rollout), self.going(rollout)
         returns, later = torch.zeros_like(rewards), torch.zeros_like(rewards[0])
         for t in reversed(range(len(rewards))):
-            later = returns[t] = rewards[t] + self.gamma * going[t] * later
+            later = returns[t] = rewards[t] + self.gamma * torch.where(going[t], later, 0)
         return returns
 
 

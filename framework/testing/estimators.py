@@ -45,13 +45,14 @@ def with_another(subject: Subject) -> SearchStrategy[tuple[Rollout, Rollout]]:
 @st.composite
 def _retold(draw: st.DrawFn, rollout: Rollout) -> Rollout:
     mask, count = rollout.mask, int(rollout.mask.sum())
+    names = ("rewards", "values", "successor_values", "log_probs", "target_log_probs")
+    numbers = torch.tensor(draw(quarters(len(names) * count)), dtype=rollout.rewards.dtype).reshape(len(names), count)
     told: dict[str, Any] = {}
-    for name in ("rewards", "values", "successor_values", "log_probs", "target_log_probs"):
+    for name, row in zip(names, numbers, strict=True):
         column = getattr(rollout, name)
         if column is not None:
             told[name] = column.clone()
-            numbers = torch.tensor(draw(quarters(count)), dtype=column.dtype)
-            told[name][mask] += -numbers.abs() if name.endswith("log_probs") else numbers
+            told[name][mask] += -row.abs() if name.endswith("log_probs") else row
     if rollout.values is not None:
         told["successor_values"] = following(rollout, told["values"], told["successor_values"])
     return evolve(rollout, **told)

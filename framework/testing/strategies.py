@@ -5,8 +5,8 @@ steps. Rewards, values and log-probs are quarters of up to 2 in size: sums and h
 """
 
 import random
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from ..contracts import Batch, Evaluation, Rollout, TabularMDP
 
-T = TypeVar("T")
 REWARDS = st.integers(-8, 8).map(lambda n: n / 4)  # exact in float32, so that sums are, too
 TERMINATED, TRUNCATED, BOTH, NO_END = (True, False), (False, True), (True, True), (False, False)
 ENDS = st.sampled_from([TERMINATED, TRUNCATED, BOTH])
-FEW, MANY = 12, 400  # numbers that are drawn one by one, and then repeat; of so many, they come from a seed
+SIZES = [0, *(sign * n / 4 for n in range(1, 9) for sign in (1, -1))]  # 17 quarters, the simplest first
+FEW, MANY = 16, 400  # so many numbers are drawn, and then repeat; of more than MANY they come from a seed
 
 
 # Stories: lanes of episodes
@@ -39,8 +39,8 @@ class Episode:
 
 def episodes(max_steps: int = 5, ends: SearchStrategy[tuple[bool, bool]] = ENDS) -> SearchStrategy[Episode]:
     """At least one step; the world's end, the time limit, or both at once."""
-    rewards = st.lists(REWARDS, min_size=1, max_size=max_steps)
-    return st.builds(lambda rewards, end: Episode(tuple(rewards), *end), rewards, ends)
+    lengths = st.integers(1, max_steps)
+    return st.builds(lambda length, told, end: Episode(tuple(told[:length]), *end), lengths, quarters(max_steps), ends)
 
 
 def lanes_of_episodes(
@@ -135,7 +135,7 @@ def rollouts(
         min_lanes, max_lanes: how many lanes.
         min_episodes: at least so many, whole or not, in all; with `groups`, in each group.
         groups: with groups of lanes.
-        observation_space, action_space: of what elements are drawn; without, as of Discrete(4) and Discrete(3).
+        observation_space, action_space: of what elements are drawn; without, they count up to 3 and to 2.
         dtype: of rewards, values and log-probs.
     """
     whole = draw(st.booleans()) if whole is None else whole
@@ -160,8 +160,10 @@ def rollouts(
         carried = rollout.times * 0 + draw(st.integers(0, 2))
         began = (rollout.times == 0) & rollout.mask
         columns["times"] = rollout.times + carried * (began.cumsum(0) == 1) * rollout.mask
-    for name, space, count in (("observations", observation_space, 4), ("actions", action_space, 3)):
-        columns[name] = draw(elements(Discrete(count) if space is None else space, *rollout.mask.shape))
+    steps, count = rollout.mask.shape
+    place = torch.arange(steps)[:, None] + 2 * torch.arange(count)  # told apart from their neighbours
+    for name, space, size in (("observations", observation_space, 4), ("actions", action_space, 3)):
+        columns[name] = place % size if space is None else draw(elements(space, steps, count))
     rollout = evolve(rollout, **columns)
     return evolve(rollout, **draw(_numbers(rollout))) if values else rollout
 
@@ -205,17 +207,20 @@ def _numbers(draw: DrawFn, rollout: Rollout) -> dict[str, Tensor]:
 
 def quarters(count: int) -> SearchStrategy[list[float]]:
     """So many quarters of up to 2 in size."""
-    return _some(REWARDS, count, lambda numbers: numbers.randrange(-8, 9) / 4)
+    return _digits(count, len(SIZES)).map(lambda digits: [SIZES[digit] for digit in digits])
 
 
 @st.composite
-def _some(draw: DrawFn, one: SearchStrategy[T], count: int, seeded: Callable[[random.Random], T]) -> list[T]:
-    """So many of a kind. Few are drawn, and repeat: the fewer, the sooner a case is drawn and shrunk."""
+def _digits(draw: DrawFn, count: int, base: int) -> list[int]:
+    """So many whole numbers below `base`, as digits of a few large ones: one draw is a tenth of a millisecond."""
     if count > MANY:
         numbers = random.Random(draw(st.integers(0, 2**31)))
-        return [seeded(numbers) for _ in range(count)]
-    few = draw(st.lists(one, min_size=min(count, 1), max_size=min(count, FEW)))
-    return [few[number % len(few)] for number in range(count)]
+        return [numbers.randrange(base) for _ in range(count)]
+    digits: list[int] = []
+    while len(digits) < min(count, FEW):
+        number = draw(st.integers(0, base**8 - 1))
+        digits += [number // base**place % base for place in range(8)]
+    return [digits[place % len(digits)] for place in range(count)]
 
 
 def tables_of(rollout: Rollout) -> dict[str, Tensor]:
@@ -292,7 +297,7 @@ def elements(draw: DrawFn, space: "Space[Any]", *leading: int) -> Tensor:
     else:
         raise NotImplementedError(f"elements of {space}: draw them by its own `sample`")
     limit = int(most.max(initial=1)) - 1
-    numbers = draw(_some(st.integers(0, limit), count, lambda numbers: numbers.randint(0, limit)))
+    numbers = draw(_digits(count, limit + 1))
     whole = first + np.minimum(np.array(numbers, dtype=np.int64), most - 1)  # `shape` may hold spaces of one element
     return torch.from_numpy(whole.reshape(shape).astype(space.dtype))
 
