@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "let a recorded policy play, and say how well it does",
     "audit": "measure bias and variance of the gradient that estimators, baselines and losses make",
     "credit": "draw the credit that each estimator gives to the steps of one episode",
+    "check": "put a part, or all that a plugin or file offers, to the laws of its role",
     "plugins": "list what is installed, what each offers, what failed and why",
     "new": "write a package with a part of your own in it, and its test",
 }

@@ -4,6 +4,11 @@ Needs Hypothesis: `pip install framework-rl[testing]`.
 """
 
 from .checking import Report, Verdict, check, judge, laws, part, replay
+from .conforming import conforms
 from .law import LAWS, Broken, Law, Subject, law
 
-__all__ = ["LAWS", "Broken", "Law", "Report", "Subject", "Verdict", "check", "judge", "law", "laws", "part", "replay"]
+__all__ = [  # noqa: RUF022
+    "check", "conforms", "part", "replay",
+    "LAWS", "Broken", "Law", "Subject", "judge", "law", "laws",
+    "Report", "Verdict",
+]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
@@ -13,6 +13,9 @@ from torch import Tensor
 from ..contracts import Rollout
 from ..plugins import Loaded, Part
 from .law import Broken
+
+if TYPE_CHECKING:
+    from .checking import Verdict
 
 Row = dict[str, Any]
 
@@ -183,3 +186,39 @@ def _part(part: Part, loaded: Loaded, imports: set[str]) -> str:
         if field.init and getattr(part.settings, field.name) != field.default
     ]
     return f"part({part.role!r}, {name!r}, [{plugin.source!r}]{''.join(changed)})"
+
+
+# A verdict in words
+
+
+def as_text(verdict: "Verdict", loaded: Loaded, seed: int, examples: int) -> str:
+    """What a failure is told as: what is wrong, expected and obtained, the steps, and a snippet that repeats it."""
+    lines = [f"{verdict.law.name}: {verdict.reason}", f"  the law: {verdict.law.statement}"]
+    if verdict.subject is not None:
+        lines.append(f"  of {verdict.subject.part.label}, {verdict.subject.settings}")
+    error = verdict.error
+    if isinstance(error, Broken):
+        if error.expected is not None or error.got is not None:
+            lines.append(f"  expected {error.expected}, got {error.got}")
+        if error.case:
+            lines += ["", *as_table(error.case)]
+    if verdict.subject is not None:
+        told = snippet(verdict.law.name, verdict.subject.part, verdict.case, loaded, seed, examples)
+        lines += ["", "# this repeats it:", told]
+    return "\n".join(lines)
+
+
+LONGEST = 40  # rows of a table that are shown
+
+
+def as_table(case: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows as lines, their columns aligned."""
+    names = list(dict.fromkeys(name for row in case for name in row))
+    cells = [names, *([_cell(row.get(name, "")) for name in names] for row in case[:LONGEST])]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
+    lines = ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    return lines if len(case) <= LONGEST else [*lines, f"  … {len(case) - LONGEST} more"]
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,92 @@
+"""Which parts are meant: by a part's name, a plugin's, a module's, or a file's."""
+
+from types import ModuleType
+
+from ..errors import UsageError, unknown
+from ..hookspecs import ROLES
+from ..plugins import Loaded, Part, Plugin, load
+
+
+def chosen(what: str | ModuleType, role: str | None = None) -> tuple[Loaded, list[Part]]:
+    """The plugins, and the parts that are meant, with their default settings.
+
+    Args:
+        what: `FILE.py`, a part's name (`NAME`, `PLUGIN:NAME`, `ROLE:NAME`), an installed plugin's, or a module's path,
+            tried in this order; or a module.
+        role: only parts of this role.
+
+    Raises:
+        UsageError: there is none, or several roles have a part of this name.
+    """
+    if role is not None and role not in ROLES:
+        raise UsageError(unknown("role", role, ROLES))
+    if isinstance(what, ModuleType):
+        loaded = load()
+        mine = _of_module(loaded, what.__name__)
+        if mine is None:
+            loaded = load([what.__name__], rest=True)
+            mine = _of_module(loaded, what.__name__)
+        assert mine is not None
+        return loaded, _only(parts_of(loaded, mine.name), role, what.__name__)
+    if what.endswith(".py"):
+        loaded = load([what], rest=True)
+        (name,) = loaded.preferred
+        return loaded, _only(parts_of(loaded, name), role, what)
+    loaded = load()
+    named = _named(loaded, what, role)
+    if named is not None:
+        return loaded, [named]
+    mine = next((plugin for plugin in loaded.plugins if what in (plugin.name, plugin.module.__name__)), None)
+    if mine is None:
+        try:
+            loaded = load([what], rest=True)
+        except UsageError as error:
+            if not str(error).startswith("no plugin"):
+                raise
+            names = [name for key in ROLES for name in loaded.names(key) if role in (None, key)]
+            known = {*names, *(plugin.name for plugin in loaded.plugins)}
+            message = unknown("part, plugin or module", what, known)
+            raise UsageError(f"{message} (or a module's path, or FILE.py)") from None
+        mine = next(plugin for plugin in loaded.plugins if plugin.source == what)
+    return loaded, _only(parts_of(loaded, mine.name), role, what)
+
+
+def parts_of(loaded: Loaded, plugin: str) -> list[Part]:
+    """All that a plugin offers, with default settings, role by role."""
+    return [
+        Part(role, name, plugin, loaded.offers[role][name][plugin]())
+        for role in ROLES
+        for name in loaded.names(role)
+        if plugin in loaded.offers[role][name]
+    ]
+
+
+def _of_module(loaded: Loaded, name: str) -> Plugin | None:
+    return next((plugin for plugin in loaded.plugins if plugin.module.__name__ == name), None)
+
+
+def _only(parts: list[Part], role: str | None, what: str) -> list[Part]:
+    kept = [part for part in parts if role in (None, part.role)]
+    if not kept:
+        raise UsageError(f"'{what}' offers no {role or 'part'}")
+    return kept
+
+
+def _named(loaded: Loaded, what: str, role: str | None) -> Part | None:
+    """The part of this name, in any role; None: there is none."""
+    first, _, rest = what.partition(":")
+    if first in ROLES and rest:
+        if role not in (None, first):
+            raise UsageError(f"'{what}' is no {role}")
+        role, what = first, rest
+        loaded.pick(role, what)  # says what there is
+    owner, _, name = what.rpartition(":")
+    roles = [key for key in ROLES if role in (None, key) and (not owner or owner in loaded.offers[key].get(name, {}))]
+    roles = [key for key in roles if name in loaded.offers[key]]
+    if not roles:
+        return None
+    if len(roles) > 1:
+        ways = " or ".join(f"{key}:{what}" for key in roles)
+        raise UsageError(f"'{what}' is the name of {len(roles)} parts; say which: {ways}")
+    plugin, name, cls = loaded.pick(roles[0], what)
+    return Part(roles[0], name, plugin, cls())

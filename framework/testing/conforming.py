@@ -1,0 +1,58 @@
+"""Laws as tests of pytest: each law of each part is one test. A third party's whole test file:
+
+import acme
+
+from framework.testing import conforms
+
+test_laws = conforms(acme)
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from ..plugins import Loaded
+from .checking import EXAMPLES, judge, laws, subjects_of
+from .choosing import chosen
+from .law import Law, Subject
+from .telling import as_text
+
+
+def conforms(
+    *what: str | ModuleType, role: str | None = None, examples: int = EXAMPLES, seed: int = 0
+) -> Callable[..., None]:
+    """A test function that puts parts to all their laws, one test each; those that do not apply are skipped, with why.
+
+    Args:
+        what: modules, or their paths, `FILE.py`, names of plugins or parts.
+        role: only parts of this role.
+        examples: cases a law.
+        seed: of what is drawn.
+    """
+    import pytest
+
+    cases: list[Any] = []
+    for one in what:
+        loaded, parts = chosen(one, role)
+        cases += [
+            pytest.param(law, subjects, loaded, id=f"{part.role}:{part.name}-{law.name}", marks=_skipped(law, subjects))
+            for part, subjects in ((part, subjects_of(part, loaded)) for part in parts)
+            for law in laws(part.role)
+        ]
+
+    @pytest.mark.parametrize(("law", "subjects", "loaded"), cases)
+    def test_laws(law: Law, subjects: list[Subject], loaded: Loaded) -> None:
+        __tracebackhide__ = True
+        verdict = judge(law, subjects, examples, seed)
+        if verdict.outcome == "failed":
+            pytest.fail(as_text(verdict, loaded, seed, examples), pytrace=False)
+
+    return test_laws
+
+
+def _skipped(law: Law, subjects: list[Subject]) -> Any:
+    """A mark for a law that concerns none of a part's settings."""
+    import pytest
+
+    reasons = [law.applies(subject) for subject in subjects]
+    return () if None in reasons else pytest.mark.skip(reason=f"not applicable: {reasons[0]}")

@@ -1,0 +1,310 @@
+"""The laws of baselines: all that come with the framework keep them, and each historical bug breaks the one it should.
+
+A mutant is written as the bug was: a small baseline, right but for one thing.
+"""
+
+import pytest
+import torch
+from attrs import define, frozen
+from hypothesis import settings
+
+from framework.plugins import Part, load
+from framework.returns import episode_groups, episode_means
+from framework.testing import Broken, check, laws
+from framework.testing.baselines import share
+from framework.testing.law import Subject
+
+LOADED = load()
+EXAMPLES = settings().max_examples  # 20; under the profile `ci`, 100
+NEUTRAL, LINEAR = frozenset({"neutral", "linear"}), frozenset({"linear"})
+
+
+@pytest.mark.parametrize("name", LOADED.names("baseline"))
+def test_built_in_baselines_keep_every_law(name):
+    for plugin, cls in LOADED.offers["baseline"][name].items():
+        report = check(Part("baseline", name, plugin, cls()), examples=EXAMPLES, loaded=LOADED)
+        assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
+
+
+# Right ones
+
+
+def scores(rollout, returns):
+    return episode_means(returns, rollout.episodes, rollout.mask)
+
+
+@frozen
+class OfOthers:
+    """The mean score of the other episodes."""
+
+    claims = NEUTRAL
+
+    def __call__(self, rollout, returns):
+        told = scores(rollout, returns)
+        return ((told.sum() - told) / (len(told) - 1))[rollout.episodes]
+
+
+@frozen
+class OfTheGroup:
+    """The mean score of the group."""
+
+    needs = frozenset({"complete_episodes", "groups"})
+    claims = LINEAR
+
+    def __call__(self, rollout, returns):
+        groups = episode_groups(rollout.groups, rollout.episodes, rollout.mask)
+        means = torch.bincount(groups, scores(rollout, returns)) / torch.bincount(groups).clamp(min=1)
+        return means[groups][rollout.episodes]
+
+
+@define(eq=False)
+class Mean:
+    """The mean of all scores of earlier rollouts."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def __call__(self, rollout, returns):
+        return torch.full_like(returns, self.total / max(self.count, 1))
+
+    def update(self, rollout, returns):
+        told = scores(rollout, returns)
+        self.total, self.count = self.total + float(told.sum()), self.count + len(told)
+
+    def state_dict(self):
+        return {"state": torch.tensor([self.total, self.count], dtype=torch.float64)}
+
+    def load_state_dict(self, state):
+        self.total, self.count = float(state["state"][0]), int(state["state"][1])
+
+
+@frozen
+class OfThePast:
+    """Settings of the same."""
+
+    claims = NEUTRAL
+
+    def build(self):
+        return Mean()
+
+
+@pytest.mark.parametrize("cls", [OfOthers, OfTheGroup, OfThePast])
+def test_the_mutants_are_right_but_for_their_bug(cls):
+    report = check(Part("baseline", "right", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
+    assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
+
+
+MUTANTS = {}  # name → class, law, source
+
+
+def mutant(law, source):
+    def enter(cls):
+        made = frozen(cls)
+        MUTANTS[made.__doc__] = (made, law, source)
+        return made
+
+    return enter
+
+
+NEUTRALITY = "the_judged_action_has_no_part_in_its_baseline"
+
+
+@mutant(NEUTRALITY, "areal-project/AReaL#354; Kool, van Hoof & Welling 2019")
+class OfAll(OfOthers):
+    """calls the mean of all episodes, the judged one included, neutral"""
+
+    def __call__(self, rollout, returns):
+        return scores(rollout, returns).mean().expand_as(returns)
+
+
+@mutant(NEUTRALITY, "rlworkgroup/garage#1172; Tucker et al. 2018, arXiv:1802.10031, §5")
+class FitsFirst(OfOthers):
+    """fits a line to the returns that it is about to judge"""
+
+    def __call__(self, rollout, returns):
+        times = rollout.times[rollout.mask].double()
+        features = torch.stack([times, torch.ones_like(times)], 1)
+        slope, offset = torch.linalg.lstsq(features, returns[rollout.mask].double()[:, None], driver="gelsd").solution
+        return slope * rollout.times + offset
+
+
+@mutant(NEUTRALITY, "Tucker et al. 2018, arXiv:1802.10031")
+class OfTheAction(OfOthers):
+    """depends on the action that it judges"""
+
+    def __call__(self, rollout, returns):
+        return rollout.actions.to(returns.dtype)
+
+
+@mutant(NEUTRALITY, "no source found (the state that the action led to, taken for the one in which it was chosen)")
+class NextValue(OfOthers):
+    """takes the critic's word on the state that the action led to"""
+
+    needs = frozenset({"values"})
+
+    def __call__(self, rollout, returns):
+        return rollout.successor_values
+
+
+@mutant("nothing_leaks_between_groups", "THUDM/slime#2062")
+class GlobalMean(OfTheGroup):
+    """falls back to the mean of all where groups have different sizes"""
+
+    def __call__(self, rollout, returns):
+        groups = episode_groups(rollout.groups, rollout.episodes, rollout.mask)
+        if len(set(torch.bincount(groups).tolist()) - {0}) > 1:
+            return scores(rollout, returns).mean().expand_as(returns)
+        return super().__call__(rollout, returns)
+
+
+@mutant("baselines_permute_with_lanes", "ServiceNow/PipelineRL#54")
+class OnlyTheFirst(OfOthers):
+    """takes only the first rollout of the batch for its mean"""
+
+    def __call__(self, rollout, returns):
+        return returns[:, 0].sum().div(rollout.mask[:, 0].sum()).expand_as(returns)
+
+
+@mutant("padding_is_not_averaged", "NovaSky-AI/SkyRL#1305; huggingface/trl#7024")
+class OverPadding(OfOthers):
+    """takes the mean over padding, too"""
+
+    def __call__(self, rollout, returns):
+        return returns.mean().expand_as(returns)
+
+
+@mutant("baselines_carry_no_gradient", "ChenRocks/fast_abs_rl#49")
+class WithGraph(OfOthers):
+    """keeps the graph to its parameter, which the policy's loss then moves"""
+
+    def __call__(self, rollout, returns):
+        return torch.nn.Parameter(torch.zeros((), dtype=returns.dtype)).expand_as(returns)
+
+
+@mutant("state_makes_the_round_trip", "hill-a/stable-baselines#228")
+class NotSaved(OfThePast):
+    """leaves its running mean out of what is saved"""
+
+    def build(self):
+        class Forgetful(Mean):
+            def state_dict(self):
+                return {}
+
+            def load_state_dict(self, state):
+                pass
+
+        return Forgetful()
+
+
+@mutant("calling_teaches_nothing", "DLR-RM/rl-baselines3-zoo#275; Farama-Foundation/Gymnasium#256")
+class LearnsWhenAsked(OfThePast):
+    """moves its running mean whenever it is asked"""
+
+    def build(self):
+        class Eager(Mean):
+            def __call__(self, rollout, returns):
+                told = super().__call__(rollout, returns)
+                self.update(rollout, returns)
+                return told
+
+        return Eager()
+
+
+SHARED = Mean()
+
+
+@mutant("baselines_of_two_runs_share_nothing", "keiohta/tf2rl#69 (a mutable default)")
+class OneForAll(OfThePast):
+    """hands every run the same object"""
+
+    def build(self):
+        return SHARED
+
+
+@mutant("baselines_have_the_returns_shape", "RLinf/RLinf#1568; ai4co/rl4co#99")
+class KeepsADimension(OfOthers):
+    """returns [T, 1], which is broadcast against [T, N]"""
+
+    def __call__(self, rollout, returns):
+        return returns.mean(1, keepdim=True) if returns.shape[1] > 1 else returns[:, :, None]
+
+
+@mutant("baselines_are_finite", "Unity-Technologies/ml-agents#117 (mean of an empty slice)")
+class EmptyMean(OfOthers):
+    """divides by the number of others at the same time, which may be none"""
+
+    def __call__(self, rollout, returns):
+        count = rollout.mask.sum(1, keepdim=True) - rollout.mask.long()
+        return ((returns * rollout.mask).sum(1, keepdim=True) - returns) / count
+
+
+@mutant("baselines_in_float32_are_near_float64", "OpenRLHF/OpenRLHF#1334")
+class InBfloat16(OfOthers):
+    """works in bfloat16, in which 1 and 1.004 are the same, unless it is handed float64"""
+
+    def __call__(self, rollout, returns):
+        told = super().__call__(rollout, returns)
+        return told if returns.dtype == torch.float64 else told.bfloat16().to(returns.dtype)
+
+
+@mutant("baselines_leave_what_they_are_handed", "pytorch/rl#322 (review)")
+class CentredInPlace(OfOthers):
+    """centres its caller's returns in place"""
+
+    def __call__(self, rollout, returns):
+        returns -= 1.0
+        return super().__call__(rollout, returns)
+
+
+@mutant("baselines_scale_with_returns", "no source found")
+class Clipped(OfOthers):
+    """clips what it says to 1"""
+
+    def __call__(self, rollout, returns):
+        return super().__call__(rollout, returns).clamp(-1, 1)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_law_kills_the_baseline_that(name):
+    cls, law, _ = MUTANTS[name]
+    (verdict,) = check(Part("baseline", "mutant", "tests", cls()), only=[law], loaded=LOADED).verdicts
+    assert verdict.outcome == "failed", verdict.reason
+    assert isinstance(verdict.error, Broken), verdict.reason
+
+
+def test_every_law_of_baselines_kills_a_mutant():
+    from framework.testing import baselines
+
+    mine = {law.name for law in laws("baseline") if law.check.__module__ == baselines.__name__}
+    assert {law for _, law, _ in MUTANTS.values()} == mine
+
+
+# The share of an episode's own return in its baseline
+
+
+def of(name):
+    plugin, _, cls = LOADED.pick("baseline", name)
+    return Subject(Part("baseline", name, plugin, cls()), LOADED)
+
+
+@pytest.mark.parametrize("name", ["batch_mean", "group_mean", "time_mean"])
+def test_means_that_include_the_judged_episode_are_biased_by_one_nth(name):
+    """Of four episodes, a quarter of the judged one's own return is subtracted; it is measured, and no failure."""
+    assert share(of(name)) == pytest.approx(0.25)
+    (verdict,) = check(of(name).part, only=[NEUTRALITY], loaded=LOADED).verdicts
+    assert verdict.outcome == "not applicable"
+    assert "0.25 of the judged one's own return" in verdict.reason
+    assert verdict.reason.endswith("by 1/n")
+
+
+@pytest.mark.parametrize("name", ["none", "constant", "leave_one_out", "linear_features", "moving_average", "value"])
+def test_what_claims_to_be_neutral_has_no_share(name):
+    """And is put to the law, with success."""
+    assert share(of(name)) == 0.0
+    (verdict,) = check(of(name).part, only=[NEUTRALITY], loaded=LOADED).verdicts
+    assert verdict.outcome == "passed"
+
+
+def test_a_false_claim_fails_and_says_by_how_much():
+    (verdict,) = check(Part("baseline", "mutant", "tests", OfAll()), only=[NEUTRALITY], loaded=LOADED).verdicts
+    assert "0.25 of the judged one's own return is subtracted from it" in verdict.reason
