@@ -112,7 +112,10 @@ def _print(report: Any, text: Callable[[Any], str]) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table("law", "", "", title=report.part.label, title_justify="left")
+    table = Table(title=report.part.label, title_justify="left")
+    table.add_column("law", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("")
     for verdict in report.verdicts:
         told = f"{verdict.examples} cases" if verdict.outcome == "passed" else verdict.reason
         table.add_row(verdict.law.name, SIGNS[verdict.outcome], escape(told))
@@ -135,7 +138,7 @@ def _listing(report: Any, snippet: Callable[[Any], str | None]) -> dict[str, Any
     part = report.part
     laws = []
     for verdict in report.verdicts:
-        entry = {"law": verdict.law.name, "outcome": verdict.outcome, "examples": verdict.examples}
+        entry: dict[str, Any] = {"law": verdict.law.name, "outcome": verdict.outcome, "examples": verdict.examples}
         if verdict.reason:
             entry["reason"] = verdict.reason
         if verdict.outcome == "failed":

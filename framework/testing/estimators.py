@@ -46,7 +46,8 @@ def with_another(subject: Subject) -> SearchStrategy[tuple[Rollout, Rollout]]:
 def _retold(draw: st.DrawFn, rollout: Rollout) -> Rollout:
     mask, count = rollout.mask, int(rollout.mask.sum())
     names = ("rewards", "values", "successor_values", "log_probs", "target_log_probs")
-    numbers = torch.tensor(draw(quarters(len(names) * count)), dtype=rollout.rewards.dtype).reshape(len(names), count)
+    numbers = torch.tensor(draw(quarters(count * len(names))), dtype=rollout.rewards.dtype)
+    numbers = numbers.reshape(count, len(names)).T  # step by step: fewer steps have the same numbers
     told: dict[str, Any] = {}
     for name, row in zip(names, numbers, strict=True):
         column = getattr(rollout, name)

@@ -22,7 +22,7 @@ REWARDS = st.integers(-8, 8).map(lambda n: n / 4)  # exact in float32, so that s
 TERMINATED, TRUNCATED, BOTH, NO_END = (True, False), (False, True), (True, True), (False, False)
 ENDS = st.sampled_from([TERMINATED, TRUNCATED, BOTH])
 SIZES = [0, *(sign * n / 4 for n in range(1, 9) for sign in (1, -1))]  # 17 quarters, the simplest first
-FEW, MANY = 16, 400  # so many numbers are drawn, and then repeat; of more than MANY they come from a seed
+PLACES, FEW, MANY = 5, 20, 400  # digits of a draw; numbers that are drawn, and then repeat; above, they are seeded
 
 
 # Stories: lanes of episodes
@@ -191,7 +191,8 @@ def _numbers(draw: DrawFn, rollout: Rollout) -> dict[str, Tensor]:
     """What a critic and two policies say of the real steps."""
     mask, names = rollout.mask, ("values", "successors", "log_probs", "target_log_probs")
     count = int(mask.sum())
-    drawn = torch.tensor(draw(quarters(len(names) * count)), dtype=rollout.rewards.dtype).reshape(len(names), count)
+    drawn = torch.tensor(draw(quarters(count * len(names))), dtype=rollout.rewards.dtype)
+    drawn = drawn.reshape(count, len(names)).T  # step by step: fewer steps have the same numbers
     columns = {}
     for name, numbers in zip(names, drawn, strict=True):
         column = torch.zeros_like(rollout.rewards)
@@ -212,14 +213,16 @@ def quarters(count: int) -> SearchStrategy[list[float]]:
 
 @st.composite
 def _digits(draw: DrawFn, count: int, base: int) -> list[int]:
-    """So many whole numbers below `base`, as digits of a few large ones: one draw is a tenth of a millisecond."""
+    """So many whole numbers below `base`, as digits of a few large ones: one draw is a tenth of a millisecond.
+
+    Numbers of up to 24 bits are drawn evenly. How many are drawn hardly depends on `count`, so that what comes after
+    stays the same where a case shrinks.
+    """
     if count > MANY:
         numbers = random.Random(draw(st.integers(0, 2**31)))
         return [numbers.randrange(base) for _ in range(count)]
-    digits: list[int] = []
-    while len(digits) < min(count, FEW):
-        number = draw(st.integers(0, base**8 - 1))
-        digits += [number // base**place % base for place in range(8)]
+    drawn = [draw(st.integers(0, base**PLACES - 1)) for _ in range(1 if count <= PLACES else FEW // PLACES)]
+    digits = [number // base**place % base for number in drawn for place in range(PLACES)]
     return [digits[place % len(digits)] for place in range(count)]
 
 

@@ -83,9 +83,13 @@ def source(value: Any, imports: set[str], indent: str = "") -> str:
         pairs = [f"{key!r}: {source(entry, imports, inner)}" for key, entry in value.items()]
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, tuple | list | set | frozenset):
-        entries = ", ".join(source(entry, imports, inner) for entry in value)
+        told = [source(entry, imports, inner) for entry in value]
+        if any("\n" in entry for entry in told):
+            entries = "\n" + "".join(f"{inner}{entry},\n" for entry in told) + indent
+        else:
+            entries = ", ".join(told)
         if isinstance(value, tuple):
-            return f"({entries}{',' * (len(value) == 1)})"
+            return f"({entries}{',' * (len(told) == 1 and entries == told[0])})"
         return f"[{entries}]" if isinstance(value, list) else f"{type(value).__name__}([{entries}])"
     if attrs.has(type(value)):
         return _attrs(value, imports, indent)
@@ -161,11 +165,17 @@ def snippet(law: str, part: Part, case: Sequence[Any], loaded: Loaded, seed: int
             f"report = check(judged, only=[{law!r}], seed={seed}, examples={examples})",
             "raise next(verdict.error for verdict in report.failed)",
         ]
-    return "\n".join([*sorted(imports, key=_order), "", f"judged = {made}", *lines, ""])
+    return "\n".join([*_sorted(imports), "", f"judged = {made}", *lines])
 
 
-def _order(line: str) -> tuple[bool, str]:
-    return line.startswith("from"), line
+def _sorted(imports: set[str]) -> list[str]:
+    """`import …` first, then one `from … import …` for each module."""
+    plain = sorted(line for line in imports if not line.startswith("from"))
+    names: dict[str, list[str]] = {}
+    for line in sorted(imports - set(plain)):
+        module, _, name = line.removeprefix("from ").partition(" import ")
+        names.setdefault(module, []).append(name)
+    return plain + [f"from {module} import {', '.join(found)}" for module, found in names.items()]
 
 
 def _part(part: Part, loaded: Loaded, imports: set[str]) -> str:
