@@ -492,13 +492,11 @@ def test_the_batch_mean_shrinks_the_expected_gradient_by_one_over_the_episodes(w
 
 
 def test_claims_are_as_proved():
-    neutral = frozenset({"neutral"})
     offered = {**framework_baselines.baselines(), "none": mean_baselines.NoBaseline}
     offered |= {"leave_one_out": mean_baselines.LeaveOneOut, "batch_mean": mean_baselines.BatchMean}
-    assert {name for name, cls in offered.items() if getattr(cls, "claims", None) == neutral} == {
+    assert {name for name, cls in offered.items() if "neutral" in getattr(cls, "claims", ())} == {
         *("constant", "leave_one_out", "linear_features", "moving_average", "none", "value")
     }
-    assert not any(hasattr(offered[name], "claims") for name in ("batch_mean", "group_mean", "time_mean"))
 
 
 @pytest.mark.parametrize(

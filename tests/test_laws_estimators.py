@@ -456,12 +456,13 @@ def test_every_law_of_estimators_kills_a_mutant():
 
 @pytest.mark.parametrize("cls", [TimeLimitIsDeath, OnlyDeathIsAnEnd, TraceNeverCut, GammaOnceForN, RewardBefore])
 def test_counterexamples_shrink_to_a_few_steps(cls):
-    """Two or three steps tell each of these."""
+    """One to four rows tell each of these."""
     law = next(law for made, law, _ in MUTANTS.values() if made.__name__ == cls.__name__)
     report = check(Part("estimator", "mutant", "tests", cls()), only=[law], examples=100, loaded=LOADED)
     case = report.failed[0].case[0]
     rollout = case[0] if isinstance(case, tuple) else case
-    assert int(rollout.mask.sum()) <= 3
+    assert len(rollout.mask) <= 4
+    assert int(rollout.mask.sum()) <= 6
 
 
 def test_settings_that_only_a_variant_has_are_found():

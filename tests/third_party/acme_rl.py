@@ -22,6 +22,7 @@ class HyperbolicReturns:
     """
 
     needs = frozenset({"complete_episodes"})
+    claims = frozenset({"causal", "linear"})
     rate: float = field(default=0.1, validator=validators.ge(0.0))  # impatience, per step; 0: none
 
     def __call__(self, rollout: Rollout) -> Estimate:

@@ -1,0 +1,309 @@
+"""`framework check` and the kit from Python: names, exit codes, JSON, tables, pytest, and snippets that repeat failures."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from attrs import frozen
+from gymnasium.spaces import Box
+from hypothesis import given
+
+from framework import Estimate, UsageError
+from framework.cli import main
+from framework.plugins import Part, load
+from framework.testing import Broken, check, conforms, law, laws, replay
+from framework.testing.checking import judge, subjects_of
+from framework.testing.choosing import chosen
+from framework.testing.law import LAWS
+from framework.testing.page import laws_page
+from framework.testing.strategies import action_spaces, batches, elements, mdps, rollouts, spaces
+from framework.testing.telling import as_table, source
+from framework.testing.variants import variants
+
+ROOT = Path(__file__).parent.parent
+LEAK = "nothing_leaks_over_a_truncation"
+LOSSY = '''"""Rewards to go, which do not end where time ran out."""
+from attrs import field, frozen, validators
+from framework import Estimate, hookimpl
+from framework.returns import rewards_to_go
+
+@frozen
+class Lossy:
+    needs = frozenset({"complete_episodes"})
+    gamma: float = field(default=0.9, validator=[validators.ge(0), validators.le(1)])
+
+    def __call__(self, rollout):
+        returns = rewards_to_go(rollout.rewards, rollout.terminated, self.gamma)
+        return Estimate(returns, returns)
+
+@hookimpl
+def estimators():
+    return {"lossy": Lossy}
+'''
+
+
+@pytest.fixture
+def lossy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lossy.py").write_text(LOSSY, "utf-8")
+    return "lossy.py"
+
+
+def listing(capsys, *words):
+    """Exit code, and what was printed for a machine."""
+    code = main(["check", *words])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_right_part_exits_0(capsys):
+    code, (report,) = listing(capsys, "td0", "--quick", "--examples", "3")
+    assert code == 0
+    assert report["passed"]
+    assert report["plugin"] == "returns"
+    assert {entry["law"] for entry in report["laws"]} == {law.name for law in laws("estimator")}
+    assert report["examples"] == sum(entry["examples"] for entry in report["laws"])
+    assert all("reason" in entry for entry in report["laws"] if entry["outcome"] == "not applicable")
+
+
+def test_a_snippet_repeats_the_failure(capsys, lossy, tmp_path):
+    """Run as it is, by another interpreter, it ends with what the law says."""
+    code, (report,) = listing(capsys, lossy, "--quick")
+    assert code == 1
+    assert not report["passed"]
+    broken = [entry for entry in report["laws"] if entry["outcome"] == "failed"]
+    assert LEAK in [entry["law"] for entry in broken]
+    for entry in broken:
+        assert entry["expected"] != entry["got"]
+        assert entry["settings"]["gamma"] > 0
+        assert {"lane", "step", "reward", "end", "expected", "got"} <= entry["case"][0].keys()
+    (entry,) = [entry for entry in broken if entry["law"] == LEAK]
+    (tmp_path / "again.py").write_text(entry["snippet"], "utf-8")
+    again = subprocess.run([sys.executable, "again.py"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert again.returncode == 1
+    assert again.stderr.strip().splitlines()[-1].endswith(entry["reason"])
+
+
+def test_the_same_seed_finds_the_same(capsys, lossy):
+    first, second = (listing(capsys, lossy, "--quick", "--seed", "3")[1] for _ in range(2))
+    assert first[0]["laws"] == second[0]["laws"]
+
+
+def test_a_person_sees_tables(capsys, lossy, monkeypatch):
+    monkeypatch.setattr("framework.cli.check.is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["check", lossy, "--quick"]) == 1
+    printed = capsys.readouterr().out
+    assert f"{LEAK}: returns at step" in printed
+    assert "# this repeats it:\nimport torch\n" in printed
+    assert "not applicable" in printed
+    assert f"estimator 'lossy' (plugin lossy): {len(laws('estimator'))} laws, " in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["gea"], "no part, plugin or module 'gea'. Did you mean 'gae'?"),
+        (["estimator:gea"], "no estimator 'gea'. Did you mean 'gae'?"),
+        (["gae", "--role", "estimtor"], "no role 'estimtor'. Did you mean 'estimator'?"),
+        (["framework_returns", "--role", "loss"], "'framework_returns' offers no loss"),
+        (["missing.py"], "no plugin file missing.py"),
+        (["progress"], "there are no laws of extensions to check"),
+        (["gae", "--examples", "0"], "examples must be >= 1: 0"),
+        ([], "check what?"),
+    ],
+)
+def test_a_wrong_word_exits_2(words, message, capsys):
+    assert main(["check", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_names_find_parts():
+    assert [part.label for part in chosen("returns:gae")[1]] == ["estimator 'gae' (plugin returns)"]
+    assert [part.name for part in chosen("baseline:value")[1]] == ["value"]
+    assert {part.name for part in chosen("framework_returns")[1]} == {
+        "gae",
+        "lambda_returns",
+        "n_step",
+        "td0",
+        "vtrace",
+    }
+    assert {part.role for part in chosen("reinforce", "estimator")[1]} == {"estimator"}
+
+
+def test_one_name_of_two_roles_asks_which(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    both = LOSSY + '\n@hookimpl\ndef baselines():\n    return {"lossy": Lossy}\n'
+    (tmp_path / "both.py").write_text(both, "utf-8")
+    assert [part.role for part in chosen("both.py")[1]] == ["estimator", "baseline"]
+
+
+# From Python
+
+
+@frozen
+class Fine:
+    """The reward itself."""
+
+    def __call__(self, rollout):
+        return Estimate(rollout.rewards.clone(), rollout.rewards.clone())
+
+
+@frozen
+class Raises:
+    """Nothing at all."""
+
+    def __call__(self, rollout):
+        raise RuntimeError("no such thing")
+
+
+def test_settings_that_no_plugin_offers_need_a_role():
+    assert check(Fine(), "estimator", examples=3).failed == ()
+    with pytest.raises(UsageError, match="no plugin offers Fine: say its role"):
+        check(Fine())
+    with pytest.raises(UsageError, match="no law of estimators 'lanes_permut'. Did you mean 'lanes_permute'"):
+        check(Fine(), "estimator", only=["lanes_permut"])
+
+
+def test_what_a_part_raises_is_told():
+    (verdict,) = check(Raises(), "estimator", only=["estimates_are_finite"], examples=3).verdicts
+    assert verdict.reason.startswith("raised RuntimeError: no such thing (")
+    with pytest.raises(RuntimeError, match="no such thing"):
+        replay("estimates_are_finite", Part("estimator", "raises", "tests", Raises()), *verdict.case)
+
+
+def test_nothing_is_printed_and_nothing_global_moves(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = torch.random.get_rng_state()
+    check(Raises(), "estimator", examples=5)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert capsys.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_law_has_a_name_of_its_own_and_a_docstring():
+    with pytest.raises(ValueError, match="two laws are named lanes_permute"):
+        law("estimator")(LAWS["lanes_permute"].check)
+    with pytest.raises(ValueError, match="has no docstring"):
+        law("estimator")(lambda subject: None)
+
+
+def test_a_law_without_cases_is_asked_of_each_variant():
+    loaded, (part,) = chosen("td0")
+    found = judge(_entered(), subjects_of(part, loaded))
+    assert found.outcome == "failed"
+    assert found.subject.settings.gamma == 1.0
+
+
+def _gamma_is_not_one(subject):
+    """γ is below 1."""
+    if subject.settings.gamma == 1:
+        raise Broken("it is 1", expected="< 1", got=1.0)
+
+
+def _entered():
+    law("estimator")(_gamma_is_not_one)
+    return LAWS.pop("_gamma_is_not_one")
+
+
+def test_variants_begin_with_the_default_and_reach_the_ends():
+    loaded = load()
+    for name, ends in {
+        "gae": {("gamma", 0.0), ("gamma", 1.0), ("lam", 0.0), ("lam", 1.0)},
+        "n_step": {("n", 1)},
+    }.items():
+        settings = loaded.pick("estimator", name)[2]()
+        found = variants("estimator", settings)
+        assert found[0] is settings
+        assert ends <= {(key, getattr(one, key)) for one in found for key, _ in ends}
+
+
+# Sources and tables
+
+
+def test_the_source_of_a_case_makes_it_again():
+    """Whatever the strategies draw: the same source is the same case."""
+
+    @given(rollouts(groups=True), batches(), mdps(), spaces(), action_spaces())
+    def look(rollout, batch, world, space, actions):
+        for case in (rollout, batch, world, space, actions):
+            imports = set()
+            text = source(case, imports)
+            scope = {}
+            exec("\n".join([*imports, f"made = {text}"]), scope)
+            assert source(scope["made"], set()) == text
+
+    look()
+
+
+def test_elements_are_of_their_space():
+    @given(spaces().flatmap(lambda space: elements(space, 2).map(lambda drawn: (space, drawn))))
+    def look(drawn):
+        space, both = drawn
+        assert all(
+            space.contains(one.numpy() if space.shape or isinstance(space, Box) else one.numpy()[()]) for one in both
+        )
+
+    look()
+
+
+def test_tables_are_aligned_and_short():
+    lines = as_table([{"step": n, "reward": 1 / 3} for n in range(50)])
+    assert lines[:2] == ["  step    reward", "     0  0.333333"]
+    assert lines[-1] == "  … 10 more"
+
+
+# pytest
+
+
+def test_a_third_partys_test_file_is_three_lines(tmp_path):
+    """Its own tests, run by pytest as the third party does."""
+    home = ROOT / "tests" / "third_party"
+    for name in ("acme_rl.py", "test_acme_rl.py"):
+        shutil.copy(home / name, tmp_path / name)
+    code = [line for line in (home / "test_acme_rl.py").read_text().splitlines() if line]
+    assert len(code) == 3
+    ran = _pytest(tmp_path, "test_acme_rl.py", "-v")
+    assert ran.returncode == 0, ran.stdout
+    assert "test_acme_rl.py::test_laws[estimator:hyperbolic-lanes_permute] PASSED" in ran.stdout
+    assert "SKIPPED (not applicable: it has no setting 'gamma')" in ran.stdout.replace("\n", "")
+
+
+def test_a_failure_in_pytest_is_short(lossy, tmp_path):
+    """What is wrong, the steps, the snippet; none of the kit's own frames."""
+    (tmp_path / "test_lossy.py").write_text(
+        'from framework.testing import conforms\n\ntest_laws = conforms("lossy.py", examples=15)\n'
+    )
+    ran = _pytest(tmp_path, "test_lossy.py", "-k", LEAK)
+    assert ran.returncode == 1
+    assert f"{LEAK}: returns at step" in ran.stdout
+    assert "# this repeats it:" in ran.stdout
+    assert "checking.py" not in ran.stdout
+
+
+def test_conforms_names_each_law():
+    (mark,) = conforms("td0", examples=1).pytestmark
+    assert [case.id for case in mark.args[1]] == [f"estimator:td0-{law.name}" for law in laws("estimator")]
+
+
+def _pytest(folder, *words):
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:timeout", *words]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, env=_environment(), check=False, timeout=300
+    )
+
+
+def _environment():
+    return {**os.environ, "COLUMNS": "300", "PYTEST_ADDOPTS": ""}
+
+
+# The page
+
+
+def test_the_page_of_laws_is_that_of_the_registry():
+    page = (ROOT / "docs" / "reference" / "laws.md").read_text("utf-8")
+    assert page == laws_page(), "run: python -m framework.testing.page docs/reference/laws.md"
