@@ -1,4 +1,4 @@
-"""`framework check` and the kit from Python: names, exit codes, JSON, tables, pytest, and snippets that repeat failures."""
+"""`framework check` and the kit from Python: names, exit codes, JSON, tables, pytest, snippets that repeat failures."""
 
 import json
 import os

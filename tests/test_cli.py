@@ -91,7 +91,7 @@ def test_an_unknown_command_gets_the_nearest():
 def test_an_unknown_command_is_said(capsys):
     assert (
         said(capsys, "rnu", code=2).err
-        == "error: no command 'rnu'. Did you mean 'run'? There is: audit, credit, evaluate, new, plugins, run, show\n"
+        == "error: no command 'rnu'. Did you mean 'run'? There is: audit, check, credit, evaluate, new, plugins, run, show\n"
     )
 
 
