@@ -90,8 +90,8 @@ def test_an_unknown_command_gets_the_nearest():
 
 def test_an_unknown_command_is_said(capsys):
     assert (
-        said(capsys, "rnu", code=2).err
-        == "error: no command 'rnu'. Did you mean 'run'? There is: audit, check, credit, evaluate, new, plugins, run, show\n"
+        said(capsys, "rnu", code=2).err == "error: no command 'rnu'. Did you mean 'run'? "
+        "There is: audit, check, credit, evaluate, new, plugins, run, show\n"
     )
 
 
