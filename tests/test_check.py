@@ -135,11 +135,16 @@ def test_names_find_parts():
     assert {part.role for part in chosen("reinforce", "estimator")[1]} == {"estimator"}
 
 
-def test_one_name_of_two_roles_asks_which(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    both = LOSSY + '\n@hookimpl\ndef baselines():\n    return {"lossy": Lossy}\n'
-    (tmp_path / "both.py").write_text(both, "utf-8")
-    assert [part.role for part in chosen("both.py")[1]] == ["estimator", "baseline"]
+def test_one_name_of_two_roles_asks_which():
+    ways = "policy:actor_critic or loss:actor_critic"
+    with pytest.raises(UsageError, match=f"'actor_critic' is the name of 2 parts; say which: {ways}"):
+        chosen("actor_critic")
+    assert [part.role for part in chosen("actor_critic", "loss")[1]] == ["loss"]
+
+
+def test_a_file_offers_parts_of_several_roles(tmp_path):
+    (tmp_path / "both.py").write_text(LOSSY + '\n@hookimpl\ndef baselines():\n    return {"lossy": Lossy}\n', "utf-8")
+    assert [part.role for part in chosen(str(tmp_path / "both.py"))[1]] == ["estimator", "baseline"]
 
 
 # From Python

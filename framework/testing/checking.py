@@ -67,11 +67,18 @@ class Report:
 
 
 def laws(role: str) -> list[Law]:
-    """All laws of a role, in the order in which they are stated."""
+    """All laws of a role, file by file, in the order in which they are stated."""
     for name in ROLE_MODULES:
         if importlib.util.find_spec(f"{__package__}.{name}"):
             importlib.import_module(f"{__package__}.{name}")
-    return [law for law in LAWS.values() if role in law.roles]
+    return sorted((law for law in LAWS.values() if role in law.roles), key=_place)
+
+
+def _place(law: Law) -> tuple[int, str]:
+    """Where a law stands: whatever was imported first, the order is the same."""
+    home = law.check.__module__
+    name = home.removeprefix(f"{__package__}.")
+    return ROLE_MODULES.index(name) if name in ROLE_MODULES else len(ROLE_MODULES), home
 
 
 def check(
