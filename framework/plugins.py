@@ -20,6 +20,7 @@ from .errors import UsageError, unknown
 from .hookspecs import PROJECT, ROLES, Providers, RunHooks, names
 
 GROUP = "framework.plugins"
+SOURCE = "__framework_source__"  # of a file's module: its text, so that a file that was edited is read anew
 
 
 @frozen(eq=False)
@@ -231,13 +232,15 @@ def _import_file(path: Path) -> Plugin:
     if not path.is_file():
         raise UsageError(f"no plugin file {path}")
     path = path.resolve()
-    module_name = f"framework_file_{path.stem}"
-    if module_name in sys.modules and sys.modules[module_name].__file__ == str(path):
-        return Plugin(path.stem, sys.modules[module_name], str(path))
+    module_name, source = f"framework_file_{path.stem}", path.read_bytes()
+    known = sys.modules.get(module_name)
+    if known is not None and known.__file__ == str(path) and known.__dict__.get(SOURCE) == source:
+        return Plugin(path.stem, known, str(path))
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    setattr(module, SOURCE, source)
     sys.modules[module_name] = module  # where attrs looks annotations up
     try:
         spec.loader.exec_module(module)

@@ -198,6 +198,18 @@ def test_one_module_by_two_names_is_refused():
         load(["line_world", "framework_line_world"])
 
 
+def test_a_file_is_read_anew_once_it_has_changed(tmp_path):
+    """As in a notebook: the same file is the same module, an edited one another."""
+    path = tmp_path / "edited.py"
+    text = "from framework import hookimpl\n@hookimpl\ndef recipes():\n    return {'NAME': {}}\n"
+    path.write_text(text.replace("NAME", "first"))
+    one, again = (load([str(path)]) for _ in range(2))
+    assert one.names("recipe") == ["first"]
+    assert one.plugins[0].module is again.plugins[0].module
+    path.write_text(text.replace("NAME", "the_second"))
+    assert load([str(path)]).names("recipe") == ["the_second"]
+
+
 def test_a_file_that_raises_is_named_with_its_cause(tmp_path):
     (tmp_path / "bad.py").write_text("import nothing_of_that_name\n")
     with pytest.raises(UsageError, match="bad.py' failed to load: ModuleNotFoundError: No module named 'nothing_of"):
