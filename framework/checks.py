@@ -95,10 +95,16 @@ def in_bounds(
 
 def per_step(label: str, given: Any, shape: tuple[int, ...]) -> None:
     """A number for each step, `[T, N]` or `[B]`: floating point, finite, without gradient."""
-    tensor(label, given, shape, "[T, N]" if len(shape) == 2 else "[B]", "floating point")
+    number_a_step(label, given, shape)
+    finite(label, given)
+
+
+def number_a_step(label: str, given: Any, shape: tuple[int, ...]) -> None:
+    """The same, finite or not."""
+    if not is_numbers(given, shape):
+        tensor(label, given, shape, "[T, N]" if len(shape) == 2 else "[B]", "floating point")
     if given.requires_grad:
         raise PartError(f"{label}: carries a gradient; only an evaluation and a loss may")
-    finite(label, given)
 
 
 def columns(label: str, given: Any, inputs: Inputs) -> None:
@@ -140,21 +146,34 @@ def stage_result(label: str, stage: str, result: Any, **arguments: Any) -> None:
         for name in ("advantages", "returns", "value_targets"):
             per_step(f"{label}: {name}", getattr(result, name), tuple(arguments["rollout"].mask.shape))
     elif stage == "prepare_batch":
-        kind(label, result, Batch)
-        given, same = arguments["batch"], []
-        if result.actions is given.actions:  # columns of what was handed over, which have its length
-            same = [name for name in Batch.__match_args__ if getattr(result, name) is getattr(given, name)]
-        _columns(label, result, (len(result.actions),), "[B, …]", (*same, "total_steps", "total_episodes", "sequences"))
-        per_step(f"{label}: advantages", result.advantages, (len(result.actions),))
-        if (
-            result.sequences is not None
-            and "sequences" not in same
-            and int(result.sequences.real.sum()) != len(result.actions)
-        ):
-            expected, got = len(result.actions), int(result.sequences.real.sum())
-            raise PartError(f"{label}: sequences: expected {expected} real steps, as in the other columns, got {got}")
+        _prepared(label, result, arguments["batch"])
     elif stage == "compute_loss":
         loss(label, result, (len(arguments["batch"].actions),))
+
+
+def _prepared(label: str, result: Any, given: Batch) -> None:
+    """What extensions made of a minibatch. Once a minibatch, so that only what they changed is looked at.
+
+    Whether its advantages are finite shows in the loss.
+    """
+    kind(label, result, Batch)
+    count = len(result.actions)
+    same_length = result.actions is given.actions or count == len(given.actions)
+    for name in _BATCH:
+        column = getattr(result, name)
+        if column is None or (same_length and column is getattr(given, name)):
+            continue
+        if column.shape[:1] != (count,):
+            raise PartError(f"{label}: {name}: expected {[count]} first, [B, …], got {list(column.shape)}")
+    if result.advantages is not given.advantages:
+        number_a_step(f"{label}: advantages", result.advantages, (count,))
+    if result.sequences is not None and not (same_length and result.sequences is given.sequences):
+        got = int(result.sequences.real.sum())
+        if got != count:
+            raise PartError(f"{label}: sequences: expected {count} real steps, as in the other columns, got {got}")
+
+
+_BATCH = [name for name in Batch.__match_args__ if name not in ("total_steps", "total_episodes", "sequences")]
 
 
 def _columns(label: str, record: Any, leading: tuple[int, ...], names: str, but: tuple[str, ...]) -> None:

@@ -279,6 +279,8 @@ def _blame_number(run: Run, loss: Loss) -> None:
     """A loss that is not finite: of the policy, if what it said of the actions already was not; else of the loss."""
     assert run.batch is not None
     _check_policy(run)
+    if prepared := run.wrappers.get("prepare_batch"):
+        checks.finite(f"{' or '.join(prepared)}: prepare_batch: advantages", run.batch.advantages)
     for name, term in loss.terms.items():
         checks.finite(f"{run.config.loss.label}: term '{name}'", term.detach())
     raise PartError(f"{run.config.loss.label}: the summed loss is not finite")

@@ -319,7 +319,7 @@ FALLBACKS = {
         "extensions": [Each(before=lambda run, count: setattr(run.loss, "factor", 1.0 if count % 4 == 0 else 0.0))],
     },
     "policy 'Norm' .* moves its buffers while it evaluates": {**SHORT, "policy": Norm()},
-    "metric 'factor' is 1.0 compiled and 2.0 otherwise": {**SHORT, "loss": Telling(), "extensions": [Raising()]},
+    "metric 'factor' is 2.0 compiled and 3.0 otherwise": {**SHORT, "loss": Telling(), "extensions": [Raising()]},
     "parameters have been frozen": {**SHORT, "extensions": [Each(after=freeze)]},
     "a parameter has a hook": {**SHORT, "extensions": [Each(after=hook)]},
     "an extension added parameters to the optimizer": {

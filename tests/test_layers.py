@@ -114,8 +114,11 @@ LAWS = {
 }
 
 
+@pytest.mark.parametrize("rows", [2, layers_module.ROWS])
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-def test_law(law):
+def test_law(law, rows, monkeypatch):
+    """Also where a few rows are taken at once."""
+    monkeypatch.setattr(layers_module, "ROWS", rows)
     given(st.tuples(*LAWS[law]))(lambda drawn: law(layers_module, *drawn))()
 
 

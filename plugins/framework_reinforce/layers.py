@@ -18,6 +18,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.utils import _python_dispatch
 
 KINDS = (nn.Tanh, nn.ReLU)
+ROWS = 2048  # at once: what lies between the layers stays in the processor's caches
 
 
 def through(layers: nn.Sequential, features: Tensor) -> Tensor:
@@ -43,14 +44,28 @@ def together(stacks: Sequence[tuple[nn.Sequential, Tensor]]) -> list[Tensor]:
         plan.append((len(parts) > 1 and type(parts[1]) is nn.Tanh, len(own)))
         given.append(features.reshape(-1, features.shape[-1]) if features.ndim != 2 else features)
         parameters += own
-    if torch.is_grad_enabled():
-        made = Layers.apply(plan, *given, *parameters)  # type: ignore[no-untyped-call]
+    counts = {len(features) for features in given}
+    if max(counts) <= ROWS or len(counts) > 1 or _is_watched():
+        made = _made(plan, given, parameters)
     else:
-        made = [values[-1] for values in _all_values(plan, given, parameters)]
+        pieces = zip(*(torch.split(features, ROWS) for features in given), strict=True)
+        made = [torch.cat(parts) for parts in zip(*(_made(plan, some, parameters) for some in pieces), strict=True)]
     return [
         outputs if features.ndim == 2 else outputs.reshape(*features.shape[:-1], outputs.shape[-1])
         for outputs, (_, features) in zip(made, stacks, strict=True)
     ]
+
+
+def _made(plan: list[tuple[bool, int]], features: Sequence[Tensor], parameters: Sequence[Any]) -> Sequence[Tensor]:
+    """The outputs `[B, outputs]` of each stack."""
+    if torch.is_grad_enabled():
+        return Layers.apply(plan, *features, *parameters)  # type: ignore[no-any-return, no-untyped-call]
+    return [values[-1] for values in _all_values(plan, features, parameters)]
+
+
+def _is_watched() -> bool:
+    """Whether this is being recorded."""
+    return _python_dispatch._get_current_dispatch_mode() is not None
 
 
 def _one_by_one(stacks: Sequence[tuple[nn.Sequential, Tensor]]) -> list[Tensor]:
@@ -116,7 +131,7 @@ def _all_values(plan: list[tuple[bool, int]], features: Sequence[Tensor], parame
 def _values(tanh: bool, features: Tensor, parameters: Any) -> list[Tensor]:
     """What each layer makes of the one before."""
     values, last = [features], len(parameters) - 2
-    watched = _python_dispatch._get_current_dispatch_mode() is not None  # a recording: it must see each operation
+    watched = _is_watched()  # it must see each operation
     for place in range(0, len(parameters), 2):
         value = functional.linear(values[-1], parameters[place], parameters[place + 1])
         if place < last and tanh and watched:
