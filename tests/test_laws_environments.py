@@ -14,7 +14,7 @@ from gymnasium.spaces import Box
 from framework import Step, TabularLanes, TabularMDP
 from framework.plugins import load
 from framework.testing import check, laws
-from framework.testing.environments import chi_square
+from framework.testing.environments.frequencies import chi_square
 
 SOUND = {
     "line_world": LineWorld(),

@@ -75,10 +75,10 @@ def laws(role: str) -> list[Law]:
 
 
 def _place(law: Law) -> tuple[int, str]:
-    """Where a law stands: whatever was imported first, the order is the same."""
+    """Where a law stands: whatever was imported first, the order is the same; within a package, as it imports them."""
     home = law.check.__module__
-    name = home.removeprefix(f"{__package__}.")
-    return ROLE_MODULES.index(name) if name in ROLE_MODULES else len(ROLE_MODULES), home
+    name = home.removeprefix(f"{__package__}.").partition(".")[0]
+    return (ROLE_MODULES.index(name), "") if name in ROLE_MODULES else (len(ROLE_MODULES), home)
 
 
 def check(

@@ -1,0 +1,64 @@
+"""What an environment leaves to chance: its own, and that of the generators that are everybody's."""
+
+import copy
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from attrs import evolve
+
+from ..law import Subject
+from .playing import COLUMNS, Plan, counts, lanes, play, same, spaces_of
+
+ALARM = 1e-6  # how probable it may be that a sound environment is called unsound
+
+
+@contextmanager
+def globally_seeded(seed: int) -> Iterator[None]:
+    """The global generators of torch, numpy and Python seeded, and put back afterwards."""
+    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(seed)  # `torch.manual_seed` formats a stack trace each time
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(kept[0])
+        np.random.set_state(kept[1])
+        random.setstate(kept[2])
+
+
+def arbitrary(subject: Subject, count: int, rows: int, seed: int = 0) -> Plan:
+    """A long plan of actions from all over the space, the same each time."""
+    space = copy.deepcopy(spaces_of(subject)[1])
+    space.seed(seed)
+    return Plan(
+        count, seed, tuple(tuple(np.asarray(space.sample()).tolist() for _ in range(count)) for _ in range(rows))
+    )
+
+
+def leaves_to_chance(subject: Subject) -> bool:
+    """Whether other seeds tell another story of the same actions: six seeds, forty steps."""
+    if "chance" not in subject.memory:
+        count = counts(subject)[0]
+        plan = arbitrary(subject, count, 40)
+        stories = []
+        for seed in range(6):
+            with lanes(subject, count) as environment:
+                stories.append(play(environment, evolve(plan, seed=seed)))
+        columns = [[told.first, *(getattr(step, name) for step in told.steps for name in COLUMNS)] for told in stories]
+        subject.memory["chance"] = any(not same(columns[0], other) for other in columns[1:])
+    return bool(subject.memory["chance"])
+
+
+def usual_start(subject: Subject) -> float:
+    """The share of the most frequent first observation of lane 0 among 64."""
+    if "usual start" not in subject.memory:
+        count, generator = counts(subject)[0], torch.Generator().manual_seed(1)
+        with lanes(subject, count) as environment:
+            starts = [environment.reset(generator)[0].numpy().tobytes() for _ in range(64)]
+        subject.memory["usual start"] = Counter(starts).most_common(1)[0][1] / len(starts)
+    return float(subject.memory["usual start"])

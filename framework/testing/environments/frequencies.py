@@ -1,0 +1,91 @@
+"""How often: simulated frequencies are the probabilities of the tables."""
+
+import torch
+from torch import Tensor
+
+from ..law import Broken, Subject, law
+from .chance import ALARM
+from .playing import LONGEST, counts, lanes
+from .reasons import has
+from .tables import tables
+
+BULK = 64  # lanes, in which steps are counted
+
+
+def _countable(subject: Subject) -> str | None:
+    missing = has("mdp")(subject)
+    if missing:
+        return missing
+    mdp = tables(subject)
+    if mdp.observations is not None:
+        return "hides its states, so that their frequencies are not seen"
+    chances = torch.cat([mdp.transitions[~mdp.terminal].flatten(0, 1), mdp.start.unsqueeze(0)])
+    return None if bool(((chances > 0).sum(1) > 1).any()) else "leaves nothing to chance"
+
+
+@law("environment", applies=_countable, source="Pearson 1900, doi:10.1080/14786440009463897")
+def steps_are_as_frequent_as_the_tables_say(subject: Subject) -> None:
+    """Of uniformly random actions, the successors of each state and action are as frequent as P(s′ | s, a), and first
+    states as `start`: χ² of each row, all together wrongly refused once in a million."""
+    mdp = tables(subject)
+    states, actions = mdp.transitions.shape[:2]
+    count = counts(subject)[0] * (BULK // counts(subject)[0] or 1)
+    rows = min(LONGEST, 50 + 100 * states * actions // count)
+    chosen, generator = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
+    starts, triples = [], []
+    with lanes(subject, count) as environment:
+        groups = getattr(environment, "groups", None)
+        one_each = (
+            torch.arange(count)
+            if groups is None
+            else torch.stack([(groups == g).nonzero()[0, 0] for g in groups.unique()])
+        )
+        for t in range(rows):
+            if t % 50 == 0:
+                before = environment.reset(generator).clone()
+                starts.append(before[one_each])
+            taken_now = torch.randint(actions, (count,), generator=chosen)
+            step = environment.step(taken_now, generator)
+            real = torch.ones(count, dtype=torch.bool) if step.valid is None else step.valid
+            triples.append(((before * actions + taken_now) * states + step.successors)[real])
+            before = step.observations.clone()
+            if groups is None and step.valid is None:
+                starts.append(before[step.terminated | step.truncated])
+    found = torch.bincount(torch.cat(triples), minlength=states * actions * states).reshape(-1, states)
+    tested = [("first states", torch.bincount(torch.cat(starts), minlength=states), mdp.start.double())]
+    for pair in range(states * actions):
+        s, a = divmod(pair, actions)
+        if not bool(mdp.terminal[s]):
+            tested.append((f"successors of state {s}, action {a}", found[pair], mdp.transitions[s, a].double()))
+    for name, seen, chances in tested:
+        improbable = chi_square(seen.double(), chances)
+        if improbable * len(tested) < ALARM:
+            raise Broken(
+                f"{name}: not as frequent as the tables say (probability of this, or worse: {improbable:.1g})",
+                expected=(chances * seen.sum()).round(decimals=1).tolist(),
+                got=seen.tolist(),
+                case=tuple(
+                    {"state": s, "probability": p, "expected": p * int(seen.sum()), "seen": int(k)}
+                    for s, (p, k) in enumerate(zip(chances.tolist(), seen.tolist(), strict=True))
+                    if p or k
+                ),
+            )
+
+
+def chi_square(seen: Tensor, chances: Tensor) -> float:
+    """The probability of counts `[S]` as far from these chances, or farther; cells of few expected are pooled."""
+    if bool((seen[chances == 0] > 0).any()):
+        return 0.0
+    expected = chances * seen.sum()
+    large = expected >= 5
+    cells = [(float(k), float(e)) for k, e in zip(seen[large], expected[large], strict=True)]
+    rest = float(seen[~large].sum()), float(expected[~large].sum())
+    if rest[1] >= 5:
+        cells.append(rest)
+    elif cells and rest[1] > 0:
+        cells[-1] = cells[-1][0] + rest[0], cells[-1][1] + rest[1]
+    if len(cells) < 2:
+        return 1.0
+    statistic = sum((k - e) ** 2 / e for k, e in cells)
+    half = torch.tensor([(len(cells) - 1) / 2, statistic / 2], dtype=torch.float64)
+    return float(torch.special.gammaincc(half[0], half[1]))
