@@ -135,16 +135,30 @@ def subjects_of(part: Part, loaded: Loaded) -> list[Subject]:
 
 
 def judge(law: Law, subjects: Sequence[Subject], examples: int = EXAMPLES, seed: int = 0) -> Verdict:
-    """Ask one law of a part, with each of its settings that the law concerns. Nothing is printed, nothing is kept."""
-    reasons = [_reason(law, subject) for subject in subjects]
-    concerned = [subject for subject, reason in zip(subjects, reasons, strict=True) if reason is None]
+    """Ask one law of a part, with each of its settings that the law concerns. Nothing is printed, nothing is kept.
+
+    What a part raises breaks the law, and is told: also where it is only asked whether the law concerns it, or tried
+    for a case that fits it.
+    """
+    reasons = []
+    for subject in subjects:
+        try:
+            reasons.append(reason(law, subject))
+        except Exception as error:
+            return Verdict(law, "failed", words(error), subject=subject, error=error)
+    concerned = [subject for subject, why in zip(subjects, reasons, strict=True) if why is None]
     if not concerned:
         return Verdict(law, "not applicable", str(reasons[0]))
     examples = min(examples, law.examples or examples)
     if law.cases is None:
         return _asked_of_each(law, concerned[:examples])
-    cases, count = law.cases, 0
+    cases, count, tried = law.cases, 0, concerned[0]
     found: tuple[Subject, Any, Exception] | None = None
+
+    def of(subject: Subject) -> st.SearchStrategy[tuple[Subject, Any]]:
+        nonlocal tried
+        tried = subject
+        return st.tuples(st.just(subject), cases(subject))
 
     @seeded(seed)
     @settings(
@@ -158,7 +172,7 @@ def judge(law: Law, subjects: Sequence[Subject], examples: int = EXAMPLES, seed:
         report_multiple_bugs=False,
         print_blob=False,
     )
-    @given(st.sampled_from(concerned).flatmap(lambda subject: st.tuples(st.just(subject), cases(subject))))
+    @given(st.sampled_from(concerned).flatmap(of))
     def search(drawn: tuple[Subject, Any]) -> None:
         nonlocal count, found
         try:
@@ -177,8 +191,9 @@ def judge(law: Law, subjects: Sequence[Subject], examples: int = EXAMPLES, seed:
     except Unsatisfiable:
         return Verdict(law, "failed", "refuses every case that it was given", count)
     except Exception as error:
-        if found is None:
-            raise
+        if found is None:  # no case could be drawn
+            error.__notes__ = []  # Hypothesis's, of what it was about to draw
+            return Verdict(law, "failed", words(error), count, tried, (), error)
         subject, case, broken = found
         if isinstance(error, HypothesisException):
             return Verdict(law, "failed", f"is not repeatable: {error}", count, subject, (case,), broken)
@@ -193,9 +208,16 @@ def ask(law: Law, subject: Subject, *case: Any) -> None:
 
 
 def replay(name: str, part: Part, *case: Any) -> None:
-    """Ask the law of this name once more; raises what the law raises. Without a case, of a law that takes none."""
-    with _apart():
-        ask({law.name: law for law in laws(part.role)}[name], subjects_of(part, load())[0], *case)
+    """Ask the law of this name once more; raises what the law raises.
+
+    Without a case, all that is asked before one is drawn, too; of a law that takes cases, until one fails.
+    """
+    law, subject = {law.name: law for law in laws(part.role)}[name], subjects_of(part, load())[0]
+    if case:
+        with _apart():
+            ask(law, subject, *case)
+    elif (verdict := judge(law, [subject])).error is not None:
+        raise verdict.error
 
 
 def part(role: str, name: str, plugins: Sequence[str] = (), **settings: Any) -> Part:
@@ -224,9 +246,10 @@ def _part(settings: Any, role: str | None, loaded: Loaded) -> Part:
     raise UsageError(f"no plugin offers {type(settings).__name__}: say its role, as in check(settings, 'estimator')")
 
 
-def _reason(law: Law, subject: Subject) -> str | None:
-    """Why a law does not concern a part."""
-    return law.applies(subject)
+def reason(law: Law, subject: Subject) -> str | None:
+    """Why a law does not concern a part; None: it does. Raises what the part raises when it is tried for that."""
+    with _apart():
+        return law.applies(subject)
 
 
 def _asked_of_each(law: Law, subjects: Sequence[Subject]) -> Verdict:

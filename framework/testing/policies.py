@@ -15,6 +15,7 @@ from .. import checks
 from ..contracts import Inputs
 from ..errors import PartError, UsageError
 from . import sampling  # noqa: F401 - their laws, too
+from .checking import words
 from .law import Broken, Subject, law
 from .memory import Told, remembered, sequences
 from .playing import (
@@ -45,7 +46,7 @@ def policies_take_spaces_or_say_why_not(subject: Subject) -> None:
             if isinstance(error, Broken):
                 raise Broken(f"{seen} → {acted}: {error}", expected=error.expected, got=error.got, case=error.case)
             raise Broken(
-                f"{seen} → {acted}: {type(error).__name__}: {error}",
+                f"{seen} → {acted}: {words(error)}",
                 expected="a policy, or a UsageError that says which spaces it takes",
                 got=type(error).__name__,
             ) from error
@@ -66,7 +67,7 @@ def policies_take_every_observation(subject: Subject, scene: Scene) -> None:
         values = player.values(observations) if subject.says("gives", "values") else None
     except Exception as error:
         raise Broken(
-            f"raises {type(error).__name__}: {error} ({scene.where()})",
+            f"{words(error)} ({scene.where()})",
             expected="an action of each row, and what is said of it",
             got=type(error).__name__,
             case=scene.rows(),

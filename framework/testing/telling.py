@@ -141,7 +141,7 @@ def _space(value: Any, imports: set[str]) -> str:
     if isinstance(value, Discrete):
         return f"Discrete({int(value.n)}, start={int(value.start)})"
     if isinstance(value, MultiDiscrete):
-        return f"MultiDiscrete({value.nvec.tolist()})"
+        return f"MultiDiscrete({value.nvec.tolist()}, start={value.start.tolist()})"
     if isinstance(value, MultiBinary):
         return f"MultiBinary({value.n})"
     kind = f"np.{np.dtype(value.dtype).name}"
