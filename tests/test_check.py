@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from attrs import frozen
-from gymnasium.spaces import Box
-from hypothesis import given
+from gymnasium.spaces import Box, MultiDiscrete, Space
+from hypothesis import find, given, settings
 
 from framework import Estimate, UsageError
 from framework.cli import main
@@ -21,7 +21,8 @@ from framework.testing.checking import judge, subjects_of
 from framework.testing.choosing import chosen
 from framework.testing.law import LAWS
 from framework.testing.page import laws_page
-from framework.testing.strategies import action_spaces, batches, elements, mdps, rollouts, spaces
+from framework.testing.steps import batches
+from framework.testing.strategies import action_spaces, elements, mdps, rollouts, spaces
 from framework.testing.telling import as_table, source
 from framework.testing.variants import variants
 
@@ -181,6 +182,107 @@ def test_what_a_part_raises_is_told():
         replay("estimates_are_finite", Part("estimator", "raises", "tests", Raises()), *verdict.case)
 
 
+FAULTY = """import numpy as np
+import torch
+from attrs import frozen
+from framework import Step, hookimpl
+from gymnasium.spaces import Box, Discrete
+
+def fails(here):
+    if here == {place!r}:
+        raise RuntimeError("the motor is out of order")
+
+class World:
+    def __init__(self, count):
+        fails("build")
+        self.count = count
+        self.observation_space, self.action_space = Discrete(2), Discrete(2)
+
+    def reset(self, generator):
+        fails("reset")
+        return torch.zeros(self.count, dtype=torch.int64)
+
+    def step(self, actions, generator):
+        fails("step")
+        seen, end = torch.zeros(self.count, dtype=torch.int64), torch.ones(self.count, dtype=torch.bool)
+        return Step(seen, seen.clone(), torch.zeros(self.count), end, ~end)
+
+    def mdp(self):
+        fails("mdp")
+
+@frozen
+class Faulty:
+    def build(self, num_envs, device):
+        return World(num_envs)
+
+@frozen
+class Mute:
+    @property
+    def needs(self):
+        fails("needs")
+        return frozenset()
+
+    def build(self, observations, actions):
+        fails("build")
+
+    def __call__(self, rollout, returns=None):
+        fails("call")
+
+@hookimpl
+def environments():
+    return {{"faulty": Faulty}}
+
+@hookimpl
+def policies():
+    return {{"faulty": Mute}}
+
+@hookimpl
+def estimators():
+    return {{"faulty": Mute}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("role", "place"),
+    [
+        *(("environment", place) for place in ("build", "reset", "step", "mdp")),
+        ("policy", "build"),
+        ("estimator", "needs"),
+    ],
+)
+def test_what_a_part_raises_anywhere_is_a_broken_law(role, place, capsys, tmp_path, monkeypatch):
+    """Never a traceback: also where a law only asks whether it applies, or draws a case that fits the part."""
+    monkeypatch.chdir(tmp_path)
+    text = FAULTY.format(place=place)
+    Path("faulty.py").write_text(text, "utf-8")
+    line = next(number for number, line in enumerate(text.splitlines(), 1) if "raise RuntimeError" in line)
+    told = f"raised RuntimeError: the motor is out of order ({tmp_path / 'faulty.py'}:{line} in fails)"
+    code, (report,) = listing(capsys, "faulty.py", "--role", role, "--examples", "2")
+    broken = [entry for entry in report["laws"] if entry["outcome"] == "failed"]
+    assert code == 1
+    assert {entry["law"] for entry in report["laws"]} == {law.name for law in laws(role)}
+    assert any(told in entry["reason"] for entry in broken)
+
+
+def test_a_failure_without_a_case_can_be_repeated(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("faulty.py").write_text(FAULTY.format(place="build"), "utf-8")
+    *_, (report,) = listing(capsys, "faulty.py", "--role", "environment", "--examples", "2")
+    for name in ("every_episode_is_like_the_first", "rewards_are_finite"):  # whether it applies; a case
+        (entry,) = [entry for entry in report["laws"] if entry["law"] == name]
+        Path("again.py").write_text(entry["snippet"], "utf-8")
+        again = subprocess.run([sys.executable, "again.py"], capture_output=True, text=True, check=False)
+        assert again.stderr.strip().endswith("RuntimeError: the motor is out of order"), again.stderr
+
+
+def test_conforms_leaves_what_raises_to_the_test(tmp_path, monkeypatch):
+    """The module can be collected; the laws that cannot be asked fail, each by itself."""
+    monkeypatch.chdir(tmp_path)
+    Path("faulty.py").write_text(FAULTY.format(place="build"), "utf-8")
+    (mark,) = conforms("faulty.py", role="environment", examples=1).pytestmark
+    assert [case.marks for case in mark.args[1]] == [()] * len(laws("environment"))
+
+
 def test_nothing_is_printed_and_nothing_global_moves(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = torch.random.get_rng_state()
@@ -241,6 +343,8 @@ def test_the_source_of_a_case_makes_it_again():
             scope = {}
             exec("\n".join([*imports, f"made = {text}"]), scope)
             assert source(scope["made"], set()) == text
+            if isinstance(case, Space):
+                assert scope["made"] == case
 
     look()
 
@@ -254,6 +358,35 @@ def test_elements_are_of_their_space():
         )
 
     look()
+
+
+def test_elements_of_multi_discrete_begin_at_its_start():
+    """Both ends of each choice are drawn, and nothing beside them."""
+    space, seen = MultiDiscrete([2, 3], start=[5, -1]), set()
+
+    @given(elements(space, 4))
+    def look(drawn):
+        seen.update(map(tuple, drawn.tolist()))
+
+    look()
+    assert {first for first, _ in seen} == {5, 6}
+    assert {second for _, second in seen} == {-1, 0, 1}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "rows"),
+    [
+        (lambda batch, evaluation: bool((batch.advantages < 0).any()), 1),
+        (lambda batch, evaluation: bool((batch.advantages < 0).any() and (batch.advantages > 0).any()), 2),
+        (lambda batch, evaluation: int((batch.log_probs < 0).sum()) >= 3, 3),
+    ],
+)
+def test_batches_shrink_to_the_rows_that_matter(wrong, rows):
+    """And what does not matter is 0, or not there."""
+    batch, evaluation = find(batches(max_steps=6), lambda drawn: wrong(*drawn), settings=settings(max_examples=1000))
+    assert len(batch.advantages) == rows
+    assert evaluation.values is None
+    assert bool((batch.returns == 0).all())
 
 
 def test_tables_are_aligned_and_short():

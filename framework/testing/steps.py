@@ -12,7 +12,7 @@ from .. import checks
 from ..contracts import Batch, Evaluation, Loss
 from ..errors import PartError
 from .law import Broken, Subject
-from .strategies import REWARDS
+from .strategies import quarters
 
 EXACT = 1e-9  # numbers of size up to 100 in float64, each rounded by 1e-14; what is wrong misses by far more
 EPISODES, CONSTANT = 2.0, 3.0  # denominators that are no number of steps
@@ -68,18 +68,41 @@ COLUMNS = tuple(field.name for field in fields(Steps) if field.name != "everythi
 
 
 @st.composite
-def steps(draw: st.DrawFn, subject: Subject, least: int = 1, most: int = 4) -> Steps:
-    """Some steps: log-ratios within ±1, all else within ±2; whole rows are drawn, so that whole rows shrink away."""
-    negative, half = REWARDS.map(lambda number: -abs(number)), REWARDS.map(lambda number: number / 2)
-    row = st.tuples(REWARDS, negative, half, REWARDS.map(abs), REWARDS, REWARDS, REWARDS, REWARDS)
+def some_steps(draw: st.DrawFn, least: int = 1, most: int = 4) -> Steps:
+    """Some steps: log-ratios within ±1, all else within ±2; whole rows are drawn, so that whole rows shrink away.
+
+    (Of few draws each: Hypothesis takes out no more than five at once.)
+    """
+    row = st.tuples(quarters(4), quarters(4)).map(lambda halves: [*halves[0], *halves[1]])
     rows = draw(st.lists(row, min_size=least, max_size=most))
     columns: dict[str, Any] = dict(zip(COLUMNS, map(tuple, zip(*rows, strict=True)), strict=True))
+    columns["log_probs"] = tuple(-abs(number) for number in columns["log_probs"])
+    columns["moved"] = tuple(number / 2 for number in columns["moved"])
+    columns["entropies"] = tuple(map(abs, columns["entropies"]))
     return Steps(**columns, everything=draw(st.booleans()))
+
+
+def steps(subject: Subject, least: int = 1, most: int = 4) -> st.SearchStrategy[Steps]:
+    """Some steps, whatever the loss."""
+    return some_steps(least, most)
 
 
 def several(subject: Subject) -> st.SearchStrategy[Steps]:
     """At least two steps."""
     return steps(subject, least=2)
+
+
+def batches(
+    *, min_steps: int = 1, max_steps: int = 4, dtype: torch.dtype = torch.float64
+) -> st.SearchStrategy[tuple[Batch, Evaluation]]:
+    """A batch of real steps, and what a policy says of it now: `[B]` each, the evaluation's with a gradient.
+
+    Log-probs of the policy that acted differ from the present ones by at most 1: ratios from 0.37 to 2.7, beyond the
+    usual clips on both sides. Values and entropies are there, or both None.
+    """
+    return some_steps(min_steps, max_steps).map(
+        lambda given: batch_of(given, dtype, None, given.everything, given.everything)
+    )
 
 
 @frozen(eq=False)
@@ -118,14 +141,16 @@ def tensors(given: Steps, dtype: torch.dtype) -> dict[str, Tensor]:
     return {name: torch.tensor(getattr(given, name), dtype=dtype) for name in COLUMNS}
 
 
-def ask(
-    subject: Subject, given: Steps, dtype: torch.dtype = torch.float64, totals: tuple[int, float] | None = None
-) -> Asked:
-    """What a fresh loss says of some steps; refused as the core would refuse it."""
+def batch_of(
+    given: Steps,
+    dtype: torch.dtype = torch.float64,
+    totals: tuple[int, float] | None = None,
+    valued: bool = True,
+    spread: bool = True,
+) -> tuple[Batch, Evaluation]:
+    """The batch, and what a policy says of it now, with a gradient; `valued`: with values; `spread`: with entropies."""
     column = tensors(given, dtype)
     count = torch.arange(len(given))
-    valued = given.everything or subject.says("needs", "values")
-    spread = given.everything or subject.says("needs", "entropies")
     batch = Batch(
         count,
         count,
@@ -141,6 +166,16 @@ def ask(
         column["entropies"].requires_grad_() if spread else None,
         column["values"].requires_grad_() if valued else None,
     )
+    return batch, evaluation
+
+
+def ask(
+    subject: Subject, given: Steps, dtype: torch.dtype = torch.float64, totals: tuple[int, float] | None = None
+) -> Asked:
+    """What a fresh loss says of some steps; refused as the core would refuse it."""
+    valued = given.everything or subject.says("needs", "values")
+    spread = given.everything or subject.says("needs", "entropies")
+    batch, evaluation = batch_of(given, dtype, totals, valued, spread)
     loss = subject.make()(batch, evaluation)
     try:
         checks.loss(subject.part.label, loss, (len(given),))

@@ -1,4 +1,6 @@
-"""Cases for laws, as Hypothesis draws and shrinks them: rollouts, batches, spaces and their elements, finite worlds.
+"""Cases for laws, as Hypothesis draws and shrinks them: rollouts, spaces and their elements, finite worlds.
+
+Batches are in `steps.py`.
 
 A rollout is told as a story, lanes of episodes, so that a counterexample shrinks to an episode or two of two or three
 steps. Rewards, values and log-probs are quarters of up to 2 in size: sums and halves of them are exact in float32.
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from torch import Tensor
 
-from ..contracts import Batch, Evaluation, Rollout, TabularMDP
+from ..contracts import Rollout, TabularMDP
 
 REWARDS = st.integers(-8, 8).map(lambda n: n / 4)  # exact in float32, so that sums are, too
 TERMINATED, TRUNCATED, BOTH, NO_END = (True, False), (False, True), (True, True), (False, False)
@@ -264,14 +266,16 @@ def permute_lanes(rollout: Rollout, order: Sequence[int]) -> Rollout:
 
 def spaces() -> "SearchStrategy[Space[Any]]":
     """Spaces of observations: Discrete, Box (of several shapes and bounds), MultiDiscrete, MultiBinary."""
-    discrete = st.builds(lambda n, start: Discrete(n, start=start), st.integers(1, 5), st.sampled_from([0, 0, 2]))
+    firsts = st.sampled_from([0, 0, 2])
+    discrete = st.builds(lambda n, start: Discrete(n, start=start), st.integers(1, 5), firsts)
     shapes = st.sampled_from([(1,), (3,), (), (2, 2)])
     bounds = st.sampled_from([(-1.0, 1.0), (-np.inf, np.inf), (0.0, np.inf)])
     box = st.builds(
         lambda shape, ends: Box(np.float32(ends[0]), np.float32(ends[1]), shape, np.float32), shapes, bounds
     )
     pictures = st.just(Box(0, 255, (2, 3), np.uint8))
-    several = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(MultiDiscrete)
+    counts = st.lists(st.integers(1, 3), min_size=1, max_size=3)
+    several = st.builds(lambda nvec, start: MultiDiscrete(nvec, start=[start] * len(nvec)), counts, firsts)
     flags: Any = st.integers(1, 3).map(MultiBinary)
     return st.one_of(discrete, box, pictures, several, flags)
 
@@ -292,11 +296,11 @@ def elements(draw: DrawFn, space: "Space[Any]", *leading: int) -> Tensor:
     if isinstance(space, Box):
         return _of_box(space, draw(quarters(count)), shape)
     if isinstance(space, Discrete):
-        most, first = np.full(count, int(space.n)), int(space.start)
+        most, first = np.full(count, int(space.n)), np.full(count, int(space.start))
     elif isinstance(space, MultiDiscrete):
-        most, first = np.broadcast_to(space.nvec, shape).reshape(-1), 0
+        most, first = (np.broadcast_to(each, shape).reshape(-1) for each in (space.nvec, space.start))
     elif isinstance(space, MultiBinary):
-        most, first = np.full(count, 2), 0
+        most, first = np.full(count, 2), np.full(count, 0)
     else:
         raise NotImplementedError(f"elements of {space}: draw them by its own `sample`")
     limit = int(most.max(initial=1)) - 1
@@ -315,50 +319,6 @@ def _of_box(space: Box, numbers: list[float], shape: tuple[int, ...]) -> Tensor:
     closed, bounded_below, bounded_above = np.isfinite(high - low), np.isfinite(low), np.isfinite(high)
     chosen = np.where(closed, inside, np.where(bounded_below, above, np.where(bounded_above, below, 4 * place - 2)))
     return torch.from_numpy(chosen.astype(space.dtype))
-
-
-# Batches
-
-
-@st.composite
-def batches(
-    draw: DrawFn,
-    *,
-    max_steps: int = 4,
-    min_steps: int = 1,
-    entropies: bool = True,
-    values: bool = True,
-    dtype: torch.dtype = torch.float64,
-) -> tuple[Batch, Evaluation]:
-    """A batch of real steps, and what a policy says of it now: `[B]` each, the evaluation's with a gradient.
-
-    Log-probs are below 0; those of the policy that acted differ from the present ones by at most 1 (ratios from 0.37 to
-    2.7, beyond the usual clips on both sides).
-    """
-    count = draw(st.integers(min_steps, max_steps))
-
-    def column(scale: float = 1.0) -> Tensor:
-        return scale * torch.tensor(draw(quarters(count)), dtype=dtype)
-
-    then = -column().abs()
-    batch = Batch(
-        observations=draw(elements(Discrete(4), count)),
-        actions=draw(elements(Discrete(3), count)),
-        log_probs=then,
-        advantages=column(),
-        returns=column(),
-        value_targets=column(),
-        total_steps=count,
-        total_episodes=draw(st.integers(1, count)),
-        values=column() if values else None,
-    )
-    now = torch.minimum(then + column(0.5), torch.zeros_like(then)).requires_grad_()
-    evaluation = Evaluation(
-        now,
-        column().abs().requires_grad_() if entropies else None,
-        column().requires_grad_() if values else None,
-    )
-    return batch, evaluation
 
 
 # Finite worlds
