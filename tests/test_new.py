@@ -83,6 +83,17 @@ def test_words_that_are_missing_are_a_usage_error(here, capsys):
 
 
 @pytest.mark.parametrize("role", sorted(ROLES.keys() - {"extension"}))
+def test_the_test_that_is_written_is_three_lines(role, here):
+    assert main(["new", role, "quick_fox"]) == 0
+    code = Path("quick_fox/tests/test_quick_fox.py").read_text("utf-8").splitlines()[1:]
+    assert [line for line in code if line] == [
+        "import quick_fox",
+        "from framework.testing import conforms",
+        "test_laws = conforms(quick_fox)",
+    ]
+
+
+@pytest.mark.parametrize("role", sorted(ROLES.keys() - {"extension"}))
 def test_what_is_copied_keeps_the_laws(role):
     settings = importlib.import_module(f"framework.cli.templates.{role}").MyPart()
     report = check(settings, role, examples=5)
@@ -109,8 +120,10 @@ def test_all_are_installed_tested_chosen_and_clean(here):
     folders = [f"./{name}" for name in names]
     command(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", *folders, folder=here)
 
-    tested = command(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *names, folder=here)
-    assert "6 passed" in tested
+    tested = command(python, "-m", "pytest", "-v", "-p", "no:cacheprovider", *names, folder=here)
+    assert "failed" not in tested
+    for role, name in zip(ROLES, names, strict=True):
+        assert f"{name}/tests/test_{name}.py::test_{'run' if role == 'extension' else 'laws'}" in tested
     flags = [
         word
         for role, name in zip(ROLES, names, strict=True)

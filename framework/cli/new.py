@@ -52,17 +52,12 @@ pytest
 """
 
 LAWS = '''\
-"""The {role} `{name}` keeps the laws of its role."""
+"""The {role} `{name}` keeps the laws of its role: each law is a test."""
 
-from framework.testing import check
+import {name}
+from framework.testing import conforms
 
-from {name} import {cls}
-
-
-def test_laws():
-    """Every law that concerns it, with its default settings."""
-    report = check({cls}(), "{role}")
-    assert [f"{{verdict.law.name}}: {{verdict.reason}}" for verdict in report.failed] == []
+test_laws = conforms({name})
 '''
 
 EXTENSION = '''\
