@@ -1,4 +1,4 @@
-"""Mutants: a module's source with one place changed on purpose, to see a law fail.
+"""Mutants: a module's source with one place changed on purpose, or a part with a bug, to see a law fail.
 
 The changed text must stand in the source exactly once, so that no mutant outlives the code that it mutates.
 """
@@ -7,10 +7,18 @@ import importlib
 import inspect
 import sys
 import types
+import warnings
 
 import pytest
+import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
+
+from framework.testing.checking import ask, laws, reason, subjects_of
+from framework.testing.law import Broken
+
+UNSHRUNK = settings(database=None, phases=[Phase.generate], max_examples=300, derandomize=True)
 
 
 def mutate(module_name, *changes, **replaced):
@@ -32,10 +40,37 @@ def mutate(module_name, *changes, **replaced):
 def is_killed(law, *strategies, arguments=()):
     """Run a law under Hypothesis and expect it to find a counterexample."""
 
-    @settings(database=None, phases=[Phase.generate], max_examples=300, derandomize=True)
+    @UNSHRUNK
     @given(st.tuples(*strategies))
     def search(drawn):
         law(*arguments, *drawn)
 
     with pytest.raises(AssertionError):
         search()
+
+
+def broken(name, part, loaded):
+    """What the law of this name says of a part with a bug, with the settings that it may have, in the first case found.
+
+    As `framework check` asks, but not shrunk: that takes longer than all else.
+    """
+    (law,) = [law for law in laws(part.role) if law.name == name]
+    subjects = [subject for subject in subjects_of(part, loaded) if reason(law, subject) is None]
+    assert subjects, f"{name} does not concern it"
+    cases = (lambda subject: ()) if law.cases is None else lambda subject: (law.cases(subject),)
+    found = []
+
+    @UNSHRUNK
+    @given(st.sampled_from(subjects).flatmap(lambda subject: st.tuples(st.just(subject), *cases(subject))))
+    def search(drawn):
+        try:
+            ask(law, *drawn)
+        except Broken as error:
+            found.append(error)
+            raise
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises((Broken, Flaky)):  # some mutants remember
+            search()
+    return found[0]

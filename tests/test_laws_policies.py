@@ -18,7 +18,7 @@ from framework.testing.checking import check, laws
 from framework.testing.law import LAWS, Subject
 
 LOADED = load(["reinforce", "policies"])
-EXAMPLES = settings.default.max_examples // 4  # cases a law: few, in the profile `dev`
+EXAMPLES = settings.default.max_examples // 6  # cases a law: few, in the profile `dev`
 BUILT_IN = [
     Categorical(),
     Categorical(normalize=True, hidden=(8, 8), activation="tanh"),
@@ -38,9 +38,10 @@ BUILT_IN = [
 ]
 
 
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("policy", BUILT_IN, ids=repr)
-def test_every_built_in_policy_keeps_to_the_laws(policy):
-    report = check(policy, "policy", examples=EXAMPLES, loaded=LOADED)
+def test_every_built_in_policy_keeps_to_the_laws(policy, examples):
+    report = check(policy, "policy", examples=examples, loaded=LOADED)
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
     assert len(report.verdicts) == len(laws("policy"))
 
