@@ -43,6 +43,18 @@ def with_another(subject: Subject) -> SearchStrategy[tuple[Rollout, Rollout]]:
 
 
 @st.composite
+def followed(draw: st.DrawFn, subject: Subject, end: str) -> tuple[Rollout, Rollout]:
+    """With another: all episodes end in this way, and one of them is followed by a further one in its lane."""
+    rollout = draw(stories(subject, min_episodes=3, max_lanes=2))
+    ends, never = rollout.terminated | rollout.truncated, torch.zeros_like(rollout.terminated)
+    flags: dict[str, Any] = {"terminated": never, "truncated": never, end: ends}
+    if rollout.successor_values is not None:
+        flags["successor_values"] = rollout.successor_values.masked_fill(flags["terminated"], 0)
+    rollout = evolve(rollout, **flags)
+    return rollout, draw(_retold(rollout))
+
+
+@st.composite
 def _retold(draw: st.DrawFn, rollout: Rollout) -> Rollout:
     mask, count = rollout.mask, int(rollout.mask.sum())
     names = ("rewards", "values", "successor_values", "log_probs", "target_log_probs")
@@ -224,13 +236,13 @@ def estimators_remember_nothing(subject: Subject, case: tuple[Rollout, Rollout])
 # What a step's numbers may depend on
 
 
-@law("estimator", source="Sutton & Barto 2018, §3.4", cases=with_another)
+@law("estimator", source="Sutton & Barto 2018, §3.4", cases=lambda subject: followed(subject, "terminated"))
 def nothing_leaks_over_a_termination(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
     """Where the world ended, nothing of the next episode in the lane reaches back."""
     _leak(subject, case, case[0].terminated, "a termination")
 
 
-@law("estimator", source=TIME_LIMITS, cases=with_another)
+@law("estimator", source=TIME_LIMITS, cases=lambda subject: followed(subject, "truncated"))
 def nothing_leaks_over_a_truncation(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
     """Where time ran out, nothing of the next episode in the lane reaches back: both flags cut the trace."""
     _leak(subject, case, case[0].truncated & ~case[0].terminated, "a truncation")
