@@ -446,7 +446,14 @@ def test_a_law_kills_the_estimator_that(name):
     broken(law, Part("estimator", "mutant", "tests", cls()), LOADED)
 
 
-@pytest.mark.parametrize("cls", [TimeLimitIsDeath, OnlyDeathIsAnEnd, TraceNeverCut, GammaOnceForN, RewardBefore])
+@pytest.mark.parametrize(
+    "cls",
+    [
+        TimeLimitIsDeath,
+        RewardBefore,
+        *(pytest.param(cls, marks=pytest.mark.slow) for cls in (OnlyDeathIsAnEnd, TraceNeverCut, GammaOnceForN)),
+    ],
+)
 def test_counterexamples_shrink_to_a_few_steps(cls):
     """One to four rows tell each of these."""
     law = next(law for made, law, _ in MUTANTS.values() if made.__name__ == cls.__name__)
