@@ -423,6 +423,14 @@ def test_a_failure_in_pytest_is_short(lossy, tmp_path):
     assert "checking.py" not in ran.stdout
 
 
+def test_a_law_that_is_broken_on_purpose_is_skipped_with_the_reason():
+    (mark,) = conforms("td0", examples=1, but={"lanes_permute": "lanes are ranked"}).pytestmark
+    (case,) = [case for case in mark.args[1] if case.id.endswith("-lanes_permute")]
+    assert case.marks[0].kwargs["reason"] == "on purpose: lanes are ranked"
+    with pytest.raises(UsageError, match="no law 'lanes_permut'. Did you mean 'lanes_permute'"):
+        conforms("td0", but={"lanes_permut": "misspelt"})
+
+
 def test_conforms_names_each_law():
     (mark,) = conforms("td0", examples=1).pytestmark
     assert [case.id for case in mark.args[1]] == [f"estimator:td0-{law.name}" for law in laws("estimator")]

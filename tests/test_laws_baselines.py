@@ -119,7 +119,7 @@ class OfAll(OfOthers):
         return scores(rollout, returns).mean().expand_as(returns)
 
 
-@mutant(NEUTRALITY, "rlworkgroup/garage#1172; Tucker et al. 2018, arXiv:1802.10031, §5")
+@mutant(NEUTRALITY, "rlworkgroup/garage#1172; Tucker et al. 2018, arXiv:1802.10031")
 class FitsFirst(OfOthers):
     """fits a line to the returns that it is about to judge"""
 

@@ -117,7 +117,7 @@ def advantages_B_B_averaged(batch, evaluation):  # noqa: N802
     return Loss({"policy": (-advantages * evaluation.log_probs).mean(0), "value": errors})
 
 
-@mutant("each_term_is_its_steps_own", "no source found; the issue that asks for these laws names it")
+@mutant("each_term_is_its_steps_own", "no source found")
 def advantages_divided_by_their_variance(batch, evaluation):
     advantages = batch.advantages / (batch.advantages.var(correction=0) + 1e-8)
     return Loss({"policy": -advantages * evaluation.log_probs})

@@ -7,10 +7,11 @@ from framework.testing import conforms
 test_laws = conforms(acme)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from ..errors import UsageError, unknown
 from ..plugins import Loaded
 from .checking import EXAMPLES, judge, laws, reason, subjects_of
 from .choosing import chosen
@@ -19,7 +20,11 @@ from .telling import as_text
 
 
 def conforms(
-    *what: str | ModuleType, role: str | None = None, examples: int = EXAMPLES, seed: int = 0
+    *what: str | ModuleType,
+    role: str | None = None,
+    examples: int = EXAMPLES,
+    seed: int = 0,
+    but: Mapping[str, str] | None = None,
 ) -> Callable[..., None]:
     """A test function that puts parts to all their laws, one test each; those that do not apply are skipped, with why.
 
@@ -28,17 +33,30 @@ def conforms(
         role: only parts of this role.
         examples: cases a law.
         seed: of what is drawn.
+        but: laws that the parts break on purpose, with the reason: they are skipped with it.
+
+    Raises:
+        UsageError: `but` names something else than a law of the parts' roles.
     """
     import pytest
 
+    excused = dict(but or {})
+
     cases: list[Any] = []
+    asked: set[str] = set()
     for one in what:
         loaded, parts = chosen(one, role)
-        cases += [
-            pytest.param(law, subjects, loaded, id=f"{part.role}:{part.name}-{law.name}", marks=_skipped(law, subjects))
-            for part, subjects in ((part, subjects_of(part, loaded)) for part in parts)
-            for law in laws(part.role)
-        ]
+        for part in parts:
+            subjects = subjects_of(part, loaded)
+            for law in laws(part.role):
+                asked.add(law.name)
+                why = excused.get(law.name)
+                marks = _skipped(law, subjects) if why is None else pytest.mark.skip(reason=f"on purpose: {why}")
+                name = f"{part.role}:{part.name}-{law.name}"
+                cases.append(pytest.param(law, subjects, loaded, id=name, marks=marks))
+    for name in excused:
+        if name not in asked:
+            raise UsageError(unknown("law", name, asked))
 
     @pytest.mark.parametrize(("law", "subjects", "loaded"), cases)
     def test_laws(law: Law, subjects: list[Subject], loaded: Loaded) -> None:
