@@ -6,6 +6,7 @@ import pytest
 import torch
 from attrs import evolve
 from framework_line_world import LineWorld
+from framework_tabular_worlds import RandomMDP
 from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
@@ -30,6 +31,7 @@ from framework.exact import (
     trajectories,
     visitation,
 )
+from framework.exact.trajectories import PIECE, Trajectories, pieces
 from framework.run import build
 from framework.testing.strategies import mdps
 from framework.training import Core
@@ -216,15 +218,38 @@ def test_routes_agree_on_the_line_world(limit, gamma):
         law_routes_agree(gradients, mdp, gamma, seed, ALL if limit in (7, 10) else ALL[:2])
 
 
+@pytest.mark.parametrize("world", [RandomMDP(max_steps=8), pytest.param(RandomMDP(), marks=pytest.mark.slow)])
+def test_routes_agree_on_the_random_mdp(world):
+    """As it comes with 5 · 4¹⁰ = 5,242,880 trajectories, and a shorter one, in several pieces too."""
+    import framework.exact.gradients as gradients
+
+    mdp = world.build(1, torch.device("cpu")).mdp()
+    assert count_trajectories(mdp) == 5 * 4**world.max_steps > 2 * PIECE
+    law_routes_agree(gradients, mdp, 0.9, 0, ALL)
+
+
+@given(LIMITED, st.integers(1, 20))
+def test_pieces_are_all_trajectories(mdp, size):
+    """Whatever their size, which bounds them: each trajectory is in one, with all that is told of it."""
+    whole = trajectories(mdp)
+    parts = list(pieces(mdp, size=size))
+    assert all(len(part.chances) <= size for part in parts)
+
+    def rows(every):
+        columns = [getattr(every, name) for name in Trajectories.__match_args__]
+        return [
+            tuple(map(tuple, (column[k].reshape(-1).tolist() for column in columns))) for k in range(len(columns[0]))
+        ]
+
+    assert sorted(row for part in parts for row in rows(part)) == sorted(rows(whole))
+
+
 GRADIENT_MUTANTS = {
     "divides by one step": ("/ (2 * step)", "/ step"),
     "forgets to put a parameter back": ("numbers[index] = kept", "pass"),
     "takes differences one-sided": ("function(at - step)) / (2 * step)", "function(at)) / step"),
     "enumerates undiscounted returns": ("every.returns(gamma)", "every.returns(1.0)"),
-    "weighs all trajectories alike": (
-        "every.probabilities(action_probabilities(mdp, policy)) *",
-        "every.probabilities(action_probabilities(mdp, policy)).log() *",
-    ),
+    "weighs all trajectories alike": ("every.probabilities(leaf) *", "every.probabilities(leaf).log() *"),
 }
 
 
@@ -417,7 +442,7 @@ def test_a_start_where_the_world_has_ended_earns_nothing(mdp, gamma, seed):
 def test_too_many_trajectories_are_refused_with_their_number():
     mdp = LineWorld().build(1, torch.device("cpu")).mdp()
     policy = SoftmaxTable(torch.zeros(5, 2))
-    with pytest.raises(ValueError, match=r"\d\.\d\de\+\d\d trajectories, and at most 2,000,000 are enumerated"):
+    with pytest.raises(ValueError, match=r"\d\.\d\de\+\d\d trajectories, and at most 20,000,000 are enumerated"):
         gradient(mdp, policy, 1.0, "enumeration")
     assert count_trajectories(evolve(mdp, time_limit=4)) == 16  # LEFT or RIGHT four times; RIGHT always ends it, too
     with pytest.raises(ValueError, match="time limit, and this one has none"):
@@ -426,6 +451,13 @@ def test_too_many_trajectories_are_refused_with_their_number():
         gradient(mdp, policy, 1.0, "sampling")
     with pytest.raises(ValueError, match="this one has none"):
         timed_state_values(evolve(mdp, time_limit=None), policy, 1.0)
+
+
+def test_an_observation_that_is_never_shown_may_have_a_row():
+    """As in a table made for the observation space, whose last element no state shows."""
+    mdp = evolve(LineWorld().build(1, torch.device("cpu")).mdp(), observations=torch.tensor([0, 1, 2, 3, 3]))
+    few, more = torch.full((4, 2), 0.5), torch.full((6, 2), 0.5)
+    assert torch.equal(state_values(mdp, few, 0.9), state_values(mdp, more, 0.9))
 
 
 def test_tables_and_modules_that_are_no_policy_are_refused():

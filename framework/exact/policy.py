@@ -36,9 +36,9 @@ class SoftmaxTable(nn.Module):
 
 
 def by_state(mdp: TabularMDP, table: Tensor) -> Tensor:
-    """From rows for each observation `[O, …]` to rows for each state `[S, …]`."""
+    """From rows for each observation `[O, …]` to rows for each state `[S, …]`; the last ones may never be shown."""
     count = int(mdp.seen.max()) + 1
-    if len(table) != count:
+    if len(table) < count:
         raise ValueError(f"expected a row for each of {count} observations, got {list(table.shape)}")
     return table[mdp.seen]
 

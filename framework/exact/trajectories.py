@@ -1,5 +1,6 @@
 """Every trajectory that a world with a short time limit allows, with its probability."""
 
+from collections.abc import Iterator
 from decimal import Decimal
 
 import torch
@@ -8,7 +9,9 @@ from torch import Tensor
 
 from ..contracts import TabularMDP
 
-MOST = 2_000_000  # trajectories enumerated; with 10 steps each 160 MB an array
+MOST = 2_000_000  # trajectories at once; with 10 steps each 160 MB an array
+MOST_IN_PIECES = 20_000_000  # one piece after the other: some twenty seconds to differentiate
+PIECE = 2**16  # trajectories that are differentiated together
 
 
 @frozen(eq=False)
@@ -41,17 +44,7 @@ def count_trajectories(mdp: TabularMDP) -> int:
     Raises:
         ValueError: there is no time limit, and so no end of them.
     """
-    if mdp.time_limit is None:
-        raise ValueError("trajectories can be enumerated only in a world with a time limit, and this one has none")
-    where, _, following = _outcomes(mdp)
-    terminal = mdp.terminal.tolist()
-    moves = list(zip(where.tolist(), following.tolist(), strict=True))
-    left = [1] * len(terminal)  # of trajectories from each state on, when no more steps are left
-    for _ in range(mdp.time_limit):
-        before = [int(over) for over in terminal]
-        for state, successor in moves:
-            before[state] += left[successor]
-        left = before
+    left = _left(mdp)[-1]
     return sum(left[state] for state in mdp.start.nonzero().flatten().tolist())
 
 
@@ -61,44 +54,123 @@ def trajectories(mdp: TabularMDP, most: int = MOST) -> Trajectories:
     Raises:
         ValueError: no time limit, or more than `most`; says how many.
     """
+    (every,) = pieces(mdp, most, most)
+    return every
+
+
+def pieces(mdp: TabularMDP, most: int = MOST_IN_PIECES, size: int = PIECE) -> Iterator[Trajectories]:
+    """All of them, in pieces of those that begin alike: of about `size`, so that memory is bounded.
+
+    Raises:
+        ValueError: no time limit, or more than `most`; says how many.
+    """
     count = count_trajectories(mdp)
     if count > most:
         raise ValueError(f"{counted(count)} trajectories, and at most {most:,} are enumerated: shorten the time limit")
-    where, chosen, following = _outcomes(mdp)
-    transitions, rewards = mdp.transitions.double(), mdp.rewards.double()
-    chance = transitions[where, chosen, following]
-    number = torch.bincount(where, minlength=len(mdp.start))
-    first = number.cumsum(0) - number  # of each state's outcomes
     starts = mdp.start.nonzero().flatten()
-    over = mdp.terminal[starts]
-    limit = mdp.time_limit or 0
-    steps = torch.zeros((len(starts), 0), dtype=torch.int64, device=starts.device)  # outcomes, so far
-    finished = [_padded(steps[over], limit)]
-    begun, chances = [starts[over]], [mdp.start.double()[starts[over]]]
-    steps, now, origin = steps[~over], starts[~over], starts[~over]
-    chance_so_far = mdp.start.double()[origin]
-    for t in range(limit):
-        index = torch.repeat_interleave(torch.arange(len(now), device=now.device), number[now])
-        earlier = number[now].cumsum(0) - number[now]
-        outcome = first[now][index] + torch.arange(len(index), device=now.device) - earlier[index]
-        steps, origin = torch.cat([steps[index], outcome.unsqueeze(1)], 1), origin[index]
-        chance_so_far, now = chance_so_far[index] * chance[outcome], following[outcome]
-        over = mdp.terminal[now] if t < limit - 1 else torch.ones_like(now, dtype=torch.bool)
-        finished.append(_padded(steps[over], limit))
-        begun.append(origin[over])
-        chances.append(chance_so_far[over])
-        steps, now, origin, chance_so_far = steps[~over], now[~over], origin[~over], chance_so_far[~over]
-    every, firsts = torch.cat(finished), torch.cat(begun)
+    nothing = torch.zeros((len(starts), 0), dtype=torch.int64, device=starts.device)
+    return _pieces(_World.of(mdp), _Begun(nothing, starts, starts, mdp.start.double()[starts]), size)
+
+
+@frozen(eq=False)
+class _World:
+    """A world's outcomes (s, a, s′) that are possible, each column `[M]`, by state."""
+
+    mdp: TabularMDP
+    where: Tensor
+    chosen: Tensor
+    following: Tensor
+    chance: Tensor
+    number: Tensor  # [S] of each state's outcomes
+    first: Tensor  # [S] the first of them
+    left: list[list[int]]  # [L + 1][S] trajectories from each state on, by steps that are left
+
+    @classmethod
+    def of(cls, mdp: TabularMDP) -> "_World":
+        """Of these tables."""
+        where, chosen, following = _outcomes(mdp)
+        number = torch.bincount(where, minlength=len(mdp.start))
+        chance = mdp.transitions.double()[where, chosen, following]
+        return cls(mdp, where, chosen, following, chance, number, number.cumsum(0) - number, _left(mdp))
+
+
+@frozen(eq=False)
+class _Begun:
+    """K trajectories that have begun, t steps long."""
+
+    steps: Tensor  # [K, t] outcomes
+    now: Tensor  # [K] state
+    origin: Tensor  # [K] the state they began in
+    chances: Tensor  # [K]
+
+    def at(self, which: Tensor | slice) -> "_Begun":
+        """Some of them."""
+        return _Begun(self.steps[which], self.now[which], self.origin[which], self.chances[which])
+
+    def longer(self, world: _World) -> "_Begun":
+        """All that they may be a step later."""
+        index = torch.repeat_interleave(torch.arange(len(self.now), device=self.now.device), world.number[self.now])
+        earlier = world.number[self.now].cumsum(0) - world.number[self.now]
+        outcome = world.first[self.now][index] + torch.arange(len(index), device=self.now.device) - earlier[index]
+        return _Begun(
+            torch.cat([self.steps[index], outcome.unsqueeze(1)], 1),
+            world.following[outcome],
+            self.origin[index],
+            self.chances[index] * world.chance[outcome],
+        )
+
+
+def _pieces(world: _World, begun: _Begun, size: int) -> Iterator[Trajectories]:
+    """What has begun, played to its end: all together, or in halves, or of each what may follow it."""
+    taken, limit = begun.steps.shape[1], world.mdp.time_limit or 0
+    counts = [world.left[limit - taken][state] for state in begun.now.tolist()]
+    if sum(counts) <= size:
+        yield _played_out(world, begun)
+    elif len(counts) > 1:
+        half = len(counts) // 2
+        yield from _pieces(world, begun.at(slice(None, half)), size)
+        yield from _pieces(world, begun.at(slice(half, None)), size)
+    else:
+        yield from _pieces(world, begun.longer(world), size)
+
+
+def _played_out(world: _World, begun: _Begun) -> Trajectories:
+    mdp, limit = world.mdp, world.mdp.time_limit or 0
+    ended = []
+    for t in range(begun.steps.shape[1], limit + 1):
+        over = mdp.terminal[begun.now] if t < limit else torch.ones_like(begun.now, dtype=torch.bool)
+        done = begun.at(over)
+        ended.append(_Begun(_padded(done.steps, limit), done.now, done.origin, done.chances))
+        begun = begun.at(~over)
+        if t < limit:
+            begun = begun.longer(world)
+    every, ends, firsts, chances = (
+        torch.cat([getattr(done, name) for done in ended]) for name in ("steps", "now", "origin", "chances")
+    )
     real = every >= 0
     every = every.clamp(min=0)
-    if len(where):
-        states, actions, successors = (column[every] * real for column in (where, chosen, following))
+    if len(world.where):
+        states, actions, successors = (column[every] * real for column in (world.where, world.chosen, world.following))
     else:  # every episode begins where the world has ended
         states = actions = successors = every
-    last = (real.sum(1) - 1).clamp(min=0)
-    ends = torch.where(real.any(1), successors.gather(1, last.unsqueeze(1)).squeeze(1), firsts) if limit else firsts
-    earned = rewards[states, actions, successors].masked_fill(~real, 0)
-    return Trajectories(states, actions, successors, earned, real, firsts, mdp.terminal[ends], torch.cat(chances))
+    earned = mdp.rewards.double()[states, actions, successors].masked_fill(~real, 0)
+    return Trajectories(states, actions, successors, earned, real, firsts, mdp.terminal[ends], chances)
+
+
+def _left(mdp: TabularMDP) -> list[list[int]]:
+    """How many trajectories lead on from each state, for each number of steps that are left, `[L + 1][S]`."""
+    if mdp.time_limit is None:
+        raise ValueError("trajectories can be enumerated only in a world with a time limit, and this one has none")
+    where, _, following = _outcomes(mdp)
+    terminal = mdp.terminal.tolist()
+    moves = list(zip(where.tolist(), following.tolist(), strict=True))
+    left = [[1] * len(terminal)]
+    for _ in range(mdp.time_limit):
+        before = [int(over) for over in terminal]
+        for state, successor in moves:
+            before[state] += left[-1][successor]
+        left.append(before)
+    return left
 
 
 def counted(count: int) -> str:
