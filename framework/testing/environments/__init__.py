@@ -5,6 +5,7 @@ ask of the rest how often it happens, so seldom wrongly that no sound environmen
 """
 
 # isort: off
-from . import handed, seeds, neighbours, ends, extras, tables, frequencies  # in the order in which laws are stated
+from . import handed, seeds, neighbours, ends, successors, lengths, extras  # in the order in which laws are stated
+from . import tables, frequencies
 
-__all__ = ["ends", "extras", "frequencies", "handed", "neighbours", "seeds", "tables"]
+__all__ = ["ends", "extras", "frequencies", "handed", "lengths", "neighbours", "seeds", "successors", "tables"]

@@ -1,6 +1,7 @@
 """What an environment leaves to chance: its own, and that of the generators that are everybody's."""
 
 import copy
+import math
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -8,10 +9,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from attrs import evolve
 
 from ..law import Subject
-from .playing import COLUMNS, Plan, counts, lanes, play, same, spaces_of
+from .playing import Plan, counts, lanes, play, same, spaces_of
 
 ALARM = 1e-6  # how probable it may be that a sound environment is called unsound
 
@@ -41,17 +41,24 @@ def arbitrary(subject: Subject, count: int, rows: int, seed: int = 0) -> Plan:
 
 
 def leaves_to_chance(subject: Subject) -> bool:
-    """Whether other seeds tell another story of the same actions: six seeds, forty steps."""
+    """Whether it draws from the generator, at reset or in forty steps: what is rare need not be seen to happen."""
     if "chance" not in subject.memory:
-        count = counts(subject)[0]
-        plan = arbitrary(subject, count, 40)
-        stories = []
-        for seed in range(6):
-            with lanes(subject, count) as environment:
-                stories.append(play(environment, evolve(plan, seed=seed)))
-        columns = [[told.first, *(getattr(step, name) for step in told.steps for name in COLUMNS)] for told in stories]
-        subject.memory["chance"] = any(not same(columns[0], other) for other in columns[1:])
+        generator, count = torch.Generator().manual_seed(0), counts(subject)[0]
+        before = generator.get_state()
+        with lanes(subject, count) as environment:
+            play(environment, arbitrary(subject, count, 40), generator=generator)
+        subject.memory["chance"] = not same(before, generator.get_state())
     return bool(subject.memory["chance"])
+
+
+def fisher(hits: int, misses: int, other_hits: int, other_misses: int) -> float:
+    """The probability of at least so many hits in the first of two groups on which they fall alike.
+
+    Source: Fisher 1922, doi:10.2307/2340521; one-sided, given the sizes and the number of hits.
+    """
+    size, marked, total = hits + misses, hits + other_hits, hits + misses + other_hits + other_misses
+    ways = (math.comb(marked, k) * math.comb(total - marked, size - k) for k in range(hits, min(size, marked) + 1))
+    return sum(ways) / math.comb(total, size)
 
 
 def usual_start(subject: Subject) -> float:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..law import Broken, Subject, law
 from .chance import ALARM
-from .playing import LONGEST, counts, lanes
+from .playing import LONGEST, lanes, many, one_a_group
 from .reasons import has
 from .tables import tables
 
@@ -25,27 +25,25 @@ def _countable(subject: Subject) -> str | None:
 
 @law("environment", applies=_countable, source="Pearson 1900, doi:10.1080/14786440009463897")
 def steps_are_as_frequent_as_the_tables_say(subject: Subject) -> None:
-    """Of uniformly random actions, the successors of each state and action are as frequent as P(s′ | s, a), and first
-    states as `start`: χ² of each row, all together wrongly refused once in a million."""
+    """Of random actions that are allowed, the successors of each state and action are as frequent as P(s′ | s, a), and
+    first states as `start`: χ² of each row, all together wrongly refused once in a million."""
     mdp = tables(subject)
     states, actions = mdp.transitions.shape[:2]
-    count = counts(subject)[0] * (BULK // counts(subject)[0] or 1)
+    count = many(subject, BULK)
     rows = min(LONGEST, 50 + 100 * states * actions // count)
     chosen, generator = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
     starts, triples = [], []
     with lanes(subject, count) as environment:
         groups = getattr(environment, "groups", None)
-        one_each = (
-            torch.arange(count)
-            if groups is None
-            else torch.stack([(groups == g).nonzero()[0, 0] for g in groups.unique()])
-        )
+        one_each = one_a_group(environment, count)
         for t in range(rows):
             if t % 50 == 0:
-                before = environment.reset(generator).clone()
+                before, masks = environment.reset(generator).clone(), getattr(environment, "action_masks", None)
                 starts.append(before[one_each])
-            taken_now = torch.randint(actions, (count,), generator=chosen)
+            allowed = torch.ones(count, actions) if masks is None else masks.float()
+            taken_now = torch.multinomial(allowed, 1, generator=chosen).squeeze(1)
             step = environment.step(taken_now, generator)
+            masks = step.action_masks
             real = torch.ones(count, dtype=torch.bool) if step.valid is None else step.valid
             triples.append(((before * actions + taken_now) * states + step.successors)[real])
             before = step.observations.clone()

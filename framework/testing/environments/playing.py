@@ -20,6 +20,7 @@ CPU = torch.device("cpu")
 COLUMNS = ("observations", "successors", "rewards", "terminated", "truncated", "valid", "action_masks")
 ROWS = 12  # of actions in a plan; played over and over, where a law needs more
 LONGEST = 2000  # time steps that are played out
+MANY = 32  # lanes, where it is asked how often something happens
 
 
 @frozen
@@ -93,6 +94,19 @@ def counts(subject: Subject) -> list[int]:
             raise refused
         subject.memory["counts"] = found
     return list(subject.memory["counts"])
+
+
+def many(subject: Subject, about: int = MANY) -> int:
+    """About so many lanes, whole groups."""
+    return counts(subject)[0] * (about // counts(subject)[0] or 1)
+
+
+def one_a_group(environment: Any, count: int) -> Tensor:
+    """Of its lanes, the first of each group; all, where there are no groups."""
+    groups = getattr(environment, "groups", None)
+    if groups is None:
+        return torch.arange(count)
+    return torch.stack([(groups == group).nonzero()[0, 0] for group in groups.unique()])
 
 
 def spaces_of(subject: Subject) -> "tuple[Space[Any], Space[Any]]":

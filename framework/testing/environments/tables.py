@@ -124,12 +124,13 @@ def the_time_limit_is_kept(subject: Subject, plan: Plan) -> None:
     limit = tables(subject).time_limit
     steps = 64 if limit is None else limit + min(limit, 100) + 1
     with lanes(subject, plan.lanes) as environment:
-        actions = [taken(environment, row, None) for row in plan.actions]
         generator = torch.Generator().manual_seed(plan.seed)
         environment.reset(generator)
+        masks = getattr(environment, "action_masks", None)
         clock = [0] * plan.lanes
         for t in range(steps):
-            step = environment.step(actions[t % len(actions)], generator)
+            step = environment.step(taken(environment, plan.row(t), masks), generator)
+            masks = step.action_masks
             flags = step.terminated.tolist(), step.truncated.tolist()
             for n, (terminated, truncated) in enumerate(zip(*flags, strict=True)):
                 if step.valid is not None and not bool(step.valid[n]):
