@@ -16,6 +16,7 @@ from mutants import broken
 from framework import Step, TabularLanes, TabularMDP
 from framework.plugins import Part, load
 from framework.testing import check
+from framework.testing.environments.chance import fisher
 from framework.testing.environments.frequencies import chi_square
 
 EXAMPLES = settings.default.max_examples // 6  # cases a law: few, in the profile `dev`
@@ -91,6 +92,7 @@ class Certain(TabularLanes):
     """0, 1, 2 in a row: action 1 goes on, 0 back; without chance, and without tables that tell of it."""
 
     mdp = None
+    limit = 5
 
     def __init__(self, count):
         transitions = torch.zeros(3, 2, 3, dtype=torch.float64)
@@ -98,7 +100,10 @@ class Certain(TabularLanes):
             transitions[state, 0, max(0, state - 1)] = transitions[state, 1, min(2, state + 1)] = 1
         rewards = torch.arange(18, dtype=torch.float64).reshape(3, 2, 3)
         start, end = torch.tensor([1.0, 0, 0]), torch.tensor([False, False, True])
-        super().__init__(TabularMDP(transitions, rewards, start, end, 5), count)
+        super().__init__(TabularMDP(self.likely(transitions), rewards, start, end, self.limit), count)
+
+    def likely(self, transitions):
+        return transitions
 
 
 class Drift:
@@ -132,6 +137,90 @@ class Drift:
         return Step(self.x, successors, -successors.abs().squeeze(1), terminated, truncated)
 
 
+class Slippery(Certain):
+    """Once in a thousand steps the other action is taken."""
+
+    def likely(self, transitions):
+        return 0.999 * transitions + 0.001 * transitions.flip(1)
+
+
+class LateChance(Certain):
+    """From its 41st step on rewards are drawn; who looks at forty sees no chance."""
+
+    limit, taken = 30, 0
+
+    def step(self, actions, generator):
+        step, self.taken = super().step(actions, generator), self.taken + 1
+        if self.taken > 40:
+            step.rewards.copy_(torch.rand(len(actions), generator=generator))
+        return step
+
+
+class Forbidding(Chancy):
+    """In state 0 action 1 is forbidden, and raises."""
+
+    @property
+    def action_masks(self):
+        allowed = torch.ones(len(self._at), 2, dtype=torch.bool)
+        allowed[:, 1] = self._at != 0
+        return allowed
+
+    def step(self, actions, generator):
+        if not bool(self.action_masks.gather(1, actions[:, None]).all()):
+            raise ValueError("this is forbidden")
+        return evolve(super().step(actions, generator), action_masks=self.action_masks)
+
+
+class FromHome(Drift):
+    """Each episode begins at 0."""
+
+    def begin(self, generator):
+        return torch.zeros(self.count, 1)
+
+
+class Strip(TabularLanes):
+    """Four places in a row, from the first; one slips now and then; without tables that tell of it."""
+
+    mdp = None
+
+    def __init__(self, count):
+        transitions = torch.zeros(4, 2, 4, dtype=torch.float64)
+        for at in range(4):
+            for action in range(2):
+                for to, chance in ((at + 2 * action - 1, 0.8), (at - 2 * action + 1, 0.2)):
+                    transitions[at, action, min(max(to, 0), 3)] += chance
+        end = torch.tensor([False, False, False, True])
+        super().__init__(
+            TabularMDP(transitions, torch.ones_like(transitions), (~end).double() * torch.eye(4)[0], end, 8), count
+        )
+
+
+class Round(TabularLanes):
+    """Out and back: the end looks as the start does, and no limit comes before it."""
+
+    mdp = None
+
+    def __init__(self, count):
+        transitions = torch.zeros(4, 2, 4, dtype=torch.float64)
+        transitions[0, :, 1] = transitions[1, :, 2] = transitions[2, 0, 1] = transitions[2, 1, 3] = transitions[
+            3, :, 3
+        ] = 1
+        start, end = torch.tensor([1.0, 0, 0, 0]), torch.tensor([False, False, False, True])
+        seen = torch.tensor([0, 1, 2, 0])
+        super().__init__(TabularMDP(transitions, torch.ones_like(transitions), start, end, None, seen), count)
+
+
+class Clockwork(TabularLanes):
+    """A dial of ten numbers, and a limit of ten steps: each episode ends where it begins."""
+
+    mdp = None
+
+    def __init__(self, count):
+        transitions = torch.eye(10, dtype=torch.float64).roll(1, 1).unsqueeze(1).repeat(1, 2, 1)
+        never = torch.zeros(10, dtype=torch.bool)
+        super().__init__(TabularMDP(transitions, torch.ones_like(transitions), torch.eye(10)[0], never, 10), count)
+
+
 @frozen
 class World:
     """Settings of one of the classes here."""
@@ -142,10 +231,48 @@ class World:
         return self.lanes(num_envs)
 
 
-@pytest.mark.parametrize("lanes", [Chancy, Certain, Drift])
+@pytest.mark.parametrize(
+    "lanes", [Chancy, Certain, Drift, Slippery, LateChance, Forbidding, FromHome, Strip, Round, Clockwork]
+)
 def test_the_worlds_to_be_broken_are_sound(lanes, loaded):
     report = check(World(lanes), "environment", examples=EXAMPLES, loaded=loaded)
     assert [(verdict.law.name, verdict.reason) for verdict in report.failed] == []
+
+
+def verdict_of(law, lanes, loaded):
+    return check(World(lanes), "environment", only=[law], examples=100, loaded=loaded).verdicts[0]
+
+
+def test_who_draws_is_not_without_chance(loaded):
+    """Even if in all that was looked at nothing happened that happens rarely; or if nothing was drawn so soon."""
+    verdict = verdict_of("every_episode_is_like_the_first", Slippery, loaded)
+    assert (verdict.outcome, verdict.reason) == ("not applicable", "leaves something to chance")
+    assert verdict_of("every_episode_is_like_the_first", LateChance, loaded).outcome == "passed"
+
+
+@pytest.mark.parametrize("law", ["the_time_limit_is_kept", "steps_are_as_frequent_as_the_tables_say"])
+def test_what_is_forbidden_is_not_done(law, loaded):
+    assert verdict_of(law, Forbidding, loaded).outcome == "passed"
+
+
+@pytest.mark.parametrize("lanes", [Round, Clockwork])
+def test_where_ends_tell_nothing_a_law_says_so(lanes, loaded):
+    verdict = verdict_of("successors_are_where_the_episode_ended", lanes, loaded)
+    assert verdict.outcome == "not applicable"
+    assert "episodes ended as the next began, always alike: too few were truncated to tell" in verdict.reason
+
+
+def test_too_few_ends_tell_nothing(loaded):
+    endless = type("Endless", (Drift,), {"move": lambda self, actions, generator: self.x})
+    endless.step = lambda self, *given: evolve(Drift.step(self, *given), truncated=torch.zeros(self.count, dtype=bool))
+    verdict = verdict_of("successors_are_where_the_episode_ended", endless, loaded)
+    assert verdict.outcome == "not applicable"
+    assert verdict.reason == "only 0 episodes ended with the next one beginning in the same row: too few to tell"
+    verdict = verdict_of("later_episodes_are_as_long_as_the_first", endless, loaded)
+    assert (verdict.outcome, verdict.reason) == (
+        "not applicable",
+        "only 32 first episodes and 0 later ones were seen, of at most 250 steps",
+    )
 
 
 # Mutants: what others got wrong, each as the smallest change of a sound world
@@ -178,6 +305,18 @@ class FirstForLast(Drift):
     def step(self, actions, generator):
         step = super().step(actions, generator)
         return evolve(step, successors=step.observations)
+
+
+class FirstForLastFromHome(FromHome):
+    def step(self, actions, generator):
+        step = super().step(actions, generator)
+        return evolve(step, successors=step.observations)
+
+
+class FirstForLastOnTheStrip(Strip):
+    def step(self, actions, generator):
+        step = super().step(actions, generator)
+        return evolve(step, successors=step.observations.clone())
 
 
 class OneBufferForBoth(Drift):
@@ -229,6 +368,29 @@ class ClockSurvivesEpisodes(Certain):
         step = super().step(actions, generator)
         self._clock.copy_(torch.where(step.terminated, before, self._clock))
         return step
+
+
+class ClockSurvivesChance(Strip):
+    def step(self, actions, generator):
+        before = self._clock.clone()
+        step = super().step(actions, generator)
+        self._clock.copy_(before + 1)
+        return step
+
+
+class OneStreamForTwo(Drift):
+    """The second and the third lane draw the same."""
+
+    def begin(self, generator):
+        return self.shared(super().begin(generator))
+
+    def move(self, actions, generator):
+        noise = self.shared(torch.rand(self.count, 1, generator=generator) / 10)
+        return self.x + 0.3 * actions.clamp(-1, 1) + noise
+
+    def shared(self, numbers):
+        numbers[2:3] = numbers[1:2]
+        return numbers
 
 
 class OneSeedForAll(Drift):
@@ -420,6 +582,16 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
         "https://github.com/google-deepmind/mujoco_playground/issues/305",
         "successors_are_where_the_episode_ended",
     ),
+    "the next episode's first observation in place of the last, where all begin alike": (
+        FirstForLastFromHome,
+        "https://github.com/google-deepmind/mujoco_playground/issues/305",
+        "successors_are_where_the_episode_ended",
+    ),
+    "the same among few places": (
+        FirstForLastOnTheStrip,
+        "https://github.com/google-deepmind/mujoco_playground/issues/305",
+        "successors_are_where_the_episode_ended",
+    ),
     "a last observation in a buffer that the reset overwrites": (
         OneBufferForBoth,
         "https://github.com/Farama-Foundation/Gymnasium/pull/1715",
@@ -441,6 +613,12 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
         "https://github.com/Farama-Foundation/Metaworld/pull/407",
         "every_episode_is_like_the_first",
     ),
+    "a step counter that survives the episode, in a world with chance": (
+        ClockSurvivesChance,
+        "https://github.com/Farama-Foundation/Metaworld/pull/407",
+        "later_episodes_are_as_long_as_the_first",
+    ),
+    "the same stream in two lanes": (OneStreamForTwo, None, "lanes_have_chance_of_their_own"),
     "the same seed in every lane": (
         OneSeedForAll,
         "https://github.com/hill-a/stable-baselines/issues/79",
@@ -542,6 +720,13 @@ def test_chi_square_is_pearsons():
     assert chi_square(torch.tensor([16.0, 4.0]), half) == pytest.approx(0.007290358, rel=1e-6)
     assert chi_square(torch.tensor([1.0, 0.0]), half) == 1.0  # too few to say anything
     assert chi_square(torch.tensor([9.0, 1.0]), torch.tensor([1.0, 0.0])) == 0.0  # impossible
+
+
+def test_fishers_test_is_the_tea_taster_s():
+    """All four of four cups right: 1 in C(8, 4) = 70; three or more: 17 in 70 (Fisher 1935, chapter II)."""
+    assert fisher(4, 0, 0, 4) == pytest.approx(1 / 70)
+    assert fisher(3, 1, 1, 3) == pytest.approx(17 / 70)
+    assert fisher(0, 4, 4, 0) == 1
 
 
 def test_a_sound_environment_is_called_unsound_as_seldom_as_promised():

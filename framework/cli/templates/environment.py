@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from attrs import field, frozen, validators
-from framework import Step, hookimpl
+from framework import Step, TabularMDP, hookimpl
 from gymnasium.spaces import Discrete
 from torch import Tensor
 
@@ -53,6 +53,18 @@ class MyPartLanes:
         self.clock = self.clock.masked_fill(ended, 0)
         rewards = torch.full(actions.shape, -1.0, device=actions.device)
         return Step(self.places, successors, rewards, terminated, truncated)
+
+    def mdp(self) -> TabularMDP:
+        """The same world as tables: its exact values come from them, and each step is held against them by the laws."""
+        length, slip = self.settings.length, self.settings.slip
+        transitions = torch.zeros(length, 2, length, dtype=torch.float64)
+        for place in range(length):
+            for action, move in ((BACK, -1), (FORTH, 1)):
+                for moved, chance in ((move, 1 - slip), (-move, slip)):
+                    transitions[place, action, min(max(place + moved, 0), length - 1)] += chance
+        places = torch.arange(length)
+        first, last = (places == 0).double(), places == length - 1
+        return TabularMDP(transitions, torch.full_like(transitions, -1), first, last, self.settings.max_steps)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Where each lane is, and since when."""

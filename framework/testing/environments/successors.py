@@ -12,6 +12,7 @@ from .chance import ALARM, arbitrary, fisher, usual_start
 from .playing import LONGEST, Told, lanes, many, play, same
 
 CHUNK = 200  # steps after which it is asked whether more are needed
+RARE = ALARM / (2 * LONGEST // CHUNK)  # of each of two tests, that often
 PLACES = 10  # different last observations from which, without chance, no world that is right leads to one and the same
 
 Place = tuple[bytes, bytes]  # an observation and the action that was taken there
@@ -64,7 +65,7 @@ class Ends:
         """The last of a kind that all ended where the next began, if that is too improbable."""
         for truncated in (True, False):
             kind = [end for end in self.ends if end.truncated == truncated]
-            if kind and all(end.same for end in kind) and self.improbable(kind, usual) < ALARM:
+            if kind and all(end.same for end in kind) and self.improbable(kind, usual) < RARE:
                 return kind[-1]
         return None
 
@@ -98,23 +99,34 @@ def _written(tensor: Tensor) -> bytes:
     return tensor.numpy().tobytes()
 
 
-def _known(subject: Subject) -> tuple[Ends, End | None]:
-    """What was seen, and an end of too many that are alike."""
+def _known(subject: Subject) -> str | Broken | None:
+    """Why too few ends tell anything; or what is wrong with those that there are; None: nothing. Seen once."""
     if "ends" not in subject.memory:
-        found = _ends(subject)
-        subject.memory["ends"] = found, found.wrong(usual_start(subject))
+        subject.memory["ends"] = _judged(_ends(subject), usual_start(subject))
     return subject.memory["ends"]  # type: ignore[no-any-return]
+
+
+def _judged(found: Ends, usual: float) -> str | Broken | None:
+    wrong, seen = found.wrong(usual), len(found.ends)
+    if wrong is not None:
+        return Broken(
+            f"each episode that was {'truncated' if wrong.truncated else 'terminated'} ended in just the state in "
+            "which the next began",
+            expected="the episode's last state",
+            got=wrong.told.steps[wrong.t].successors[wrong.lane].tolist(),
+            case=wrong.told.rows(wrong.lane, wrong.t, 3),
+        )
+    if any(not end.same for end in found.ends):
+        return None
+    if seen and usual > 0.9:
+        return f"{seen} episodes ended as the next began, always alike: too few were truncated to tell"
+    return f"only {seen} episodes ended with the next one beginning in the same row: too few to tell"
 
 
 def _untold(subject: Subject) -> str | None:
     """Too few ends tell anything."""
-    found, wrong = _known(subject)
-    seen = len(found.ends)
-    if wrong is not None or any(not end.same for end in found.ends):
-        return None
-    if seen and usual_start(subject) > 0.9:
-        return f"{seen} episodes ended as the next began, always alike: too few were truncated to tell"
-    return f"only {seen} episodes ended with the next one beginning in the same row: too few to tell"
+    known = _known(subject)
+    return known if isinstance(known, str) else None
 
 
 @law("environment", applies=_untold, source="Pardo et al. 2018, arXiv:1712.00378, section 3")
@@ -122,12 +134,6 @@ def successors_are_where_the_episode_ended(subject: Subject) -> None:
     """Where an episode ended, the successor is its last state, from which a truncation is bootstrapped, and not the
     first of the next one. (They may be the same, but not always: starts are random, or the clock strikes in steps that
     otherwise lead elsewhere.)"""
-    _, wrong = _known(subject)
-    if wrong is not None:
-        raise Broken(
-            f"each episode that was {'truncated' if wrong.truncated else 'terminated'} ended in just the state in "
-            "which the next began",
-            expected="the episode's last state",
-            got=wrong.told.steps[wrong.t].successors[wrong.lane].tolist(),
-            case=wrong.told.rows(wrong.lane, wrong.t, 3),
-        )
+    known = _known(subject)
+    if isinstance(known, Broken):
+        raise known
