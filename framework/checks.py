@@ -165,14 +165,17 @@ def _prepared(label: str, result: Any, given: Batch) -> None:
             continue
         if column.shape[:1] != (count,):
             raise PartError(f"{label}: {name}: expected {[count]} first, [B, …], got {list(column.shape)}")
-    if result.advantages is not given.advantages:
-        number_a_step(f"{label}: advantages", result.advantages, (count,))
+    for name in _NUMBERS:
+        column = getattr(result, name)
+        if column is not getattr(given, name) and column is not None:
+            number_a_step(f"{label}: {name}", column, (count,))
     if result.sequences is not None and not (same_length and result.sequences is given.sequences):
         got = int(result.sequences.real.sum())
         if got != count:
             raise PartError(f"{label}: sequences: expected {count} real steps, as in the other columns, got {got}")
 
 
+_NUMBERS = ("advantages", "returns", "value_targets", "log_probs", "values")  # of each step, and data: no gradient
 _BATCH = [name for name in Batch.__match_args__ if name not in ("total_steps", "total_episodes", "sequences")]
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mutants import is_killed, mutate
 
 import framework
-from framework import Evaluation, Loss, PartError, UpdateSettings, flow
+from framework import Estimate, Evaluation, Loss, PartError, UpdateSettings, flow, hookimpl
 from framework.batches import flatten, reduce
 from framework.cli import main
 from framework.config import DEFAULTS, configure
@@ -201,6 +201,80 @@ def test_every_law_has_a_mutant():
 
 
 # In a run
+
+
+class Scaled(torch.nn.Module):
+    """An estimator or baseline with a scale of its own, which it means to learn through the loss."""
+
+    def __init__(self, made, insists):
+        super().__init__()
+        self.made, self.insists, self.scale = made, insists, torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, rollout, returns=None):
+        with torch.set_grad_enabled(self.insists):
+            return self.made(self.scale * (rollout.rewards if returns is None else returns))
+
+
+@frozen
+class ScaledReturns:
+    """Settings of an estimator whose returns depend on a parameter of its own."""
+
+    insists: bool = True
+
+    def build(self):
+        return Scaled(lambda returns: Estimate(returns, returns.detach()), self.insists)
+
+
+@frozen
+class ScaledBaseline:
+    """The same of a baseline."""
+
+    insists: bool = True
+
+    def build(self):
+        return Scaled(lambda returns: returns, self.insists)
+
+
+@frozen
+class Relabels:
+    """An extension that puts a parameter of its own into one column of each batch."""
+
+    column: str = "returns"
+
+    def build(self, run):
+        return Relabelling(self.column)
+
+
+class Relabelling:
+    def __init__(self, column):
+        self.column, self.scale = column, torch.nn.Parameter(torch.ones(()))
+
+    @hookimpl(wrapper=True)
+    def prepare_batch(self, run, batch):
+        batch = yield
+        return attrs.evolve(batch, **{self.column: getattr(batch, self.column) * self.scale})
+
+
+@pytest.mark.parametrize(
+    ("parts", "whose"),
+    [
+        ({"estimator": ScaledReturns()}, "estimator 'ScaledReturns'.*: returns"),
+        ({"baseline": ScaledBaseline()}, "baseline 'ScaledBaseline'.*"),
+        *(
+            ({"extensions": [Relabels(column)]}, f"'Relabels'.*: prepare_batch: {column}")
+            for column in ("advantages", "returns", "value_targets", "log_probs")
+        ),
+    ],
+)
+def test_a_gradient_into_what_is_learnt_from_is_an_error(parts, whose):
+    """Returns and their like are data: what a gradient would flow into is named, with its plugin, before any update."""
+    with pytest.raises(PartError, match=f"{whose}: carries a gradient; only an evaluation and a loss may"):
+        train(ActorCritic(), Ppo(), **parts)
+
+
+def test_what_does_not_insist_on_a_gradient_has_none():
+    """The core asks for returns and baselines without a graph: a parameter in them is a number like others."""
+    train(ActorCritic(), Ppo(), estimator=ScaledReturns(insists=False), baseline=ScaledBaseline(insists=False))
 
 
 @pytest.mark.parametrize("compile", [False, True])
