@@ -1,6 +1,6 @@
 """What the framework itself costs: the share of a run that is no part's work and no arithmetic of learning.
 
-    python benchmarks/overhead.py [--rounds 5] [--write] [--only shares growth plugins observers] [--lanes 1 8]
+    python benchmarks/overhead.py [--rounds 5] [--write] [--only shares growth plugins observers look] [--lanes 1 8]
 
 Whatever a part does (environment, policy, estimator, baseline, loss, extensions that are no reports), the division and
 sum of the loss, backward, clipping and the optimizer's step are wrapped from outside by timers that count a time once,
@@ -15,6 +15,8 @@ thread.
     growth      CartPole with PPO at 8 lanes, 32 to 512 steps a lane
     plugins     0, 10 and 100 more distributions, each with a plugin of two parts: start-up, and the default run
     observers   0, 1, 10 and 100 extensions that wrap every stage and implement every other run hook: the default run
+    look        the first update's look at which term of the loss reaches which parameters (framework/flow.py), once a
+                run: its share of the default run of 100 iterations, and of CartPole's with PPO of 20
 
 `--write` puts medians and ranges over the rounds into benchmarks/results/overhead.json.
 """
@@ -38,7 +40,7 @@ import torch
 from common import spread, write
 from startup import Process, header, rows, show
 
-from framework import hookimpl
+from framework import hookimpl, training
 from framework.config import DEFAULTS, configure, merge
 from framework.hookspecs import STAGES, RunHooks, names
 from framework.plugins import Part, load
@@ -50,6 +52,7 @@ LANES = (1, 8, 64, 512, 4096)
 STEPS = (32, 128, 512)
 PLUGINS = (0, 10, 100)
 OBSERVERS = (0, 1, 10, 100)
+LOOKS = (100, 20)  # iterations of the default run and of CartPole's that the first update's look is a share of
 WARM = 2  # iterations before the clock starts
 clock = time.thread_time
 
@@ -434,8 +437,31 @@ def with_observers(rounds: int) -> dict[str, Any]:
     return {name: spread(numbers, 1) for name, numbers in found.items()}
 
 
+def first_look(rounds: int) -> dict[str, Any]:
+    """What `norms_by_term` takes of a whole run, which asks for it once."""
+    works = {f"default run, {LOOKS[0]} iterations": (LOOKS[0], line_world())}
+    works |= {f"cartpole, ppo, {LOOKS[1]} iterations": (LOOKS[1], cartpole())}
+    timers, real = Timers(), training.norms_by_term
+    found: dict[str, list[float]] = {f"{name}, {unit}": [] for name in works for unit in ("% of it", "µs")}
+    for _ in range(rounds):
+        for name, (iterations, what) in works.items():
+            with tempfile.TemporaryDirectory() as folder:
+                run = prepared(*what, Path(folder))
+                run.config = attrs.evolve(run.config, iterations=iterations)
+                training.norms_by_term = timers.timed("look", real)
+                timers.clear()
+                try:
+                    execute(run)
+                finally:
+                    training.norms_by_term = real
+                times = timers.read()
+            found[f"{name}, % of it"].append(100 * times["look"] / sum(times.values()))
+            found[f"{name}, µs"].append(times["look"] * 1e6)
+    return {name: spread(numbers, 2) for name, numbers in found.items()}
+
+
 def main() -> None:
-    kinds = ("shares", "growth", "plugins", "observers")
+    kinds = ("shares", "growth", "plugins", "observers", "look")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=kinds, default=kinds)
@@ -451,13 +477,15 @@ def main() -> None:
         "growth": functools.partial(shares, growth),
         "plugins": with_plugins,
         "observers": with_observers,
+        "look": first_look,
     }
     result = header(arguments.rounds)
     print(result["machine"], result["versions"])
     for kind in arguments.only:
         result[kind] = work[kind](arguments.rounds)
-        if kind == "observers":
-            show("extensions that observe every hook", result[kind])
+        title = {"observers": "extensions that observe every hook", "look": "the first update's look"}.get(kind)
+        if title is not None:
+            show(title, result[kind])
             continue
         for name, table in result[kind].items():
             show(f"{name}, µs an iteration" if kind != "plugins" else name, table)
