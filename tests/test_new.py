@@ -87,8 +87,8 @@ def test_the_test_that_is_written_is_three_lines(role, here):
     assert main(["new", role, "quick_fox"]) == 0
     code = Path("quick_fox/tests/test_quick_fox.py").read_text("utf-8").splitlines()[1:]
     assert [line for line in code if line] == [
-        "import quick_fox",
         "from framework.testing import conforms",
+        "import quick_fox",
         "test_laws = conforms(quick_fox)",
     ]
 
@@ -123,7 +123,7 @@ def test_all_are_installed_tested_chosen_and_clean(here):
     tested = command(python, "-m", "pytest", "-v", "-p", "no:cacheprovider", *names, folder=here)
     assert "failed" not in tested
     for role, name in zip(ROLES, names, strict=True):
-        assert f"{name}/tests/test_{name}.py::test_{'run' if role == 'extension' else 'laws'}" in tested
+        assert f"/test_{name}.py::test_{'run' if role == 'extension' else 'laws'}" in tested
     flags = [
         word
         for role, name in zip(ROLES, names, strict=True)

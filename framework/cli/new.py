@@ -54,8 +54,9 @@ pytest
 LAWS = '''\
 """The {role} `{name}` keeps the laws of its role: each law is a test."""
 
-import {name}
 from framework.testing import conforms
+
+import {name}
 
 test_laws = conforms({name})
 '''

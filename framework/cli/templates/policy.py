@@ -46,7 +46,10 @@ class MyPartPolicy(nn.Module):
         """Log-probs of actions already taken, and entropies where the loss wants them, with gradient."""
         log_probs = self.log_probs(inputs)
         chosen = log_probs.gather(-1, (actions - self.first_action).unsqueeze(-1)).squeeze(-1)
-        return Evaluation(chosen, torch.special.entr(log_probs.exp()).sum(-1) if entropies else None)
+        if not entropies:
+            return Evaluation(chosen)
+        finite = log_probs.masked_fill(log_probs == -torch.inf, 0)  # what is forbidden: 0·log 0 is 0, with gradient 0
+        return Evaluation(chosen, -(log_probs.exp() * finite).sum(-1))
 
 
 @hookimpl
