@@ -1,6 +1,9 @@
 """`framework new`: what it writes can be installed, works, keeps the laws and is clean; it overwrites nothing."""
 
+import ast
+import builtins
 import importlib
+import re
 import subprocess
 import sys
 import sysconfig
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from framework.cli import main
+from framework.cli.new import TEMPLATES
 from framework.hookspecs import ROLES
 from framework.plugins import load
 from framework.testing import check
@@ -41,6 +45,44 @@ def test_a_package_of_each_role_is_written(role, here, capsys):
     assert "MyPart" not in source
     loaded = load(["./quick_fox/quick_fox.py"])
     assert loaded.names(role) == ("quick_fox",) or list(loaded.names(role)) == ["quick_fox"]
+
+
+def imported(role):
+    """The names that a template imports, as one would write them after `framework new`."""
+    tree = ast.parse((TEMPLATES / f"{role}.py").read_text("utf-8"))
+    names = {
+        alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom | ast.Import) for alias in node.names
+    }
+    return sorted(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in names)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_class_hides_nothing(role, here, capsys):
+    """Whatever the part is named after: what the template imports, a built-in exception, None."""
+    for name in [*imported(role), "none", "true", "key_error", "exception"]:
+        if main(["new", role, name]) == 2:
+            assert f"there is a module {name} already" in capsys.readouterr().err
+            continue
+        tree = ast.parse(Path(name, f"{name}.py").read_text("utf-8"))
+        classes = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+        meant = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+        assert not classes & {*meant, *dir(builtins)}
+        assert load([f"./{name}/{name}.py"]).names(role)
+
+
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [
+        ("estimator", "estimate"),
+        ("baseline", "tensor"),
+        ("loss", "loss"),
+        ("policy", "action"),
+        ("environment", "step"),
+    ],
+)
+def test_a_part_named_as_what_it_uses_keeps_the_laws(role, name, here, capsys):
+    assert main(["new", role, name]) == 0
+    assert main(["check", f"{name}/{name}.py", "--examples", "1"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """`framework new`: write an installable package with one part in it, to be changed into one's own."""
 
+import ast
+import builtins
 import importlib.util
 import keyword
 import re
@@ -97,14 +99,14 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(unknown("role", role, ROLES))
     _refuse(name)
     option = "--extensions" if role == "extension" else f"--{role}"
+    module = (TEMPLATES / f"{role}.py").read_text("utf-8")
     words = {
         "role": role,
         "name": name,
-        "cls": name.title().replace("_", ""),
+        "cls": _class(name, module),
         "distribution": name.replace("_", "-"),
         "run": f"framework run {option} {name}",
     }
-    module = (TEMPLATES / f"{role}.py").read_text("utf-8")
     files = {
         "pyproject.toml": PROJECT.format(**words),
         "README.md": README.format(**words),
@@ -121,6 +123,17 @@ def main(arguments: Sequence[str]) -> int:
         print(file)
     print(f'\nnext:\n  pip install -e "{name}[test]"\n  {words["run"]}\n  pytest {name}')
     return 0
+
+
+def _class(name: str, module: str) -> str:
+    """`quick_fox` → `QuickFox`, or `MyQuickFox` where the module (or Python) means something else by that."""
+    cls = name.title().replace("_", "")
+    nodes = list(ast.walk(ast.parse(module)))
+    taken = {*dir(builtins), *keyword.kwlist}
+    taken |= {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
+    taken |= {node.id for node in nodes if isinstance(node, ast.Name)}
+    mine = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
+    return f"My{cls}" if taken & {word.replace("MyPart", cls) for word in mine} else cls
 
 
 def _refuse(name: str) -> None:
