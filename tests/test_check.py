@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -15,15 +17,17 @@ from hypothesis import find, given, settings
 
 from framework import Estimate, UsageError
 from framework.cli import main
+from framework.cli.check import DESCRIPTION
 from framework.plugins import Part, load
 from framework.testing import Broken, check, conforms, law, laws, replay
 from framework.testing.checking import judge, subjects_of
 from framework.testing.choosing import chosen
+from framework.testing.clock import Clock
 from framework.testing.law import LAWS
 from framework.testing.page import laws_page
 from framework.testing.steps import batches
 from framework.testing.strategies import action_spaces, elements, mdps, rollouts, spaces
-from framework.testing.telling import as_table, source
+from framework.testing.telling import as_table, snippet, source
 from framework.testing.variants import variants
 
 ROOT = Path(__file__).parent.parent
@@ -90,7 +94,7 @@ def test_a_snippet_repeats_the_failure(capsys, lossy, tmp_path):
 
 
 def test_the_same_seed_finds_the_same(capsys, lossy):
-    first, second = (listing(capsys, lossy, "--quick", "--seed", "3")[1] for _ in range(2))
+    first, second = (listing(capsys, lossy, "--examples", "15", "--seed", "3")[1] for _ in range(2))
     assert first[0]["laws"] == second[0]["laws"]
 
 
@@ -115,12 +119,93 @@ def test_a_person_sees_tables(capsys, lossy, monkeypatch):
         (["missing.py"], "no plugin file missing.py"),
         (["progress"], "there are no laws of extensions to check"),
         (["gae", "--examples", "0"], "examples must be >= 1: 0"),
-        ([], "check what?"),
+        ([], "check what?\n  FILE.py       all parts that a file offers\n  NAME "),
+        (["--quick", "--role", "estimator"], "check what?"),
+        (["--estimator.gamma", "0.5"], "check what?"),
+        (["gae", "--estimator.gamma", "2"], "estimator.gamma must be <= 1.0: 2.0"),
+        (
+            ["framework_returns", "--estimator.gamma=1"],
+            "settings of which estimator? Name one of gae, lambda_returns, ",
+        ),
     ],
 )
 def test_a_wrong_word_exits_2(words, message, capsys):
     assert main(["check", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["gae", "--estimatr.gamma", "1"], ["gae", "--estimator.gama", "1"], ["gae", "--quik"]]
+)
+def test_a_wrong_flag_exits_2(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["check", *words])
+    assert end.value.code == 2
+    assert "Unrecognized" in (told := capsys.readouterr()).out + told.err
+
+
+def test_a_file_that_is_no_python_exits_2(capsys, tmp_path, monkeypatch):
+    """It says where."""
+    monkeypatch.chdir(tmp_path)
+    Path("broken.py").write_text("import torch\ndef (:\n", "utf-8")
+    assert main(["check", "broken.py"]) == 2
+    assert (
+        "plugin 'broken.py' failed to load: SyntaxError: invalid syntax (broken.py, line 2)" in capsys.readouterr().err
+    )
+
+
+def told_nothing(monkeypatch):
+    """Of what `check` would be asked."""
+    asked = []
+
+    def check(part, **rest):
+        asked.append((part, rest))
+        return types.SimpleNamespace(failed=())
+
+    monkeypatch.setattr("framework.testing.checking.check", check)
+    monkeypatch.setattr("framework.cli.check_table.listing", lambda report, snippet: {})
+    return asked
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "td0 --examples 1 --estimator.gamma 0.5",
+        "--examples 1 td0 --estimator.gamma 0.5",
+        "--estimator.gamma 0.5 td0 --examples 1",
+        "--estimator.gamma=0.5 --examples 1 td0",
+        "td0 --estimator.gamma 0.5 --examples 1",
+    ],
+)
+def test_words_come_in_any_order(words, monkeypatch):
+    """And settings are those of the part that is judged."""
+    asked = told_nothing(monkeypatch)
+    assert main(["check", *words.split()]) == 0
+    ((part, rest),) = asked
+    assert (part.role, part.name, part.settings.gamma, rest["examples"]) == ("estimator", "td0", 0.5, 1)
+
+
+@pytest.mark.parametrize("words", [["-h"], ["--help"], ["gae", "--help"], ["--help", "gae", "--quick"]])
+def test_help_says_what_exit_codes_and_examples(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as end:
+        main(["check", *words])
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
+    for text in ("FILE.py", "PLUGIN:NAME or ROLE:NAME", "exit codes: 0", "JSON", "examples:", "environment, policy,"):
+        assert text in printed
+    assert ("--estimator.lam" in printed) == ("gae" in words)
+    assert max(map(len, printed.splitlines()[1:])) <= 80
+
+
+def test_the_examples_of_the_help_are_right(monkeypatch):
+    """Those that name what there is find it."""
+    examples = re.findall("^  framework check (.*?)(?: >.*)?$", DESCRIPTION, re.M)
+    asked = told_nothing(monkeypatch)
+    for words in (example.split() for example in examples if "my_" not in example):
+        assert main(["check", *words]) == 0
+    assert [part.name for part, _ in asked] == ["gae", "gymnasium", "ppo"]
+    assert asked[1][0].settings.id == "Acrobot-v1"
 
 
 def test_names_find_parts():
@@ -264,13 +349,13 @@ def test_what_a_part_raises_anywhere_is_a_broken_law(role, place, capsys, tmp_pa
     assert any(told in entry["reason"] for entry in broken)
 
 
-def test_a_failure_without_a_case_can_be_repeated(capsys, tmp_path, monkeypatch):
+def test_a_failure_without_a_case_can_be_repeated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("faulty.py").write_text(FAULTY.format(place="build"), "utf-8")
-    *_, (report,) = listing(capsys, "faulty.py", "--role", "environment", "--examples", "2")
+    loaded, (judged,) = chosen("faulty.py", "environment")
     for name in ("every_episode_is_like_the_first", "rewards_are_finite"):  # whether it applies; a case
-        (entry,) = [entry for entry in report["laws"] if entry["law"] == name]
-        Path("again.py").write_text(entry["snippet"], "utf-8")
+        (verdict,) = check(judged, only=[name], examples=2, loaded=loaded).failed
+        Path("again.py").write_text(snippet(name, verdict.subject.part, verdict.case, loaded, 0, 2), "utf-8")
         again = subprocess.run([sys.executable, "again.py"], capture_output=True, text=True, check=False)
         assert again.stderr.strip().endswith("RuntimeError: the motor is out of order"), again.stderr
 
@@ -281,6 +366,234 @@ def test_conforms_leaves_what_raises_to_the_test(tmp_path, monkeypatch):
     Path("faulty.py").write_text(FAULTY.format(place="build"), "utf-8")
     (mark,) = conforms("faulty.py", role="environment", examples=1).pytestmark
     assert [case.marks for case in mark.args[1]] == [()] * len(laws("environment"))
+
+
+ODD = """import enum
+import math
+import sys
+from pathlib import Path
+import torch
+from attrs import Factory, field, frozen
+from framework import Estimate, hookimpl
+from framework.returns import rewards_to_go
+
+print("imported")
+
+class Mode(enum.Enum):
+    A = 1
+    B = 2
+
+class Plain:
+    pass
+
+@frozen
+class Odd:
+    needs = frozenset({{"complete_episodes"}})
+    mode: Mode = field(factory=lambda: Mode.A)
+    other: Mode = Mode.B
+    path: Path = Path("here")
+    plain: Plain = field(factory=Plain)
+    scales: torch.Tensor = field(factory=lambda: torch.ones(2), eq=False)
+    clip: float = math.inf
+    odd: float = math.nan
+    clips: tuple = ((math.inf, 1.0), {{"low": -math.inf}})
+
+    def __call__(self, rollout):
+        print("asked")
+        {does}
+        returns = rewards_to_go(rollout.rewards, rollout.terminated, 0.9)
+        return Estimate(returns, returns)
+
+@hookimpl
+def estimators():
+    return {{"odd": Odd}}
+"""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_failure_is_told_whatever_the_settings(terminal, capsys, tmp_path, monkeypatch):
+    """Those that no source and no JSON is known of, those made by a factory, those that only tell identity."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("framework.cli.check.is_terminal", lambda: terminal)
+    Path("odd.py").write_text(ODD.format(does=""), "utf-8")
+    assert main(["check", "odd.py", "--examples", "5"]) == 1
+    printed = capsys.readouterr().out
+    told = re.search(
+        r"judged = part\('estimator', 'odd:odd', \['.*odd.py'\](.*)\)  # and with plain=<framework_file_odd", printed
+    )
+    assert told[1] in ("", ", clip=0.0, odd=math.nan")  # what is as by default is not told, whoever made it
+    if not terminal:
+        (report,) = json.loads(printed)
+        (entry,) = [entry for entry in report["laws"] if entry["law"] == LEAK]
+        assert {key: entry["settings"][key] for key in ("mode", "other", "path", "scales", "odd", "clips")} == {
+            "mode": 1,
+            "other": 2,
+            "path": "here",
+            "scales": "tensor([1., 1.])",
+            "odd": "nan",
+            "clips": [["inf", 1.0], {"low": "-inf"}],
+        }
+        Path("again.py").write_text(entry["snippet"], "utf-8")
+        again = subprocess.run([sys.executable, "again.py"], capture_output=True, text=True, check=False)
+        assert again.stderr.strip().splitlines()[-1].endswith(entry["reason"])
+
+
+def test_nan_in_a_case_is_told(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("nan.py").write_text(
+        "from attrs import frozen\nfrom framework import Loss, hookimpl\n\n@frozen\nclass NaN:\n"
+        "    def __call__(self, batch, evaluation):\n"
+        '        return Loss({"policy": evaluation.log_probs * batch.advantages / batch.advantages.detach()})\n\n'
+        '@hookimpl\ndef losses():\n    return {"nan": NaN}\n',
+        "utf-8",
+    )
+    code, (report,) = listing(capsys, "nan.py", "--examples", "5")
+    assert code == 1
+    assert "nan" in json.dumps([entry.get("case", entry) for entry in report["laws"]])
+
+
+def test_a_part_that_ends_the_program_breaks_the_law(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("odd.py").write_text(ODD.format(does="sys.exit(0)"), "utf-8")
+    code, (report,) = listing(capsys, "odd.py", "--examples", "2")
+    assert code == 1
+    assert not report["passed"]
+    entry = report["laws"][0]
+    assert entry["reason"].startswith("raised SystemExit: 0 (")
+    assert entry["got"] == "sys.exit(0)"
+
+
+def test_a_part_that_ends_the_program_while_it_is_tried_breaks_the_law(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = FAULTY.format(place="build").replace('raise RuntimeError("the motor is out of order")', "raise SystemExit")
+    Path("faulty.py").write_text(text, "utf-8")
+    code, (report,) = listing(capsys, "faulty.py", "--role", "environment", "--examples", "2")
+    assert code == 1
+    assert any(entry.get("reason", "").startswith("raised SystemExit:  (") for entry in report["laws"])
+
+
+def test_ctrl_c_interrupts(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("odd.py").write_text(ODD.format(does="raise KeyboardInterrupt"), "utf-8")
+    assert main(["check", "odd.py", "--examples", "2"]) == 130
+
+
+def test_the_same_error_is_told_once(capsys, tmp_path, monkeypatch):
+    """Of all laws that it breaks; one snippet."""
+    monkeypatch.chdir(tmp_path)
+    Path("odd.py").write_text(ODD.format(does="raise RuntimeError('boom')"), "utf-8")
+    code, (report,) = listing(capsys, "odd.py", "--examples", "2")
+    assert code == 1
+    first, *others = [entry for entry in report["laws"] if entry["outcome"] == "failed"]
+    assert "snippet" in first
+    assert len(others) > 10
+    for entry in others:
+        assert entry["same_as"] == first["law"]
+        assert entry["reason"] == first["reason"]
+        assert "snippet" not in entry
+    monkeypatch.setattr("framework.cli.check.is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["check", "odd.py", "--examples", "2"]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("# this repeats it:") == 1
+    assert f"  so are: {others[0]['law']}, {others[1]['law']}," in printed
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_can_be_read(width, capsys, lossy, monkeypatch):
+    """Each law's name on one line, its reason beside or below it."""
+    monkeypatch.setattr("framework.cli.check.is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    main(["check", lossy, "--examples", "3"])
+    lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert max(map(len, lines)) <= width
+    for name in (one.name for one in laws("estimator")):
+        assert any(re.search(rf" {name}(:| |$)", line) for line in lines), name
+    (at,) = [number for number, line in enumerate(lines) if f" {LEAK}" in line]
+    assert "returns at step" in f"{lines[at]}{lines[at + 1]}"
+    reasons = "".join(lines).count("it does not claim 'linear'")
+    assert reasons == 2
+
+
+@frozen
+class Slow:
+    """A second each, as a clock has it that nobody waits for."""
+
+    times = 1.0
+
+    def __call__(self, rollout):
+        NOW[0] += 1.0
+        return Estimate(self.times * rollout.rewards, rollout.rewards.clone())
+
+
+@frozen
+class SlowAndWrong(Slow):
+    """And not finite."""
+
+    times = float("nan")
+
+
+NOW = [0.0]
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    monkeypatch.setattr("framework.testing.clock.time", types.SimpleNamespace(perf_counter=lambda: NOW[0]))
+
+
+def test_a_slow_part_is_asked_of_fewer_examples(no_waiting):
+    """Of each law one at least; the verdict says so."""
+    report = check(Slow(), "estimator", examples=50, seconds=(60.0, 10.0))
+    asked = [verdict for verdict in report.verdicts if verdict.outcome != "not applicable"]
+    assert all(verdict.examples >= 1 for verdict in asked)
+    assert report.examples < 100
+    assert any(verdict.reason == "stopped by the clock, before 50 examples" for verdict in asked)
+    assert all(verdict.reason.startswith("stopped by the clock, ") for verdict in asked if verdict.examples < 15)
+    whole = check(Slow(), "estimator", only=["lanes_permute"], examples=10)
+    assert whole.examples == 10
+    assert whole.verdicts[0].reason == ""
+
+
+def test_shrinking_ends_too_and_what_was_found_is_told(no_waiting):
+    began = NOW[0]
+    (verdict,) = check(
+        SlowAndWrong(), "estimator", only=["estimates_are_finite"], examples=50, seconds=(60.0, 10.0)
+    ).verdicts
+    assert verdict.outcome == "failed"
+    assert NOW[0] - began < 60
+    with pytest.raises(Broken):
+        replay("estimates_are_finite", Part("estimator", "slow", "tests", SlowAndWrong()), *verdict.case)
+
+
+def test_what_a_law_leaves_the_next_ones_have(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("framework.testing.clock.time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    clock = Clock(4, 8.0, 4.0)
+    clock.begin()
+    assert clock.until == 2.0
+    clock.end()  # took nothing
+    clock.begin()
+    assert clock.until == 8 / 3
+    now[0] = 2.0
+    clock.found()
+    assert clock.until == 3.0
+    now[0] = 10.0
+    assert clock.over
+    clock.end()
+    clock.begin()
+    assert clock.until == 10.0 + 3.0  # looking took 2 of 8; two laws are left
+    clock.found()
+    assert clock.until == 10.1  # nothing is left, and a little is given
+
+
+def test_what_a_part_prints_is_not_in_the_report(capsys, tmp_path, monkeypatch):
+    """It goes to standard error, also what a file prints when it is imported."""
+    monkeypatch.chdir(tmp_path)
+    Path("odd.py").write_text(ODD.format(does=""), "utf-8")
+    main(["check", "odd.py", "--examples", "2"])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)
+    assert {"imported", "asked"} == set(printed.err.split())
 
 
 def test_nothing_is_printed_and_nothing_global_moves(capsys, tmp_path, monkeypatch):

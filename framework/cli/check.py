@@ -3,67 +3,102 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Annotated, Any
 
 import attrs
 import tyro
 from attrs import field, frozen, validators
 
-from ..config import settings_tree, validate
+from ..config import validate
 from ..errors import UsageError
-from .options import is_terminal
+from ..hookspecs import ROLES
+from ..plugins import Part, load
+from . import check_table
+from .options import HELP, WITHOUT_COMMENTS, field_of, is_terminal
 
-SIGNS = {"passed": "[green]passed[/]", "failed": "[red]failed[/]", "not applicable": "[dim]not applicable[/]"}
+WHAT = """\
+  FILE.py       all parts that a file offers
+  NAME          a part, such as gae; where several have the name,
+                PLUGIN:NAME or ROLE:NAME
+  PLUGIN        all parts of an installed plugin (framework plugins lists them)
+  some.module   all parts of a plugin that can be imported"""
+SHORTLY = "FILE.py, a part, a plugin or a module"
+DESCRIPTION = f"""\
+Put parts to the laws of their roles, with their default settings and others.
+
+Of a broken law: the smallest example found, and Python that repeats it.
+
+WHAT is one of
+{WHAT}
+
+Settings of a part come after WHAT; framework check WHAT --help lists them.
+
+On a terminal it prints tables, else JSON.
+
+exit codes: 0 all laws are kept, 1 one is broken, 2 nothing was checked
+
+examples:
+  framework check my_estimator.py --quick
+  framework check my_plugin.py --role baseline
+  framework check gae --estimator.gamma 1
+  framework check gymnasium --environment.id Acrobot-v1
+  framework check ppo > report.json"""
 
 
 @frozen
 class Flags:
-    """Put parts to the laws of their roles, and show what breaks one.
+    """How to check."""
 
-    WHAT is FILE.py, the name of a part (NAME, PLUGIN:NAME or ROLE:NAME), of an installed plugin, or a module's path.
-    """
-
-    what: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WHAT")]
-    quick: Annotated[bool, tyro.conf.arg(help="a few cases a law: seconds, for while one writes")] = False
-    role: Annotated[str | None, tyro.conf.arg(help="only parts of this role")] = None
-    examples: Annotated[int | None, tyro.conf.arg(help="cases a law (100; with --quick, 15)")] = field(
-        default=None, validator=validators.optional(validators.ge(1))
-    )
-    seed: Annotated[int, tyro.conf.arg(help="of the cases: the same are drawn again")] = 0
+    quick: Annotated[
+        tyro.conf.FlagCreatePairsOff[bool],
+        tyro.conf.arg(help="few examples a law, and 8 s a part in all: for while one writes", help_behavior_hint=""),
+    ] = False
+    role: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="ROLE", help=f"only parts of this role: {', '.join(ROLES)}", help_behavior_hint=""),
+    ] = None
+    examples: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="N", help="examples a law", help_behavior_hint="(default: 100; with --quick, 15)"),
+    ] = field(default=None, validator=validators.optional(validators.ge(1)))
+    seed: Annotated[int, tyro.conf.arg(metavar="N", help="of the examples: the same seed draws the same")] = 0
 
 
 def main(arguments: Sequence[str]) -> int:
     """Check; exit code 0: all laws are kept, 1: one is broken."""
     words = list(arguments)
-    if not words or (words[0].startswith("-") and not {"-h", "--help"} & set(words)):
-        raise UsageError("check what? framework check NAME | MODULE | FILE.py [OPTIONS]")
-    with attrs.validators.disabled():
-        flags = tyro.cli(Flags, args=words, prog="framework check")
-    validate("", flags)
+    helped = bool(set(HELP) & set(words))
+    what, flags = _first_pass(words)
+    if what is None and not helped:
+        raise UsageError(f"check what?\n{WHAT}\nframework check --help says more")
     try:
         from ..testing import checking, choosing, telling
     except ModuleNotFoundError as error:
         if error.name != "hypothesis":
             raise
         raise UsageError("checking needs Hypothesis: pip install framework-rl[testing]") from None
-    loaded, parts = choosing.chosen(flags.what, flags.role)
+    with redirect_stdout(sys.stderr):  # a file may print while it is imported
+        loaded, parts = (load(()), []) if what is None else choosing.chosen(what, flags.role)
+    parts = _with_settings(words, parts)
     lawful = [part for part in parts if checking.laws(part.role)]
     if not lawful:
         raise UsageError(f"there are no laws of {' and '.join(sorted({part.role + 's' for part in parts}))} to check")
     examples = flags.examples or (checking.QUICK if flags.quick else checking.EXAMPLES)
+    seconds = checking.QUICK_SECONDS if flags.quick else (math.inf, math.inf)
     total = sum(len(checking.laws(part.role)) for part in lawful)
     bar = _Bar(total)
-    reports = []
     try:
-        for part in lawful:
-            told = bar.told(part.label)
-            reports.append(checking.check(part, examples=examples, seed=flags.seed, loaded=loaded, told=told))
+        reports = [
+            checking.check(part, examples=examples, seed=flags.seed, seconds=seconds, loaded=loaded, told=bar.show)
+            for part in lawful
+        ]
     finally:
         bar.stop()
 
-    def text(verdict: Any) -> str:
-        return telling.as_text(verdict, loaded, flags.seed, examples)
+    def text(verdict: Any, also: Sequence[str]) -> str:
+        return telling.as_text(verdict, loaded, flags.seed, examples, also)
 
     def snippet(verdict: Any) -> str | None:
         if verdict.subject is None:
@@ -72,10 +107,76 @@ def main(arguments: Sequence[str]) -> int:
 
     if is_terminal():
         for report in reports:
-            _print(report, text)
+            check_table.show(report, text)
     else:
-        print(json.dumps([_listing(report, snippet) for report in reports], indent=2, default=str, allow_nan=False))
+        print(json.dumps([check_table.listing(report, snippet) for report in reports], indent=2, allow_nan=False))
     return int(any(report.failed for report in reports))
+
+
+def _first_pass(words: Sequence[str]) -> tuple[str | None, Flags]:
+    """What is checked and how, from the words without settings (`--ROLE.FIELD VALUE`).
+
+    Before WHAT, a setting has one value.
+    """
+    early: list[str] = []
+    setting = more = False
+    for word in words:
+        if word.startswith("--"):
+            setting, more = _is_setting(word), "=" not in word
+        elif setting and more:
+            more = bool(early) and not words[0].startswith("-")
+            continue
+        else:
+            setting = False
+        if not setting and word not in HELP:
+            early.append(word)
+    first = _flags(str | None, None)
+    with attrs.validators.disabled():
+        parsed: Any = tyro.cli(first, args=early, prog="framework check", add_help=False, config=WITHOUT_COMMENTS)
+    validate("", parsed.how)
+    return parsed.what, parsed.how
+
+
+def _flags(what: Any, default: Any = attrs.NOTHING, **settings: Any) -> Any:
+    """A class of all that the command line may hold: WHAT, how to check, and settings by role."""
+    positional: Any = tyro.conf.Positional
+    kind = positional[what]
+    fields: dict[str, Any] = {
+        "what": field_of(Annotated[kind, tyro.conf.arg(metavar="WHAT", help=SHORTLY)], default=default),
+        "how": field_of(Annotated[Flags, tyro.conf.arg(name="")], default=Flags()),
+        **{role: field_of(type(one), default=one) for role, one in settings.items()},
+    }
+    return attrs.make_class("Flags", fields, frozen=True)
+
+
+def _is_setting(word: str) -> bool:
+    return word.startswith("--") and "." in word.partition("=")[0]
+
+
+def _with_settings(words: Sequence[str], parts: Sequence[Part]) -> list[Part]:
+    """The parts with the settings that the words give them; or help, where that is asked for."""
+    roles = [part.role for part in parts]
+    given = dict.fromkeys(word[2:].partition(".")[0] for word in words if _is_setting(word))
+    for role in given:
+        if role in roles and roles.count(role) > 1:
+            names = ", ".join(part.name for part in parts if part.role == role)
+            raise UsageError(f"settings of which {role}? Name one of {names}")
+    helped = bool(set(HELP) & set(words))
+    if not given and not helped:
+        return list(parts)
+    alone = [part for part in parts if roles.count(part.role) == 1 and attrs.fields(type(part.settings))]
+    flags = _flags(str, **{part.role: part.settings for part in alone})
+    with attrs.validators.disabled():
+        parsed: Any = tyro.cli(
+            flags,
+            args=HELP[:1] if helped else list(words),
+            prog="framework check",
+            description=DESCRIPTION,
+            config=() if helped else WITHOUT_COMMENTS,
+        )
+    for part in alone:
+        validate(part.role, getattr(parsed, part.role))
+    return [attrs.evolve(part, settings=getattr(parsed, part.role, part.settings)) for part in parts]
 
 
 class _Bar:
@@ -92,80 +193,11 @@ class _Bar:
             self.task = self.progress.add_task("", total=total)
             self.progress.start()
 
-    def told(self, label: str) -> Callable[[Any], None]:
-        """What is called with each law of one part."""
-
-        def show(law: Any) -> None:
-            if self.progress is not None:
-                self.progress.update(self.task, advance=1, description=f"{label}: {law.name}")
-
-        return show
+    def show(self, law: Any) -> None:
+        """Called with each law before it is asked."""
+        if self.progress is not None:
+            self.progress.update(self.task, advance=1, description=law.name)
 
     def stop(self) -> None:
         if self.progress is not None:
             self.progress.stop()
-
-
-def _print(report: Any, text: Callable[[Any], str]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
-    table = Table(title=report.part.label, title_justify="left")
-    table.add_column("law", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("")
-    for verdict in report.verdicts:
-        told = f"{verdict.examples} cases" if verdict.outcome == "passed" else verdict.reason
-        table.add_row(verdict.law.name, SIGNS[verdict.outcome], escape(told))
-    console.print(table)
-    for verdict in report.failed:
-        console.print()
-        console.print(text(verdict), markup=False, highlight=False, soft_wrap=True)
-    counts = {outcome: len(report.of(outcome)) for outcome in SIGNS}
-    console.print(
-        f"{report.part.label}: {len(report.verdicts)} laws, {counts['passed']} kept, {counts['failed']} broken, "
-        f"{counts['not applicable']} not applicable; {report.examples} cases in {report.seconds:.1f} s, "
-        f"seed {report.seed}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _listing(report: Any, snippet: Callable[[Any], str | None]) -> dict[str, Any]:
-    part = report.part
-    laws = []
-    for verdict in report.verdicts:
-        entry: dict[str, Any] = {"law": verdict.law.name, "outcome": verdict.outcome, "examples": verdict.examples}
-        if verdict.reason:
-            entry["reason"] = verdict.reason
-        if verdict.outcome == "failed":
-            error = verdict.error
-            entry |= {
-                "statement": verdict.law.statement,
-                "settings": None if verdict.subject is None else settings_tree(verdict.subject.settings),
-                "expected": _plain(getattr(error, "expected", None)),
-                "got": _plain(getattr(error, "got", None)),
-                "case": [{name: _plain(cell) for name, cell in row.items()} for row in getattr(error, "case", ())],
-                "snippet": snippet(verdict),
-            }
-        laws.append(entry)
-    return {
-        "role": part.role,
-        "name": part.name,
-        "plugin": part.plugin,
-        "passed": not report.failed,
-        "examples": report.examples,
-        "seconds": round(report.seconds, 3),
-        "seed": report.seed,
-        "laws": laws,
-    }
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it; a number that it cannot hold, as a word."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if value is None or isinstance(value, str | bool | int | float | list) else str(value)

@@ -73,7 +73,7 @@ class Resolved:
     listed: bool  # --plugins without a value
 
 
-def _field(type: Any, **default: Any) -> Any:
+def field_of(type: Any, **default: Any) -> Any:
     """A field of a class made here; attrs's own stub knows no annotated types."""
     return attrs.field(type=type, **default)
 
@@ -94,8 +94,8 @@ def resolve(
     first: Any = attrs.make_class(
         "First",
         {
-            "choices": _field(Annotated[Choices, tyro.conf.arg(name="")]),
-            "rollout": _field(_Amounts, default=_Amounts()),
+            "choices": field_of(Annotated[Choices, tyro.conf.arg(name="")]),
+            "rollout": field_of(_Amounts, default=_Amounts()),
         },
         frozen=True,
     )
@@ -165,27 +165,27 @@ def _second_pass(
 ) -> tuple[Config, Any]:
     scalars, sections = ([key for key in keys if key in offered] for keys in (configs.SCALARS, configs.SECTIONS))
     fields: dict[str, Any] = {
-        "choices": _field(Annotated[Choices, tyro.conf.arg(name="")], default=_shown(choices, base, loaded)),
-        "extra": _field(Annotated[extra, tyro.conf.arg(name="")], default=extra()),
+        "choices": field_of(Annotated[Choices, tyro.conf.arg(name="")], default=_shown(choices, base, loaded)),
+        "extra": field_of(Annotated[extra, tyro.conf.arg(name="")], default=extra()),
     }
     for key in scalars:
         kind = attrs.fields_dict(Config)[key].type
         text = SCALAR_HELP[key]
-        fields[key] = _field(Annotated[kind, tyro.conf.arg(help=text)], default=getattr(base, key))
+        fields[key] = field_of(Annotated[kind, tyro.conf.arg(help=text)], default=getattr(base, key))
     for role in PART_ROLES:
         settings = getattr(base, role).settings
         if role in offered and attrs.fields(type(settings)):
-            fields[f"{role}_settings"] = _field(
+            fields[f"{role}_settings"] = field_of(
                 type=Annotated[type(settings), tyro.conf.arg(name=role)], default=settings
             )
     for key in sections:
-        fields[key] = _field(configs.SECTIONS[key], default=getattr(base, key))
+        fields[key] = field_of(configs.SECTIONS[key], default=getattr(base, key))
     with_settings = [part for part in (*base.extensions, *base.reports) if attrs.fields(type(part.settings))]
     if with_settings and "extensions" in offered:
-        members = {part.name: _field(type(part.settings), default=part.settings) for part in with_settings}
+        members = {part.name: field_of(type(part.settings), default=part.settings) for part in with_settings}
         nested: Any = attrs.make_class("Extensions", members, frozen=True)
         nested.__doc__ = "Settings of the chosen extensions."
-        fields["extension_settings"] = _field(Annotated[nested, tyro.conf.arg(name="extensions")], default=nested())
+        fields["extension_settings"] = field_of(Annotated[nested, tyro.conf.arg(name="extensions")], default=nested())
     flags: Any = attrs.make_class("Flags", fields, frozen=True)
     flags.__doc__ = description
     with attrs.validators.disabled():  # validated below, in our own words

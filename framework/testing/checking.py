@@ -2,11 +2,13 @@
 
 import importlib
 import importlib.util
+import math
+import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, Literal
 
 import torch
@@ -20,11 +22,18 @@ from ..config import DEFAULTS, configure, merge
 from ..errors import FrameworkError, UsageError, unknown
 from ..plugins import Loaded, Part, load
 from ..wiring import wire
+from .clock import Clock
 from .law import LAWS, Broken, Law, Subject
 from .variants import variants
 
 ROLE_MODULES = ("estimators", "baselines", "losses", "policies", "environments", "claims")  # where the laws stand
-EXAMPLES, QUICK = 100, 15  # cases a law
+EXAMPLES, QUICK = 100, 15  # examples a law
+QUICK_SECONDS = (5.0, 3.0)  # of looking and of shrinking, so that with the start it stays below ten
+
+
+class _EnoughError(BaseException):
+    """Time has run out: no Exception, so that Hypothesis lets it through."""
+
 
 Outcome = Literal["passed", "failed", "not applicable"]
 
@@ -36,7 +45,7 @@ class Verdict:
     law: Law
     outcome: Outcome
     reason: str = ""  # why it failed, or does not apply
-    examples: int = 0  # cases that it was asked of, while one was looked for that breaks it
+    examples: int = 0  # that it was asked of, while one was looked for that breaks it
     subject: Subject | None = None  # of the counterexample, with its settings
     case: tuple[Any, ...] = ()  # the shrunk counterexample; empty where the law takes none
     error: BaseException | None = None  # what it raised
@@ -62,7 +71,7 @@ class Report:
 
     @property
     def examples(self) -> int:
-        """Cases in all."""
+        """How many in all."""
         return sum(verdict.examples for verdict in self.verdicts)
 
 
@@ -88,6 +97,7 @@ def check(
     only: Iterable[str] | None = None,
     examples: int = EXAMPLES,
     seed: int = 0,
+    seconds: tuple[float, float] = (math.inf, math.inf),
     loaded: Loaded | None = None,
     told: Callable[[Law], None] = lambda law: None,
 ) -> Report:
@@ -97,8 +107,10 @@ def check(
         settings: a `Part`, or its settings object.
         role: what it is; may be left out for a Part, and for settings that a loaded plugin offers.
         only: names of laws; without, all.
-        examples: cases a law.
+        examples: how many a law.
         seed: of what is drawn.
+        seconds: of looking for examples that break a law, and of shrinking those. After its share of these a law is
+            asked of no further ones, but of one at least.
         loaded: the plugins that it may be wired with; without, the installed ones.
         told: called with each law before it is asked.
     """
@@ -114,9 +126,10 @@ def check(
         chosen = [law for law in chosen if law.name in only]
     subjects = subjects_of(judged, loaded)
     verdicts = []
+    clock = Clock(len(chosen), *seconds)
     for law in chosen:
         told(law)
-        verdicts.append(judge(law, subjects, examples, seed))
+        verdicts.append(judge(law, subjects, examples, seed, clock))
     return Report(judged, tuple(verdicts), time.perf_counter() - began, seed)
 
 
@@ -134,12 +147,23 @@ def subjects_of(part: Part, loaded: Loaded) -> list[Subject]:
     return [Subject(one, loaded, config if one.settings is part.settings else None) for one in parts]
 
 
-def judge(law: Law, subjects: Sequence[Subject], examples: int = EXAMPLES, seed: int = 0) -> Verdict:
+def judge(
+    law: Law, subjects: Sequence[Subject], examples: int = EXAMPLES, seed: int = 0, clock: Clock | None = None
+) -> Verdict:
     """Ask one law of a part, with each of its settings that the law concerns. Nothing is printed, nothing is kept.
 
     What a part raises breaks the law, and is told: also where it is only asked whether the law concerns it, or tried
-    for a case that fits it.
+    for a case that fits it. `clock` says when to stop, after one example.
     """
+    clock = clock or Clock()
+    clock.begin()
+    try:
+        return _judged(law, subjects, examples, seed, clock)
+    finally:
+        clock.end()
+
+
+def _judged(law: Law, subjects: Sequence[Subject], examples: int, seed: int, clock: Clock) -> Verdict:
     reasons = []
     for subject in subjects:
         try:
@@ -151,7 +175,7 @@ def judge(law: Law, subjects: Sequence[Subject], examples: int = EXAMPLES, seed:
         return Verdict(law, "not applicable", str(reasons[0]))
     examples = min(examples, law.examples or examples)
     if law.cases is None:
-        return _asked_of_each(law, concerned[:examples])
+        return _asked_of_each(law, concerned[:examples], clock)
     cases, count, tried = law.cases, 0, concerned[0]
     found: tuple[Subject, Any, Exception] | None = None
 
@@ -175,19 +199,28 @@ def judge(law: Law, subjects: Sequence[Subject], examples: int = EXAMPLES, seed:
     @given(st.sampled_from(concerned).flatmap(of))
     def search(drawn: tuple[Subject, Any]) -> None:
         nonlocal count, found
+        if count and clock.over:
+            raise _EnoughError
         try:
             ask(law, drawn[0], drawn[1])
             count += found is None
         except HypothesisException:
             raise
         except Exception as error:
-            count += found is None
+            if found is None:
+                count += 1
+                clock.found()
             found = (*drawn, error)
             raise
 
+    stopped = ""
     try:
         with _apart():
             search()
+    except _EnoughError:
+        if found is not None:
+            return Verdict(law, "failed", words(found[2]), count, found[0], (found[1],), found[2])
+        stopped = _stopped(examples)
     except Unsatisfiable:
         return Verdict(law, "failed", "refuses every case that it was given", count)
     except Exception as error:
@@ -198,13 +231,14 @@ def judge(law: Law, subjects: Sequence[Subject], examples: int = EXAMPLES, seed:
         if isinstance(error, HypothesisException):
             return Verdict(law, "failed", f"is not repeatable: {error}", count, subject, (case,), broken)
         return Verdict(law, "failed", words(broken), count, subject, (case,), broken)
-    return Verdict(law, "passed", examples=count)
+    return Verdict(law, "passed", stopped, count)
 
 
 def ask(law: Law, subject: Subject, *case: Any) -> None:
     """Ask a law of one case. What it draws from torch's own generator is the same each time."""
     torch.default_generator.manual_seed(0)
-    law.check(subject, *case)
+    with _staying():
+        law.check(subject, *case)
 
 
 def replay(name: str, part: Part, *case: Any) -> None:
@@ -252,10 +286,17 @@ def reason(law: Law, subject: Subject) -> str | None:
         return law.applies(subject)
 
 
-def _asked_of_each(law: Law, subjects: Sequence[Subject]) -> Verdict:
+def _stopped(examples: int) -> str:
+    """Why a law that passed was asked of fewer examples."""
+    return f"stopped by the clock, before {examples} examples"
+
+
+def _asked_of_each(law: Law, subjects: Sequence[Subject], clock: Clock) -> Verdict:
     """A law without cases, once for each of the settings."""
     with _apart():
         for count, subject in enumerate(subjects, 1):
+            if count > 1 and clock.over:
+                return Verdict(law, "passed", _stopped(len(subjects)), count - 1)
             try:
                 ask(law, subject)
             except Exception as error:
@@ -264,12 +305,24 @@ def _asked_of_each(law: Law, subjects: Sequence[Subject]) -> Verdict:
 
 
 @contextmanager
+def _staying() -> Iterator[None]:
+    """A part may not end the program that checks it: that would look as if all were well."""
+    try:
+        yield
+    except SystemExit as error:
+        raise Broken(words(error), expected="to go on", got=f"sys.exit({error.code!r})") from error
+
+
+@contextmanager
 def _apart() -> Iterator[None]:
-    """Torch's generator and thread count as they were, afterwards; warnings are the part's own business."""
+    """Torch's generator and thread count as they were, afterwards; warnings are the part's own business.
+
+    What the part prints goes to standard error: standard output is the report's.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with _staying(), redirect_stdout(sys.stderr), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:

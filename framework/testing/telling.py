@@ -1,6 +1,7 @@
 """How a counterexample is told: as rows of a small table, and as Python that makes it again."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -184,26 +185,52 @@ def _part(part: Part, loaded: Loaded, imports: set[str]) -> str:
     if plugin is None:
         imports.add("from framework.plugins import Part")
         try:
-            settings = source(part.settings, imports)
+            settings, comment = source(part.settings, imports), ""
         except UntoldError:
-            settings = f"{type(part.settings).__name__}(...)  # define it above"
-        return f"Part({part.role!r}, {part.name!r}, {part.plugin!r}, {settings})"
+            settings, comment = f"{type(part.settings).__name__}(...)", "  # define it above"
+        return f"Part({part.role!r}, {part.name!r}, {part.plugin!r}, {settings}){comment}"
     imports.add("from framework.testing import part")
     name = f"{part.plugin}:{part.name}"
-    changed = [
-        f", {field.alias or field.name}={source(getattr(part.settings, field.name), imports)}"
-        for field in attrs.fields(type(part.settings))
-        if field.init and getattr(part.settings, field.name) != field.default
-    ]
-    return f"part({part.role!r}, {name!r}, [{plugin.source!r}]{''.join(changed)})"
+    changed, untold = [], []
+    for key, value in _changed(part.settings).items():
+        try:
+            changed.append(f", {key}={source(value, imports)}")
+        except UntoldError:
+            untold.append(" ".join(f"{key}={value!r}".split()))
+    comment = f"  # and with {', '.join(untold)}, for which no source is known" if untold else ""
+    return f"part({part.role!r}, {name!r}, [{plugin.source!r}]{''.join(changed)}){comment}"
+
+
+def _changed(settings: Any) -> Row:
+    """Those settings that are not as in a fresh object, by argument."""
+    fresh = type(settings)()
+    pairs = {
+        field.alias or field.name: (getattr(settings, field.name), getattr(fresh, field.name))
+        for field in attrs.fields(type(settings))
+        if field.init
+    }
+    return {key: value for key, (value, default) in pairs.items() if not _equal(value, default)}
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return one is other or (type(one) is type(other) and bool(torch.as_tensor(one == other).all()))
+    except Exception:  # of several shapes, or a comparison of its own
+        return False
 
 
 # A verdict in words
 
 
-def as_text(verdict: "Verdict", loaded: Loaded, seed: int, examples: int) -> str:
-    """What a failure is told as: what is wrong, expected and obtained, the steps, and a snippet that repeats it."""
-    lines = [f"{verdict.law.name}: {verdict.reason}", f"  the law: {verdict.law.statement}"]
+def as_text(verdict: "Verdict", loaded: Loaded, seed: int, examples: int, also: Sequence[str] = ()) -> str:
+    """What a failure is told as: what is wrong, expected and obtained, the steps, and a snippet that repeats it.
+
+    `also` names other laws that are broken by the same.
+    """
+    lines = [f"{verdict.law.name}: {verdict.reason}"]
+    if also:
+        lines += textwrap.wrap(", ".join(also), 100, initial_indent="  so are: ", subsequent_indent="    ")
+    lines.append(f"  the law: {verdict.law.statement}")
     if verdict.subject is not None:
         lines.append(f"  of {verdict.subject.part.label}, {verdict.subject.settings}")
     error = verdict.error

@@ -1,0 +1,97 @@
+"""What came of laws: a table for a person, JSON for a machine."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..config import settings_tree
+
+SIGNS = {"passed": "[green]passed[/]", "failed": "[red]failed[/]", "not applicable": "[dim]not applicable[/]"}
+
+
+def show(report: Any, text: Callable[[Any, Sequence[str]], str]) -> None:
+    """A table of all laws, for a person; then each that is broken, in full."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=report.part.label, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("")
+    table.add_column("law", overflow="fold")
+    table.add_column("examples", justify="right")
+    beside = console.width - sum(map(len, ("not applicable", "examples", "  " * 2)))
+    same = [other for _, *others in alike(report.failed) for other in others]
+    for verdict in report.verdicts:
+        reason = "raised the same" if verdict in same else verdict.reason
+        fits = len(verdict.law.name) + len(": ") + len(reason) <= beside
+        told = f": [dim]{escape(reason)}[/]" if fits else f"\n[dim]{escape(reason)}[/]"
+        table.add_row(SIGNS[verdict.outcome], verdict.law.name + told * bool(reason), str(verdict.examples or ""))
+    console.print(table)
+    for verdict, *others in alike(report.failed):
+        console.print()
+        also = [other.law.name for other in others]
+        console.print(text(verdict, also), markup=False, highlight=False, soft_wrap=True)
+    counts = {outcome: len(report.of(outcome)) for outcome in SIGNS}
+    console.print(
+        f"{report.part.label}: {len(report.verdicts)} laws, {counts['passed']} kept, {counts['failed']} broken, "
+        f"{counts['not applicable']} not applicable; {report.examples} examples in {report.seconds:.1f} s, "
+        f"seed {report.seed}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def listing(report: Any, snippet: Callable[[Any], str | None]) -> dict[str, Any]:
+    """The same for a machine."""
+    part = report.part
+    first = {other: verdict for verdict, *others in alike(report.failed) for other in others}
+    laws = []
+    for verdict in report.verdicts:
+        entry: dict[str, Any] = {"law": verdict.law.name, "outcome": verdict.outcome, "examples": verdict.examples}
+        if verdict.reason:
+            entry["reason"] = verdict.reason
+        if verdict in first:
+            entry |= {"statement": verdict.law.statement, "same_as": first[verdict].law.name}
+        elif verdict.outcome == "failed":
+            error = verdict.error
+            entry |= {
+                "statement": verdict.law.statement,
+                "settings": None if verdict.subject is None else _plain(settings_tree(verdict.subject.settings)),
+                "expected": _plain(getattr(error, "expected", None)),
+                "got": _plain(getattr(error, "got", None)),
+                "case": _plain(getattr(error, "case", ())),
+                "snippet": snippet(verdict),
+            }
+        laws.append(entry)
+    return {
+        "role": part.role,
+        "name": part.name,
+        "plugin": part.plugin,
+        "passed": not report.failed,
+        "examples": report.examples,
+        "seconds": round(report.seconds, 3),
+        "seed": report.seed,
+        "laws": laws,
+    }
+
+
+def alike(failed: Sequence[Any]) -> list[list[Any]]:
+    """Broken laws, those together where the part raised the same in the same place."""
+    groups: dict[str, list[Any]] = {}
+    for verdict in failed:
+        raised = verdict.reason.startswith("raised ")
+        groups.setdefault(verdict.reason if raised else verdict.law.name, []).append(verdict)
+    return list(groups.values())
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it; what it cannot hold, as a word."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
