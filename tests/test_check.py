@@ -144,6 +144,11 @@ def test_a_wrong_flag_exits_2(words, capsys):
     assert "Unrecognized" in (told := capsys.readouterr()).out + told.err
 
 
+def test_a_file_with_nearly_this_name_is_meant(lossy, capsys):
+    assert main(["check", "losy.py"]) == 2
+    assert "no plugin file losy.py. Did you mean 'lossy.py'?" in capsys.readouterr().err
+
+
 def test_a_file_that_is_no_python_exits_2(capsys, tmp_path, monkeypatch):
     """It says where."""
     monkeypatch.chdir(tmp_path)
@@ -160,7 +165,7 @@ def told_nothing(monkeypatch):
 
     def check(part, **rest):
         asked.append((part, rest))
-        return types.SimpleNamespace(failed=())
+        return types.SimpleNamespace(failed=(), unchecked=None)
 
     monkeypatch.setattr("framework.testing.checking.check", check)
     monkeypatch.setattr("framework.cli.check_table.listing", lambda report, snippet: {})

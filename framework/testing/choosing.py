@@ -1,5 +1,7 @@
 """Which parts are meant: by a part's name, a plugin's, a module's, or a file's."""
 
+from difflib import get_close_matches
+from pathlib import Path
 from types import ModuleType
 
 from ..errors import UsageError, unknown
@@ -29,6 +31,12 @@ def chosen(what: str | ModuleType, role: str | None = None) -> tuple[Loaded, lis
         assert mine is not None
         return loaded, _only(parts_of(loaded, mine.name), role, what.__name__)
     if what.endswith(".py"):
+        file = Path(what)
+        near = (
+            [] if file.exists() else get_close_matches(file.name, [path.name for path in file.parent.glob("*.py")], 1)
+        )
+        if near:
+            raise UsageError(f"no plugin file {what}. Did you mean '{file.with_name(*near)}'?")
         loaded = load([what], rest=True)
         (name,) = loaded.preferred
         return loaded, _only(parts_of(loaded, name), role, what)
