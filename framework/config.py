@@ -306,7 +306,13 @@ def _part(loaded: Loaded, role: str, where: str, section: Mapping[str, Any]) -> 
 
 
 def _settings(cls: type[Any], where: str, section: Mapping[str, Any]) -> Any:
-    attributes = {attribute.name: attribute for attribute in attrs.fields(attrs.resolve_types(cls))}
+    try:
+        attributes = {attribute.name: attribute for attribute in attrs.fields(attrs.resolve_types(cls))}
+    except NameError as error:
+        raise UsageError(
+            f"{where}: an annotation of {cls.__name__} names '{error.name}', which its module has not when it runs: "
+            f"import it outside `if TYPE_CHECKING:`"
+        ) from None
     for key in section:
         if key not in attributes:
             raise UsageError(unknown(f"setting of {where}", key, attributes))

@@ -11,19 +11,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from attrs import frozen
+from attrs import field, frozen, validators
 from gymnasium.spaces import Box, MultiDiscrete, Space
 from hypothesis import find, given, settings
+from hypothesis import strategies as st
 
 from framework import Estimate, UsageError
 from framework.cli import main
 from framework.cli.check import DESCRIPTION
+from framework.config import DEFAULTS, configure, merge
 from framework.plugins import Part, load
 from framework.testing import Broken, check, conforms, law, laws, replay
 from framework.testing.checking import judge, subjects_of
 from framework.testing.choosing import chosen
 from framework.testing.clock import Clock
-from framework.testing.law import LAWS
+from framework.testing.law import LAWS, Law
 from framework.testing.page import laws_page
 from framework.testing.steps import batches
 from framework.testing.strategies import action_spaces, elements, mdps, rollouts, spaces
@@ -645,6 +647,88 @@ def test_variants_begin_with_the_default_and_reach_the_ends():
         found = variants("estimator", settings)
         assert found[0] is settings
         assert ends <= {(key, getattr(one, key)) for one in found for key, _ in ends}
+
+
+def test_variants_that_change_little_come_first():
+    """One setting at a time, then two."""
+    gae = load().pick("estimator", "gae")[2]()
+    changed = [
+        sum(getattr(one, key) != getattr(gae, key) for key in ("gamma", "lam")) for one in variants("estimator", gae)
+    ]
+    assert changed == sorted(changed)
+    assert set(changed) == {0, 1, 2}
+
+
+@frozen
+class Optional:
+    """Both may be left out."""
+
+    clip: float | None = field(default=None, validator=validators.optional(validators.gt(1.0)))
+    horizon: int | None = field(default=5, validator=validators.optional(validators.ge(1)))
+
+
+def test_optional_settings_are_varied():
+    found = variants("estimator", Optional())
+    assert {None, 2.0} <= {one.clip for one in found}
+    assert all(one.clip is None or one.clip > 1 for one in found)
+    assert {one.horizon for one in found} == {5, None, 1, 2, 3}
+
+
+@pytest.mark.parametrize("others", [0, 1, 3, 40])
+def test_the_default_settings_have_about_half_the_cases_and_the_others_share_the_rest(others):
+    """Each of the others at least one, where there are enough."""
+    asked = []
+
+    subjects = list(range(others + 1))
+    entry = Law("", (), lambda subject, case: asked.append(subject), "", lambda subject: st.integers(0, 1000))
+    assert judge(entry, subjects, examples=100).examples == 100
+    assert asked.count(0) >= 45  # what is drawn again is whose it was
+    assert set(asked) == set(subjects)
+
+
+FUTURE = '''"""Postponed annotations, one of which only type checkers can read; a validator in the framework's words."""
+from __future__ import annotations
+from typing import TYPE_CHECKING
+from attrs import field, frozen
+from framework import Estimate, UsageError, hookimpl
+from framework.returns import rewards_to_go
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+def inside(instance, attribute, value):
+    if not 0 < value < 1:
+        raise UsageError(f"{attribute.name} must be inside (0, 1)")
+
+@frozen
+class Future:
+    needs = frozenset({"complete_episodes"})
+    discount: float = field(default=0.9, validator=inside)
+    which: Sequence[int] = (1, 2)
+
+    def __call__(self, rollout):
+        returns = rewards_to_go(rollout.rewards, rollout.terminated | rollout.truncated, self.discount)
+        return Estimate(returns, returns)
+
+@hookimpl
+def estimators():
+    return {"future": Future}
+'''
+
+
+def test_annotations_that_only_type_checkers_read_do_not_matter(capsys, tmp_path, monkeypatch):
+    """Nor a validator that raises what the framework raises: the part is right."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "future.py").write_text(FUTURE, "utf-8")
+    code, (report,) = listing(capsys, "future.py", "--examples", "5")
+    assert code == 0, [entry for entry in report["laws"] if entry["outcome"] == "failed"]
+
+
+def test_a_run_says_which_annotation_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "future.py").write_text(FUTURE, "utf-8")
+    loaded = load(["future.py"], rest=True)
+    with pytest.raises(UsageError, match="names 'Sequence'.*import it outside `if TYPE_CHECKING:`"):
+        configure(loaded, merge(DEFAULTS, {"estimator": {"name": "future"}}))
 
 
 # Sources and tables

@@ -7,6 +7,7 @@ import pytest
 import torch
 from attrs import define, frozen
 from hypothesis import settings
+from legal import is_a_legal_rollout
 from mutants import broken
 
 from framework.plugins import Part, load
@@ -90,9 +91,70 @@ class OfThePast:
         return Mean()
 
 
-@pytest.mark.parametrize("cls", [OfOthers, OfTheGroup, OfThePast])
+@define(eq=False)
+class Regression:
+    """A ridge regression on o, o², t and 1, of observations that are vectors."""
+
+    coefficients: torch.Tensor | None = None
+
+    def features(self, rollout):
+        seen, times = rollout.observations.double(), rollout.times.double()[..., None]
+        return torch.cat([seen, seen**2, times, torch.ones_like(times)], -1)
+
+    def __call__(self, rollout, returns):
+        features = self.features(rollout)
+        return torch.zeros_like(returns) if self.coefficients is None else features @ self.coefficients
+
+    def update(self, rollout, returns):
+        features, targets = self.features(rollout)[rollout.mask], returns[rollout.mask].double()
+        square = features.T @ features + 1e-3 * torch.eye(features.shape[1], dtype=torch.float64)
+        self.coefficients = torch.linalg.solve(square, features.T @ targets)
+
+    def state_dict(self):
+        return {} if self.coefficients is None else {"coefficients": self.coefficients.clone()}
+
+    def load_state_dict(self, state):
+        self.coefficients = state["coefficients"].clone() if state else None
+
+
+@frozen
+class OfVectors:
+    """Settings of the same."""
+
+    claims = NEUTRAL
+
+    def build(self):
+        return Regression()
+
+
+@pytest.mark.parametrize("cls", [OfOthers, OfTheGroup, OfThePast, OfVectors])
 def test_the_mutants_are_right_but_for_their_bug(cls):
     report = check(Part("baseline", "right", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
+    assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
+
+
+@pytest.mark.parametrize("words", [set(), {"complete_episodes", "groups"}, {"values"}])
+def test_every_rollout_that_baselines_are_handed_is_legal(words):
+    """By all laws, and the claim to be neutral too; by calls and by `update`."""
+
+    class Careful(Mean):
+        def __call__(self, rollout, returns):
+            is_a_legal_rollout(rollout)
+            return super().__call__(rollout, returns)
+
+        def update(self, rollout, returns):
+            is_a_legal_rollout(rollout)
+            super().update(rollout, returns)
+
+    @frozen
+    class Asking:
+        needs = frozenset(words)
+        claims = NEUTRAL
+
+        def build(self):
+            return Careful()
+
+    report = check(Part("baseline", "asking", "tests", Asking()), examples=EXAMPLES, loaded=LOADED)
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 
@@ -146,6 +208,41 @@ class NextValue(OfOthers):
 
     def __call__(self, rollout, returns):
         return rollout.successor_values
+
+
+LOOKS = "only_a_mean_of_returns_tells_what_followed"
+
+
+@mutant(LOOKS, "no source found (advantages are all 0)")
+class ItsOwnReturn:
+    """subtracts each return from itself, and claims nothing"""
+
+    def __call__(self, rollout, returns):
+        return returns.clone()
+
+
+@mutant(LOOKS, "no source found")
+class MostOfItsOwnReturn:
+    """subtracts nine tenths of each return from itself, which is no mean"""
+
+    def __call__(self, rollout, returns):
+        return 0.9 * returns
+
+
+@mutant(LOOKS, "Tucker et al. 2018, arXiv:1802.10031")
+class OfTheActionUnclaimed:
+    """depends on the action that it judges, and claims nothing"""
+
+    def __call__(self, rollout, returns):
+        return rollout.actions.to(returns.dtype)
+
+
+@mutant(LOOKS, "no source found")
+class OfTheNextObservation:
+    """looks at the observation that the action led to, and claims nothing"""
+
+    def __call__(self, rollout, returns):
+        return torch.cat([rollout.observations[1:], rollout.observations[:1]]).to(returns.dtype)
 
 
 @mutant("nothing_leaks_between_groups", "THUDM/slime#2062")
@@ -284,7 +381,8 @@ def of(name):
 def test_means_that_include_the_judged_episode_are_biased_by_one_nth(name):
     """Of four episodes, a quarter of the judged one's own return is subtracted; it is measured, and no failure."""
     assert share(of(name)) == pytest.approx(0.25)
-    (verdict,) = check(of(name).part, only=[NEUTRALITY], loaded=LOADED).verdicts
+    verdict, looks = check(of(name).part, only=[NEUTRALITY, LOOKS], loaded=LOADED).verdicts
+    assert looks.outcome == "passed"
     assert verdict.outcome == "not applicable"
     assert "0.25 of the judged one's own return" in verdict.reason
     assert verdict.reason.endswith("by 1/n")

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from attrs import evolve, frozen
-from hypothesis import given, settings
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from mutants import is_killed
 
@@ -304,7 +304,7 @@ def test_check_says_by_how_much_a_claim_is_false():
     assert verdict.reason == (
         "neutral is claimed, and the expected gradient is not what it is without (whole returns): 0.5 times it"
     )
-    assert {"state", "action", "expected", "got"} == verdict.error.case[0].keys()
+    assert {"observation", "action", "expected", "got"} == verdict.error.case[0].keys()
     for row in verdict.error.case:
         assert math.isclose(row["got"], 0.5 * row["expected"], abs_tol=1e-12)
 
@@ -358,6 +358,18 @@ def test_experiments_are_small_and_whole(experiment):
     assert count_trajectories(experiment.mdp) ** experiment.episodes <= 150
     assert experiment.mdp.time_limit >= 1
     assert experiment.lanes in (1, experiment.episodes)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        lambda mdp: bool((mdp.seen[:1] == mdp.seen[1:-1]).any()),
+        lambda mdp: int(mdp.terminal.sum()) == 2,
+        lambda mdp: mdp.observations is None,
+    ],
+)
+def test_experiments_have_states_that_look_alike_and_several_ends(what):
+    find(experiments((1, 2)), lambda experiment: what(experiment.mdp))
 
 
 def test_reward_of_a_leak_is_no_bias():

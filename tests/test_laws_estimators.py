@@ -7,11 +7,12 @@ import pytest
 import torch
 from attrs import evolve, field, frozen, validators
 from hypothesis import settings
+from legal import is_a_legal_rollout
 from mutants import broken
 
-from framework import Estimate
+from framework import Estimate, UsageError
 from framework.plugins import Part, load
-from framework.testing import check
+from framework.testing import Broken, check
 from framework.testing.estimators import estimate
 from framework.testing.law import Subject
 from framework.testing.strategies import Episode, assemble
@@ -121,6 +122,136 @@ def test_the_mutants_are_right_but_for_their_bug(cls):
 def shifted(table):
     """The next row's, 0 below the last."""
     return torch.cat([table[1:], torch.zeros_like(table[:1])])
+
+
+# Right ones that a law might mistake
+
+
+@frozen
+class Total:
+    """Each episode's total, summed by its number."""
+
+    needs = frozenset({"complete_episodes"})
+    claims = frozenset({"linear"})
+
+    def __call__(self, rollout):
+        sums = rollout.rewards.new_zeros(int(rollout.episodes.max()) + 1)
+        sums.index_add_(0, rollout.episodes[rollout.mask], rollout.rewards[rollout.mask])
+        return Estimate(sums[rollout.episodes] * rollout.mask, ToGo(1.0).returns(rollout))
+
+
+@frozen
+class NeverZero(ToGo):
+    """γ is inside (0, 1], and it computes in float32."""
+
+    gamma: float = field(default=0.99, validator=[validators.gt(0), validators.le(1)])
+
+    def rewards(self, rollout):
+        return rollout.rewards.float()
+
+    def returns(self, rollout):
+        return super().returns(rollout).to(rollout.rewards.dtype)
+
+
+def two_to_four(instance, attribute, value):
+    if not 2 <= value <= 4:
+        raise UsageError("n: 2, 3 or 4")
+
+
+@frozen
+class TwoToFour(WalkedN):
+    """n is 2, 3 or 4, and a validator says so in the framework's own words."""
+
+    n: int = field(default=3, validator=two_to_four)
+
+
+@frozen
+class VTrace(Step):
+    """V-trace with λ (Espeholt et al. 2018, arXiv:1802.01561, remark 2), where returns are r + γ·v(s′)."""
+
+    lam: float = field(default=0.95, validator=UNIT)
+
+    def __call__(self, rollout):
+        target = rollout.log_probs if rollout.target_log_probs is None else rollout.target_log_probs
+        rho, going = (target - rollout.log_probs).exp().clamp(max=1), self.going(rollout)
+        targets, returns = torch.zeros_like(rollout.rewards), torch.zeros_like(rollout.rewards)
+        later = torch.zeros_like(rollout.rewards[0])
+        for t in reversed(range(len(targets))):
+            beyond = rollout.successor_values[t]
+            delta = rho[t] * (rollout.rewards[t] + self.gamma * beyond - rollout.values[t])
+            trace = self.gamma * self.lam * rho[t] * torch.where(going[t], later - beyond, 0)
+            targets[t] = rollout.values[t] + delta + trace
+            returns[t] = rollout.rewards[t] + self.gamma * torch.where(going[t], later, beyond)
+            later = targets[t]
+        return Estimate(returns * rollout.mask, targets * rollout.mask, rho)
+
+
+@frozen
+class MonteCarloAndTD(ToGo):
+    """Rewards to the end of whole episodes, and one-step targets for the critic."""
+
+    needs = frozenset({"complete_episodes", "values"})
+
+    def __call__(self, rollout):
+        ends = (rollout.terminated | rollout.truncated).sum()
+        assert ends == rollout.episodes[rollout.mask].unique().numel(), "an episode is cut"
+        return Estimate(self.returns(rollout), rollout.rewards + self.gamma * rollout.successor_values)
+
+
+@frozen
+class OfVectors(ToGo):
+    """Adds to each reward a number of the observation's vector: nothing for spaces whose observations are numbers."""
+
+    def rewards(self, rollout):
+        return rollout.rewards + (rollout.observations @ torch.ones(2)).masked_fill(~rollout.mask, 0)
+
+    claims = frozenset()
+
+
+MISTAKABLE = {
+    Total: {},
+    NeverZero: {"gamma_zero_is_the_immediate_reward": "its settings do not allow gamma = 0"},
+    TwoToFour: {
+        "n_of_one_is_one_step": "its settings do not allow n = 1",
+        "n_beyond_the_end_is_monte_carlo": "its settings do not allow n = 20",
+    },
+    VTrace: {},
+    MonteCarloAndTD: dict.fromkeys(
+        ("a_truncation_bootstraps", "the_edge_bootstraps"),
+        "it needs complete episodes, and takes every end for the end of the rewards",
+    ),
+    OfVectors: {},
+}
+
+
+@pytest.mark.parametrize("cls", MISTAKABLE)
+def test_right_estimators_pass_and_what_does_not_concern_them_says_why(cls):
+    report = check(Part("estimator", "right", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
+    assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
+    reasons = {verdict.law.name: verdict.reason for verdict in report.verdicts}
+    assert {law: reasons[law] for law in MISTAKABLE[cls]} == MISTAKABLE[cls]
+
+
+@pytest.mark.parametrize("needs", [set(), {"complete_episodes"}, {"values"}, {"complete_episodes", "values"}])
+def test_every_rollout_that_estimators_are_handed_is_legal(needs):
+    """By all laws, and claims of unbiasedness too."""
+    words = needs
+
+    @frozen
+    class Asking(ToGo):
+        needs = frozenset(words)
+        claims = frozenset({"causal", "linear", "unbiased:undiscounted"})
+        gamma: float = field(default=1.0, validator=UNIT)
+        lam: float = field(default=1.0, validator=UNIT)
+        n: int = field(default=20, validator=validators.ge(1))
+
+        def __call__(self, rollout):
+            is_a_legal_rollout(rollout)
+            return super().__call__(rollout)
+
+    report = check(Part("estimator", "asking", "tests", Asking()), examples=EXAMPLES, loaded=LOADED)
+    illegal = [verdict for verdict in report.failed if not isinstance(verdict.error, Broken)]
+    assert illegal == [], [(verdict.law.name, verdict.reason) for verdict in illegal]
 
 
 MUTANTS = {}  # name → class, law, source
@@ -402,6 +533,14 @@ class AnnealsByRow(ToGo):
     def returns(self, rollout):
         rows = torch.arange(len(rollout.rewards))[:, None]
         return super().returns(rollout) * 0.9 ** (rows - rollout.times)
+
+
+@mutant("a_truncation_ends_what_it_sums", "no source found (docs/reference/contracts.md: every end is the end)")
+class PunishesWithACritic(MonteCarloAndTD):
+    """punishes running out of time, though it sees whole episodes and a critic"""
+
+    def rewards(self, rollout):
+        return rollout.rewards - 1.0 * (rollout.truncated & ~rollout.terminated)
 
 
 @mutant("lambda_zero_is_one_step", "no source found")

@@ -18,8 +18,9 @@ from ..errors import PartError
 from ..returns import going_on, rewards_to_go
 from .estimators import as_dtype, claims, copied, following, in_order
 from .law import Broken, Subject, law
+from .seeing import as_box, needs_box, seen
 from .strategies import Episode, assemble, permute_lanes, quarters, rollouts, tables_of
-from .telling import rows, same
+from .telling import ROUNDING, rows, same
 
 CONTRACT = "docs/reference/contracts.md#baseline"
 PADDING = "docs/reference/contracts.md#padding"
@@ -34,7 +35,7 @@ def stories(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
     needs = {word: subject.says("needs", word) for word in ("complete_episodes", "values", "groups")}
     asked = {"whole": needs["complete_episodes"] or None, "values": needs["values"] or None, "min_episodes": 2}
     either = st.just(True) if needs["groups"] else st.booleans()
-    return either.flatmap(lambda groups: rollouts(**asked | {"groups": groups} | options))
+    return seen(subject, either.flatmap(lambda groups: rollouts(**asked | {"groups": groups} | options)))
 
 
 @st.composite
@@ -45,7 +46,8 @@ def judged(draw: DrawFn, subject: Subject, whole: bool = False) -> tuple[Rollout
     if hasattr(subject.make(), "update") and draw(st.booleans()):
         lanes = rollout.mask.shape[1]
         alike: dict[str, Any] = {"min_lanes": lanes, "max_lanes": lanes, "groups": rollout.groups is not None}
-        earlier = draw(rollouts(whole=True, values=rollout.values is not None, min_episodes=2, **alike))
+        before = rollouts(whole=True, values=rollout.values is not None, min_episodes=2, **alike)
+        earlier = draw(seen(subject, before))
     return rollout, earlier, draw(st.booleans())
 
 
@@ -171,7 +173,7 @@ def padding_is_not_averaged(subject: Subject, case: tuple[Any, int]) -> None:
     made = taught(subject, earlier)
     expected, got = subtracted(made, rollout, returns), subtracted(made, longer, more)[: len(returns)]
     message = f"at {{step}} changes with {extra} row(s) more of padding, in which returns are 64"
-    same(message, rollout, expected, got, tolerance=1e-7)
+    same(message, rollout, expected, got)
 
 
 @law("baseline", source=CONTRACT, cases=lambda subject: judged(subject).flatmap(_ordered))
@@ -181,7 +183,7 @@ def baselines_permute_with_lanes(subject: Subject, case: tuple[Any, list[int]]) 
     moved, returns = permute_lanes(rollout, order), returns_of(rollout, total)
     made = taught(subject, earlier)
     expected, got = subtracted(made, rollout, returns)[:, order], subtracted(made, moved, returns[:, order])
-    same("at {step} changes with the order of lanes", moved, expected, got, tolerance=1e-7)
+    same("at {step} changes with the order of lanes", moved, expected, got)
 
 
 def _ordered(case: tuple[Rollout, Rollout | None, bool]) -> SearchStrategy[tuple[Any, list[int]]]:
@@ -240,7 +242,7 @@ def _judged_anew(draw: DrawFn, subject: Subject) -> tuple[Any, Rollout, tuple[in
         elif name.endswith("log_probs"):
             numbers = -numbers.abs()
         told[name] = column.clone()
-        told[name][where] = numbers.to(column.dtype)
+        told[name][where] = numbers.to(column.dtype).reshape(-1, *[1] * (column.ndim - 2))
     last = later & (rollout.terminated | rollout.truncated)
     if draw(st.booleans()):  # ends by the clock where it ended by the world, and the other way round
         told["terminated"] = torch.where(last, rollout.truncated & ~rollout.terminated, rollout.terminated)
@@ -272,13 +274,14 @@ def _neutral(subject: Subject) -> str | None:
 EPISODES = 4  # of which the share is measured
 
 
-def share(subject: Subject) -> float:
-    """By how much the baseline of a one-step episode, among `EPISODES`, rises with that episode's own return."""
+def share(subject: Subject, whose: int = 0) -> float:
+    """By how much the baseline of a one-step episode, among `EPISODES`, rises with its own return, or another's."""
     told = assemble([[Episode((0.25 * n,), True, False)] for n in range(EPISODES)], dtype=torch.float64)
     told = evolve(told, groups=torch.zeros(EPISODES, dtype=torch.int64))
     told = evolve(told, values=torch.zeros_like(told.rewards), successor_values=torch.zeros_like(told.rewards))
     raised = told.rewards.clone()
-    raised[0, 0] += 1
+    raised[0, whose] += 1
+    told = as_box(told) if needs_box(subject) else told
     made = subject.make()
     one, two = (made(evolve(told, rewards=rewards), rewards.clone()) for rewards in (told.rewards, raised))
     return float(two[0, 0] - one[0, 0])
@@ -297,16 +300,51 @@ def the_judged_action_has_no_part_in_its_baseline(subject: Subject, case: tuple[
     where = torch.zeros_like(rollout.mask)
     where[t, n] = True
     message = "at {step} changes with the action that it judges, or what followed"
-    if not earlier and (own := _share(subject)):
+    if not earlier and (own := _shares(subject)[0]):
         message += f" (of {EPISODES} episodes, {own:.3g} of the judged one's own return is subtracted from it)"
     same(message, rollout, one, two, where, beside={"reward then": changed.rewards})
 
 
-def _share(subject: Subject) -> float:
-    try:
-        return share(subject)
-    except PartError:
-        return 0.0
+def _shares(subject: Subject) -> list[float]:
+    """The share of each of `EPISODES` episodes in the first one's baseline; 0 where it refuses so few."""
+    if "shares" not in subject.memory:
+        try:
+            subject.memory["shares"] = [share(subject, whose) for whose in range(EPISODES)]
+        except PartError:
+            subject.memory["shares"] = [0.0] * EPISODES
+    return list(subject.memory["shares"])
+
+
+@law("baseline", source=f"{CONTRACT}; {NEUTRALITY}", cases=_judged_anew)
+def only_a_mean_of_returns_tells_what_followed(subject: Subject, case: tuple[Any, Rollout, tuple[int, int]]) -> None:
+    """What is subtracted at t does not look at the action at t, nor at what followed, otherwise than through returns.
+
+    And through these only as a mean, or a fit, of several episodes does: of four, not all of the judged one's return is
+    subtracted from it, and the others have a part, too. What the judged one's own part biases is told with the law of
+    those that claim to be neutral, which have none.
+    """
+    (rollout, earlier, total), changed, (t, n) = case
+    made, returns = taught(subject, earlier), returns_of(rollout, total)
+    told = evolve(changed, rewards=rollout.rewards)
+    one, two = (subtracted(made, story, returns) for story in (rollout, told))
+    where = torch.zeros_like(rollout.mask)
+    where[t, n] = True
+    same(
+        "at {step} changes with the action that it judges, or what followed, and not by the returns",
+        rollout,
+        one,
+        two,
+        where,
+    )
+    own, *others = _shares(subject)
+    other = max(others, key=abs)
+    if own > 1 - ROUNDING or (abs(own) > ROUNDING >= abs(other)):
+        raise Broken(
+            f"is no mean: of {EPISODES} episodes, {own:.3g} of the judged one's own return is subtracted from it, and "
+            f"{other:.3g} of another's",
+            expected="less than 1 of its own, and something of others'",
+            got=own,
+        )
 
 
 # Linear, and rounding
@@ -322,7 +360,7 @@ def baselines_scale_with_returns(subject: Subject, case: tuple[Rollout, Rollout 
         assert now is not None
         got = subtracted(taught(subject, before), now, returns_of(now, total))
         message = f"at {{step}} is not {factor} times as much, as the returns are"
-        same(message, rollout, factor * expected, got, tolerance=1e-6)
+        same(message, rollout, factor * expected, got)
 
 
 def _scaled(rollout: Rollout, factor: float) -> Rollout:
@@ -360,7 +398,7 @@ def _in_turn(draw: DrawFn, subject: Subject) -> list[Rollout]:
     first = draw(stories(subject, whole=True))
     lanes, groups, values = first.mask.shape[1], first.groups is not None, first.values is not None
     more = rollouts(whole=True, values=values, min_lanes=lanes, max_lanes=lanes, min_episodes=2, groups=groups)
-    return [first, draw(more), draw(more)]
+    return [first, draw(seen(subject, more)), draw(seen(subject, more))]
 
 
 @law("baseline", source=CONTRACT, cases=_in_turn, applies=_learns, examples=30)

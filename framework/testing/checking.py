@@ -24,7 +24,7 @@ from ..plugins import Loaded, Part, load
 from ..wiring import wire
 from .clock import Clock
 from .law import LAWS, Broken, Law, Subject
-from .variants import variants
+from .variants import taking_turns, variants
 
 ROLE_MODULES = ("estimators", "baselines", "losses", "policies", "environments", "claims")  # where the laws stand
 EXAMPLES, QUICK = 100, 15  # examples a law
@@ -196,7 +196,7 @@ def _judged(law: Law, subjects: Sequence[Subject], examples: int, seed: int, clo
         report_multiple_bugs=False,
         print_blob=False,
     )
-    @given(st.sampled_from(concerned).flatmap(of))
+    @given(taking_turns(concerned).flatmap(of))
     def search(drawn: tuple[Subject, Any]) -> None:
         nonlocal count, found
         if count and clock.over:

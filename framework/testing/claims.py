@@ -19,6 +19,7 @@ from ..exact.expected import nothing, score_function
 from ..exact.rollouts import Episodes
 from ..returns import episode_sums, rewards_to_go
 from .law import Broken, Subject, law
+from .seeing import as_box, needs_box
 from .strategies import mdps
 
 THEOREM = (
@@ -35,8 +36,8 @@ class Experiment:
     """A world with a time limit, a policy and a critic in it, and how its episodes are collected."""
 
     mdp: TabularMDP
-    logits: Tensor  # [S, A]
-    critic: Tensor  # [S] anything: a claim holds whatever the critic says
+    logits: Tensor  # [O, A]
+    critic: Tensor  # [O] anything: a claim holds whatever the critic says
     episodes: int
     lanes: int
     earlier: int  # which rollout came before, counted from 0
@@ -49,22 +50,23 @@ class Experiment:
 
 @st.composite
 def experiments(draw: DrawFn, episodes: tuple[int, ...]) -> Experiment:
-    """Worlds of two or three states and up to three steps; fewer episodes, or steps, where there are too many rollouts.
+    """Worlds of two or three states, which may look alike, and up to three steps.
 
+    There are fewer episodes, or steps, where there would be too many rollouts.
     `episodes` are the numbers that a rollout may have, the smallest first.
     """
-    mdp = draw(mdps(states=(2, 3), actions=(2, 2), limits=(1, 3)))
+    mdp = draw(mdps(states=(2, 3), actions=(2, 2), limits=(1, 3), aliased=True))
     wanted = draw(st.sampled_from(episodes))
     while count_trajectories(mdp) ** wanted > ROLLOUTS:
         if wanted > episodes[0]:
             wanted = episodes[0]
         else:
             mdp = evolve(mdp, time_limit=(mdp.time_limit or 0) - 1)
-    states, actions = mdp.transitions.shape[:2]
+    seen, actions = int(mdp.seen.max()) + 1, mdp.transitions.shape[1]
     # one number decides on policy and critic, the uniform policy first: cases shrink sooner
     numbers = torch.Generator().manual_seed(seed := draw(st.integers(0, 9)))
-    logits = torch.randn(states, actions, generator=numbers, dtype=torch.float64) * (seed > 0)
-    critic = torch.randn(states, generator=numbers, dtype=torch.float64)
+    logits = torch.randn(seen, actions, generator=numbers, dtype=torch.float64) * (seed > 0)
+    critic = torch.randn(seen, generator=numbers, dtype=torch.float64)
     return Experiment(
         mdp, logits, critic, wanted, draw(st.sampled_from([1, wanted])), draw(st.integers(0, ROLLOUTS - 1))
     )
@@ -98,8 +100,15 @@ def collected(subject: Subject, experiment: Experiment) -> dict[str, Any]:
         "episodes": experiment.episodes,
         "lanes": experiment.lanes,
         "groups": subject.says("needs", "groups"),
-        "critic": experiment.critic if subject.says("needs", "values") else None,
+        "critic": experiment.critic[experiment.mdp.seen] if subject.says("needs", "values") else None,
     }
+
+
+def seeing(subject: Subject, made: Any) -> Any:
+    """An estimator or a baseline, which is told the observations as vectors if it takes no numbers."""
+    if not needs_box(subject):
+        return made
+    return lambda rollout, *returns: made(as_box(rollout), *returns)
 
 
 def bias_of(subject: Subject, experiment: Experiment, gamma: float) -> Bias:
@@ -108,9 +117,11 @@ def bias_of(subject: Subject, experiment: Experiment, gamma: float) -> Bias:
     An estimator is tried with no baseline and −A·log π, a loss with returns that are themselves unbiased for this γ.
     """
     policy = experiment.policy
-    estimator, loss = (subject.settings, score_function)
+    estimator, loss = None, score_function
     if subject.role == "loss":
         estimator, loss = (to_go if gamma == 1 else discounted), subject.settings
+    else:
+        estimator = seeing(subject, subject.make())
     got = expected_gradient(experiment.mdp, policy, estimator, nothing, loss, **collected(subject, experiment))
     return logits_only(policy, gradient(experiment.mdp, policy, gamma), got)
 
@@ -185,8 +196,8 @@ def subtracting_it_leaves_the_expected_gradient_alone(subject: Subject, experime
         baseline = subject.make()
         if hasattr(baseline, "update"):
             rollout = earlier_rollout(experiment, how)
-            baseline.update(rollout, estimator(rollout).returns)
-        got = expected_gradient(experiment.mdp, policy, estimator, baseline, **how)
+            baseline.update(as_box(rollout) if needs_box(subject) else rollout, estimator(rollout).returns)
+        got = expected_gradient(experiment.mdp, policy, estimator, seeing(subject, baseline), **how)
         require_equal(subject, experiment, logits_only(policy, exact, got), f"what it is without ({name})")
 
 
@@ -205,7 +216,7 @@ def earlier_rollout(experiment: Experiment, how: Mapping[str, Any]) -> Rollout:
 
 
 def require_equal(subject: Subject, experiment: Experiment, bias: Bias, whose: str) -> None:
-    """Refuse an expected gradient that is not the exact one; says by how much, and in which states and actions."""
+    """Refuse an expected gradient that is not the exact one; says by how much, and where."""
     scale = max(1.0, float(bias.exact.abs().max()))
     if bool(((bias.got - bias.exact).abs() <= TOLERANCE * scale).all()):
         return
@@ -239,6 +250,6 @@ def rows(experiment: Experiment, bias: Bias) -> tuple[Mapping[str, Any], ...]:
     """Each logit's part of the gradient, expected and got."""
     count = experiment.logits.shape[1]
     return tuple(
-        {"state": k // count, "action": k % count, "expected": wanted, "got": got}
+        {"observation": k // count, "action": k % count, "expected": wanted, "got": got}
         for k, (wanted, got) in enumerate(zip(bias.exact.tolist(), bias.got.tolist(), strict=True))
     )

@@ -9,15 +9,18 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from ..contracts import Estimate, Rollout
+from ..errors import FrameworkError
 from ..returns import discounted_sums, going_on
 from .law import Broken, Subject, law
+from .seeing import seen
 from .strategies import excerpt, permute_lanes, quarters, rollouts, tables_of
-from .telling import rows, same
+from .telling import ROUNDING, rows, same
 
 CONTRACT = "docs/reference/contracts.md#estimator"
 FLAGS = "docs/reference/contracts.md#terminated-and-truncated"
 PADDING = "docs/reference/contracts.md#padding"
 TIME_LIMITS = "Pardo et al. 2018, arXiv:1712.00378, §2 and §3"
+BEYOND = 20  # steps, more than any rollout has here
 COLUMNS = ("returns", "value_targets", "weights")
 
 
@@ -26,15 +29,29 @@ COLUMNS = ("returns", "value_targets", "weights")
 
 def stories(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
     """Rollouts that the part may be handed: whole episodes, or with a critic's values, where it needs them."""
-    return rollouts(
-        **{"whole": subject.says("needs", "complete_episodes") or None, "values": _bootstraps(subject) or None}
-        | options
-    )
+    needs = {"whole": subject.says("needs", "complete_episodes") or None, "values": _bootstraps(subject) or None}
+    return seen(subject, rollouts(**needs | options))
 
 
 def complete(subject: Subject) -> SearchStrategy[Rollout]:
     """Of whole episodes."""
     return stories(subject, whole=True)
+
+
+def on_policy(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
+    """Of the policy that is learnt: nothing is corrected for. Where episodes must be whole, the world ends each."""
+
+    def told(rollout: Rollout) -> Rollout:
+        ends = rollout.terminated | rollout.truncated
+        columns: dict[str, Any] = {}
+        if rollout.target_log_probs is not None:
+            columns["target_log_probs"] = rollout.log_probs.clone()
+        if subject.says("needs", "complete_episodes") and rollout.successor_values is not None:
+            columns |= {"terminated": ends, "truncated": ends & False}
+            columns["successor_values"] = rollout.successor_values.masked_fill(ends, 0)
+        return evolve(rollout, **columns)
+
+    return stories(subject, **options).map(told)
 
 
 def with_another(subject: Subject) -> SearchStrategy[tuple[Rollout, Rollout]]:
@@ -143,8 +160,17 @@ def claims(word: str) -> Any:
     return lambda subject: None if subject.says("claims", word) else f"it does not claim '{word}'"
 
 
-def settings_named(*names: str, claims: str | None = None, needs: str | None = None) -> Any:
-    """Concerns the parts that have such settings, and that claim or need what is asked for."""
+def allows(subject: Subject, **settings: Any) -> bool:
+    """Whether the part's settings may be changed so: its validators decide."""
+    try:
+        set_to(subject, **settings)
+    except (ValueError, TypeError, FrameworkError):
+        return False
+    return True
+
+
+def settings_named(*names: str, claims: str | None = None, needs: str | None = None, **limit: Any) -> Any:
+    """Concerns the parts that have such settings, allow this one's limit, and claim or need what is asked for."""
 
     def applies(subject: Subject) -> str | None:
         missing = [name for name in names if not _has(subject, name)]
@@ -152,7 +178,10 @@ def settings_named(*names: str, claims: str | None = None, needs: str | None = N
             return f"it has no setting '{missing[0]}'"
         if needs is not None and not subject.says("needs", needs):
             return f"it does not need {needs}"
-        return None if claims is None or subject.says("claims", claims) else f"it does not claim '{claims}'"
+        if claims is not None and not subject.says("claims", claims):
+            return f"it does not claim '{claims}'"
+        told = " and ".join(f"{name} = {value:g}" for name, value in limit.items())
+        return None if allows(subject, **limit) else f"its settings do not allow {told}"
 
     return applies
 
@@ -160,6 +189,8 @@ def settings_named(*names: str, claims: str | None = None, needs: str | None = N
 def _cuts_traces(subject: Subject) -> str | None:
     if not _bootstraps(subject):
         return "it does not bootstrap: it needs no values"
+    if subject.says("needs", "complete_episodes"):
+        return "it needs complete episodes, and takes every end for the end of the rewards"
     return "it discounts what follows to nothing" if getattr(subject.settings, "gamma", 1) == 0 else None
 
 
@@ -353,7 +384,8 @@ def _pieces(draw: st.DrawFn, subject: Subject) -> tuple[Rollout, Rollout]:
         told["successor_values"] = first.successor_values.masked_fill(ended, 0)  # type: ignore[union-attr]
     lanes = first.mask.shape[1]
     second = draw(stories(subject, min_lanes=lanes, max_lanes=lanes, values=first.values is not None))
-    return evolve(first, **told), second
+    begun = second.episodes == second.episodes[:1]  # nothing is carried over into it
+    return evolve(first, **told), evolve(second, times=(second.times - second.times[:1] * begun) * second.mask)
 
 
 @law("estimator", source=CONTRACT, cases=_pieces)
@@ -387,12 +419,21 @@ def the_worlds_end_wins(subject: Subject, rollout: Rollout) -> None:
 @law(
     "estimator",
     source=FLAGS,
-    cases=lambda subject: stories(subject, values=None),
-    applies=lambda subject: None if not _bootstraps(subject) else "it bootstraps: it needs values",
+    cases=stories,
+    applies=lambda subject: (
+        "it bootstraps: it needs values, and no complete episodes"
+        if _bootstraps(subject) and not subject.says("needs", "complete_episodes")
+        else None
+    ),
 )
 def a_truncation_ends_what_it_sums(subject: Subject, rollout: Rollout) -> None:
-    """An estimator without a critic takes a truncation for the end: its objective is the return within the limit."""
+    """An estimator without a critic takes a truncation for the end: its objective is the return within the limit.
+
+    So does one that needs complete episodes: where its critic expects nothing beyond, either end is the same to it.
+    """
     ends = rollout.terminated | rollout.truncated
+    if rollout.successor_values is not None:
+        rollout = evolve(rollout, successor_values=rollout.successor_values.masked_fill(ends, 0))
     terminated = evolve(rollout, terminated=ends, truncated=ends & False)
     truncated = evolve(rollout, terminated=ends & False, truncated=ends)
     message = "{column} at {step} are others where episodes are truncated than where they terminate"
@@ -493,8 +534,8 @@ def to_go(rollout: Rollout, gamma: float) -> Tensor:
 @law(
     "estimator",
     source="Sutton & Barto 2018, eq. 3.8",
-    cases=stories,
-    applies=settings_named("gamma", claims="causal"),
+    cases=on_policy,
+    applies=settings_named("gamma", claims="causal", gamma=0.0),
 )
 def gamma_zero_is_the_immediate_reward(subject: Subject, rollout: Rollout) -> None:
     """γ = 0: each step's return is its reward."""
@@ -505,7 +546,7 @@ def gamma_zero_is_the_immediate_reward(subject: Subject, rollout: Rollout) -> No
 @law(
     "estimator",
     source="Sutton & Barto 2018, eq. 3.8",
-    cases=complete,
+    cases=lambda subject: on_policy(subject, whole=True),
     applies=settings_named("gamma", claims="causal", needs="complete_episodes"),
 )
 def a_reward_is_discounted_once_a_step(subject: Subject, rollout: Rollout) -> None:
@@ -519,8 +560,8 @@ def a_reward_is_discounted_once_a_step(subject: Subject, rollout: Rollout) -> No
 @law(
     "estimator",
     source="Sutton & Barto 2018, eq. 12.18",
-    cases=lambda subject: stories(subject, values=True),
-    applies=settings_named("gamma", "lam", needs="values"),
+    cases=lambda subject: on_policy(subject, values=True),
+    applies=settings_named("gamma", "lam", needs="values", lam=1.0),
 )
 def lambda_one_is_monte_carlo(subject: Subject, rollout: Rollout) -> None:
     """λ = 1: all rewards to the end of the trace, and the critic's word on what lies beyond it."""
@@ -532,19 +573,23 @@ def lambda_one_is_monte_carlo(subject: Subject, rollout: Rollout) -> None:
 @law(
     "estimator",
     source="Sutton & Barto 2018, eq. 12.18 and 6.2",
-    cases=lambda subject: stories(subject, values=True),
-    applies=settings_named("gamma", "lam", needs="values"),
+    cases=lambda subject: on_policy(subject, values=True),
+    applies=settings_named("gamma", "lam", needs="values", lam=0.0),
 )
 def lambda_zero_is_one_step(subject: Subject, rollout: Rollout) -> None:
-    """λ = 0: one reward, and γ·V of its successor."""
+    """λ = 0: one reward, and γ·V of its successor. With weights, as V-trace has, that may be the value target instead.
+
+    There the return is one reward and γ times the next state's value target (Espeholt et al. 2018, arXiv:1802.01561,
+    §4.2).
+    """
     _one_step(set_to(subject, lam=0.0), rollout, "lam = 0")
 
 
 @law(
     "estimator",
     source="Sutton & Barto 2018, eq. 7.1 and 6.2",
-    cases=lambda subject: stories(subject, values=True),
-    applies=settings_named("gamma", "n", needs="values"),
+    cases=lambda subject: on_policy(subject, values=True),
+    applies=settings_named("gamma", "n", needs="values", n=1),
 )
 def n_of_one_is_one_step(subject: Subject, rollout: Rollout) -> None:
     """n = 1: one reward, and γ·V of its successor."""
@@ -554,7 +599,9 @@ def n_of_one_is_one_step(subject: Subject, rollout: Rollout) -> None:
 def _one_step(subject: Subject, rollout: Rollout, what: str) -> None:
     assert rollout.successor_values is not None
     expected = rollout.rewards + subject.settings.gamma * rollout.successor_values
-    got = estimate(subject, rollout).returns
+    made = estimate(subject, rollout)
+    targets = made.weights is not None and bool(((made.value_targets - expected)[rollout.mask].abs() <= ROUNDING).all())
+    got = made.value_targets if targets else made.returns
     message = f"with {what} and gamma = {subject.settings.gamma} the return at {{step}} is not r + γ·V(s′)"
     same(message, rollout, expected, got)
 
@@ -562,14 +609,15 @@ def _one_step(subject: Subject, rollout: Rollout, what: str) -> None:
 @law(
     "estimator",
     source="Sutton & Barto 2018, eq. 7.1",
-    cases=lambda subject: stories(subject, values=True),
-    applies=settings_named("gamma", "n", needs="values"),
+    cases=lambda subject: on_policy(subject, values=True),
+    applies=settings_named("gamma", "n", needs="values", n=BEYOND),
 )
 def n_beyond_the_end_is_monte_carlo(subject: Subject, rollout: Rollout) -> None:
     """n no less than the rollout's steps: all rewards, and the critic's word on what lies beyond them."""
-    gamma, n = subject.settings.gamma, len(rollout.mask)
-    got = estimate(set_to(subject, n=n), rollout).returns
-    same(f"with n = {n} and gamma = {gamma} the return at {{step}} is not the sum", rollout, to_go(rollout, gamma), got)
+    gamma, expected = subject.settings.gamma, to_go(rollout, subject.settings.gamma)
+    for n in (n for n in (len(rollout.mask), BEYOND) if allows(subject, n=n)):
+        got = estimate(set_to(subject, n=n), rollout).returns
+        same(f"with n = {n} and gamma = {gamma} the return at {{step}} is not the sum", rollout, expected, got)
 
 
 # Rounding

@@ -235,21 +235,21 @@ def tables_of(rollout: Rollout) -> dict[str, Tensor]:
 
 
 def excerpt(rollout: Rollout, rows: Any = slice(None), lanes: Any = slice(None)) -> Rollout:
-    """Some rows and lanes of a rollout, in the order that is asked for; episodes are numbered as they begin."""
+    """Some rows and lanes of a rollout, in the order that is asked for; episodes are numbered as they begin.
+
+    A lane that is asked for twice has episodes of its own each time.
+    """
     columns: dict[str, Any] = {name: column[rows][:, lanes] for name, column in tables_of(rollout).items()}
     for name in ("groups", "state"):
         column = getattr(rollout, name)
         columns[name] = None if column is None else column[lanes]
-    mask, numbers = columns["mask"], columns["episodes"]
-    known = {number: new for new, number in enumerate(dict.fromkeys(numbers[mask].tolist()))}
-    columns["episodes"] = torch.tensor(
-        [[known[number] if real else 0 for number, real in zip(*pair, strict=True)] for pair in _pairs(numbers, mask)]
-    ).reshape(mask.shape)
+    mask = columns["mask"]
+    lane = torch.arange(mask.shape[1]).expand_as(mask)
+    pairs = list(zip(lane[mask].tolist(), columns["episodes"][mask].tolist(), strict=True))
+    known = {pair: new for new, pair in enumerate(dict.fromkeys(pairs))}
+    columns["episodes"] = torch.zeros(mask.shape, dtype=torch.int64)
+    columns["episodes"][mask] = torch.tensor([known[pair] for pair in pairs], dtype=torch.int64)
     return Rollout(**columns)
-
-
-def _pairs(numbers: Tensor, mask: Tensor) -> list[tuple[list[int], list[bool]]]:
-    return list(zip(numbers.tolist(), mask.tolist(), strict=True))
 
 
 def permute_lanes(rollout: Rollout, order: Sequence[int]) -> Rollout:
@@ -330,11 +330,13 @@ def mdps(
     states: tuple[int, int] = (2, 4),
     actions: tuple[int, int] = (1, 3),
     limits: tuple[int, int] | None = (1, 4),
+    aliased: bool = False,
 ) -> TabularMDP:
     """Small worlds of random tables: probabilities are ratios of small whole numbers, rewards halves of up to 2.
 
-    The last state is terminal. Time is limited by one of `limits` steps; None: not at all, and then every action may
-    lead to the end, so that each episode has one, whatever the policy.
+    The last state is terminal. With `aliased`, perhaps the one before it is, too, and perhaps states show what others
+    show, so that no policy can tell them apart. Time is limited by one of `limits` steps; None: not at all, and then
+    every action may lead to the end, so that each episode has one, whatever the policy.
     """
     count, options = draw(st.integers(*states)), draw(st.integers(*actions))
     weights = _whole_numbers(draw, 0, 3, count, options, count)
@@ -346,12 +348,20 @@ def mdps(
     start[0] += start.sum() == 0
     terminal = torch.zeros(count, dtype=torch.bool)
     terminal[-1] = True
+    observations = None
+    if aliased:
+        terminal[-2] = count > 2 and draw(st.booleans())
+        start[-2] = start[-2].masked_fill(terminal[-2], 0)
+        start[0] += start.sum() == 0
+        if draw(st.booleans()):
+            _, observations = torch.unique(_whole_numbers(draw, 0, count - 1, count), return_inverse=True)
     return TabularMDP(
         transitions=weights / weights.sum(-1, keepdim=True),
         rewards=_whole_numbers(draw, -4, 4, count, options, count) / 2,
         start=start / start.sum(),
         terminal=terminal,
         time_limit=None if limits is None else draw(st.integers(*limits)),
+        observations=observations,
     )
 
 

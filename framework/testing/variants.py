@@ -1,11 +1,18 @@
-"""Settings that a part may have: the default ones, and others from the ranges that its validators allow."""
+"""Settings that a part may have: its own, and others from the ranges that its validators allow."""
 
 import itertools
 import math
 import operator
-from typing import Any, get_args, get_origin
+from collections.abc import Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
+from hypothesis import strategies as st
+
+from ..errors import FrameworkError
+
+T = TypeVar("T")
 
 VARIED = ("estimator", "baseline", "loss")  # roles whose parts cost nothing to make
 MOST = 64  # of all combinations; of more, only one setting at a time is varied
@@ -16,9 +23,14 @@ def variants(role: str, settings: Any) -> list[Any]:
     """`settings` first, then others with the same class; those that it refuses are left out."""
     if role not in VARIED or not attrs.has(type(settings)):
         return [settings]
+    cls = type(settings)
+    try:
+        attrs.resolve_types(cls)
+    except NameError:  # imported for type checkers only; what is left as words is varied by its value alone
+        pass
     choices = {
         field.alias or field.name: _choices(field, getattr(settings, field.name))
-        for field in attrs.fields(attrs.resolve_types(type(settings)))
+        for field in attrs.fields(cls)
         if field.init
     }
     names = list(choices)
@@ -27,32 +39,61 @@ def variants(role: str, settings: Any) -> list[Any]:
     else:
         first = {name: values[0] for name, values in choices.items()}
         drawn = [first, *({**first, name: value} for name in names for value in choices[name][1:])]
-    return [settings, *filter(None, (_made(type(settings), values) for values in drawn[1:]))]
+    own = drawn[0]
+    drawn = sorted(drawn[1:], key=lambda values: sum(values[name] is not own[name] for name in names))  # little first
+    return [settings, *filter(None, (_made(cls, values) for values in drawn))]
+
+
+def taking_turns(subjects: Sequence[T]) -> st.SearchStrategy[T]:
+    """Every other case is for the first of them, and those between go round the rest.
+
+    Drawn are four bytes, which hardly come twice. Whose they are is decided when they first come up, and kept, so that
+    a case can be repeated.
+    """
+    first, rest = subjects[0], subjects[1:]
+    turns = {bytes(4): first}
+
+    def whose(drawn: bytes) -> T:
+        if drawn not in turns:
+            turn = len(turns)
+            turns[drawn] = rest[turn // 2 % len(rest)] if rest and turn % 2 else first
+        return turns[drawn]
+
+    return st.binary(min_size=4, max_size=4).map(whose) if rest else st.just(first)
 
 
 def _made(cls: type[Any], values: dict[str, Any]) -> Any:
     try:
         return cls(**values)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, FrameworkError):
         return None
 
 
 def _choices(field: "attrs.Attribute[Any]", value: Any) -> list[Any]:
-    """Values of one setting, its own first."""
-    others: list[Any] = []
+    """Values of one setting, its own first. Of an optional one None is another, and where it is None, some numbers."""
+    kinds = get_args(field.type) if get_origin(field.type) in (Union, UnionType) else ()
+    others: list[Any] = [None] if NoneType in kinds else []
     if isinstance(value, bool):
-        others = [not value]
-    elif get_origin(field.type) is not None and all(isinstance(word, str) for word in get_args(field.type)):
-        others = list(get_args(field.type))  # a Literal
+        others += [not value]
+    elif get_origin(field.type) is Literal:
+        others += get_args(field.type)
     elif isinstance(value, int | float):
-        low, high = bounds(field)
-        if (low, high) == (0, 1) and isinstance(value, float):
-            others = list(FRACTIONS)
-        elif isinstance(value, int):
-            others = [1, 2, 3] if low == 1 else [int(low)] if math.isfinite(low) else []
-        else:
-            others = [low if math.isfinite(low) else 0.0, value / 2, value * 2 or 1.0]
+        others += _numbers(field, value)
+    elif value is None and float in kinds:
+        others += [1.0, *_numbers(field, 1.0)]
+    elif value is None and int in kinds:
+        others += [1, *_numbers(field, 1)]
     return [value, *(other for other in others if other != value)]
+
+
+def _numbers(field: "attrs.Attribute[Any]", value: float) -> list[Any]:
+    """Some that a setting may be, the least that it may be among them."""
+    low, high = bounds(field)
+    if (low, high) == (0, 1) and isinstance(value, float):
+        return list(FRACTIONS)
+    if isinstance(value, int):
+        return [1, 2, 3] if low == 1 else [int(low)] if math.isfinite(low) else []
+    return [low if math.isfinite(low) else 0.0, value / 2, value * 2 or 1.0]
 
 
 def bounds(field: "attrs.Attribute[Any]") -> tuple[float, float]:

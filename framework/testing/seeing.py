@@ -1,0 +1,58 @@
+"""Observations of the kind that a part takes: numbers of a Discrete space, or vectors of a Box."""
+
+from typing import Any
+
+import torch
+from attrs import evolve
+from hypothesis.strategies import SearchStrategy
+
+from ..contracts import Estimate, Rollout
+from ..errors import PartError
+from .law import Subject
+from .strategies import Episode, assemble
+
+
+def as_box(rollout: Rollout) -> Rollout:
+    """The same, each Discrete observation `[T, N]` told as a float32 vector `[T, N, 2]`, another for each number."""
+    number = rollout.observations
+    return evolve(rollout, observations=torch.stack([number / 2 - 1, (number % 2).float()], -1))
+
+
+def seen(subject: Subject, rollouts: SearchStrategy[Rollout]) -> SearchStrategy[Rollout]:
+    """Rollouts with observations that the part takes."""
+    return rollouts.map(as_box) if needs_box(subject) else rollouts
+
+
+def needs_box(subject: Subject) -> bool:
+    """Whether it takes vectors, and no numbers: each is tried once. What takes neither is judged on numbers."""
+    if "needs_box" not in subject.memory:
+        story = _story()
+        subject.memory["needs_box"] = not _takes(subject, story) and _takes(subject, as_box(story))
+    return bool(subject.memory["needs_box"])
+
+
+def _story() -> Rollout:
+    """Two lanes of two episodes of two steps, with all that a part may need."""
+    rollout = assemble([[Episode((1.0, 0.5), True, False)] * 2] * 2, dtype=torch.float64)
+    zeros, place = torch.zeros_like(rollout.rewards), torch.arange(4)[:, None] + 2 * torch.arange(2)
+    columns: dict[str, Any] = {"values": zeros, "successor_values": zeros, "target_log_probs": zeros}
+    episodes = torch.tensor([[0, 1], [0, 1], [2, 3], [2, 3]])
+    return evolve(
+        rollout, **columns, episodes=episodes, observations=place % 4, groups=torch.zeros(2, dtype=torch.int64)
+    )
+
+
+def _takes(subject: Subject, story: Rollout) -> bool:
+    """Whether it says something `[T, N]` of such a rollout, also after it has learnt of it."""
+    given = (story,) if subject.role == "estimator" else (story, story.rewards.clone())
+    try:
+        made = subject.make()
+        said = made(*given)
+        if hasattr(made, "update"):
+            made.update(*given)
+            said = made(*given)
+    except PartError:  # too few episodes, say
+        return True
+    except Exception:
+        return False
+    return getattr(said.returns if isinstance(said, Estimate) else said, "shape", None) == story.mask.shape
