@@ -17,6 +17,7 @@ from hypothesis.errors import Flaky
 
 from framework.testing.checking import ask, laws, reason, subjects_of
 from framework.testing.law import Broken
+from framework.testing.variants import taking_turns
 
 UNSHRUNK = settings(database=None, phases=[Phase.generate], max_examples=300, derandomize=True)
 
@@ -61,7 +62,7 @@ def broken(name, part, loaded):
     found = []
 
     @UNSHRUNK
-    @given(st.sampled_from(subjects).flatmap(lambda subject: st.tuples(st.just(subject), *cases(subject))))
+    @given(taking_turns(subjects).flatmap(lambda subject: st.tuples(st.just(subject), *cases(subject))))
     def search(drawn):
         try:
             ask(law, *drawn)

@@ -133,8 +133,9 @@ def test_the_mutants_are_right_but_for_their_bug(cls):
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("words", [set(), {"complete_episodes", "groups"}, {"values"}])
-def test_every_rollout_that_baselines_are_handed_is_legal(words):
+def test_every_rollout_that_baselines_are_handed_is_legal(words, examples):
     """By all laws, and the claim to be neutral too; by calls and by `update`."""
 
     class Careful(Mean):
@@ -154,7 +155,7 @@ def test_every_rollout_that_baselines_are_handed_is_legal(words):
         def build(self):
             return Careful()
 
-    report = check(Part("baseline", "asking", "tests", Asking()), examples=EXAMPLES, loaded=LOADED)
+    report = check(Part("baseline", "asking", "tests", Asking()), examples=examples, loaded=LOADED)
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 

@@ -224,16 +224,18 @@ MISTAKABLE = {
 }
 
 
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("cls", MISTAKABLE)
-def test_right_estimators_pass_and_what_does_not_concern_them_says_why(cls):
-    report = check(Part("estimator", "right", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
+def test_right_estimators_pass_and_what_does_not_concern_them_says_why(cls, examples):
+    report = check(Part("estimator", "right", "tests", cls()), examples=examples, loaded=LOADED)
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
     reasons = {verdict.law.name: verdict.reason for verdict in report.verdicts}
     assert {law: reasons[law] for law in MISTAKABLE[cls]} == MISTAKABLE[cls]
 
 
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("needs", [set(), {"complete_episodes"}, {"values"}, {"complete_episodes", "values"}])
-def test_every_rollout_that_estimators_are_handed_is_legal(needs):
+def test_every_rollout_that_estimators_are_handed_is_legal(needs, examples):
     """By all laws, and claims of unbiasedness too."""
     words = needs
 
@@ -249,7 +251,7 @@ def test_every_rollout_that_estimators_are_handed_is_legal(needs):
             is_a_legal_rollout(rollout)
             return super().__call__(rollout)
 
-    report = check(Part("estimator", "asking", "tests", Asking()), examples=EXAMPLES, loaded=LOADED)
+    report = check(Part("estimator", "asking", "tests", Asking()), examples=examples, loaded=LOADED)
     illegal = [verdict for verdict in report.failed if not isinstance(verdict.error, Broken)]
     assert illegal == [], [(verdict.law.name, verdict.reason) for verdict in illegal]
 
