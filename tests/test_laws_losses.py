@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from attrs import frozen
+from attrs import evolve, field, frozen, validators
 from framework_losses import ActorCritic, Ppo
 from framework_reinforce import Reinforce
 from hypothesis import settings
@@ -53,6 +53,96 @@ def test_every_built_in_loss_keeps_to_the_laws(loss, examples):
 def test_every_offered_loss_is_among_these():
     offered = {cls for owners in LOADED.offers["loss"].values() for cls in owners.values()}
     assert {type(loss) for loss in BUILT_IN} == offered
+
+
+# Losses that are right, in other ways than the built-in ones
+
+
+@frozen
+class WithCoefficients:
+    """An actor-critic loss that says on its class what it needs, whatever its coefficients."""
+
+    needs = frozenset({"values", "entropies"})
+    value_coefficient: float = field(default=0.5, validator=validators.ge(0))
+    entropy_coefficient: float = field(default=0.01, validator=[validators.ge(0), validators.lt(0.5)])
+
+    def __call__(self, batch, evaluation):
+        errors = (evaluation.values - batch.value_targets).square()
+        bonus = -self.entropy_coefficient * evaluation.entropies
+        return Loss(
+            {"policy": reinforce(batch, evaluation), "value": self.value_coefficient * errors, "entropy": bonus}
+        )
+
+
+@pytest.mark.parametrize("values", [0.0, 0.5])
+@pytest.mark.parametrize("entropies", [0.0, 0.01])
+def test_a_coefficient_may_turn_a_term_off(values, entropies):
+    """Of 0, also by default: it is told that the setting turns the law off, and so no law is broken."""
+    report = check(WithCoefficients(values, entropies), "loss", examples=EXAMPLES, loaded=LOADED)
+    assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
+    subject = Subject(Part("loss", "it", "tests", WithCoefficients(values, entropies)), LOADED)
+    for law, name, number in (
+        ("the_critic_is_pulled_towards_its_target", "value_coefficient", values),
+        ("entropy_is_a_bonus", "entropy_coefficient", entropies),
+    ):
+        assert LAWS[law].applies(subject) == (None if number else f"{name} is 0.0, which turns this off")
+
+
+@frozen
+class Detached(WithCoefficients):
+    """A critic that nothing reaches; a coefficient of 0 is not the reason."""
+
+    def __call__(self, batch, evaluation):
+        return super().__call__(batch, evolve(evaluation, values=evaluation.values.detach()))
+
+
+@pytest.mark.parametrize("values", [0.0, 0.5])
+def test_a_coefficient_of_0_hides_no_missing_graph(values):
+    (verdict,) = check(Detached(values), "loss", only=["the_critic_is_pulled_towards_its_target"]).verdicts
+    assert verdict.outcome == "failed"
+
+
+PENALTIES = {
+    "k2": lambda moved: 0.5 * moved.square(),
+    "k3": lambda moved: moved.exp() - 1 - moved,
+    "k3 the other way": lambda moved: (-moved).clamp(max=20).exp() - 1 + moved.clamp(min=-20),  # finite for all moves
+}
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_penalty_of_the_divergence_is_lawful(name):
+    """Schulman et al. 2017, arXiv:1707.06347, eq. 8; estimators by Schulman 2020, Approximating KL Divergence."""
+
+    def rule(batch, evaluation):
+        moved = evaluation.log_probs - batch.log_probs
+        return Loss({"policy": -moved.exp() * batch.advantages, "kl": 0.5 * PENALTIES[name](moved)})
+
+    report = check(Mutant(rule), "loss", examples=EXAMPLES, loaded=LOADED)
+    assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
+
+
+def test_a_penalty_that_drives_the_policy_away_is_not():
+    def rule(batch, evaluation):
+        moved = evaluation.log_probs - batch.log_probs
+        return Loss({"policy": -moved.exp() * batch.advantages, "kl": -0.5 * moved.square()})
+
+    report = check(Mutant(rule), "loss", examples=EXAMPLES, loaded=LOADED)
+    assert [verdict.law.name for verdict in report.failed] == ["zero_advantages_give_no_policy_gradient"]
+
+
+def test_entropies_may_be_steered_to_a_target():
+    def rule(batch, evaluation):
+        return Loss({"policy": reinforce(batch, evaluation), "entropy": (evaluation.entropies - 0.5).square()})
+
+    report = check(Mutant(rule, frozenset({"entropies"})), "loss", examples=EXAMPLES, loaded=LOADED)
+    assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
+
+
+def test_what_a_loss_does_not_have_is_not_kept_but_not_applicable():
+    report = check(Mutant(lambda *given: Loss({"policy": reinforce(*given)})), "loss", examples=2, loaded=LOADED)
+    reasons = {verdict.law.name: verdict.reason for verdict in report.of("not applicable")}
+    assert reasons["a_metric_called_kl_is_one"] == "it has no metric kl or approx_kl"
+    assert reasons["the_policys_loss_does_not_move_the_critic"] == "it does not use values"
 
 
 # Mutants: losses with a bug that a loss of somebody else's had
