@@ -1,6 +1,9 @@
 """The laws of policies: every built-in policy keeps to them, and bugs that policies elsewhere had do not."""
 
+import copy
+import json
 import math
+import re
 
 import pytest
 import torch
@@ -13,7 +16,9 @@ from mutants import is_killed
 from torch import nn
 
 from framework import Action, Evaluation, UsageError
+from framework.cli.check import main as cli_check
 from framework.plugins import Part, load
+from framework.testing import conforms
 from framework.testing.checking import check, laws
 from framework.testing.law import LAWS, Subject
 
@@ -60,18 +65,198 @@ def test_every_offered_policy_is_among_these():
     assert {type(policy) for policy in BUILT_IN} == offered
 
 
-def test_a_policy_that_takes_none_of_the_small_spaces_is_told_so():
+class Nothing:
+    def build(self, observations, actions):
+        raise UsageError("pictures of 84 × 84 only")
+
+
+def test_a_policy_that_takes_none_of_the_spaces_is_told_so():
     """No law is broken and none is kept: each says why it does not apply, with the policy's own words."""
+    report = check(Part("policy", "nothing", "tests", Nothing()), loaded=LOADED)
+    assert len(report.of("not applicable")) == len(report.verdicts)
+    for verdict in report.verdicts:
+        assert verdict.reason.startswith("it takes none of the spaces that laws try")
+        assert verdict.reason.endswith("pictures of 84 × 84 only")
+    assert report.unchecked == report.verdicts[0].reason
+    assert check(Tabular(), "policy", only=["greedy_takes_the_most_probable_action"], examples=1).unchecked is None
 
-    class Nothing:
-        def build(self, observations, actions):
-            raise UsageError("pictures of 84 × 84 only")
 
-    subject = Subject(Part("policy", "nothing", "tests", Nothing()), LOADED)
-    for law in laws("policy"):
-        reason = law.applies(subject)
-        assert (reason is None) == (law.cases is None)
-        assert reason is None or reason.endswith("small spaces that laws try: pictures of 84 × 84 only")
+PICTURES = """
+import torch
+from attrs import frozen
+from framework import Action, Evaluation, UsageError, hookimpl
+from gymnasium.spaces import Box, Discrete
+from torch import nn
+
+SPACE = Box(0.0, 1.0, (1, 9, 9))
+
+@frozen
+class Look:
+    def build(self, observations, actions):
+        if observations != SPACE:
+            raise UsageError("pictures of 9 × 9 only")
+        return Looking(int(actions.n))
+
+class Looking(nn.Module):
+    def __init__(self, count):
+        super().__init__()
+        self.layer = nn.Linear(81, count)
+
+    def act(self, inputs, generator):
+        if inputs.action_masks is not None:
+            raise UsageError("no masks")
+        with torch.no_grad():
+            chances = self.layer(inputs.observations.flatten(1)).softmax(-1)
+        return Action(torch.multinomial(chances, 1, generator=generator).squeeze(1))
+
+    def evaluate(self, inputs, actions, entropies):
+        table = self.layer(inputs.observations.flatten(1)).log_softmax(-1)
+        chosen = table.gather(1, actions.unsqueeze(1)).squeeze(1)
+        return Evaluation(chosen, -(table.exp() * table).sum(-1) if entropies else None)
+
+@hookimpl
+def policies():
+    return {"look": Look}
+"""
+SHOWN = """
+@frozen
+class Pictures:
+    def build(self, num_envs, device):
+        return self
+
+    observation_space, action_space = SPACE, Discrete(2)
+
+@hookimpl
+def environments():
+    return {"pictures": Pictures}
+"""
+
+
+def test_spaces_of_the_same_plugins_environments_are_tried(tmp_path, monkeypatch, capsys):
+    """Without, nothing can be checked, which is no pass: exit code 2; with them, all is asked, in that space."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "alone.py").write_text(PICTURES)
+    (tmp_path / "together.py").write_text(PICTURES + SHOWN)
+    with pytest.raises(UsageError, match="nothing could be checked of policy 'look' .*: pictures of 9 × 9 only"):
+        cli_check(["alone.py", "--quick"])
+    assert not json.loads(capsys.readouterr().out)[0]["passed"]
+    test_of_laws = conforms("alone.py", role="policy", examples=1)
+    (mark,) = test_of_laws.pytestmark
+    asked, *skipped = mark.args[1]
+    assert all(case.marks for case in skipped)
+    with pytest.raises(pytest.fail.Exception, match="nothing could be checked: it takes none"):
+        test_of_laws(*asked.values)
+    assert cli_check(["together.py", "--role", "policy", "--examples", "3"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["passed"]
+
+
+def test_what_a_policy_does_not_do_is_not_kept_but_not_applicable():
+    class Silent(Normal):
+        """Says no log-probs when it acts, and acts with three numbers."""
+
+        def __init__(self, observations, actions):
+            super().__init__(observations, actions)
+            if math.prod(actions.shape) < 2:
+                raise UsageError("two numbers")
+
+    report = check(Made(Silent), "policy", examples=1, loaded=LOADED)
+    assert not report.failed
+    reasons = {verdict.law.name: verdict.reason for verdict in report.of("not applicable")}
+    assert reasons["acting_and_judging_agree"] == "its act leaves log-probs to evaluate"
+    assert reasons["what_a_mask_forbids_is_never_done"] == "it takes no Discrete actions"
+
+
+class Untold(nn.Module):
+    """Translates what it samples into another finite space, so that nobody can say what may come."""
+
+    def __init__(self, observations, actions):
+        super().__init__()
+        self.inner = Softmax(observations, actions)
+
+    def act(self, inputs, generator):
+        return self.inner.act(inputs, generator)
+
+    def evaluate(self, inputs, actions, entropies):
+        return self.inner.evaluate(inputs, actions, entropies)
+
+    def environment_actions(self, actions):
+        return actions
+
+
+def test_laws_of_probabilities_are_not_kept_where_these_cannot_be_told():
+    report = check(Made(Untold), "policy", examples=1, loaded=LOADED)
+    silent = {verdict.law.name for verdict in report.of("not applicable")}
+    assert silent >= {
+        "probabilities_sum_to_one",
+        "entropies_are_those_of_the_probabilities",
+        "the_score_has_mean_zero",
+        "acting_samples_what_judging_says",
+    }
+
+
+def without_masks(inputs):
+    return type(inputs)(inputs.observations)
+
+
+class Refusing(nn.Module):
+    """A softmax that knows no masks, and says so."""
+
+    def __init__(self, observations, actions):
+        super().__init__()
+        self.inner = Softmax(observations, actions)
+
+    def act(self, inputs, generator):
+        if inputs.action_masks is not None:
+            self.refuse()
+        return self.inner.act(without_masks(inputs), generator)
+
+    def refuse(self):
+        raise UsageError("policy 'refusing' takes no action masks")
+
+    def evaluate(self, inputs, actions, entropies):
+        return self.inner.evaluate(without_masks(inputs), actions, entropies)
+
+
+class Ignoring(Refusing):
+    def refuse(self):
+        pass
+
+
+class Crashing(Refusing):
+    def refuse(self):
+        raise RuntimeError("shapes cannot be multiplied")
+
+
+class ActorIgnoring(Refusing):
+    """It refuses masks in act, which nobody calls where there is an actor."""
+
+    def actor(self):
+        blind = copy.deepcopy(self)
+        blind.__class__ = Ignoring
+        return blind
+
+
+MASKS = "what_a_mask_forbids_is_never_done"
+
+
+def test_masks_may_be_refused():
+    (verdict,) = check(Made(Refusing), "policy", only=[MASKS], loaded=LOADED).verdicts
+    assert (verdict.outcome, verdict.reason) == ("not applicable", "it refuses masks")
+
+
+@pytest.mark.parametrize(
+    ("cls", "told"),
+    [
+        (Ignoring, "act takes action .* UsageError"),
+        (ActorIgnoring, "actor takes action .* UsageError"),
+        (Crashing, "RuntimeError: shapes cannot be multiplied"),
+    ],
+)
+def test_masks_are_refused_in_so_many_words_only(cls, told):
+    """A policy that ignores them is told how to refuse them; a crash is no refusal."""
+    (verdict,) = check(Made(cls), "policy", only=[MASKS], examples=30, loaded=LOADED).verdicts
+    assert verdict.outcome == "failed"
+    assert re.search(told, verdict.reason)
 
 
 # Policies to be spoilt: right as they are
@@ -83,12 +268,12 @@ class Features(nn.Module):
     def __init__(self, space):
         super().__init__()
         self.space = space
-        self.width = int(space.n) if isinstance(space, Discrete) else math.prod(space.shape)
+        self.width = int(space.n) if isinstance(space, Discrete) else min(64, math.prod(space.shape))  # of a picture
 
     def forward(self, observations):
         if isinstance(self.space, Discrete):
             return nn.functional.one_hot(observations - int(self.space.start), self.width).float()
-        return observations.reshape(len(observations), -1).float()
+        return observations.reshape(len(observations), -1)[:, : self.width].float()
 
 
 class Softmax(nn.Module):
@@ -413,6 +598,19 @@ class DeviationsAsVariances(Normal):
         return torch.distributions.Normal(normal.loc, normal.scale.sqrt()).log_prob(actions).sum(-1)
 
 
+@mutant("acting_samples_what_judging_says", "no source found; ε-greedy habits of value-based methods")
+class ExplorationNobodyKnowsOf(Softmax):
+    """5 % uniform actions in act."""
+
+    share = 0.05
+
+    def act(self, inputs, generator):
+        action = super().act(inputs, generator)
+        count = len(action.actions)
+        anything = self.first + torch.randint(self.count, (count,), generator=generator)
+        return Action(torch.where(torch.rand(count, generator=generator) < self.share, anything, action.actions))
+
+
 @mutant(
     "entropies_are_those_of_the_probabilities",
     "ray-project/ray issue 6393: ½·log σ instead of log σ in the entropy of a diagonal normal distribution",
@@ -708,6 +906,16 @@ class AnActorOfTheFirstWeights(Acting):
 
     def actor(self):
         return self.kept
+
+
+@mutant("actors_do_what_the_policy_does", "no source found; the actor's own exploration")
+class AnActorThatExplores(Softmax):
+    """4 % uniform actions in the actor."""
+
+    def actor(self):
+        explorer = copy.deepcopy(self)
+        explorer.__class__ = type("Explorer", (ExplorationNobodyKnowsOf,), {"share": 0.04})
+        return explorer
 
 
 @mutant("actors_do_what_the_policy_does", "no source found; an actor of several shards that is the policy itself")

@@ -67,7 +67,7 @@ class Flags:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check; exit code 0: all laws are kept, 1: one is broken."""
+    """Check; exit code 0: all laws are kept, 1: one is broken, 2: no law could be asked of a part."""
     words = list(arguments)
     helped = bool(set(HELP) & set(words))
     what, flags = _first_pass(words)
@@ -110,7 +110,12 @@ def main(arguments: Sequence[str]) -> int:
             check_table.show(report, text)
     else:
         print(json.dumps([check_table.listing(report, snippet) for report in reports], indent=2, allow_nan=False))
-    return int(any(report.failed for report in reports))
+    if any(report.failed for report in reports):
+        return 1
+    for report in reports:
+        if report.unchecked is not None:
+            raise UsageError(f"nothing could be checked of {report.part.label}: {report.unchecked}")
+    return 0
 
 
 def _first_pass(words: Sequence[str]) -> tuple[str | None, Flags]:

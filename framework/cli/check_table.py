@@ -69,7 +69,7 @@ def listing(report: Any, snippet: Callable[[Any], str | None]) -> dict[str, Any]
         "role": part.role,
         "name": part.name,
         "plugin": part.plugin,
-        "passed": not report.failed,
+        "passed": not report.failed and report.unchecked is None,
         "examples": report.examples,
         "seconds": round(report.seconds, 3),
         "seed": report.seed,

@@ -70,6 +70,12 @@ class Report:
         return self.of("failed")
 
     @property
+    def unchecked(self) -> str | None:
+        """Why no law at all could be asked, where that is so: such a part has not passed."""
+        silent = all(verdict.outcome == "not applicable" for verdict in self.verdicts)
+        return self.verdicts[0].reason if silent and self.verdicts else None
+
+    @property
     def examples(self) -> int:
         """How many in all."""
         return sum(verdict.examples for verdict in self.verdicts)

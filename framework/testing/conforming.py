@@ -28,6 +28,8 @@ def conforms(
 ) -> Callable[..., None]:
     """A test function that puts parts to all their laws, one test each; those that do not apply are skipped, with why.
 
+    Where none applies to a part, its first test fails: nothing could be checked.
+
     Args:
         what: modules, or their paths, `FILE.py`, names of plugins or parts.
         role: only parts of this role.
@@ -48,10 +50,13 @@ def conforms(
         loaded, parts = chosen(one, role)
         for part in parts:
             subjects = subjects_of(part, loaded)
-            for law in laws(part.role):
+            skips = [_skipped(law, subjects) for law in laws(part.role)]
+            if skips and all(skips):
+                skips[0] = ()  # no law concerns it: one test says so, and fails
+            for law, skip in zip(laws(part.role), skips, strict=True):
                 asked.add(law.name)
                 why = excused.get(law.name)
-                marks = _skipped(law, subjects) if why is None else pytest.mark.skip(reason=f"on purpose: {why}")
+                marks = skip if why is None else pytest.mark.skip(reason=f"on purpose: {why}")
                 name = f"{part.role}:{part.name}-{law.name}"
                 cases.append(pytest.param(law, subjects, loaded, id=name, marks=marks))
     for name in excused:
@@ -64,6 +69,8 @@ def conforms(
         verdict = judge(law, subjects, examples, seed)
         if verdict.outcome == "failed":
             pytest.fail(as_text(verdict, loaded, seed, examples), pytrace=False)
+        if verdict.outcome == "not applicable":
+            pytest.fail(f"nothing could be checked: {verdict.reason}", pytrace=False)
 
     return test_laws
 

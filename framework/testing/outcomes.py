@@ -42,24 +42,30 @@ class Outcomes:
         return self.said.log_probs.detach().double().exp() * self.weights
 
 
+def can_be_told(player: Player) -> bool:
+    """Whether all that may come of an observation can be: of finite spaces, and of one or two numbers."""
+    if choices(player.scene.action_space) is not None:
+        return not hasattr(player.policy, "environment_actions")  # else what is sampled is not of this space
+    if not isinstance(player.scene.action_space, Box):
+        return False
+    return player.act(player.scene.observations[:1]).actions.numel() in POINTS
+
+
 def outcomes(player: Player, observation: Tensor, masks: Tensor | None = None) -> Outcomes | None:
     """All actions in one observation [*O] with what `evaluate` says of them; None where this cannot be told.
 
     Densities are taken on a grid over ± ten deviations around the mean of some samples, of one or two numbers. They
     may be those of what is sampled, or of what the environment gets: of the two, whose sum is nearer to 1.
     """
-    space = player.scene.action_space
-    every = choices(space)
+    if not can_be_told(player):
+        return None
+    every = choices(player.scene.action_space)
     if every is not None:
-        if hasattr(player.policy, "environment_actions"):
-            return None  # what is sampled is not of this space
         masks = None if masks is None else masks.expand(len(every), -1)
         said = player.judge(observation.expand(len(every), *observation.shape), every, masks)
         return Outcomes(every, torch.ones(len(every), dtype=torch.float64), said)
     drawn = player.act(observation.expand(DRAWS, *observation.shape), 1).actions
     numbers = drawn.reshape(DRAWS, -1)
-    if numbers.shape[1] not in POINTS:
-        return None
     axes = list(_axes(player, numbers.double()))
     grid = torch.cartesian_prod(*axes).reshape(-1, len(axes))
     actions = grid.to(drawn.dtype).reshape(-1, *drawn.shape[1:])

@@ -1,6 +1,8 @@
 """What laws need to try a policy: spaces that it takes, weights, observations, and all that may come of one of them."""
 
 import itertools
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,9 @@ OBSERVED: tuple["Space[Any]", ...] = (
     Box(-INFINITE, INFINITE, (3,)),
     Box(0, 255, (2, 3), np.uint8),
     Box(-2.0, 3.0, (2, 2), np.float64),
+    MultiDiscrete([2, 3]),
+    MultiBinary(2),
+    Box(0, 255, (36, 36, 3), np.uint8),  # a picture, no smaller than the usual three convolutions need
 )
 ACTED: tuple["Space[Any]", ...] = (
     Discrete(3),
@@ -35,6 +40,8 @@ ACTED: tuple["Space[Any]", ...] = (
     Box(-INFINITE, INFINITE, (1,)),
     Box(-2.0, 0.5, (1, 2)),
 )
+WIDE = 64  # numbers of an observation, from which on they are not drawn, counted on and shown one by one
+MOST_CHOICES = 4096  # actions of a space that are all tried
 FAR = 1000.0  # where a space has no bound
 TRIES = 32  # actions by which it is seen whether a policy takes a space
 
@@ -63,12 +70,20 @@ class Scene:
 
     def rows(self, **more: Any) -> tuple[dict[str, Any], ...]:
         """A table of the observations, for people; `more` are columns to add."""
-        columns = {"observation": self.observed, **{name: listed(column) for name, column in more.items()}}
+        columns = {
+            "observation": [_brief(row) for row in self.observed],
+            **{name: listed(column) for name, column in more.items()},
+        }
         return tuple({name: column[b] for name, column in columns.items()} for b in range(len(self.observed)))
 
     def where(self) -> str:
         """The spaces, in words."""
         return f"{self.observation_space} → {self.action_space}"
+
+
+def _brief(row: Any) -> Any:
+    """An observation as it is shown."""
+    return row if np.size(row) <= WIDE else f"{np.shape(row)}, mean {np.mean(row):.4g}"
 
 
 def listed(column: Any) -> Any:
@@ -129,34 +144,49 @@ class Player:
         return actions if translate is None else translate(actions)
 
 
-def made(subject: Subject, scene: Scene, shaken: bool = True) -> Player:
-    """A policy for the spaces of a scene; `shaken`: with weights away from where they begin, so that all count.
+def made(subject: Subject, scene: Scene, shaken: float = 1.0) -> Player:
+    """A policy for the spaces of a scene, whose weights are `shaken`, away from where they begin, so that all count.
 
     Its weights come from the scene's seed, and torch's own generator is as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(scene.weights)
         policy = subject.make(scene.observation_space, scene.action_space)
-        if shaken:
-            shake(policy)
+        shake(policy, shaken)
         first = policy.act(Inputs(scene.observations[:1]), torch.Generator().manual_seed(0))
     return Player(policy, scene, None if first.state is None else torch.zeros_like(first.state))
 
 
-def shake(policy: nn.Module) -> None:
-    """Add normal numbers to all parameters, of the size in which layers are usually initialised."""
+def shake(policy: nn.Module, times: float = 1.0) -> None:
+    """Add normal numbers to all parameters, `times` the size in which layers are usually initialised."""
     with torch.no_grad():
         for parameter in policy.parameters():
             if parameter.is_floating_point():
                 size = 0.5 / parameter.shape[-1] ** 0.5 if parameter.ndim > 1 else 0.2
-                parameter.add_(size * torch.randn_like(parameter))
+                parameter.add_(times * size * torch.randn_like(parameter))
 
 
 def pairs(subject: Subject) -> list[tuple[Pair, Exception | None]]:
     """Spaces of observations and actions that were tried, and what the policy raised; None: it takes them."""
     if "pairs" not in subject.memory:
-        subject.memory["pairs"] = [(pair, _tried(subject, *pair)) for pair in itertools.product(OBSERVED, ACTED)]
+        tried = [*itertools.product(OBSERVED, ACTED), *_neighbours(subject)]
+        subject.memory["pairs"] = [(pair, _tried(subject, *pair)) for pair in tried]
     return subject.memory["pairs"]  # type: ignore[no-any-return]
+
+
+def _neighbours(subject: Subject) -> Iterator[Pair]:
+    """Spaces of the environments that the policy's own plugin offers, for which it was perhaps written."""
+    for offered in subject.loaded.offers.get("environment", {}).values():
+        if subject.part.plugin not in offered:
+            continue
+        try:
+            lanes = offered[subject.part.plugin]().build(1, torch.device("cpu"))
+        except Exception:  # the laws of environments say so
+            continue
+        pair = (lanes.observation_space, lanes.action_space)
+        getattr(lanes, "close", lambda: None)()
+        if all(isinstance(space, Discrete | Box | MultiDiscrete | MultiBinary) for space in pair):
+            yield pair
 
 
 def _tried(subject: Subject, seen: "Space[Any]", acted: "Space[Any]") -> Exception | None:
@@ -210,20 +240,38 @@ def takes(*kinds: Any) -> Any:
         if kinds and taken(subject):
             return f"it takes no {names} actions"
         first = next((error for _, error in pairs(subject) if isinstance(error, UsageError)), None)
-        return f"it takes none of the small spaces that laws try{'' if first is None else f': {first}'}"
+        tried = "small ones, and those of the environments that its plugin offers"
+        return f"it takes none of the spaces that laws try ({tried}){'' if first is None else f': {first}'}"
 
     return reason
 
 
-def scenes(*kinds: Any, most: int = 4) -> Any:
-    """Cases: spaces that the policy takes, weights, and a few observations."""
+def only(name: str, holds: Callable[[Player], bool], *kinds: Any) -> Callable[[Subject], list[Pair]]:
+    """Of the pairs that the policy takes, those for which something holds of it, found once under this name."""
+
+    def found(subject: Subject) -> list[Pair]:
+        if name not in subject.memory:
+            subject.memory[name] = [pair for pair in taken(subject, *kinds) if holds(_at(subject, pair))]
+        return subject.memory[name]  # type: ignore[no-any-return]
+
+    return found
+
+
+def some(pairs: Callable[[Subject], list[Pair]], why: str, *kinds: Any) -> Any:
+    """Why a law about some of the pairs does not concern a policy: there are none."""
+    return lambda subject: takes(*kinds)(subject) or (None if pairs(subject) else why)
+
+
+def scenes(*kinds: Any, most: int = 4, of: Callable[[Subject], list[Pair]] | None = None) -> Any:
+    """Cases: spaces that the policy takes (`of`: of these alone), weights, and a few observations."""
 
     def cases(subject: Subject) -> st.SearchStrategy[Scene]:
         @st.composite
         def draw_scene(draw: st.DrawFn) -> Scene:
-            seen, acted = draw(st.sampled_from(taken(subject, *kinds)))
+            seen, acted = draw(st.sampled_from(taken(subject, *kinds) if of is None else of(subject)))
             count = draw(st.integers(1, most))
-            rows = draw(elements(seen, count))
+            wide = math.prod(seen.shape or ()) > WIDE
+            rows = spread(seen, count, draw(st.integers(0, 2**16))) if wide else draw(elements(seen, count))
             return Scene(seen, acted, draw(st.integers(0, 2**16)), tuple(rows.tolist()))
 
         return draw_scene()
@@ -240,29 +288,42 @@ def spread(space: "Space[Any]", count: int, seed: int = 0) -> Tensor:
         array = int(space.start) + random.integers(int(space.n), size=shape)
     elif isinstance(space, Box) and np.isfinite(space.low).all():
         array = space.low + random.random(shape) * (space.high - space.low)
+    elif isinstance(space, MultiDiscrete | MultiBinary):
+        first, counts = _numbers(space)
+        array = first + random.integers(counts, size=shape)
     else:
         array = random.standard_normal(shape)
     return torch.from_numpy(array.astype(space.dtype))
 
 
 def edges(space: "Space[Any]") -> Tensor:
-    """The elements at the ends of a space: all of a Discrete one; of a Box, both corners, or what lies far out."""
+    """The elements at the ends of a space: all of a Discrete one; of others both corners, or what lies far out."""
     if isinstance(space, Discrete):
         return torch.arange(int(space.start), int(space.start) + int(space.n))
+    if isinstance(space, MultiDiscrete | MultiBinary):
+        first, counts = _numbers(space)
+        return torch.from_numpy(np.stack([first, first + counts - 1]).astype(space.dtype))
     assert isinstance(space, Box)
     corners = np.stack([space.low, space.high])
     return torch.from_numpy(np.where(np.isfinite(corners), corners, np.sign(corners) * FAR).astype(space.dtype))
 
 
+def _numbers(space: Any) -> tuple[Any, Any]:
+    """The first number in each place of a MultiDiscrete or MultiBinary space, and how many there are `[*shape]`."""
+    if isinstance(space, MultiBinary):
+        return np.zeros(space.shape, np.int64), np.full(space.shape, 2)
+    return np.asarray(space.start), np.asarray(space.nvec)
+
+
 def choices(space: "Space[Any]") -> Tensor | None:
-    """All actions of a finite space `[K, *A]`; None of another."""
+    """All actions of a finite space `[K, *A]`; None of another, or of a very large one."""
     if isinstance(space, Discrete):
         return torch.arange(int(space.start), int(space.start) + int(space.n))
-    if isinstance(space, MultiBinary):
-        space = MultiDiscrete(np.full(space.shape, 2))
-    if not isinstance(space, MultiDiscrete):
+    if not isinstance(space, MultiDiscrete | MultiBinary):
         return None
-    first, counts = np.asarray(space.start).reshape(-1), np.asarray(space.nvec).reshape(-1)
+    first, counts = (part.reshape(-1) for part in _numbers(space))
+    if math.prod(counts.tolist()) > MOST_CHOICES:
+        return None
     numbers = itertools.product(*(range(int(f), int(f + n)) for f, n in zip(first, counts, strict=True)))
     return torch.tensor(list(numbers)).reshape(-1, *space.shape)
 
@@ -320,15 +381,17 @@ def has(name: str, why: str) -> Any:
 
 def _acts_faster(subject: Subject) -> bool:
     """Whether `actor` gives one for any of the spaces."""
-    return any(
-        made(subject, Scene(*pair, 0, tuple(spread(pair[0], 1).tolist()))).policy.actor() for pair in taken(subject)
-    )
+    return any(_at(subject, pair).policy.actor() for pair in taken(subject))
 
 
 def first(subject: Subject, *kinds: Any) -> Player:
     """For the first spaces that it takes."""
-    seen, acted = taken(subject, *kinds)[0]
-    return made(subject, Scene(seen, acted, 0, tuple(spread(seen, 4).tolist())))
+    return _at(subject, taken(subject, *kinds)[0])
+
+
+def _at(subject: Subject, pair: Pair) -> Player:
+    """For these spaces, with some observations."""
+    return made(subject, Scene(*pair, 0, tuple(spread(pair[0], 4).tolist())))
 
 
 def remembers(subject: Subject) -> str | None:

@@ -38,9 +38,17 @@ from .playing import (
 # Form
 
 
-@law("policy", source="docs/reference/errors.md")
+def _tells_nothing(subject: Subject) -> str | None:
+    """Why it cannot be told: all spaces are refused, each as it should be."""
+    raised = any(error is not None and not isinstance(error, UsageError) for _, error in pairs(subject))
+    return None if raised else ANY(subject)
+
+
+@law("policy", source="docs/reference/errors.md", applies=_tells_nothing)
 def policies_take_spaces_or_say_why_not(subject: Subject) -> None:
-    """For each pair of small spaces, `build` makes a policy that acts in them, or raises a UsageError naming them."""
+    """For each pair of small spaces, and those of the environments that its plugin offers, `build` makes a policy that
+    acts in them, or raises a UsageError naming them.
+    """
     for (seen, acted), error in pairs(subject):
         if error is not None and not isinstance(error, UsageError):
             if isinstance(error, Broken):

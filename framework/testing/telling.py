@@ -68,6 +68,9 @@ def same(
 # Python that makes it again
 
 
+LONGEST_SOURCE = 20_000  # characters of a case that anybody would read
+
+
 class UntoldError(Exception):
     """Something for which no source is known."""
 
@@ -161,6 +164,8 @@ def snippet(law: str, part: Part, case: Sequence[Any], loaded: Loaded, seed: int
     try:
         names = [f"case{number or ''}" for number in range(len(case))]
         lines = [f"{name} = {source(entry, imports)}" for name, entry in zip(names, case, strict=True)]
+        if sum(map(len, lines)) > LONGEST_SOURCE:
+            raise UntoldError("a picture, or the like")
         imports.add("from framework.testing import replay")
         lines.append(f"replay({', '.join([repr(law), 'judged', *names])})  # raises what the law says")
     except UntoldError:
