@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -140,6 +141,25 @@ def test_what_is_copied_keeps_the_laws(role):
     settings = importlib.import_module(f"framework.cli.templates.{role}").MyPart()
     report = check(settings, role, examples=5)
     assert [(verdict.law.name, verdict.reason) for verdict in report.failed] == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "laws"),
+    [
+        ("Step(self.places, successors,", "Step(self.places, self.places,", ["steps_are_those_of_the_tables"]),
+        ("        self.clock = self.clock.masked_fill(ended, 0)\n", "", ["the_time_limit_is_kept"]),
+    ],
+    ids=["successors of the next episode", "a clock that goes on"],
+)
+def test_the_test_of_a_written_environment_has_force(right, wrong, laws, monkeypatch):
+    """It has an `mdp()`, against which its own steps are held: the commonest bugs in it are found."""
+    text = Path(importlib.import_module("framework.cli.templates.environment").__file__).read_text("utf-8")
+    assert text.count(right) == 1
+    module = ModuleType("broken_environment")
+    monkeypatch.setitem(sys.modules, "broken_environment", module)
+    exec(text.replace(right, wrong), module.__dict__)
+    report = check(module.MyPart(), "environment", only=laws, examples=50)
+    assert [verdict.law.name for verdict in report.failed] == laws
 
 
 def command(*words, folder):
