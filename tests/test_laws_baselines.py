@@ -21,7 +21,7 @@ EXAMPLES = settings.default.max_examples // 6  # cases a law: few, in the profil
 NEUTRAL, LINEAR = frozenset({"neutral", "linear"}), frozenset({"linear"})
 
 
-@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LOADED.names("baseline"))
 def test_built_in_baselines_keep_every_law(name, examples):
     for plugin, cls in LOADED.offers["baseline"][name].items():
@@ -133,7 +133,7 @@ def test_the_mutants_are_right_but_for_their_bug(cls):
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 
-@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("words", [set(), {"complete_episodes", "groups"}, {"values"}])
 def test_every_rollout_that_baselines_are_handed_is_legal(words, examples):
     """By all laws, and the claim to be neutral too; by calls and by `update`."""

@@ -59,7 +59,7 @@ ALIKE = {  # in much the same code as others are
     ("name", "examples"),
     [
         *((name, EXAMPLES) for name in SOUND if name not in ALIKE),
-        *(pytest.param(name, 30, marks=pytest.mark.slow) for name in SOUND),
+        *(pytest.param(name, 10, marks=pytest.mark.slow) for name in SOUND),
     ],
 )
 def test_what_comes_with_the_framework_keeps_every_law(name, examples, loaded):

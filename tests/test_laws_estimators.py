@@ -22,7 +22,7 @@ EXAMPLES = settings.default.max_examples // 6  # cases a law: few, in the profil
 UNIT = [validators.ge(0.0), validators.le(1.0)]
 
 
-@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LOADED.names("estimator"))
 def test_built_in_estimators_keep_every_law(name, examples):
     for plugin, cls in LOADED.offers["estimator"][name].items():
@@ -224,7 +224,7 @@ MISTAKABLE = {
 }
 
 
-@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("cls", MISTAKABLE)
 def test_right_estimators_pass_and_what_does_not_concern_them_says_why(cls, examples):
     report = check(Part("estimator", "right", "tests", cls()), examples=examples, loaded=LOADED)
@@ -233,7 +233,7 @@ def test_right_estimators_pass_and_what_does_not_concern_them_says_why(cls, exam
     assert {law: reasons[law] for law in MISTAKABLE[cls]} == MISTAKABLE[cls]
 
 
-@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("needs", [set(), {"complete_episodes"}, {"values"}, {"complete_episodes", "values"}])
 def test_every_rollout_that_estimators_are_handed_is_legal(needs, examples):
     """By all laws, and claims of unbiasedness too."""

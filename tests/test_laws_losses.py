@@ -40,7 +40,7 @@ ONE_OF_EACH = {type(loss): loss for loss in BUILT_IN}.values()  # the last, with
     ("loss", "examples"),
     [
         *((loss, EXAMPLES) for loss in ONE_OF_EACH),
-        *(pytest.param(loss, 50, marks=pytest.mark.slow) for loss in BUILT_IN),
+        *(pytest.param(loss, 20, marks=pytest.mark.slow) for loss in BUILT_IN),
     ],
     ids=repr,
 )

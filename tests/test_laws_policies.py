@@ -50,7 +50,7 @@ ONE_OF_EACH = {type(policy): policy for policy in BUILT_IN}.values()  # the last
     ("policy", "examples"),
     [
         *((policy, EXAMPLES) for policy in ONE_OF_EACH),
-        *(pytest.param(policy, 30, marks=pytest.mark.slow) for policy in BUILT_IN),
+        *(pytest.param(policy, 10, marks=pytest.mark.slow) for policy in BUILT_IN),
     ],
     ids=repr,
 )
