@@ -95,6 +95,7 @@ def test_a_snippet_repeats_the_failure(capsys, lossy, tmp_path):
     assert again.stderr.strip().splitlines()[-1].endswith(entry["reason"])
 
 
+@pytest.mark.slow
 def test_the_same_seed_finds_the_same(capsys, lossy):
     first, second = (listing(capsys, lossy, "--examples", "15", "--seed", "3")[1] for _ in range(2))
     assert first[0]["laws"] == second[0]["laws"]
@@ -356,6 +357,7 @@ def test_what_a_part_raises_anywhere_is_a_broken_law(role, place, capsys, tmp_pa
     assert any(told in entry["reason"] for entry in broken)
 
 
+@pytest.mark.slow
 def test_a_failure_without_a_case_can_be_repeated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("faulty.py").write_text(FAULTY.format(place="build"), "utf-8")
@@ -800,6 +802,7 @@ def test_tables_are_aligned_and_short():
 # pytest
 
 
+@pytest.mark.slow
 def test_a_third_partys_test_file_is_three_lines(tmp_path):
     """Its own tests, run by pytest as the third party does."""
     home = ROOT / "tests" / "third_party"
@@ -813,6 +816,7 @@ def test_a_third_partys_test_file_is_three_lines(tmp_path):
     assert "SKIPPED (not applicable: it has no setting 'gamma')" in ran.stdout.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_a_failure_in_pytest_is_short(lossy, tmp_path):
     """What is wrong, the steps, the snippet; none of the kit's own frames."""
     (tmp_path / "test_lossy.py").write_text(

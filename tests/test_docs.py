@@ -173,7 +173,12 @@ def reader(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=label)
+LONG = ("bias-and-variance.md", "exact.md", "memory.md", "tutorial.md")  # some seconds each
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=label(page), marks=[pytest.mark.slow] * (page.name in LONG)) for page in PAGES]
+)
 def test_what_a_page_shows_runs(page, reader):
     namespace, printed = {"__name__": "__main__"}, ""
     for block in blocks(page.read_text("utf-8")):

@@ -17,7 +17,7 @@ from framework.testing.baselines import share
 from framework.testing.law import Subject
 
 LOADED = load()
-EXAMPLES = settings.default.max_examples // 6  # cases a law: few, in the profile `dev`
+EXAMPLES = max(3, settings.default.max_examples // 6)  # cases a law: few, in the profile `dev`
 NEUTRAL, LINEAR = frozenset({"neutral", "linear"}), frozenset({"linear"})
 
 

@@ -19,7 +19,7 @@ from framework.testing import check
 from framework.testing.environments.chance import fisher
 from framework.testing.environments.frequencies import chi_square
 
-EXAMPLES = settings.default.max_examples // 6  # cases a law: few, in the profile `dev`
+EXAMPLES = max(3, settings.default.max_examples // 6)  # cases a law: few, in the profile `dev`
 SOUND = {
     "line_world": LineWorld(),
     "line_world in groups": LineWorld(group_size=2, max_steps=5),

@@ -16,7 +16,7 @@ from framework.testing.checking import check, laws
 from framework.testing.law import LAWS, Subject
 
 LOADED = load(["reinforce", "losses"])
-EXAMPLES = settings.default.max_examples // 6  # cases a law: few, in the profile `dev`
+EXAMPLES = max(3, settings.default.max_examples // 6)  # cases a law: few, in the profile `dev`
 BUILT_IN = [
     Reinforce(),
     Reinforce(entropy=0.1),

@@ -23,7 +23,7 @@ from framework.testing.checking import check, laws
 from framework.testing.law import LAWS, Subject
 
 LOADED = load(["reinforce", "policies"])
-EXAMPLES = settings.default.max_examples // 6  # cases a law: few, in the profile `dev`
+EXAMPLES = max(3, settings.default.max_examples // 6)  # cases a law: few, in the profile `dev`
 BUILT_IN = [
     Categorical(),
     Categorical(normalize=True, hidden=(8, 8), activation="tanh"),

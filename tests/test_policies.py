@@ -31,7 +31,7 @@ from framework import Inputs, OptimizerSettings, RolloutSettings, Step, UsageErr
 
 MODULES = {"ActorCritic": actor_critic, "Gaussian": gaussian, "MultiCategorical": multi_categorical, "Tabular": tabular}
 SEEDS = st.integers(0, 2**31)
-FEWER = hypothesis_settings(max_examples=hypothesis_settings.default.max_examples // 4)  # where there are many cases
+FEWER = hypothesis_settings(max_examples=max(3, hypothesis_settings.default.max_examples // 4))  # there are many cases
 FINITE = st.builds(lambda n, start: Discrete(n, start=start), st.integers(1, 5), st.integers(-3, 3))
 BOXES = st.sampled_from([Box(-1.0, 1.0, (1,)), Box(-2.0, 3.0, (2, 3)), Box(0, 255, (3,), np.uint8), Box(-1.0, 1.0, ())])
 OBSERVATIONS = st.one_of(FINITE, BOXES)
