@@ -5,7 +5,7 @@
 Whatever a part does (environment, policy, estimator, baseline, loss, extensions that are no reports), the division and
 sum of the loss, backward, clipping and the optimizer's step are wrapped from outside by timers that count a time once,
 as the innermost's. All the rest is the framework's, reports included. Worlds of tables are walked by the core
-(framework/tabular.py): that is the environment's and the policy's work, and counted as such, `walk`.
+(framework/walks.py): that is the environment's and the policy's work, and counted as such, `walk`.
 
 The timers' own cost is measured and subtracted; each run is also made without timers, in turn, so that their
 disturbance is known. Times are the thread's processor time, so that other work on the machine does not count; one
@@ -60,7 +60,7 @@ clock = time.thread_time
 WALK, LEARNING, REPORTS = "walk", "loss, backward, clipping, optimizer", "reports"
 PARTS = ("environment", "policy", WALK, "estimator and baseline", "extensions", LEARNING)
 FUNCTIONS = {  # where a function is looked up: what its time is; one that is not there is passed over
-    ("framework.tabular", "walk"): WALK,
+    ("framework.walks", "walk"): WALK,
     ("framework.training", "reduce"): LEARNING,
     ("torch.Tensor", "backward"): LEARNING,
     ("torch.autograd", "grad"): LEARNING,
@@ -71,7 +71,7 @@ FUNCTIONS = {  # where a function is looked up: what its time is; one that is no
     ("framework.training", "minibatches"): "minibatches",
     ("framework.streams", "generator"): "seeding",
     ("framework.streams", "seed_global"): "seeding",
-    ("framework.training", "_measure"): "measure",
+    ("framework.training", "measure"): "measure",
     ("framework.shard.Shard", "collect"): "collect: loop and recording",
     ("framework.shard.Shard", "walk"): "collect: loop and recording",
 }

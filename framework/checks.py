@@ -11,6 +11,9 @@ from torch import Tensor
 from .contracts import Advantages, Batch, Inputs, Loss, Rollout
 from .errors import PartError
 
+NUMBERS = ("advantages", "returns", "value_targets", "log_probs", "values")  # of each step, and data: no gradient
+COUNTED = [name for name in Batch.__match_args__ if name not in ("total_steps", "total_episodes", "sequences")]
+
 
 def kind(label: str, given: Any, expected: type) -> None:
     """Refuse an object of another class; `label` says whose it is."""
@@ -159,13 +162,13 @@ def _prepared(label: str, result: Any, given: Batch) -> None:
     kind(label, result, Batch)
     count = len(result.actions)
     same_length = result.actions is given.actions or count == len(given.actions)
-    for name in _BATCH:
+    for name in COUNTED:
         column = getattr(result, name)
         if column is None or (same_length and column is getattr(given, name)):
             continue
         if column.shape[:1] != (count,):
             raise PartError(f"{label}: {name}: expected {[count]} first, [B, …], got {list(column.shape)}")
-    for name in _NUMBERS:
+    for name in NUMBERS:
         column = getattr(result, name)
         if column is not getattr(given, name) and column is not None:
             number_a_step(f"{label}: {name}", column, (count,))
@@ -173,10 +176,6 @@ def _prepared(label: str, result: Any, given: Batch) -> None:
         got = int(result.sequences.real.sum())
         if got != count:
             raise PartError(f"{label}: sequences: expected {count} real steps, as in the other columns, got {got}")
-
-
-_NUMBERS = ("advantages", "returns", "value_targets", "log_probs", "values")  # of each step, and data: no gradient
-_BATCH = [name for name in Batch.__match_args__ if name not in ("total_steps", "total_episodes", "sequences")]
 
 
 def _columns(label: str, record: Any, leading: tuple[int, ...], names: str, but: tuple[str, ...]) -> None:

@@ -38,8 +38,10 @@ def norms_by_term(run: "Run", terms: Mapping[str, Tensor], evaluate: Any) -> Nor
     norms: Norms = {}
     for term, value in terms.items():
         squares: dict[str, float] = {}
-        slopes = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True) if _leads(value) else ()
-        for (name, _), slope in zip(learnt, slopes, strict=False):
+        slopes: tuple[Tensor | None, ...] = (None,) * len(parameters)
+        if value.requires_grad:  # a constant leads nowhere
+            slopes = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+        for (name, _), slope in zip(learnt, slopes, strict=True):
             if slope is not None:
                 missed.pop(name, None)
                 group = name.partition(".")[0]
@@ -48,11 +50,6 @@ def norms_by_term(run: "Run", terms: Mapping[str, Tensor], evaluate: Any) -> Nor
     if missed:
         _blame(run, missed, ", ".join(terms), evaluate())
     return norms
-
-
-def _leads(value: Tensor) -> bool:
-    """Whether a term has a graph: a constant has none."""
-    return value.requires_grad
 
 
 def _blame(run: "Run", missed: Mapping[str, nn.Parameter], terms: str, evaluation: "Evaluation") -> None:

@@ -12,7 +12,7 @@ import torch
 from attrs import define, evolve, field
 from torch import Tensor
 
-from . import streams, tabular
+from . import streams, tabular, walks
 from .contracts import Action, Actor, Environment, Inputs, Rollout, Step
 from .entry import Entry
 from .episodes import Ends, Finished, Turn, Turns
@@ -94,10 +94,10 @@ class Shard:
         draw = streams.generator(self.seed, "act", iteration, self.number)
         if self.states is None:
             self.states = tabular.begin(tables, self.lanes, draw)
-        carry = tabular.Carry(self.states, self.clock, self.earned)
-        amount = tabular.Amount(self.steps, self.episodes, self.fixed_steps, self.capacity)
+        carry = walks.Carry(self.states, self.clock, self.earned)
+        amount = walks.Amount(self.steps, self.episodes, self.fixed_steps, self.capacity)
         table = log_probs.numpy()
-        paths = tabular.walk(tables, table, self.lanes, amount, carry, draw)
+        paths = walks.walk(tables, table, self.lanes, amount, carry, draw)
 
         outcomes, real = paths.outcomes, paths.mask
         self.capacity = len(real) + len(real) // 8 + 1

@@ -6,7 +6,6 @@ import math
 import operator
 import time
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Ro
 from .errors import PartError
 from .flow import norms_by_term
 from .hookspecs import hookimpl
+from .measuring import measure
 from .optimizers import learning_rate
 from .rollout import collect
 from .run import Result, Run, blamed
@@ -95,7 +95,7 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
             run.baseline.update(rollout, advantages.returns)
         if hasattr(run.policy, "observe"):
             run.policy.observe(rollout)
-        metrics = _measure(run, whole.total_steps, began)
+        metrics = measure(run, whole.total_steps, began)
         hook.iteration_finished(run=run, metrics=metrics)
         run.stop_reasons += _reasons(run, hook.should_stop(run=run, metrics=metrics))
         run.iteration += 1
@@ -284,65 +284,6 @@ def _blame_number(run: Run, loss: Loss) -> None:
     for name, term in loss.terms.items():
         checks.finite(f"{run.config.loss.label}: term '{name}'", term.detach())
     raise PartError(f"{run.config.loss.label}: the summed loss is not finite")
-
-
-def _measure(run: Run, steps: int, began: float) -> dict[str, float]:
-    """This iteration's row of numbers; `began` is when the run did."""
-    returns, lengths = run.finished.returns, run.finished.lengths
-    count = len(returns)
-    run.steps += steps
-    run.episodes += count
-    run.recent_returns.extend(returns[-run.recent_returns.maxlen :].tolist())  # type: ignore[operator]
-    mean = float(returns.sum()) / count if count else math.nan
-    deviation = math.sqrt(float(np.square(returns - mean).sum()) / (count - 1)) if count > 1 else math.nan
-    metrics = {
-        "iteration": run.iteration,
-        "steps": run.steps,
-        "episodes": run.episodes,
-        "mean_return": mean,
-        "std_return": deviation,
-        "mean_length": float(lengths.sum()) / count if count else math.nan,
-    }
-    metrics |= {f"environment/{name}": number for name, number in run.finished.told.items()}
-    if run.config.optimizer.schedule != "constant":
-        metrics["lr"] = learning_rate(run.config.optimizer, run.iteration, run.config.iterations)
-    updates = run.loss_metrics
-    for name in dict.fromkeys(name for row in updates for name in row):
-        if name in metrics:
-            raise PartError(f"{run.config.loss.label}: metric '{name}' is the run's own: give it another name")
-        given = [float(row[name]) for row in updates if name in row]
-        metrics[name] = sum(given) / len(given)
-    own = dict.fromkeys((*metrics, "updates", "seconds", "steps_per_second"), "the run or its loss")
-    measured = _measured(run, own) if run.hook.measure.get_hookimpls() else {}
-    elapsed = time.perf_counter() - began
-    spent, run.seconds = elapsed - run.seconds, elapsed
-    metrics |= {"updates": len(updates), "seconds": elapsed, "steps_per_second": steps / spent if spent else math.nan}
-    metrics |= measured
-    metrics = {**dict.fromkeys(run.history, math.nan), **metrics}
-    for name, number in metrics.items():
-        run.history.setdefault(name, [math.nan] * run.iteration).append(number)
-    return metrics
-
-
-def _measured(run: Run, owners: dict[str, str]) -> dict[str, float]:
-    """What extensions measure, asked one by one, so that it is known whose it is; `owners`: whose each name is."""
-    measured: dict[str, float] = {}
-    plugins = run.manager.get_plugins()
-    for implementation in reversed(run.hook.measure.get_hookimpls()):  # pluggy's order of calls
-        extension = implementation.plugin
-        whose = run.owners[id(extension)]
-        others = [other for other in plugins if other is not extension]
-        for answer in run.manager.subset_hook_caller("measure", others)(run=run):
-            if not isinstance(answer, Mapping):
-                raise PartError(f"{whose}: measure: expected a dict from name to number, or None, got {answer!r}")
-            for name, number in answer.items():
-                if not isinstance(name, str) or not isinstance(number, Real):
-                    raise PartError(f"{whose}: measure: expected names with a number each, got {name!r}: {number!r}")
-                if name in owners:
-                    raise PartError(f"{whose}: measure: '{name}' is a number of {owners[name]}: give it another name")
-                owners[name] = whose
-                measured[name] = float(number)
-    return measured
 
 
 def _fail(run: Run, error: BaseException) -> None:

@@ -161,7 +161,7 @@ MUTANTS = {
         law_norms_are_of_each_term_s_own_gradient,
         ('name.partition(".")', 'name.rpartition(".")'),
     ),
-    "differentiates a constant": (law_a_constant_term_leads_nowhere, ("return value.requires_grad", "return True")),
+    "differentiates a constant": (law_a_constant_term_leads_nowhere, ("if value.requires_grad:", "if True:")),
     "forgives everything": (law_what_is_used_for_nothing_is_the_policy_s_fault, ("    if missed:", "    if False:")),
     "looks at log-probs only": (
         law_what_the_loss_cuts_off_is_its_fault,

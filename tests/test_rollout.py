@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from worlds import Lanes, TabularPolicy, shard
 
-import framework.tabular
+import framework.walks
 from framework import Action, PartError, Step
 from framework.exact import expected_return
 from framework.rollout import collect
@@ -28,12 +28,12 @@ def gather(way, world, policy, lanes, iterations=1, shards=1, values=False, **am
     tables = way in ("followed", "marched")
     parts = [shard(world, tables, lanes // shards, seed=3, number=k, **amount) for k in range(shards)]
     assert all((part.tables is not None) == tables for part in parts)
-    few = framework.tabular.FEW_LANES
-    framework.tabular.FEW_LANES = 0 if way == "marched" else few
+    few = framework.walks.FEW_LANES
+    framework.walks.FEW_LANES = 0 if way == "marched" else few
     try:
         return [collect(parts, policy, policy.actor() or policy, i, values) for i in range(iterations)]
     finally:
-        framework.tabular.FEW_LANES = few
+        framework.walks.FEW_LANES = few
 
 
 def policies(world, seed):

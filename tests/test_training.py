@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import framework.api
-import framework.tabular
+import framework.walks
 from framework import (
     Action,
     Advantages,
@@ -687,7 +687,7 @@ WORLDS = {  # environment, policy, and up to how many lanes tables are walked la
 def watched_in(world, **arguments):
     """A run in one of the worlds, each of which is collected from in another way."""
     environment, policy, few = WORLDS[world]
-    with mock.patch.object(framework.tabular, "FEW_LANES", few):
+    with mock.patch.object(framework.walks, "FEW_LANES", few):
         return watched(environment=environment, policy=policy, **arguments)
 
 
