@@ -402,6 +402,7 @@ MUTANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_law_kills_the_mutant_that(name, graphs):
     """By its own comparison, which warns, or by the one with a run in Python."""

@@ -173,7 +173,14 @@ def reader(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-LONG = ("bias-and-variance.md", "exact.md", "memory.md", "tutorial.md")  # some seconds each
+LONG = (
+    "bias-and-variance.md",
+    "check-your-part.md",
+    "exact.md",
+    "memory.md",
+    "tutorial.md",
+    "write-an-estimator.md",
+)  # some seconds each
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,7 @@ def test_the_interval_covers_the_mean_of_normal_returns_19_times_in_20(count):
     assert abs(covered - 0.95) < 5 * 0.0034
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_expected_return_of_the_line_world_about_as_often():
     """Returns of the uniform policy are far from normal (skewness −1.9). Of 1000 evaluations of 100 episodes, the share
     has a standard deviation of 0.0069; the interval's own error is of the order of skewness²/E. 0.946 was seen."""

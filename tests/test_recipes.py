@@ -29,6 +29,7 @@ WORLD = {
 REASONS = "needs values|trains none|implies baseline|takes (Box|MultiDiscrete or MultiBinary) actions"
 
 
+@pytest.mark.slow
 def test_every_pair_of_parts_runs_or_is_refused_with_the_reason(capsys):
     """Estimator × baseline × loss × policy on the line world: the policy moves, or the refusal says why it cannot."""
     loaded = load()
@@ -68,6 +69,7 @@ def test_the_recipes_are_these():
     assert load().names("recipe") == RECIPES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_runs_from_the_command_line_and_from_python_alike(recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

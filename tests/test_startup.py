@@ -78,6 +78,7 @@ def test_a_run_imports_nothing_before_its_first_update_that_it_does_not_need(wor
     law_only_what_is_needed(modules)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("added", ["import scipy", "import matplotlib.figure", "from rich import console"])
 def test_an_import_that_is_not_needed_is_found(added, tmp_path):
     modules = at_first_update(tmp_path, (), added)
@@ -172,6 +173,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
 def test_freed_memory_is_kept_for_the_next_update():
     """Five times ten results of 4 MiB: each comes in 1,024 pages anew, or not at all."""
