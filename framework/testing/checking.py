@@ -1,7 +1,6 @@
 """A part is put to the laws: each law is asked of cases that Hypothesis draws, and shrinks where one breaks it."""
 
 import importlib
-import importlib.util
 import math
 import sys
 import time
@@ -18,10 +17,8 @@ from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException, Unsatisfiable
 
-from ..config import DEFAULTS, configure, merge
-from ..errors import FrameworkError, UsageError, unknown
+from ..errors import UsageError, unknown
 from ..plugins import Loaded, Part, load
-from ..wiring import wire
 from .clock import Clock
 from .law import LAWS, Broken, Law, Subject
 from .variants import taking_turns, variants
@@ -84,8 +81,7 @@ class Report:
 def laws(role: str) -> list[Law]:
     """All laws of a role, file by file, in the order in which they are stated."""
     for name in ROLE_MODULES:
-        if importlib.util.find_spec(f"{__package__}.{name}"):
-            importlib.import_module(f"{__package__}.{name}")
+        importlib.import_module(f"{__package__}.{name}")
     return sorted((law for law in LAWS.values() if role in law.roles), key=_place)
 
 
@@ -141,16 +137,7 @@ def check(
 
 def subjects_of(part: Part, loaded: Loaded) -> list[Subject]:
     """The part with its settings, first, and with other settings that it may have."""
-    config = None
-    try:
-        base = configure(loaded, merge(DEFAULTS, {"reports": []}))
-        if part.role in ("environment", "policy", "estimator", "baseline", "loss"):
-            changed: dict[str, Any] = {part.role: part}
-            config = wire(evolve(base, **changed), loaded, (part.role,))
-    except FrameworkError:
-        pass
-    parts = [evolve(part, settings=settings) for settings in variants(part.role, part.settings)]
-    return [Subject(one, loaded, config if one.settings is part.settings else None) for one in parts]
+    return [Subject(evolve(part, settings=settings), loaded) for settings in variants(part.role, part.settings)]
 
 
 def judge(
