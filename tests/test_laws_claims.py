@@ -347,7 +347,7 @@ def test_who_claims_nothing_is_left_alone():
     modest = evolve(ESTIMATORS[next(iter(ESTIMATORS))], claims=frozenset())
     (verdict,) = check(modest, "estimator", only=[LAW[DISCOUNTED]], loaded=LOADED).verdicts
     assert verdict.outcome == "not applicable"
-    assert verdict.reason == "does not claim unbiased:discounted"
+    assert verdict.reason == "it does not claim 'unbiased:discounted'"
 
 
 @given(experiments((1, 2)))
@@ -403,4 +403,4 @@ def test_the_laws_stand_in_the_registry_with_their_sources():
     subject = Subject(Part("baseline", "x", "y", Baseline(batch_mean, frozenset())), LOADED)
     for name in LAW.values():
         assert "Sutton" in LAWS[name].source
-        assert LAWS[name].applies(subject).startswith("does not claim")
+        assert LAWS[name].applies(subject).startswith("it does not claim")

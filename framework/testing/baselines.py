@@ -16,7 +16,8 @@ from torch import Tensor
 from ..contracts import Rollout
 from ..errors import PartError
 from ..returns import going_on, rewards_to_go
-from .estimators import as_dtype, claims, copied, following, in_order
+from .concerns import claims, needs
+from .estimators import as_dtype, copied, following, in_order
 from .law import Broken, Subject, law
 from .seeing import as_box, needs_box, seen
 from .strategies import Episode, assemble, permute_lanes, quarters, rollouts, tables_of
@@ -32,9 +33,9 @@ NEUTRALITY = "Sutton & Barto 2018, eq. 13.10; Greensmith et al. 2004, JMLR 5, th
 
 def stories(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
     """Rollouts that the part may be handed, of at least two episodes (in each group)."""
-    needs = {word: subject.says("needs", word) for word in ("complete_episodes", "values", "groups")}
-    asked = {"whole": needs["complete_episodes"] or None, "values": needs["values"] or None, "min_episodes": 2}
-    either = st.just(True) if needs["groups"] else st.booleans()
+    whole, values, grouped = (subject.says("needs", word) for word in ("complete_episodes", "values", "groups"))
+    asked = {"whole": whole or None, "values": values or None, "min_episodes": 2}
+    either = st.just(True) if grouped else st.booleans()
     return seen(subject, either.flatmap(lambda groups: rollouts(**asked | {"groups": groups} | options)))
 
 
@@ -194,7 +195,7 @@ def _ordered(case: tuple[Rollout, Rollout | None, bool]) -> SearchStrategy[tuple
     "baseline",
     source="Shao et al. 2024, arXiv:2402.03300, §4.1.1",
     cases=lambda subject: st.tuples(judged(subject), st.integers(0, 1)),
-    applies=lambda subject: None if subject.says("needs", "groups") else "it needs no groups",
+    applies=needs("groups"),
 )
 def nothing_leaks_between_groups(subject: Subject, case: tuple[Any, int]) -> None:
     """A step's baseline does not change with rewards of another group: they began elsewhere."""

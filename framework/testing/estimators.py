@@ -9,8 +9,8 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from ..contracts import Estimate, Rollout
-from ..errors import FrameworkError
 from ..returns import discounted_sums, going_on
+from .concerns import allows, claims, needs, set_to, settings_named
 from .law import Broken, Subject, law
 from .seeing import seen
 from .strategies import excerpt, permute_lanes, quarters, rollouts, tables_of
@@ -29,8 +29,8 @@ COLUMNS = ("returns", "value_targets", "weights")
 
 def stories(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
     """Rollouts that the part may be handed: whole episodes, or with a critic's values, where it needs them."""
-    needs = {"whole": subject.says("needs", "complete_episodes") or None, "values": _bootstraps(subject) or None}
-    return seen(subject, rollouts(**needs | options))
+    asked = {"whole": subject.says("needs", "complete_episodes") or None, "values": _bootstraps(subject) or None}
+    return seen(subject, rollouts(**asked | options))
 
 
 def complete(subject: Subject) -> SearchStrategy[Rollout]:
@@ -144,46 +144,6 @@ def alike(
 
 def _bootstraps(subject: Subject) -> bool:
     return subject.says("needs", "values")
-
-
-def _has(subject: Subject, *names: str) -> bool:
-    return all(hasattr(subject.settings, name) for name in names)
-
-
-def set_to(subject: Subject, **settings: Any) -> Subject:
-    """The same part with some settings changed."""
-    return evolve(subject, part=evolve(subject.part, settings=evolve(subject.settings, **settings)))
-
-
-def claims(word: str) -> Any:
-    """Concerns the parts that claim this."""
-    return lambda subject: None if subject.says("claims", word) else f"it does not claim '{word}'"
-
-
-def allows(subject: Subject, **settings: Any) -> bool:
-    """Whether the part's settings may be changed so: its validators decide."""
-    try:
-        set_to(subject, **settings)
-    except (ValueError, TypeError, FrameworkError):
-        return False
-    return True
-
-
-def settings_named(*names: str, claims: str | None = None, needs: str | None = None, **limit: Any) -> Any:
-    """Concerns the parts that have such settings, allow this one's limit, and claim or need what is asked for."""
-
-    def applies(subject: Subject) -> str | None:
-        missing = [name for name in names if not _has(subject, name)]
-        if missing:
-            return f"it has no setting '{missing[0]}'"
-        if needs is not None and not subject.says("needs", needs):
-            return f"it does not need {needs}"
-        if claims is not None and not subject.says("claims", claims):
-            return f"it does not claim '{claims}'"
-        told = " and ".join(f"{name} = {value:g}" for name, value in limit.items())
-        return None if allows(subject, **limit) else f"its settings do not allow {told}"
-
-    return applies
 
 
 def _cuts_traces(subject: Subject) -> str | None:
@@ -535,7 +495,7 @@ def to_go(rollout: Rollout, gamma: float) -> Tensor:
     "estimator",
     source="Sutton & Barto 2018, eq. 3.8",
     cases=on_policy,
-    applies=settings_named("gamma", claims="causal", gamma=0.0),
+    applies=settings_named("gamma", also=[claims("causal")], gamma=0.0),
 )
 def gamma_zero_is_the_immediate_reward(subject: Subject, rollout: Rollout) -> None:
     """γ = 0: each step's return is its reward."""
@@ -547,7 +507,7 @@ def gamma_zero_is_the_immediate_reward(subject: Subject, rollout: Rollout) -> No
     "estimator",
     source="Sutton & Barto 2018, eq. 3.8",
     cases=lambda subject: on_policy(subject, whole=True),
-    applies=settings_named("gamma", claims="causal", needs="complete_episodes"),
+    applies=settings_named("gamma", also=[needs("complete_episodes"), claims("causal")]),
 )
 def a_reward_is_discounted_once_a_step(subject: Subject, rollout: Rollout) -> None:
     """A reward k steps ahead counts γᵏ times, up to the end of its own episode; with γ = 1, as it is."""
@@ -561,7 +521,7 @@ def a_reward_is_discounted_once_a_step(subject: Subject, rollout: Rollout) -> No
     "estimator",
     source="Sutton & Barto 2018, eq. 12.18",
     cases=lambda subject: on_policy(subject, values=True),
-    applies=settings_named("gamma", "lam", needs="values", lam=1.0),
+    applies=settings_named("gamma", "lam", also=[needs("values")], lam=1.0),
 )
 def lambda_one_is_monte_carlo(subject: Subject, rollout: Rollout) -> None:
     """λ = 1: all rewards to the end of the trace, and the critic's word on what lies beyond it."""
@@ -574,7 +534,7 @@ def lambda_one_is_monte_carlo(subject: Subject, rollout: Rollout) -> None:
     "estimator",
     source="Sutton & Barto 2018, eq. 12.18 and 6.2",
     cases=lambda subject: on_policy(subject, values=True),
-    applies=settings_named("gamma", "lam", needs="values", lam=0.0),
+    applies=settings_named("gamma", "lam", also=[needs("values")], lam=0.0),
 )
 def lambda_zero_is_one_step(subject: Subject, rollout: Rollout) -> None:
     """λ = 0: one reward, and γ·V of its successor. With weights, as V-trace has, that may be the value target instead.
@@ -589,7 +549,7 @@ def lambda_zero_is_one_step(subject: Subject, rollout: Rollout) -> None:
     "estimator",
     source="Sutton & Barto 2018, eq. 7.1 and 6.2",
     cases=lambda subject: on_policy(subject, values=True),
-    applies=settings_named("gamma", "n", needs="values", n=1),
+    applies=settings_named("gamma", "n", also=[needs("values")], n=1),
 )
 def n_of_one_is_one_step(subject: Subject, rollout: Rollout) -> None:
     """n = 1: one reward, and γ·V of its successor."""
@@ -610,7 +570,7 @@ def _one_step(subject: Subject, rollout: Rollout, what: str) -> None:
     "estimator",
     source="Sutton & Barto 2018, eq. 7.1",
     cases=lambda subject: on_policy(subject, values=True),
-    applies=settings_named("gamma", "n", needs="values", n=BEYOND),
+    applies=settings_named("gamma", "n", also=[needs("values")], n=BEYOND),
 )
 def n_beyond_the_end_is_monte_carlo(subject: Subject, rollout: Rollout) -> None:
     """n no less than the rollout's steps: all rewards, and the critic's word on what lies beyond them."""

@@ -14,17 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ..batches import reduce
+from .concerns import Reason, allows, claims, needs, set_to
 from .law import Broken, Subject, law
 from .steps import CONSTANT, EPISODES, EXACT, Steps, ask, compare, several, slopes, steps, tensors
 from .variants import bounds
 
 
-def needs(word: str) -> Any:
-    """Why a law about values or entropies does not concern a loss."""
-    return lambda subject: None if subject.says("needs", word) else f"it does not need {word}"
-
-
-def pulls(word: str) -> Any:
+def pulls(word: str) -> Reason:
     """Why a law about a term that pulls at values or entropies does not concern a loss: its coefficient may be 0."""
 
     def reason(subject: Subject) -> str | None:
@@ -40,13 +36,8 @@ def _turned_off(subject: Subject, word: str) -> str | None:
         if not field.init or not isinstance(value, int | float) or value != 0:
             continue
         name, most = field.alias or field.name, bounds(field)[1]
-        try:
-            settings = evolve(
-                subject.settings, **{name: min(1.0, most / 2) if isinstance(value, float) else type(value)(1)}
-            )
-        except (ValueError, TypeError):
-            continue
-        if _pulls(evolve(subject, part=evolve(subject.part, settings=settings)), word):
+        other = {name: min(1.0, most / 2) if isinstance(value, float) else type(value)(1)}
+        if allows(subject, **other) and _pulls(set_to(subject, **other), word):
             return f"{name} is {value}, which turns this off"
     return None
 
@@ -64,7 +55,7 @@ def values_matter(subject: Subject) -> str | None:
     return None if subject.says("needs", "values") or _pulls(subject, "values") else "it does not use values"
 
 
-def measures(*names: str) -> Any:
+def measures(*names: str) -> Reason:
     """Why a law about metrics does not concern a loss."""
 
     def reason(subject: Subject) -> str | None:
@@ -87,11 +78,6 @@ SOME = Steps(  # both signs of all that has one, near and far
     value_targets=(0.0, 0.0, 1.0, -1.0),
     returns=(1.0, -1.0, 0.5, -0.5),
 )
-
-
-def claims(word: str) -> Any:
-    """Why a law about a claim does not concern a loss."""
-    return lambda subject: None if subject.says("claims", word) else f"it does not claim {word}"
 
 
 # Form
