@@ -13,7 +13,7 @@ from mutants import broken
 from framework.plugins import Part, load
 from framework.returns import episode_groups, episode_means
 from framework.testing import check
-from framework.testing.baselines import share
+from framework.testing.baselines.neutral import share
 from framework.testing.law import Subject
 
 LOADED = load()

@@ -13,7 +13,7 @@ from mutants import broken
 from framework import Estimate, UsageError
 from framework.plugins import Part, load
 from framework.testing import Broken, check
-from framework.testing.estimators import estimate
+from framework.testing.estimators.asking import estimate
 from framework.testing.law import Subject
 from framework.testing.strategies import Episode, assemble
 
