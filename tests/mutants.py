@@ -15,7 +15,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
-from framework.testing.checking import ask, laws, reason, subjects_of
+from framework.testing.checking import laws, subjects_of
+from framework.testing.judging import ask, reason
 from framework.testing.law import Broken
 from framework.testing.variants import taking_turns
 

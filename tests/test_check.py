@@ -21,8 +21,8 @@ from framework.cli import main
 from framework.cli.check import DESCRIPTION
 from framework.config import DEFAULTS, configure, merge
 from framework.plugins import Part, load
-from framework.testing import Broken, check, conforms, law, laws, replay
-from framework.testing.checking import judge, subjects_of
+from framework.testing import Broken, check, conforms, judge, law, laws, replay
+from framework.testing.checking import subjects_of
 from framework.testing.choosing import chosen
 from framework.testing.clock import Clock
 from framework.testing.law import LAWS, Law
@@ -826,7 +826,7 @@ def test_a_failure_in_pytest_is_short(lossy, tmp_path):
     assert ran.returncode == 1
     assert f"{LEAK}: returns at step" in ran.stdout
     assert "# this repeats it:" in ran.stdout
-    assert "checking.py" not in ran.stdout
+    assert "judging.py" not in ran.stdout
 
 
 def test_a_law_that_is_broken_on_purpose_is_skipped_with_the_reason():
