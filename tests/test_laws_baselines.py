@@ -236,6 +236,14 @@ class OfTheNextObservation:
         return torch.cat([rollout.observations[1:], rollout.observations[:1]]).to(returns.dtype)
 
 
+@mutant(LOOKS, "no source found")
+class OfTheEnd:
+    """looks at whether the judged action ended the world, and claims nothing"""
+
+    def __call__(self, rollout, returns):
+        return rollout.terminated.to(returns.dtype)
+
+
 @mutant("nothing_leaks_between_groups", "THUDM/slime#2062")
 class GlobalMean(OfTheGroup):
     """falls back to the mean of all where groups have different sizes"""

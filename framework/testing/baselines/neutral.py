@@ -51,7 +51,7 @@ def _judged_anew(draw: DrawFn, subject: Subject) -> tuple[Any, Rollout, tuple[in
             numbers = -numbers.abs()
         told[name] = column.clone()
         told[name][where] = numbers.to(column.dtype).reshape(-1, *[1] * (column.ndim - 2))
-    last = later & (rollout.terminated | rollout.truncated)
+    last = since & (rollout.terminated | rollout.truncated)
     if draw(st.booleans()):  # ends by the clock where it ended by the world, and the other way round
         told["terminated"] = torch.where(last, rollout.truncated & ~rollout.terminated, rollout.terminated)
         told["truncated"] = torch.where(last, rollout.terminated, rollout.truncated)
