@@ -84,10 +84,11 @@ def returns_do_not_look_back(subject: Subject, case: tuple[Rollout, Rollout]) ->
 
 def _looks_back(subject: Subject, case: tuple[Rollout, Rollout], names: tuple[str, ...]) -> None:
     rollout, other = case
+    one = columns_of(estimate(subject, rollout))
     for t in range(1, len(rollout.mask)):
         earlier = torch.arange(len(rollout.mask))[:, None] < t
         changed = mixed(rollout, other, earlier & rollout.mask)
-        one, two = columns_of(estimate(subject, rollout)), columns_of(estimate(subject, changed))
+        two = columns_of(estimate(subject, changed))
         for name in (name for name in names if name in one):
             message = f"{name.replace('_', ' ')} at {{step}} change with what came before step {t}"
             told = _then(changed)
