@@ -15,7 +15,7 @@ from .. import checks
 from ..contracts import Inputs
 from ..errors import PartError, UsageError
 from . import sampling  # noqa: F401 - their laws, too
-from .checking import words
+from .judging import words
 from .law import Broken, Subject, law
 from .memory import Told, remembered, sequences
 from .playing import (
