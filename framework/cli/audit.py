@@ -4,8 +4,6 @@ import csv
 import itertools
 import json
 import math
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +16,7 @@ from attrs import field, frozen, validators
 from ..audit import Audit, audit, objective
 from ..audit.gradients import finite_spaces
 from ..audit.samples import Audited
+from ..bars import Bar
 from ..config import RolloutSettings, validate
 from ..errors import UsageError
 from ..plugins import Loaded, Part
@@ -27,7 +26,6 @@ from ..training import Core
 from ..wiring import NEEDS, needed, words
 from .options import HELP, Resolved, is_terminal, resolve
 
-PAUSE = 0.1  # seconds between two looks of the bar
 JUDGES = ("estimator", "baseline", "loss")
 FLAGS = ("environment", "policy", *JUDGES, "seed", "device", "threads")
 FROM_RECORD = ("plugins", *FLAGS)
@@ -138,7 +136,7 @@ def main(arguments: Sequence[str]) -> int:
     first = runs[0]
     threads = torch.get_num_threads()
     torch.set_num_threads(first.config.threads)
-    bar = _Bar(extra.episodes)
+    bar = Bar("episode", extra.episodes)
     try:
         if directory is not None:
             read_policy(directory, first.policy)
@@ -280,30 +278,3 @@ def _write(summary: Mapping[str, Any]) -> None:
         draw(summary).savefig(summary["picture"], dpi=150)
     except OSError as error:
         raise UsageError(f"{error.filename} cannot be written: {error.strerror}") from None
-
-
-class _Bar:
-    """A bar on standard error, if that is a terminal."""
-
-    def __init__(self, episodes: int) -> None:
-        self.episodes, self.shown = episodes, -math.inf
-        self.bar: Any = None
-
-    def show(self, count: int) -> None:
-        now = time.monotonic()
-        if not sys.stderr.isatty() or (now - self.shown < PAUSE and count < self.episodes):
-            return
-        self.shown = now
-        if self.bar is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("episode"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=Console(stderr=True), auto_refresh=False)
-            self.task = self.bar.add_task("", total=self.episodes)
-            self.bar.start()
-        self.bar.update(self.task, completed=min(count, self.episodes), refresh=True)
-
-    def stop(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()

@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 import tyro
 from attrs import field, frozen, validators
 
+from ..bars import Bar
 from ..config import RolloutSettings, validate
 from ..errors import UsageError
 from ..evaluation import CONFIDENCE, Performance, play, refuse_without_greedy
@@ -105,7 +105,7 @@ def _read(run: Run, path: Path) -> None:
 
 def _play(run: Run, extra: Extra) -> Performance:
     config = run.config
-    bar = _Bar(extra.episodes)
+    bar = Bar("episode", extra.episodes, patience=PATIENCE)
     try:
         return play(
             run.policy,
@@ -125,31 +125,6 @@ def _play(run: Run, extra: Extra) -> Performance:
 def _film(run: Run, path: Path, greedy: bool) -> None:
     part, label = run.config.environment, run.config.policy.label
     film(path, run.policy, part, label, seed=run.config.seed, greedy=greedy, device=run.device)
-
-
-class _Bar:
-    """A bar on standard error, if that is a terminal and the evaluation takes its time."""
-
-    def __init__(self, episodes: int) -> None:
-        self.episodes, self.began = episodes, time.monotonic()
-        self.bar: Any = None
-
-    def show(self, count: int) -> None:
-        if not sys.stderr.isatty() or time.monotonic() - self.began < PATIENCE:
-            return
-        if self.bar is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("episode"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=Console(stderr=True), auto_refresh=False)
-            self.task = self.bar.add_task("", total=self.episodes)
-            self.bar.start()
-        self.bar.update(self.task, completed=count, refresh=True)
-
-    def stop(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
 
 
 def _summary(performance: Performance, run: Run, extra: Extra, path: Path, seconds: float) -> dict[str, Any]:
