@@ -6,7 +6,7 @@ rich is imported when there is something to draw: it costs time, and importing i
 import math
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -31,6 +31,12 @@ class Bar:
         self.next = time.monotonic() + patience if sys.stderr.isatty() else math.inf
         self.first = self.next  # before which not even the last one is drawn
         self.drawn: Progress | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
 
     def is_due(self, count: int) -> bool:
         """Whether `show` would draw."""

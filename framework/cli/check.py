@@ -90,19 +90,19 @@ def main(arguments: Sequence[str]) -> int:
     examples = flags.examples or (checking.QUICK if flags.quick else checking.EXAMPLES)
     seconds = checking.QUICK_SECONDS if flags.quick else (math.inf, math.inf)
     total = sum(len(checking.laws(part.role)) for part in lawful)
-    bar = Bar("law", total, "{task.fields[name]}", every=0, stays=False)
     asked = itertools.count(1)
-
-    def told(law: Any) -> None:
-        bar.show(next(asked), name=law.name)
-
-    try:
+    with Bar("law", total, "{task.fields[name]}", every=0, stays=False) as bar:
         reports = [
-            checking.check(part, examples=examples, seed=flags.seed, seconds=seconds, loaded=loaded, told=told)
+            checking.check(
+                part,
+                examples=examples,
+                seed=flags.seed,
+                seconds=seconds,
+                loaded=loaded,
+                told=lambda law: bar.show(next(asked), name=law.name),
+            )
             for part in lawful
         ]
-    finally:
-        bar.stop()
 
     def text(verdict: Any, also: Sequence[str]) -> str:
         return telling.as_text(verdict, loaded, flags.seed, examples, also)

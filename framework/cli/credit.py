@@ -18,6 +18,7 @@ from ..exact import state_values
 from ..plugins import Loaded
 from ..run import Run, build
 from ..training import Core
+from .looking import at_work
 from .options import resolve
 
 SHORTEST, LONGEST, TRIES = 5, 16, 1000  # steps of an episode that shows something, and how many are looked at
@@ -36,9 +37,10 @@ def main(arguments: Sequence[str]) -> int:
     resolved = resolve("credit", description, arguments, Extra)
     config = attrs.evolve(resolved.config, extensions=(), reports=(), rollout=RolloutSettings(lanes=1, episodes=1))
     run = build(config, resolved.loaded, Core())
-    rollout = episode(run)
-    credits = {name: (estimate, values) for name, estimate, values in estimates(run, rollout, resolved.loaded)}
-    figure = draw(run, rollout, credits)
+    with at_work(run):
+        rollout = episode(run)
+        credits = {name: (estimate, values) for name, estimate, values in estimates(run, rollout, resolved.loaded)}
+        figure = draw(run, rollout, credits)
     try:
         figure.savefig(resolved.extra.out, dpi=150)
     except OSError as error:
