@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import Action, Evaluation, Inputs, TabularMDP
+from ..tabular import ROUNDING
 
 Policy = Tensor | nn.Module  # π(a|o) [O, A], or a module whose `evaluate` says it
-ROUNDING = 1e-5  # by which a row of float32 probabilities may miss 1
 
 
 class SoftmaxTable(nn.Module):
