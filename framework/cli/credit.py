@@ -12,9 +12,9 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 
 from ..config import RolloutSettings
-from ..contracts import Estimate, Inputs, Rollout
+from ..contracts import Estimate, Rollout
 from ..errors import UsageError
-from ..exact import state_values
+from ..exact import action_probabilities, state_values
 from ..plugins import Loaded
 from ..run import Run, build
 from ..training import Core
@@ -64,21 +64,14 @@ def episode(run: Run) -> Rollout:
 def estimates(run: Run, rollout: Rollout, loaded: Loaded) -> Any:
     """Of each estimator with its default settings: name, estimate, and V(s) `[S]` for its γ, exact."""
     environment = run.environment
-    states, actions = environment.observation_space, environment.action_space
-    if not (hasattr(environment, "mdp") and isinstance(states, Discrete) and isinstance(actions, Discrete)):
+    spaces = environment.observation_space, environment.action_space
+    if not (hasattr(environment, "mdp") and all(isinstance(space, Discrete) for space in spaces)):
         raise UsageError(f"{run.config.environment.label}: has no mdp(), and the values drawn are exact ones")
     mdp = environment.mdp()
     if mdp.observations is not None:
         raise UsageError(f"{run.config.environment.label}: hides its states, and the values drawn are those of states")
-    everywhere = torch.arange(int(states.n))
     with torch.no_grad():
-        probabilities = torch.stack(
-            [
-                run.policy.evaluate(Inputs(everywhere), torch.full_like(everywhere, action), False).log_probs.exp()
-                for action in range(int(actions.n))
-            ],
-            1,
-        ).double()
+        probabilities = action_probabilities(mdp, run.policy)
     for name in loaded.names("estimator"):
         cls = next(iter(loaded.offers["estimator"][name].values()))
         settings = run.config.estimator.settings if type(run.config.estimator.settings) is cls else _default(cls)
