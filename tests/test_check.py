@@ -1,6 +1,7 @@
 """`framework check` and the kit from Python: names, exit codes, JSON, tables, pytest, snippets that repeat failures."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -96,6 +97,7 @@ def test_the_same_seed_finds_the_same(capsys, lossy):
 
 def test_a_person_sees_tables(capsys, lossy, monkeypatch):
     monkeypatch.setattr("framework.cli.check.is_terminal", lambda: True)
+    monkeypatch.setattr("framework.testing.checking.QUICK_SECONDS", (math.inf, math.inf))  # however slow it is here
     monkeypatch.setenv("COLUMNS", "120")
     assert main(["check", lossy, "--quick"]) == 1
     printed = capsys.readouterr().out
