@@ -7,8 +7,7 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 
 from .contracts import Step, TabularMDP
-
-NEVER = 2.0  # an edge that no uniform number reaches
+from .tabular import NEVER
 
 
 class TabularLanes:

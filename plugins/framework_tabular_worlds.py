@@ -69,8 +69,9 @@ class RandomMDP:
 
     Probabilities are the lengths into which branching − 1 uniform points cut the unit interval; the reward of each
     transition is standard normal; each episode starts anywhere. Nothing is terminal: without a time limit, only
-    rollout.fixed_steps ends. Source: Bhatnagar et al. 2009 (Automatica 45, 2471–2482, section 8) after Archibald et al.
-    1995 (Journal of the Operational Research Society 46, 354–361), stationary, without noise in the rewards.
+    rollout.fixed_steps ends. Such worlds go back to Archibald, McKinnon & Thomas 1995 (doi:10.1057/jors.1995.50); those
+    of Bhatnagar et al. 2009 (doi:10.1016/j.automatica.2009.07.008), called Garnets, also have noise in their rewards
+    and change over time, which these do not.
     """
 
     states: int = field(default=5, validator=validators.ge(1))  # in all

@@ -11,14 +11,17 @@ import warnings
 
 import pytest
 import torch
+from attrs import frozen
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
-from framework.testing.checking import ask, laws, reason, subjects_of
+from framework.testing.checking import laws, subjects_of
+from framework.testing.judging import ask, reason
 from framework.testing.law import Broken
 from framework.testing.variants import taking_turns
 
+EXAMPLES = max(3, settings.default.max_examples // 6)  # cases a law: few, in the profile `dev`
 UNSHRUNK = settings(database=None, phases=[Phase.generate], max_examples=300, derandomize=True)
 
 
@@ -36,6 +39,20 @@ def mutate(module_name, *changes, **replaced):
     exec(compile(source, f"<mutant of {module_name}>", "exec"), vars(module))
     vars(module).update(replaced)
     return module
+
+
+def entering(mutants):
+    """A decorator `mutant(law, source)` of classes with a bug: their docstring → class, law, source."""
+
+    def mutant(law, source):
+        def enter(cls):
+            made = frozen(cls)
+            mutants[made.__doc__] = (made, law, source)
+            return made
+
+        return enter
+
+    return mutant
 
 
 def is_killed(law, *strategies, arguments=()):

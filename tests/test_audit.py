@@ -19,7 +19,7 @@ from worlds import TabularPolicy, TabularWorld, enumerate_episodes, shard
 from framework import Loss, PartError, RolloutSettings, UsageError, audit
 from framework.audit import gradients, samples
 from framework.batches import flatten, reduce
-from framework.cli.audit import Words
+from framework.cli.audit_combinations import Words
 from framework.cli.audit_picture import draw
 from framework.config import DEFAULTS, configure
 from framework.contracts import Inputs, TabularMDP

@@ -15,7 +15,6 @@ from test_cli import in_terminal, said
 
 import framework
 from framework import PartError, UsageError, video
-from framework.cli import evaluate as command
 from framework.cli import main
 from framework.config import DEFAULTS, pick
 from framework.plugins import Part, load
@@ -129,17 +128,6 @@ def test_on_a_terminal_there_is_a_table(here):
     assert re.search(r"return of an episode\s+┃ 20 episodes", output)
     assert re.search(r"95% interval of the mean\s+│ -?\d+\.\d\d to -?\d+\.\d\d", output)
     assert "runs/first/policy.safetensors in line_world, sampled, seed 4" in output
-
-
-def test_a_bar_is_shown_to_who_waits_at_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    for patience, shown in ((1e9, False), (0.0, True)):
-        monkeypatch.setattr(command, "PATIENCE", patience)
-        bar = command._Bar(30)
-        for count in (10, 20, 30):
-            bar.show(count)
-        bar.stop()
-        assert ("30/30" in capsys.readouterr().err) == shown
 
 
 # What is said of wrong words

@@ -6,18 +6,16 @@ A mutant is written as the bug was: a small baseline, right but for one thing.
 import pytest
 import torch
 from attrs import define, frozen
-from hypothesis import settings
 from legal import is_a_legal_rollout
-from mutants import broken
+from mutants import EXAMPLES, broken, entering
 
 from framework.plugins import Part, load
 from framework.returns import episode_groups, episode_means
 from framework.testing import check
-from framework.testing.baselines import share
+from framework.testing.baselines.neutral import share
 from framework.testing.law import Subject
 
 LOADED = load()
-EXAMPLES = max(3, settings.default.max_examples // 6)  # cases a law: few, in the profile `dev`
 NEUTRAL, LINEAR = frozenset({"neutral", "linear"}), frozenset({"linear"})
 
 
@@ -160,15 +158,7 @@ def test_every_rollout_that_baselines_are_handed_is_legal(words, examples):
 
 
 MUTANTS = {}  # name → class, law, source
-
-
-def mutant(law, source):
-    def enter(cls):
-        made = frozen(cls)
-        MUTANTS[made.__doc__] = (made, law, source)
-        return made
-
-    return enter
+mutant = entering(MUTANTS)
 
 
 NEUTRALITY = "the_judged_action_has_no_part_in_its_baseline"
@@ -244,6 +234,14 @@ class OfTheNextObservation:
 
     def __call__(self, rollout, returns):
         return torch.cat([rollout.observations[1:], rollout.observations[:1]]).to(returns.dtype)
+
+
+@mutant(LOOKS, "no source found")
+class OfTheEnd:
+    """looks at whether the judged action ended the world, and claims nothing"""
+
+    def __call__(self, rollout, returns):
+        return rollout.terminated.to(returns.dtype)
 
 
 @mutant("nothing_leaks_between_groups", "THUDM/slime#2062")

@@ -6,19 +6,17 @@ A mutant is written as the bug was: a small estimator, right but for one thing.
 import pytest
 import torch
 from attrs import evolve, field, frozen, validators
-from hypothesis import settings
 from legal import is_a_legal_rollout
-from mutants import broken
+from mutants import EXAMPLES, broken, entering
 
 from framework import Estimate, UsageError
 from framework.plugins import Part, load
 from framework.testing import Broken, check
-from framework.testing.estimators import estimate
+from framework.testing.estimators.asking import estimate
 from framework.testing.law import Subject
 from framework.testing.strategies import Episode, assemble
 
 LOADED = load()
-EXAMPLES = max(3, settings.default.max_examples // 6)  # cases a law: few, in the profile `dev`
 UNIT = [validators.ge(0.0), validators.le(1.0)]
 
 
@@ -257,15 +255,7 @@ def test_every_rollout_that_estimators_are_handed_is_legal(needs, examples):
 
 
 MUTANTS = {}  # name → class, law, source
-
-
-def mutant(law, source):
-    def enter(cls):
-        made = frozen(cls)
-        MUTANTS[made.__doc__] = (made, law, source)
-        return made
-
-    return enter
+mutant = entering(MUTANTS)
 
 
 @mutant("a_truncation_bootstraps", "DLR-RM/stable-baselines3#633; skrl#449, time_limit_bootstrap=True")

@@ -7,8 +7,7 @@ import torch
 from attrs import evolve, field, frozen, validators
 from framework_losses import ActorCritic, Ppo
 from framework_reinforce import Reinforce
-from hypothesis import settings
-from mutants import is_killed
+from mutants import EXAMPLES, is_killed
 
 from framework import Loss
 from framework.plugins import Part, load
@@ -16,7 +15,6 @@ from framework.testing.checking import check, laws
 from framework.testing.law import LAWS, Subject
 
 LOADED = load(["reinforce", "losses"])
-EXAMPLES = max(3, settings.default.max_examples // 6)  # cases a law: few, in the profile `dev`
 BUILT_IN = [
     Reinforce(),
     Reinforce(entropy=0.1),

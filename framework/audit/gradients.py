@@ -6,7 +6,7 @@ gradient is then W·J, where W `[S·A]` adds up the slopes of the steps in each 
 backward once for each gradient.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import checks
 from ..contracts import Batch, Evaluation, Inputs
 from ..errors import PartError
-from ..exact.policy import in_float64, learnt
+from ..exact.policy import in_float64, learnt, pulled_back
 from ..run import Run
 from ..training import evaluated
 
@@ -43,13 +43,6 @@ def log_prob_slopes(run: Run, batch: Batch, log_probs: Tensor, entropies: Tensor
         raise PartError(f"{run.config.loss.label}: no term reaches the log-probs (cut by detach or torch.tensor?)")
     (slopes,) = torch.autograd.grad(sum(reached[1:], reached[0]), leaf)
     return slopes
-
-
-def pulled_back(numbers: Tensor, parameters: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
-    """Σ weights·∂ numbers/∂θ `[P]`, 0 where nothing depends on a parameter; the graph is kept."""
-    found = torch.autograd.grad(numbers, parameters, weights, retain_graph=True, allow_unused=True)
-    parts = zip(found, parameters, strict=True)
-    return torch.cat([(torch.zeros_like(one) if slope is None else slope).flatten() for slope, one in parts])
 
 
 def finite_spaces(environment: Any) -> Spaces | None:

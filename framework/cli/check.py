@@ -1,5 +1,6 @@
 """`framework check`: put a part, or all that a plugin offers, to the laws of its role."""
 
+import itertools
 import json
 import math
 import sys
@@ -11,6 +12,7 @@ import attrs
 import tyro
 from attrs import field, frozen, validators
 
+from ..bars import Bar
 from ..config import validate
 from ..errors import UsageError
 from ..hookspecs import ROLES
@@ -88,14 +90,19 @@ def main(arguments: Sequence[str]) -> int:
     examples = flags.examples or (checking.QUICK if flags.quick else checking.EXAMPLES)
     seconds = checking.QUICK_SECONDS if flags.quick else (math.inf, math.inf)
     total = sum(len(checking.laws(part.role)) for part in lawful)
-    bar = _Bar(total)
-    try:
+    asked = itertools.count(1)
+    with Bar("law", total, "{task.fields[name]}", every=0, stays=False) as bar:
         reports = [
-            checking.check(part, examples=examples, seed=flags.seed, seconds=seconds, loaded=loaded, told=bar.show)
+            checking.check(
+                part,
+                examples=examples,
+                seed=flags.seed,
+                seconds=seconds,
+                loaded=loaded,
+                told=lambda law: bar.show(next(asked), name=law.name),
+            )
             for part in lawful
         ]
-    finally:
-        bar.stop()
 
     def text(verdict: Any, also: Sequence[str]) -> str:
         return telling.as_text(verdict, loaded, flags.seed, examples, also)
@@ -182,27 +189,3 @@ def _with_settings(words: Sequence[str], parts: Sequence[Part]) -> list[Part]:
     for part in alone:
         validate(part.role, getattr(parsed, part.role))
     return [attrs.evolve(part, settings=getattr(parsed, part.role, part.settings)) for part in parts]
-
-
-class _Bar:
-    """The law that is asked, on standard error, if that is a terminal."""
-
-    def __init__(self, total: int) -> None:
-        self.progress: Any = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-            columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
-            self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
-            self.task = self.progress.add_task("", total=total)
-            self.progress.start()
-
-    def show(self, law: Any) -> None:
-        """Called with each law before it is asked."""
-        if self.progress is not None:
-            self.progress.update(self.task, advance=1, description=law.name)
-
-    def stop(self) -> None:
-        if self.progress is not None:
-            self.progress.stop()

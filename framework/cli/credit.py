@@ -12,12 +12,13 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 
 from ..config import RolloutSettings
-from ..contracts import Estimate, Inputs, Rollout
+from ..contracts import Estimate, Rollout
 from ..errors import UsageError
-from ..exact import state_values
+from ..exact import action_probabilities, state_values
 from ..plugins import Loaded
 from ..run import Run, build
 from ..training import Core
+from .looking import at_work
 from .options import resolve
 
 SHORTEST, LONGEST, TRIES = 5, 16, 1000  # steps of an episode that shows something, and how many are looked at
@@ -36,9 +37,10 @@ def main(arguments: Sequence[str]) -> int:
     resolved = resolve("credit", description, arguments, Extra)
     config = attrs.evolve(resolved.config, extensions=(), reports=(), rollout=RolloutSettings(lanes=1, episodes=1))
     run = build(config, resolved.loaded, Core())
-    rollout = episode(run)
-    credits = {name: (estimate, values) for name, estimate, values in estimates(run, rollout, resolved.loaded)}
-    figure = draw(run, rollout, credits)
+    with at_work(run):
+        rollout = episode(run)
+        credits = {name: (estimate, values) for name, estimate, values in estimates(run, rollout, resolved.loaded)}
+        figure = draw(run, rollout, credits)
     try:
         figure.savefig(resolved.extra.out, dpi=150)
     except OSError as error:
@@ -62,21 +64,14 @@ def episode(run: Run) -> Rollout:
 def estimates(run: Run, rollout: Rollout, loaded: Loaded) -> Any:
     """Of each estimator with its default settings: name, estimate, and V(s) `[S]` for its γ, exact."""
     environment = run.environment
-    states, actions = environment.observation_space, environment.action_space
-    if not (hasattr(environment, "mdp") and isinstance(states, Discrete) and isinstance(actions, Discrete)):
+    spaces = environment.observation_space, environment.action_space
+    if not (hasattr(environment, "mdp") and all(isinstance(space, Discrete) for space in spaces)):
         raise UsageError(f"{run.config.environment.label}: has no mdp(), and the values drawn are exact ones")
     mdp = environment.mdp()
     if mdp.observations is not None:
         raise UsageError(f"{run.config.environment.label}: hides its states, and the values drawn are those of states")
-    everywhere = torch.arange(int(states.n))
     with torch.no_grad():
-        probabilities = torch.stack(
-            [
-                run.policy.evaluate(Inputs(everywhere), torch.full_like(everywhere, action), False).log_probs.exp()
-                for action in range(int(actions.n))
-            ],
-            1,
-        ).double()
+        probabilities = action_probabilities(mdp, run.policy)
     for name in loaded.names("estimator"):
         cls = next(iter(loaded.offers["estimator"][name].values()))
         settings = run.config.estimator.settings if type(run.config.estimator.settings) is cls else _default(cls)

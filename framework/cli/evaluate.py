@@ -2,27 +2,27 @@
 
 import json
 import math
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
-import torch
 import tyro
 from attrs import field, frozen, validators
 
+from ..bars import Bar
 from ..config import RolloutSettings, validate
 from ..errors import UsageError
 from ..evaluation import CONFIDENCE, Performance, play, refuse_without_greedy
-from ..record import BEST, POLICY, read_config, read_policy
-from ..run import Run, blamed, build
+from ..record import BEST, POLICY, read_policy
+from ..run import Run, build
 from ..training import Core
 from ..video import film
-from .options import is_terminal, resolve
+from .looking import at_work, named_record
+from .options import HELP, is_terminal, resolve
 
-FROM_RECORD = ("plugins", "environment", "policy", "seed", "device", "threads")
+FLAGS = ("environment", "policy", "seed", "device", "threads")
 PATIENCE = 1.0  # seconds before a bar is shown
 
 
@@ -45,29 +45,23 @@ class Extra:
 
 def main(arguments: Sequence[str]) -> int:
     """Evaluate; exit code 0."""
-    words = list(arguments)
-    helped = bool({"-h", "--help"} & set(words))
-    named = bool(words) and not words[0].startswith("-")
-    if not named and not helped:
+    directory, words, below = named_record(arguments, FLAGS)
+    if directory is None and not set(HELP) & set(words):
         raise UsageError("which run? Its folder comes first: framework evaluate runs/NAME [OPTIONS]")
-    directory = Path(words.pop(0)) if named else Path("runs/NAME")
-    recorded = read_config(directory) if named else {}
     description = (
         "Let the policy of the record RUN, such as runs/first, play whole episodes, and say what they returned. "
         "The record says which environment, policy and seed; flags win over it. The same seed repeats an evaluation, "
         "and never a training run's episodes. Estimator, baseline, loss and extensions play no part."
     )
-    below = {key: recorded[key] for key in FROM_RECORD if key in recorded}
-    resolved = resolve("evaluate RUN", description, words, Extra, below, FROM_RECORD)
+    resolved = resolve("evaluate RUN", description, words, Extra, below, FLAGS)
+    assert directory is not None  # help exits
     extra = resolved.extra
     validate("", extra)
     rollout = RolloutSettings(lanes=min(extra.lanes, extra.episodes), episodes=1)
     config = attrs.evolve(resolved.config, extensions=(), reports=(), rollout=rollout)
     run = build(config, resolved.loaded, Core())
     path = directory / (BEST if extra.best else POLICY)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
+    with at_work(run):
         _read(run, path)
         refuse_without_greedy(run.policy, extra.greedy, config.policy.label)
         if extra.video is not None:
@@ -75,12 +69,6 @@ def main(arguments: Sequence[str]) -> int:
         began = time.perf_counter()
         performance = _play(run, extra)
         seconds = time.perf_counter() - began
-    except Exception as error:
-        named_error = blamed(run, error)
-        raise named_error from named_error.__cause__
-    finally:
-        torch.set_num_threads(threads)
-        run.close()
     summary = _summary(performance, run, extra, path, seconds)
     if is_terminal():
         _print(summary)
@@ -105,8 +93,7 @@ def _read(run: Run, path: Path) -> None:
 
 def _play(run: Run, extra: Extra) -> Performance:
     config = run.config
-    bar = _Bar(extra.episodes)
-    try:
+    with Bar("episode", extra.episodes, patience=PATIENCE) as bar:
         return play(
             run.policy,
             run.environment,
@@ -118,38 +105,11 @@ def _play(run: Run, extra: Extra) -> Performance:
             labels=(config.environment.label, config.policy.label),
             told=bar.show,
         )
-    finally:
-        bar.stop()
 
 
 def _film(run: Run, path: Path, greedy: bool) -> None:
     part, label = run.config.environment, run.config.policy.label
     film(path, run.policy, part, label, seed=run.config.seed, greedy=greedy, device=run.device)
-
-
-class _Bar:
-    """A bar on standard error, if that is a terminal and the evaluation takes its time."""
-
-    def __init__(self, episodes: int) -> None:
-        self.episodes, self.began = episodes, time.monotonic()
-        self.bar: Any = None
-
-    def show(self, count: int) -> None:
-        if not sys.stderr.isatty() or time.monotonic() - self.began < PATIENCE:
-            return
-        if self.bar is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("episode"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=Console(stderr=True), auto_refresh=False)
-            self.task = self.bar.add_task("", total=self.episodes)
-            self.bar.start()
-        self.bar.update(self.task, completed=count, refresh=True)
-
-    def stop(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
 
 
 def _summary(performance: Performance, run: Run, extra: Extra, path: Path, seconds: float) -> dict[str, Any]:

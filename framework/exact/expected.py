@@ -17,7 +17,7 @@ from ..contracts import Batch, Evaluation, Inputs, Loss, Rollout, TabularMDP
 from ..errors import PartError
 from ..training import advantages_of
 from .gradients import gradient
-from .policy import evaluated, in_float64, learnt
+from .policy import evaluated, in_float64, learnt, pulled_back
 from .rollouts import MOST_ROLLOUTS, Episodes
 from .trajectories import counted
 
@@ -200,8 +200,5 @@ class Said:
         for index in slopes.any(0).nonzero().flatten().tolist():
             if not table.requires_grad:
                 break
-            parts = torch.autograd.grad(table[index], parameters, retain_graph=True, allow_unused=True)
-            pairs = zip(parts, parameters, strict=True)
-            row = torch.cat([(torch.zeros_like(one) if part is None else part).flatten() for part, one in pairs])
-            moved.addr_(slopes[:, index], row)
+            moved.addr_(slopes[:, index], pulled_back(table[index], parameters))
         return moved

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import TabularMDP
-from .policy import action_probabilities, in_float64, learnt
+from .policy import action_probabilities, in_float64, learnt, pulled_back
 from .trajectories import pieces
 from .values import expected_return
 
@@ -49,16 +49,8 @@ def by_name(policy: nn.Module, flat: Tensor) -> dict[str, Tensor]:
     return {name: part.view_as(one) for (name, one), part in zip(parameters.items(), parts, strict=True)}
 
 
-def flat_gradient(scalar: Tensor, policy: nn.Module) -> Tensor:
-    """The gradient of a scalar, flat `[P]`; 0 where it does not depend on a parameter."""
-    parameters = list(learnt(policy).values())
-    parts = torch.autograd.grad(scalar, parameters, allow_unused=True, retain_graph=True)
-    pairs = zip(parts, parameters, strict=True)
-    return torch.cat([(torch.zeros_like(one) if part is None else part).flatten() for part, one in pairs])
-
-
 def _by_solving(mdp: TabularMDP, policy: nn.Module, gamma: float) -> Tensor:
-    return flat_gradient(expected_return(mdp, policy, gamma), policy)
+    return pulled_back(expected_return(mdp, policy, gamma), list(learnt(policy).values()))
 
 
 def _by_enumeration(mdp: TabularMDP, policy: nn.Module, gamma: float) -> Tensor:
@@ -68,7 +60,7 @@ def _by_enumeration(mdp: TabularMDP, policy: nn.Module, gamma: float) -> Tensor:
     for every in pieces(mdp):  # each differentiated to the table by itself, and their sum to the parameters
         expected = (every.probabilities(leaf) * every.returns(gamma)).sum()
         slope += torch.autograd.grad(expected, leaf)[0]
-    return flat_gradient((table * slope).sum(), policy)
+    return pulled_back(table, list(learnt(policy).values()), slope)
 
 
 def _by_differences(mdp: TabularMDP, policy: nn.Module, gamma: float) -> Tensor:

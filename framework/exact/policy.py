@@ -1,14 +1,15 @@
 """A policy over a tabular world as its table of action probabilities."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..contracts import Action, Evaluation, Inputs, TabularMDP
+from ..tabular import ROUNDING
 
 Policy = Tensor | nn.Module  # π(a|o) [O, A], or a module whose `evaluate` says it
-ROUNDING = 1e-5  # by which a row of float32 probabilities may miss 1
 
 
 class SoftmaxTable(nn.Module):
@@ -81,3 +82,10 @@ def in_float64(policy: nn.Module) -> nn.Module:
 def learnt(policy: nn.Module) -> dict[str, nn.Parameter]:
     """Name → parameter, of all that require a gradient: the order of every flat vector here."""
     return {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
+
+
+def pulled_back(numbers: Tensor, parameters: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
+    """Σ weights·∂ numbers/∂θ, flat `[P]`, 0 where nothing depends on a parameter; the graph is kept."""
+    found = torch.autograd.grad(numbers, parameters, weights, retain_graph=True, allow_unused=True)
+    parts = zip(found, parameters, strict=True)
+    return torch.cat([(torch.zeros_like(one) if slope is None else slope).flatten() for slope, one in parts])

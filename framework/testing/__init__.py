@@ -3,8 +3,9 @@
 Needs Hypothesis: `pip install framework-rl[testing]`.
 """
 
-from .checking import Report, Verdict, check, judge, laws, part, replay
+from .checking import Report, check, laws, part, replay
 from .conforming import conforms
+from .judging import Verdict, judge
 from .law import LAWS, Broken, Law, Subject, law
 
 __all__ = [  # noqa: RUF022

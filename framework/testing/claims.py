@@ -4,7 +4,7 @@ Nothing is sampled: the worlds are so small that all their episodes can be enume
 objective's gradient is solved for. So a claim that holds does so to rounding, and one that fails is off by a number.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from ..exact import Bias, SoftmaxTable, by_name, count_trajectories, expected_gr
 from ..exact.expected import nothing, score_function
 from ..exact.rollouts import Episodes
 from ..returns import episode_sums, rewards_to_go
+from .concerns import claims
 from .law import Broken, Subject, law
 from .seeing import as_box, needs_box
 from .strategies import mdps
@@ -129,11 +130,6 @@ def bias_of(subject: Subject, experiment: Experiment, gamma: float) -> Bias:
 def logits_only(policy: SoftmaxTable, exact: Tensor, got: Tensor) -> Bias:
     """Without the critic's parameters."""
     return Bias(*(by_name(policy, flat)["logits"].flatten() for flat in (exact, got)))
-
-
-def claims(word: str) -> Callable[[Subject], str | None]:
-    """Whether a law about this claim concerns a part."""
-    return lambda subject: None if subject.says("claims", word) else f"does not claim {word}"
 
 
 @law(

@@ -13,8 +13,9 @@ from typing import Any
 
 from ..errors import UsageError, unknown
 from ..plugins import Loaded
-from .checking import EXAMPLES, judge, laws, reason, subjects_of
+from .checking import laws, subjects_of
 from .choosing import chosen
+from .judging import EXAMPLES, judge, reason
 from .law import Law, Subject
 from .telling import as_text
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from ..config import Config
 from ..plugins import Loaded, Part
 
 if TYPE_CHECKING:
@@ -28,8 +27,8 @@ LAWS: dict[str, "Law"] = {}  # by name, in the order in which they are stated
 class Broken(AssertionError):  # noqa: N818 - a law is broken; nothing is in error
     """A part breaks a law.
 
-    `expected` and `got` are the two sides, as words or numbers; `case` is what is told of the counterexample: a title
-    and rows of a small table (column name → cell), such as the steps of a rollout.
+    `expected` and `got` are the two sides, as words or numbers; `case` is what is told of the counterexample: rows
+    of a small table (column name → cell), such as the steps of a rollout.
     """
 
     def __init__(
@@ -45,7 +44,6 @@ class Subject:
 
     part: Part
     loaded: Loaded
-    config: Config | None = None  # of a run that it fits into, where one was found; None: it stands alone
     memory: dict[str, Any] = field(factory=dict)  # what laws have made of it and others may use again
 
     @property

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from ..contracts import Evaluation, Inputs
 from .law import Subject, law
-from .playing import Player, Scene, every_part, made, precision, remembers, same, scenes, spread
+from .playing import Player, Scene, every_part, made, precision, same
+from .spaces import spread
+from .taking import remembers, scenes
 
 
 @frozen

@@ -9,13 +9,12 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from ..contracts import Evaluation
-from .playing import Player, choices
+from .playing import Player
+from .spaces import choices
 
 DRAWS = 512  # samples that say where a density lies
 WIDTH, POINTS = 10, {1: 201, 2: 41}  # of the grid that it is integrated on: ± deviations, and points by dimension
 SLIGHT = 1e-3  # where squashing is so much less steep than at its steepest, float32 no longer tells actions apart
-
-
 SUMS, DENSITIES = 1e-5, 0.03  # how exact sums over actions, and integrals over a grid, are
 
 

@@ -1,7 +1,7 @@
 """The laws of policies: what every policy keeps to, over whatever spaces it takes; those of what is sampled stand in
-`sampling.py`, those of memory in `memory.py`.
+`probabilities.py`, `sampling.py` and `sampling_masks.py`, those of memory in `memory.py`.
 
-A law tries the small spaces of `playing.py` that the policy's `build` does not refuse, with weights and observations
+A law tries the small spaces of `spaces.py` that the policy's `build` does not refuse, with weights and observations
 that are drawn.
 """
 
@@ -14,26 +14,13 @@ from torch import Tensor
 from .. import checks
 from ..contracts import Inputs
 from ..errors import PartError, UsageError
-from . import sampling  # noqa: F401 - their laws, too
-from .checking import words
+from . import probabilities, sampling, sampling_masks  # noqa: F401 - their laws, too
+from .judging import words
 from .law import Broken, Subject, law
 from .memory import Told, remembered, sequences
-from .playing import (
-    ANY,
-    Player,
-    Scene,
-    edges,
-    every_part,
-    has,
-    is_of_its_space,
-    made,
-    pairs,
-    precision,
-    same,
-    scenes,
-    spread,
-    story,
-)
+from .playing import Player, Scene, every_part, is_of_its_space, made, precision, same, story
+from .spaces import edges, spread
+from .taking import ANY, has, pairs, scenes
 
 # Form
 

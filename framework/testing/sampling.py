@@ -1,4 +1,4 @@
-"""The laws of what policies sample: probabilities and densities, acting and actors, and what masks forbid.
+"""The laws of what policies sample: acting, actors and greedy ones do what `evaluate` says.
 
 Samples are judged with bounds that a right policy passes but for one case in 10⁹.
 """
@@ -8,137 +8,21 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from attrs import frozen
 from gymnasium.spaces import Discrete
-from hypothesis import strategies as st
 from torch import Tensor
 
-from ..errors import PartError, UsageError
 from .law import Broken, Subject, law
-from .outcomes import DENSITIES, SUMS, Outcomes, can_be_told, gradients, outcomes
-from .playing import (
-    ANY,
-    WIDE,
-    Player,
-    Scene,
-    choices,
-    edges,
-    every_part,
-    has,
-    made,
-    only,
-    precision,
-    same,
-    scenes,
-    some,
-)
+from .outcomes import DENSITIES, Outcomes, outcomes
+from .playing import Player, Scene, every_part, made, precision, same
+from .probabilities import TELLABLE, TOLD, told
+from .spaces import WIDE, choices, edges
+from .taking import ANY, has, only, scenes, some
 
 SAMPLES = 8192  # actions that are asked for at once
 TIMES = 16  # as often, where actions can be counted
 ALARM = 1e-9  # probability with which a right sampler is taken for a wrong one
 APART = math.sqrt(math.log(2 / ALARM) / (2 * SAMPLES))  # 0.036: Dvoretzky–Kiefer–Wolfowitz
 DECIDED = 3.0  # times the usual weights: exploration hides in a policy that is all but uniform
-
-TELLABLE = only("told", can_be_told)
-TOLD = some(
-    TELLABLE, "what may come of an observation cannot be told: not of one or two numbers, nor of a finite space"
-)
-
-
-# A distribution
-
-
-def told(subject: Subject, scene: Scene, shaken: float = 1.0) -> list[tuple[Player, Outcomes]]:
-    """What may come of each observation of a scene; nothing where that cannot be told."""
-    player = made(subject, scene, shaken)
-    found = [outcomes(player, observation) for observation in scene.observations]
-    return [(player, one) for one in found if one is not None]
-
-
-@law("policy", source="docs/reference/contracts.md#evaluation", cases=scenes(most=2, of=TELLABLE), applies=TOLD)
-def probabilities_sum_to_one(subject: Subject, scene: Scene) -> None:
-    """Over all actions of a finite space; a density integrates to 1, as one of what is sampled or of what the
-    environment gets (of actions of one or two numbers, smooth on half of their deviation).
-    """
-    for _, every in told(subject, scene):
-        total = float(every.shares.sum()) + every.missing
-        if not abs(total - 1) <= (SUMS if every.places is None else DENSITIES):
-            raise Broken(
-                f"probabilities of all actions ({scene.where()}) sum to", expected=1.0, got=total, case=scene.rows()
-            )
-
-
-@law("policy", source="Cover & Thomas 2006, §2.1 and §8.1", cases=scenes(most=2, of=TELLABLE), applies=TOLD)
-def entropies_are_those_of_the_probabilities(subject: Subject, scene: Scene) -> None:
-    """−Σ p·log p of what `evaluate` says of all actions, or −∫ p·log p of a density, in nats, with the gradient that
-    this has; the same for every action.
-    """
-    for player, every in told(subject, scene):
-        if every.missing or every.said.entropies is None:
-            continue
-        log_probs = every.said.log_probs.double()
-        known = log_probs.detach() > -700  # below, p·log p is 0
-        surprise = torch.where(known, log_probs.exp() * log_probs, 0.0)
-        expected, got = -(surprise * every.weights).sum(), every.said.entropies.double()
-        exact = every.places is None
-        limit = (10 * SUMS if exact else 2 * DENSITIES) * (1 + abs(float(expected.detach())))
-        if not ((got - expected).abs() <= limit).all():
-            raise Broken(
-                f"entropy ({scene.where()})",
-                expected=float(expected.detach()),
-                got=float(got[0].detach()),
-                case=scene.rows(),
-            )
-        if exact:
-            _slopes_agree("entropy", player, expected, got[0], scene)
-
-
-def _slopes_agree(what: str, player: Player, expected: Tensor, got: Tensor, scene: Scene) -> None:
-    """Both have the same gradient by every parameter."""
-    parameters = [p for p in player.policy.parameters() if p.requires_grad]
-    one, other = (gradients(total, parameters) for total in (expected, got))
-    names = [name for name, p in player.policy.named_parameters() if p.requires_grad]
-    for name, left, right in zip(names, one, other, strict=True):
-        a, b = (torch.zeros(()) if slope is None else slope for slope in (left, right))
-        apart = float((a - b).abs().max())
-        if not apart <= 100 * precision(scene) * (1 + float(a.abs().max())):
-            raise Broken(
-                f"the gradient of the {what} by parameter {name} ({scene.where()})",
-                expected=float(a.abs().max()),
-                got=float(b.abs().max()),
-                case=scene.rows(),
-            )
-
-
-@law("policy", source="Sutton & Barto 2018, §13.4", cases=scenes(most=2, of=TELLABLE), applies=TOLD)
-def the_score_has_mean_zero(subject: Subject, scene: Scene) -> None:
-    """Σ π(a|s)·∇log π(a|s) = ∇ Σ π(a|s) = 0 for every parameter: why a baseline costs nothing. A part of the log-prob
-    that is cut from its graph (a normaliser, a deviation) shows here.
-    """
-    for player, every in told(subject, scene):
-        if every.missing:
-            continue
-        parameters = [p for p in player.policy.parameters() if p.requires_grad]
-        score = (every.shares * every.said.log_probs.double()).sum()
-        spreads = (every.shares * every.said.log_probs.double().square()).sum()  # how large a gradient may be
-        names = [name for name, p in player.policy.named_parameters() if p.requires_grad]
-        found = gradients(score, parameters)
-        scales = gradients(spreads, parameters)
-        for name, slope, scale in zip(names, found, scales, strict=True):
-            if slope is None or scale is None:
-                continue
-            limit = (100 * precision(scene) if every.places is None else 2 * DENSITIES) * (1 + float(scale.abs().max()))
-            if not float(slope.abs().max()) <= limit:
-                raise Broken(
-                    f"the mean of ∇log π by parameter {name} ({scene.where()})",
-                    expected=0.0,
-                    got=float(slope.abs().max()),
-                    case=scene.rows(),
-                )
-
-
-# Acting
-
 
 SAYING = only("log_probs", lambda player: player.act(player.scene.observations).log_probs is not None)
 
@@ -316,108 +200,3 @@ def all_randomness_of_policies_is_the_generators(subject: Subject, scene: Scene)
     for other, when in zip(judged[1:], ("the second time", "in evaluation mode"), strict=True):
         for name, part in judged[0].items():
             same(f"{name}, {when}", part, other[name], scene)
-
-
-# Masks
-
-
-def choosers(player: Player) -> dict[str, Any]:
-    """All that chooses actions for a policy, by name, but for what refuses masks."""
-    offered = {"act": player.policy}
-    for name in ("actor", "greedy"):
-        member = getattr(player.policy, name, None)
-        other = None if member is None else member()
-        if other is not None:
-            offered[name] = other
-    return {name: actor for name, actor in offered.items() if not refused(player, actor)}
-
-
-def refused(player: Player, actor: Any) -> bool:
-    """Whether it raises an error of ours when some masks come, which allow everything."""
-    rows = player.scene.observations[:1]
-    try:
-        player.act(rows, masks=torch.ones(1, int(player.scene.action_space.n), dtype=torch.bool), actor=actor)  # type: ignore[attr-defined]
-    except (UsageError, PartError):
-        return True
-    except Exception:  # no refusal: the law meets it again
-        return False
-    return False
-
-
-MASKABLE = only("masks", lambda player: bool(choosers(player)), Discrete)
-MEND = (
-    "if it knows no masks, it refuses them: "
-    "if inputs.action_masks is not None: raise UsageError(\"policy '…' takes no action masks\")"
-)
-
-
-@frozen
-class Masked:
-    """A scene, and which actions are allowed in it."""
-
-    scene: Scene
-    allowed: tuple[tuple[bool, ...], ...]
-
-
-@st.composite
-def masked(draw: st.DrawFn, subject: Subject) -> Masked:
-    """Some masks, each with something allowed."""
-    scene = draw(scenes(of=MASKABLE)(subject))
-    count = int(scene.action_space.n)
-    row = st.lists(st.booleans(), min_size=count, max_size=count).filter(any).map(tuple)
-    rows = draw(st.lists(row, min_size=len(scene.observed), max_size=len(scene.observed)))
-    return Masked(scene, tuple(rows))
-
-
-@law(
-    "policy",
-    source="docs/reference/contracts.md#policy; Huang & Ontañón 2020, arXiv:2006.14171",
-    cases=masked,
-    applies=some(MASKABLE, "it refuses masks", Discrete),
-)
-def what_a_mask_forbids_is_never_done(subject: Subject, case: Masked) -> None:
-    """Where an action is not allowed its probability is 0, and neither `act`, nor the actor, nor `greedy` takes it; the
-    rest sums to 1, with the entropy and finite gradients of the rest. Or each of the three refuses masks, by a
-    UsageError: what ignores them, does what is forbidden.
-    """
-    scene, masks = case.scene, torch.tensor(case.allowed)
-    player, observations = made(subject, scene), scene.observations
-    many, allowed = (column.repeat_interleave(64, 0) for column in (observations, masks))
-    actors = choosers(player)
-    first_action = int(scene.action_space.start)  # type: ignore[attr-defined]
-    for name, actor in actors.items():
-        chosen = player.act(many, scene.weights, allowed, actor).actions
-        done = allowed.gather(1, (chosen - first_action).unsqueeze(1)).squeeze(1)
-        if not done.all():
-            b = int((~done).nonzero()[0])
-            raise Broken(
-                f"{name} takes action {int(chosen[b])}, which is forbidden ({scene.where()}); {MEND}",
-                expected="an allowed one",
-                got=int(chosen[b]),
-                case=scene.rows(allowed=case.allowed),
-            )
-    if "act" not in actors:
-        return
-    for b, observation in enumerate(observations):
-        every = outcomes(player, observation, masks[b : b + 1])
-        if every is None:
-            return
-        shares, entropies = every.shares, every.said.entropies
-        forbidden = float(shares[~masks[b]].sum())
-        if forbidden or not abs(float(shares.sum()) - 1) <= SUMS:
-            raise Broken(
-                f"probabilities of what is forbidden, and of all, in row {b} ({scene.where()})",
-                expected=[0.0, 1.0],
-                got=[forbidden, float(shares.sum())],
-                case=scene.rows(allowed=case.allowed),
-            )
-        total = every.said.log_probs[masks[b]].sum()
-        if entropies is not None:
-            surprise = -(shares[shares > 0] * shares[shares > 0].log()).sum()
-            same("entropy under a mask", surprise.expand(len(shares)), entropies, scene, 10 * SUMS)
-            total = total + entropies.sum()
-        for slope in torch.autograd.grad(total, [*player.policy.parameters()], allow_unused=True):
-            if slope is not None and not torch.isfinite(slope).all():
-                raise Broken(
-                    "a gradient under a mask", expected="finite", got="not", case=scene.rows(allowed=case.allowed)
-                )

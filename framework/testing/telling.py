@@ -16,7 +16,7 @@ from ..plugins import Loaded, Part
 from .law import Broken
 
 if TYPE_CHECKING:
-    from .checking import Verdict
+    from .judging import Verdict
 
 Row = dict[str, Any]
 # Stories have some twenty numbers of size 2 at most. A part may work in float32, as runs do, which rounds sums of up to
@@ -63,6 +63,28 @@ def same(
         table = rows(rollout, **(beside or {}), expected=expected, got=got)
         message = message.replace("{step}", f"step {t} of lane {n}")
         raise Broken(message, expected=float(expected[t, n]), got=float(got[t, n]), case=table)
+
+
+def finite(message: str, rollout: Rollout, got: Tensor) -> None:
+    """Refuse numbers `[T, N]` of which one is NaN or infinite, in padding too; the message goes on with where."""
+    off = (~got.isfinite()).nonzero()
+    if len(off):
+        t, n = off[0].tolist()
+        raise Broken(
+            f"{message} not finite at step {t} of lane {n}{'' if rollout.mask[t, n] else ', in padding'}",
+            expected="a finite number",
+            got=float(got[t, n]),
+            case=rows(rollout, got=got),
+        )
+
+
+def unwritten(rollout: Rollout, handed: Rollout) -> None:
+    """Refuse a rollout that a part was handed, and that is no longer as it was."""
+    for field in attrs.fields(Rollout):
+        before, after = getattr(rollout, field.name), getattr(handed, field.name)
+        if before is not None and not torch.equal(before, after):
+            told = {"expected": before, "got": after} if before.shape == rollout.mask.shape else {}
+            raise Broken(f"writes into the rollout's {field.name}", case=rows(rollout, **told))
 
 
 # Python that makes it again

@@ -89,9 +89,8 @@ def steps_are_those_of_the_tables(subject: Subject, plan: Plan) -> None:
             maybe = ends & (mdp.terminal == terminated)
             if terminated or bool(step.truncated[n]):
                 begins = step.observations[n]
-                groups = subject.says("gives", "groups")
                 maybe = _shown(mdp, mdp.start > 0, begins, f"begins after step {t}", begins.tolist(), rows)
-                if groups:
+                if subject.says("gives", "groups"):
                     maybe = mdp.seen == begins
 
 
@@ -105,10 +104,10 @@ def _shown(mdp: TabularMDP, possible: Tensor, seen: Tensor, does: str, got: Any,
 
 
 def _playable(subject: Subject) -> str | None:
-    limit = None if has("mdp")(subject) else tables(subject).time_limit
-    if limit is not None and limit > LONGEST:
-        return f"its time limit, {limit} steps, is longer than {LONGEST}"
-    return has("mdp")(subject)
+    if missing := has("mdp")(subject):
+        return missing
+    limit = tables(subject).time_limit
+    return f"its time limit, {limit} steps, is longer than {LONGEST}" if limit and limit > LONGEST else None
 
 
 @law(

@@ -1,0 +1,164 @@
+"""The combinations that `framework audit` is asked for: its words, and each combination wired and built."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import attrs
+import tyro
+from attrs import field, frozen, validators
+
+from ..audit.gradients import finite_spaces
+from ..config import RolloutSettings, validate
+from ..errors import UsageError
+from ..plugins import Loaded
+from ..run import Run, build, build_environment, choose_device, close, judges, owners
+from ..training import Core
+from ..wiring import NEEDS, needed, words
+from .options import HELP, Resolved, resolve
+
+JUDGES = ("estimator", "baseline", "loss")
+FLAGS = ("environment", "policy", *JUDGES, "seed", "device", "threads")
+DESCRIPTION = (
+    "Sample gradients at one fixed policy, and say of each combination how far their mean lies from the exact gradient "
+    "(bias) and how much they scatter (variance). --estimator, --baseline and --loss take lists: a,b,c; a setting such "
+    "as --estimator.gamma is that of all that have it. The policy is that of the record RUN, where one is named, else "
+    "an untrained one: over finite spaces a table of logits, all 0, which is uniform. Only what reaches the "
+    "log-probs counts: entropy bonus, critic, extensions and optimizer play no part."
+)
+
+
+@frozen
+class Extra:
+    """Flags of `audit` alone."""
+
+    episodes: Annotated[int, tyro.conf.arg(help="whole episodes, the same ones for all combinations")] = field(
+        default=100_000, validator=validators.ge(1)
+    )
+    batch: Annotated[int, tyro.conf.arg(help="episodes that one gradient is made of, as in an update")] = field(
+        default=16, validator=validators.ge(1)
+    )
+    critic: Annotated[
+        Literal["exact", "policy"], tyro.conf.arg(help="whose V(s) parts are given: the exact one, or the policy's own")
+    ] = field(default="exact", validator=validators.in_(("exact", "policy")))
+    out: Annotated[Path, tyro.conf.arg(help="PATH.csv and PATH.png are written", metavar="PATH")] = Path("audit")
+
+
+@frozen(eq=False)
+class Words:
+    """A command's words, sorted: lists of names and settings of the three roles, and the rest."""
+
+    rest: list[str]
+    names: dict[str, list[str]]
+    settings: dict[str, list[list[str]]]  # of each flag, itself and its values
+
+    @classmethod
+    def sorted(cls, arguments: Sequence[str]) -> "Words":
+        """Take `--estimator a,b`, `--estimator.gamma 1` and the like from the others."""
+        rest: list[str] = []
+        names: dict[str, list[str]] = {}
+        settings: dict[str, list[list[str]]] = {role: [] for role in JUDGES}
+        left = list(arguments)
+        while left:
+            word = left.pop(0)
+            flag, given, value = word.partition("=")
+            role, _, setting = flag.removeprefix("--").partition(".")
+            if not flag.startswith("--") or role not in JUDGES:
+                rest.append(word)
+            elif setting:
+                settings[role].append([word])
+                while left and not left[0].startswith("--"):
+                    settings[role][-1].append(left.pop(0))
+            elif given or left:
+                listed = value if given else left.pop(0)
+                names[role] = list(dict.fromkeys(name for name in listed.split(",") if name))
+            else:
+                rest.append(word)  # without a value: refused like any other flag
+        return cls(rest, names, settings)
+
+    def of(self, chosen: Mapping[str, str], loaded: Loaded | None = None) -> list[str]:
+        """The words that configure these names; of settings, once parts are `loaded`, those that theirs have."""
+        made = list(self.rest)
+        for role, name in chosen.items():
+            made += [f"--{role}", name]
+        for role, flags in self.settings.items():
+            for flag in flags:
+                owned = (
+                    [] if loaded is None else [one for one in self.names.get(role, ()) if _has(loaded, role, one, flag)]
+                )
+                if loaded is None or role not in chosen or chosen[role] in owned or not owned:
+                    made += flag
+        return made
+
+
+def _has(loaded: Loaded, role: str, name: str, flag: list[str]) -> bool:
+    setting = flag[0].partition("=")[0].split(".")[1].replace("-", "_")
+    fields = attrs.fields_dict(loaded.pick(role, name)[2])
+    return setting in fields or setting.removeprefix("no_") in fields
+
+
+@frozen(eq=False)
+class Combination:
+    """Names of an estimator, a baseline and a loss, and how they are wired or why they are not."""
+
+    names: dict[str, str]
+    resolved: Resolved | None
+    refused: str = ""
+
+
+def wired(arguments: Sequence[str], below: Mapping[str, Any]) -> list[Combination]:
+    """Every combination of the lists, wired as a run's parts would be; the first that is there decides of flags."""
+    sorted_words = Words.sorted([word for word in arguments if word not in HELP])
+    plain = resolve("audit", DESCRIPTION, sorted_words.rest, Extra, below, FLAGS)
+    validate("", plain.extra)
+    names = {
+        role: [_qualified(plain.loaded, role, name) for name in sorted_words.names[role]] for role in sorted_words.names
+    }
+    if "policy" not in below and "tabular" in plain.loaded.names("policy") and _is_finite(plain):
+        below = {**below, "policy": {"name": "tabular"}}
+    if set(HELP) & set(arguments):  # help: the first combination's flags, and exit
+        first = {role: listed[0] for role, listed in names.items()}
+        resolve("audit [RUN]", DESCRIPTION, [*sorted_words.of(first, plain.loaded), "--help"], Extra, below, FLAGS)
+    found = []
+    for chosen in itertools.product(*names.values()):
+        combination = dict(zip(names, chosen, strict=True))
+        refused, resolved = "", None
+        try:
+            flags = sorted_words.of(combination, plain.loaded)
+            resolved = resolve("audit", DESCRIPTION, flags, Extra, below, FLAGS)
+        except UsageError as error:
+            refused = str(error)
+        taken = plain if resolved is None else resolved
+        every = {role: combination.get(role, getattr(taken.config, role).name) for role in JUDGES}
+        found.append(Combination(every, resolved, refused))
+    return found
+
+
+def _qualified(loaded: Loaded, role: str, name: str) -> str:
+    """The name itself, once it is known."""
+    loaded.pick(role, name)
+    return name
+
+
+def _is_finite(resolved: Resolved) -> bool:
+    config = resolved.config
+    environment = build_environment(config.environment, resolved.extra.batch, choose_device(config.device))
+    try:
+        return finite_spaces(environment) is not None
+    finally:
+        close(environment)
+
+
+def built(resolved: Sequence[Resolved], batch: int) -> list[Run]:
+    """A run for each combination; environment and policy are made once."""
+    rollout = RolloutSettings(lanes=batch, episodes=batch)
+    configs = [attrs.evolve(one.config, extensions=(), reports=(), rollout=rollout) for one in resolved]
+    first = build(configs[0], resolved[0].loaded, Core())
+    runs = [first]
+    for config in configs[1:]:
+        working = judges(config)
+        first.owners |= owners(config, working)
+        working |= {"needs": needed(config), "loss_needs": words(config.loss, "needs", NEEDS)}
+        runs.append(attrs.evolve(first, config=config, **working))
+    return runs

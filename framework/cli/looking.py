@@ -1,0 +1,35 @@
+"""What commands share that do not train: a record that is named first, and a run that is looked at."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..record import read_config
+from ..run import Run, blamed
+
+
+def named_record(arguments: Sequence[str], flags: Sequence[str]) -> tuple[Path | None, list[str], dict[str, Any]]:
+    """The folder that comes first, if one does; the other words; and what it says of plugins and of these flags."""
+    words = list(arguments)
+    if not words or words[0].startswith("-"):
+        return None, words, {}
+    directory = Path(words.pop(0))
+    return directory, words, {key: told for key, told in read_config(directory).items() if key in ("plugins", *flags)}
+
+
+@contextmanager
+def at_work(run: Run) -> Iterator[None]:
+    """With the run's threads; errors are raised under the name of whose they are, and the run is closed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(run.config.threads)
+    try:
+        yield
+    except Exception as error:
+        named = blamed(run, error)
+        raise named from named.__cause__
+    finally:
+        torch.set_num_threads(threads)
+        run.close()

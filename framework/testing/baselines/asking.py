@@ -1,0 +1,76 @@
+"""What laws hand a baseline, and what it then says.
+
+A baseline is handed a rollout and returns. The returns that laws hand over are undiscounted rewards to go, or each
+episode's total, made anew where rewards are changed; a baseline with state has mostly seen another rollout before.
+"""
+
+from typing import Any
+
+from hypothesis import reject
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+from torch import Tensor
+
+from ...contracts import Rollout
+from ...errors import PartError
+from ...returns import episode_sums, going_on, rewards_to_go
+from ..law import Broken, Subject
+from ..seeing import seen
+from ..strategies import copied, rollouts
+from ..telling import rows
+
+CONTRACT = "docs/reference/contracts.md#baseline"
+
+
+def stories(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
+    """Rollouts that the part may be handed, of at least two episodes (in each group)."""
+    whole, values, grouped = (subject.says("needs", word) for word in ("complete_episodes", "values", "groups"))
+    asked = {"whole": whole or None, "values": values or None, "min_episodes": 2}
+    either = st.just(True) if grouped else st.booleans()
+    return seen(subject, either.flatmap(lambda groups: rollouts(**asked | {"groups": groups} | options)))
+
+
+@st.composite
+def judged(draw: DrawFn, subject: Subject, whole: bool = False) -> tuple[Rollout, Rollout | None, bool]:
+    """A rollout; an earlier one, of the same lanes, or None; and whether returns are totals."""
+    rollout = draw(stories(subject, whole=True) if whole else stories(subject))
+    earlier = None
+    if hasattr(subject.make(), "update") and draw(st.booleans()):
+        lanes = rollout.mask.shape[1]
+        alike: dict[str, Any] = {"min_lanes": lanes, "max_lanes": lanes, "groups": rollout.groups is not None}
+        before = rollouts(whole=True, values=rollout.values is not None, min_episodes=2, **alike)
+        earlier = draw(seen(subject, before))
+    return rollout, earlier, draw(st.booleans())
+
+
+def returns_of(rollout: Rollout, total: bool = False) -> Tensor:
+    """Undiscounted rewards to go `[T, N]`, to the rollout's edge at most; or each episode's total; 0 in padding."""
+    going = going_on(rollout.terminated, rollout.truncated, rollout.mask)
+    returns = rewards_to_go(rollout.rewards, ~going, 1.0)
+    if total:
+        sums, _ = episode_sums(rollout.rewards, rollout.episodes, rollout.mask)
+        returns = sums[rollout.episodes].to(returns.dtype)
+    return returns.masked_fill(~rollout.mask, 0)
+
+
+# Calling
+
+
+def taught(subject: Subject, earlier: Rollout | None) -> Any:
+    """A fresh baseline, after it has seen an earlier rollout, if there is one and it is of those that learn."""
+    made = subject.make()
+    if earlier is not None and hasattr(made, "update"):
+        made.update(copied(earlier), returns_of(earlier))
+    return made
+
+
+def subtracted(made: Any, rollout: Rollout, returns: Tensor) -> Tensor:
+    """What it says; a rollout that it refuses, as one with too few episodes, is no case."""
+    try:
+        told: Tensor = made(copied(rollout), returns.clone())
+    except PartError:
+        reject()
+    if not isinstance(told, Tensor) or told.shape != returns.shape:
+        shape = list(told.shape) if isinstance(told, Tensor) else type(told).__name__
+        raise Broken("has another shape than the returns", expected=list(returns.shape), got=shape, case=rows(rollout))
+    return told

@@ -1,0 +1,51 @@
+"""Whom a law concerns: why it does not concern a part, by what this says of itself and the settings that it has."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import evolve
+
+from ..errors import FrameworkError
+from .law import Subject
+
+Reason = Callable[[Subject], str | None]  # why a law does not concern a part; None: it does
+
+
+def claims(word: str) -> Reason:
+    """Not without this claim."""
+    return lambda subject: None if subject.says("claims", word) else f"it does not claim '{word}'"
+
+
+def needs(word: str) -> Reason:
+    """Not what does not need this."""
+    return lambda subject: None if subject.says("needs", word) else f"it does not need {word}"
+
+
+def settings_named(*names: str, also: Sequence[Reason] = (), **limit: Any) -> Reason:
+    """Not without settings of these names that allow this limit, nor where one of `also` has a reason."""
+
+    def reason(subject: Subject) -> str | None:
+        missing = [name for name in names if not hasattr(subject.settings, name)]
+        if missing:
+            return f"it has no setting '{missing[0]}'"
+        for one in also:
+            if (why := one(subject)) is not None:
+                return why
+        told = " and ".join(f"{name} = {value:g}" for name, value in limit.items())
+        return None if allows(subject, **limit) else f"its settings do not allow {told}"
+
+    return reason
+
+
+def set_to(subject: Subject, **settings: Any) -> Subject:
+    """The same part with some settings changed."""
+    return evolve(subject, part=evolve(subject.part, settings=evolve(subject.settings, **settings)))
+
+
+def allows(subject: Subject, **settings: Any) -> bool:
+    """Whether the part's settings may be changed so: its validators decide."""
+    try:
+        set_to(subject, **settings)
+    except (ValueError, TypeError, FrameworkError):
+        return False
+    return True

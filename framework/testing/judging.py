@@ -1,0 +1,193 @@
+"""A part is put to one law: the law is asked of cases that Hypothesis draws, and shrinks where one breaks it."""
+
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, Literal
+
+import torch
+from attrs import frozen
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis import seed as seeded
+from hypothesis import strategies as st
+from hypothesis.errors import HypothesisException, Unsatisfiable
+
+from .clock import Clock
+from .law import Broken, Law, Subject
+from .variants import taking_turns
+
+EXAMPLES = 100  # of a law
+
+
+class _EnoughError(BaseException):
+    """Time has run out: no Exception, so that Hypothesis lets it through."""
+
+
+Outcome = Literal["passed", "failed", "not applicable"]
+
+
+@frozen(eq=False)
+class Verdict:
+    """What came of one law."""
+
+    law: Law
+    outcome: Outcome
+    reason: str = ""  # why it failed, or does not apply
+    examples: int = 0  # that it was asked of, while one was looked for that breaks it
+    subject: Subject | None = None  # of the counterexample, with its settings
+    case: tuple[Any, ...] = ()  # the shrunk counterexample; empty where the law takes none
+    error: BaseException | None = None  # what it raised
+
+
+def judge(
+    law: Law, subjects: Sequence[Subject], examples: int = EXAMPLES, seed: int = 0, clock: Clock | None = None
+) -> Verdict:
+    """Ask one law of a part, with each of its settings that the law concerns. Nothing is printed, nothing is kept.
+
+    What a part raises breaks the law, and is told: also where it is only asked whether the law concerns it, or tried
+    for a case that fits it. `clock` says when to stop, after one example.
+    """
+    clock = clock or Clock()
+    clock.begin()
+    try:
+        return _judged(law, subjects, examples, seed, clock)
+    finally:
+        clock.end()
+
+
+def _judged(law: Law, subjects: Sequence[Subject], examples: int, seed: int, clock: Clock) -> Verdict:
+    reasons = []
+    for subject in subjects:
+        try:
+            reasons.append(reason(law, subject))
+        except Exception as error:
+            return Verdict(law, "failed", words(error), subject=subject, error=error)
+    concerned = [subject for subject, why in zip(subjects, reasons, strict=True) if why is None]
+    if not concerned:
+        return Verdict(law, "not applicable", str(reasons[0]))
+    examples = min(examples, law.examples or examples)
+    if law.cases is None:
+        return _asked_of_each(law, concerned[:examples], clock)
+    cases, count, tried = law.cases, 0, concerned[0]
+    found: tuple[Subject, Any, Exception] | None = None
+
+    def of(subject: Subject) -> st.SearchStrategy[tuple[Subject, Any]]:
+        nonlocal tried
+        tried = subject
+        return st.tuples(st.just(subject), cases(subject))
+
+    @seeded(seed)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=False,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+        verbosity=Verbosity.quiet,
+        report_multiple_bugs=False,
+        print_blob=False,
+    )
+    @given(taking_turns(concerned).flatmap(of))
+    def search(drawn: tuple[Subject, Any]) -> None:
+        nonlocal count, found
+        if count and clock.over:
+            raise _EnoughError
+        try:
+            ask(law, drawn[0], drawn[1])
+            count += found is None
+        except HypothesisException:
+            raise
+        except Exception as error:
+            if found is None:
+                count += 1
+                clock.found()
+            found = (*drawn, error)
+            raise
+
+    stopped = ""
+    try:
+        with apart():
+            search()
+    except _EnoughError:
+        if found is not None:
+            return Verdict(law, "failed", words(found[2]), count, found[0], (found[1],), found[2])
+        stopped = _stopped(examples)
+    except Unsatisfiable:
+        return Verdict(law, "failed", "refuses every case that it was given", count)
+    except Exception as error:
+        if found is None:  # no case could be drawn
+            error.__notes__ = []  # Hypothesis's, of what it was about to draw
+            return Verdict(law, "failed", words(error), count, tried, (), error)
+        subject, case, broken = found
+        if isinstance(error, HypothesisException):
+            return Verdict(law, "failed", f"is not repeatable: {error}", count, subject, (case,), broken)
+        return Verdict(law, "failed", words(broken), count, subject, (case,), broken)
+    return Verdict(law, "passed", stopped, count)
+
+
+def ask(law: Law, subject: Subject, *case: Any) -> None:
+    """Ask a law of one case. What it draws from torch's own generator is the same each time."""
+    torch.default_generator.manual_seed(0)
+    with _staying():
+        law.check(subject, *case)
+
+
+def words(error: BaseException) -> str:
+    """What went wrong, in a line or two; of what the part raised itself, also where."""
+    if isinstance(error, Broken):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+    return f"raised {type(error).__name__}: {error}{place}"
+
+
+def reason(law: Law, subject: Subject) -> str | None:
+    """Why a law does not concern a part; None: it does. Raises what the part raises when it is tried for that."""
+    with apart():
+        return law.applies(subject)
+
+
+def _stopped(examples: int) -> str:
+    """Why a law that passed was asked of fewer examples."""
+    return f"stopped by the clock, before {examples} examples"
+
+
+def _asked_of_each(law: Law, subjects: Sequence[Subject], clock: Clock) -> Verdict:
+    """A law without cases, once for each of the settings."""
+    with apart():
+        for count, subject in enumerate(subjects, 1):
+            if count > 1 and clock.over:
+                return Verdict(law, "passed", _stopped(len(subjects)), count - 1)
+            try:
+                ask(law, subject)
+            except Exception as error:
+                return Verdict(law, "failed", words(error), count, subject, (), error)
+    return Verdict(law, "passed", examples=len(subjects))
+
+
+@contextmanager
+def _staying() -> Iterator[None]:
+    """A part may not end the program that checks it: that would look as if all were well."""
+    try:
+        yield
+    except SystemExit as error:
+        raise Broken(words(error), expected="to go on", got=f"sys.exit({error.code!r})") from error
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Torch's generator and thread count as they were, afterwards; warnings are the part's own business.
+
+    What the part prints goes to standard error: standard output is the report's.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with _staying(), redirect_stdout(sys.stderr), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.set_num_threads(threads)

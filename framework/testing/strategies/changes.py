@@ -1,0 +1,85 @@
+"""A rollout with one thing changed: its rows or lanes, padding, dtype, or the size of its numbers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from attrs import evolve, fields
+from torch import Tensor
+
+from ...contracts import Rollout
+from ...returns import going_on
+
+REWARDS_AND_VALUES = ("rewards", "values", "successor_values")
+NUMBERS = (*REWARDS_AND_VALUES, "log_probs", "target_log_probs")
+
+
+def tables_of(rollout: Rollout) -> dict[str, Tensor]:
+    """Name and column `[T, N, …]` of everything that a rollout has of each step."""
+    columns = {field.name: getattr(rollout, field.name) for field in fields(Rollout)}
+    return {name: column for name, column in columns.items() if column is not None and name not in ("groups", "state")}
+
+
+def copied(rollout: Rollout) -> Rollout:
+    """The same, in tensors of its own: whoever writes into them changes no counterexample."""
+    columns: dict[str, Any] = {field.name: getattr(rollout, field.name) for field in fields(Rollout)}
+    mine: dict[str, Any] = {name: None if column is None else column.clone() for name, column in columns.items()}
+    return Rollout(**mine)
+
+
+def excerpt(rollout: Rollout, rows: Any = slice(None), lanes: Any = slice(None)) -> Rollout:
+    """Some rows and lanes of a rollout, in the order that is asked for; episodes are numbered as they begin.
+
+    A lane that is asked for twice has episodes of its own each time.
+    """
+    some = _chosen(rollout, rows, lanes)
+    mask, lane = some.mask, torch.arange(some.mask.shape[1]).expand_as(some.mask)
+    pairs = list(zip(lane[mask].tolist(), some.episodes[mask].tolist(), strict=True))
+    known = {pair: new for new, pair in enumerate(dict.fromkeys(pairs))}
+    numbers = torch.zeros(mask.shape, dtype=torch.int64)
+    numbers[mask] = torch.tensor([known[pair] for pair in pairs], dtype=torch.int64)
+    return evolve(some, episodes=numbers)
+
+
+def permute_lanes(rollout: Rollout, order: Sequence[int]) -> Rollout:
+    """The same rollout with its lanes in another order, and the numbers of its episodes as they were."""
+    return _chosen(rollout, slice(None), order)
+
+
+def _chosen(rollout: Rollout, rows: Any, lanes: Any) -> Rollout:
+    columns: dict[str, Any] = {name: column[rows][:, lanes] for name, column in tables_of(rollout).items()}
+    for name in ("groups", "state"):
+        column = getattr(rollout, name)
+        columns[name] = None if column is None else column[lanes]
+    return Rollout(**columns)
+
+
+def padded(rollout: Rollout, extra: int) -> Rollout:
+    """With further rows of padding below."""
+    columns: dict[str, Any] = {
+        name: torch.cat([column, torch.zeros_like(column[:1]).expand(extra, *column.shape[1:])])
+        for name, column in tables_of(rollout).items()
+    }
+    return evolve(rollout, **columns)
+
+
+def as_dtype(rollout: Rollout, dtype: torch.dtype) -> Rollout:
+    """Rewards, values and log-probs in another dtype."""
+    return evolve(rollout, **{name: column.to(dtype) for name, column in _some(rollout, NUMBERS).items()})
+
+
+def scaled(rollout: Rollout, factor: float) -> Rollout:
+    """Rewards and values so many times as large."""
+    return evolve(rollout, **{name: factor * column for name, column in _some(rollout, REWARDS_AND_VALUES).items()})
+
+
+def _some(rollout: Rollout, names: Sequence[str]) -> dict[str, Any]:
+    """Those of these columns that are there."""
+    return {name: column for name, column in tables_of(rollout).items() if name in names}
+
+
+def following(rollout: Rollout, values: Tensor, beyond: Tensor) -> Tensor:
+    """V(s′) `[T, N]`: the next row's value, `beyond` where the trace is cut, 0 where the world ended."""
+    shifted = torch.cat([values[1:], torch.zeros_like(values[:1])])
+    going = going_on(rollout.terminated, rollout.truncated, rollout.mask)
+    return torch.where(going, shifted, beyond).masked_fill(rollout.terminated | ~rollout.mask, 0)

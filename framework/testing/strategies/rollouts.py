@@ -1,0 +1,111 @@
+"""Rollouts as the runner makes them."""
+
+from typing import Any
+
+import torch
+from attrs import evolve
+from gymnasium.spaces import Space
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+from torch import Tensor
+
+from ...contracts import Rollout
+from .changes import excerpt, following
+from .episodes import Episode, assemble, episodes, lanes_of_episodes
+from .numbers import quarters
+from .spaces import elements
+
+
+@st.composite
+def rollouts(
+    draw: DrawFn,
+    *,
+    whole: bool | None = None,
+    values: bool | None = None,
+    min_lanes: int = 1,
+    max_lanes: int = 3,
+    min_episodes: int = 1,
+    groups: bool = False,
+    observation_space: "Space[Any] | None" = None,
+    action_space: "Space[Any] | None" = None,
+    dtype: torch.dtype = torch.float64,
+) -> Rollout:
+    """Rollouts as the runner makes them.
+
+    Args:
+        draw: Hypothesis's own.
+        whole: only whole episodes, padded below; False: cut at an edge, where episodes may go on; None: either.
+        values: with a critic's values, successor values and log-probs of another policy; None: either.
+        min_lanes, max_lanes: how many lanes.
+        min_episodes: at least so many, whole or not, in all; with `groups`, in each group.
+        groups: with groups of lanes.
+        observation_space, action_space: of what elements are drawn; without, they count up to 3 and to 2.
+        dtype: of rewards, values and log-probs.
+    """
+    whole = draw(st.booleans()) if whole is None else whole
+    values = draw(st.booleans()) if values is None else values
+    different = min(max_lanes, 8)  # the structure of many lanes repeats; their numbers do not
+    lanes = draw(lanes_of_episodes(min(min_lanes, different), different, 2, unfinished=not whole))
+    lanes = [lanes[n % len(lanes)] for n in range(max(min_lanes, len(lanes)))]
+    owners = [draw(st.integers(0, 1)) for _ in lanes] if groups else [0] * len(lanes)
+    for group in set(owners):
+        members = [lane for lane, owner in zip(lanes, owners, strict=True) if owner == group]
+        while sum(map(len, members)) < min_episodes:
+            members[0].insert(0, draw(episodes(2)))
+    padding, resets = draw(st.integers(0, 1)), draw(st.booleans())
+    rollout = assemble(lanes, padding, dtype, resets)
+    if not whole:
+        rollout = _cut(rollout)
+        if not _enough(rollout, owners, min_episodes):  # as whole ones, then
+            rollout = assemble([_closed(lane) for lane in lanes], padding, dtype, resets)
+    rollout = excerpt(rollout)
+    columns: dict[str, Any] = {"groups": torch.tensor(owners) if groups else None}
+    if not whole:  # the first episode of each lane may have begun in an earlier rollout
+        carried = rollout.times * 0 + draw(st.integers(0, 2))
+        began = (rollout.times == 0) & rollout.mask
+        columns["times"] = rollout.times + carried * (began.cumsum(0) == 1) * rollout.mask
+    steps, count = rollout.mask.shape
+    place = torch.arange(steps)[:, None] + 2 * torch.arange(count)  # told apart from their neighbours
+    for name, space, size in (("observations", observation_space, 4), ("actions", action_space, 3)):
+        columns[name] = place % size if space is None else draw(elements(space, steps, count))
+    rollout = evolve(rollout, **columns)
+    return evolve(rollout, **draw(_numbers(rollout))) if values else rollout
+
+
+def orders(rollout: Rollout) -> SearchStrategy[list[int]]:
+    """Orders of its lanes."""
+    return st.permutations(range(rollout.mask.shape[1]))
+
+
+def _cut(rollout: Rollout) -> Rollout:
+    """Down to the row in which the first lane is out of steps."""
+    missing = rollout.mask.flip(0).long().argmax(0)  # rows below a lane's last step
+    return excerpt(rollout, rows=slice(0, len(rollout.mask) - int(missing.max())))
+
+
+def _closed(lane: list[Episode]) -> list[Episode]:
+    """A lane whose last episode has an end."""
+    open_ended = not (lane[-1].terminated or lane[-1].truncated)
+    return [*lane[:-1], evolve(lane[-1], terminated=True)] if open_ended else lane
+
+
+def _enough(rollout: Rollout, owners: list[int], min_episodes: int) -> bool:
+    """Whether each group has so many episodes."""
+    found = {(owners[n], int(rollout.episodes[t, n])) for t, n in rollout.mask.nonzero().tolist()}
+    return all(sum(owner == group for owner, _ in found) >= min_episodes for group in set(owners))
+
+
+@st.composite
+def _numbers(draw: DrawFn, rollout: Rollout) -> dict[str, Tensor]:
+    """What a critic and two policies say of the real steps."""
+    mask, names = rollout.mask, ("values", "successors", "log_probs", "target_log_probs")
+    count = int(mask.sum())
+    drawn = torch.tensor(draw(quarters(count * len(names))), dtype=rollout.rewards.dtype)
+    drawn = drawn.reshape(count, len(names)).T  # step by step: fewer steps have the same numbers
+    columns = {}
+    for name, numbers in zip(names, drawn, strict=True):
+        column = torch.zeros_like(rollout.rewards)
+        column[mask] = -numbers.abs() if name.endswith("log_probs") else numbers
+        columns[name] = column
+    beyond = columns.pop("successors")
+    return columns | {"successor_values": following(rollout, columns["values"], beyond)}
