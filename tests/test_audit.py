@@ -117,7 +117,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case", [pytest.param(one, marks=[pytest.mark.slow] * (one != CASES[1])) for one in CASES], ids=str
+)
 def test_mean_and_variance_are_those_of_enumeration(case):
     law_mean_and_variance_are_those_of_enumeration(audit, *case)
 

@@ -50,6 +50,7 @@ def test_elements_of_multi_discrete_begin_at_its_start():
     assert {second for _, second in seen} == {-1, 0, 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "rows"),
     [

@@ -95,6 +95,7 @@ def test_the_same_seed_finds_the_same(capsys, lossy):
     assert first[0]["laws"] == second[0]["laws"]
 
 
+@pytest.mark.slow
 def test_a_person_sees_tables(capsys, lossy, monkeypatch):
     monkeypatch.setattr("framework.cli.check.is_terminal", lambda: True)
     monkeypatch.setattr("framework.testing.checking.QUICK_SECONDS", (math.inf, math.inf))  # however slow it is here
@@ -414,6 +415,7 @@ def estimators():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_failure_is_told_whatever_the_settings(terminal, capsys, tmp_path, monkeypatch):
     """Those that no source and no JSON is known of, those made by a factory, those that only tell identity."""
@@ -482,6 +484,7 @@ def test_ctrl_c_interrupts(capsys, tmp_path, monkeypatch):
     assert main(["check", "odd.py", "--examples", "2"]) == 130
 
 
+@pytest.mark.slow
 def test_the_same_error_is_told_once(capsys, tmp_path, monkeypatch):
     """Of all laws that it breaks; one snippet."""
     monkeypatch.chdir(tmp_path)
@@ -529,6 +532,7 @@ def test_what_a_part_prints_is_not_in_the_report(capsys, tmp_path, monkeypatch):
     assert {"imported", "asked"} == set(printed.err.split())
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_and_nothing_global_moves(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = torch.random.get_rng_state()

@@ -443,6 +443,7 @@ def pumping(name, observation, choice):
     return choice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORLDS)
 def test_whole_episodes_are_gymnasiums(name, arithmetic):
     """A thousand steps under the registered limit, with the actions of a policy that gets to the world's end.

@@ -180,7 +180,8 @@ LONG = (
     "memory.md",
     "tutorial.md",
     "write-an-estimator.md",
-)  # some seconds each
+    "README.md",
+)  # some seconds each: not in the quick profile
 
 
 @pytest.mark.parametrize(

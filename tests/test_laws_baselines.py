@@ -125,12 +125,14 @@ class OfVectors:
         return Regression()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [OfOthers, OfTheGroup, OfThePast, OfVectors])
 def test_the_mutants_are_right_but_for_their_bug(cls):
     report = check(Part("baseline", "right", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("words", [set(), {"complete_episodes", "groups"}, {"values"}])
 def test_every_rollout_that_baselines_are_handed_is_legal(words, examples):
@@ -362,6 +364,7 @@ class Clipped(OfOthers):
         return super().__call__(rollout, returns).clamp(-1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_law_kills_the_baseline_that(name):
     cls, law, _ = MUTANTS[name]
@@ -376,6 +379,7 @@ def of(name):
     return Subject(Part("baseline", name, plugin, cls()), LOADED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["batch_mean", "group_mean", "time_mean"])
 def test_means_that_include_the_judged_episode_are_biased_by_one_nth(name):
     """Of four episodes, a quarter of the judged one's own return is subtracted; it is measured, and no failure."""

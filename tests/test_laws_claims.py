@@ -288,6 +288,7 @@ MUTANTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("role", "name", "part"), MUTANTS, ids=[name for _, name, _ in MUTANTS])
 def test_the_claim_is_refused_of_the_mutant_from(role, name, part):
     (claim,) = part.claims
@@ -296,6 +297,7 @@ def test_the_claim_is_refused_of_the_mutant_from(role, name, part):
     is_killed(law.check, st.just(subject), law.cases(subject))
 
 
+@pytest.mark.slow
 def test_check_says_by_how_much_a_claim_is_false():
     """The batch mean of two episodes leaves half of the gradient; told by state and action."""
     (verdict,) = check(Baseline(batch_mean), "baseline", only=[LAW[NEUTRAL]], loaded=LOADED).failed
@@ -357,6 +359,7 @@ def test_experiments_are_small_and_whole(experiment):
     assert experiment.lanes in (1, experiment.episodes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what",
     [

@@ -52,6 +52,7 @@ def loaded():
 ALIKE = {  # in much the same code as others are
     "line_world of one step", "line_world without limit", "random_mdp, larger", "CartPole-v1, same_step",
     "CartPole-v1, disabled", "FrozenLake-v1, next_step", "FrozenLake-v1, disabled", "CliffWalking-v1",
+    "CartPole-v1, vectorised", "pendulum", "acrobot", "mountain_car", "short_corridor",
 }  # fmt: skip
 
 
@@ -231,6 +232,7 @@ class World:
         return self.lanes(num_envs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lanes", [Chancy, Certain, Drift, Slippery, LateChance, Forbidding, FromHome, Strip, Round, Clockwork]
 )
@@ -707,6 +709,7 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", MUTANTS)
 def test_a_law_finds(wrong, loaded):
     mutant, _, law = MUTANTS[wrong]

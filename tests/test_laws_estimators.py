@@ -111,6 +111,7 @@ class ToGo(Step):
         return returns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [Step, Walked, WalkedN, ToGo])
 def test_the_mutants_are_right_but_for_their_bug(cls):
     report = check(Part("estimator", "walked", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
@@ -222,6 +223,7 @@ MISTAKABLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("cls", MISTAKABLE)
 def test_right_estimators_pass_and_what_does_not_concern_them_says_why(cls, examples):
@@ -231,6 +233,7 @@ def test_right_estimators_pass_and_what_does_not_concern_them_says_why(cls, exam
     assert {law: reasons[law] for law in MISTAKABLE[cls]} == MISTAKABLE[cls]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("needs", [set(), {"complete_episodes"}, {"values"}, {"complete_episodes", "values"}])
 def test_every_rollout_that_estimators_are_handed_is_legal(needs, examples):
@@ -571,6 +574,7 @@ class Remembers(ToGo):
         return rollout.rewards - self.seen["mean"] * rollout.mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_law_kills_the_estimator_that(name):
     cls, law, _ = MUTANTS[name]

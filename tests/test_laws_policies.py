@@ -475,6 +475,7 @@ class Made:
         return self.cls(observations, actions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [Softmax, Several, Normal, Squashed, Remembering])
 def test_what_is_to_be_spoilt_is_right(cls):
     report = check(Made(cls), "policy", examples=EXAMPLES, loaded=LOADED)
@@ -963,6 +964,7 @@ class LanesTakenForSteps(Remembering):
         return super().states(type(inputs)(turned, inputs.action_masks, inputs.state, inputs.started))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_law_kills_the_mutant_with(name):
     law, _, cls = MUTANTS[name]

@@ -71,6 +71,7 @@ def law_only_what_is_needed(modules):
     assert not {name for name in UNWANTED if any(module == name or module.startswith(f"{name}.") for module in modules)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_run_imports_nothing_before_its_first_update_that_it_does_not_need(words, tmp_path):
     modules = at_first_update(tmp_path, words)
@@ -86,6 +87,7 @@ def test_an_import_that_is_not_needed_is_found(added, tmp_path):
         law_only_what_is_needed(modules)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["", "gc.disable()"])
 def test_a_command_is_imported_without_a_search_for_garbage_and_the_collector_is_left_as_it_was(before):
     code = f"""
