@@ -1,6 +1,6 @@
 """Where episodes end and begin while lanes are stepped, and what follows from that for a whole rollout."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,16 @@ from attrs import define, field, frozen
 from torch import Tensor
 
 Array = np.ndarray[Any, Any]
-NONE = np.zeros(0, np.int64)
+
+
+def view(tensor: Tensor) -> Any:
+    """A numpy view of a CPU tensor; another device's tensor itself. Both are written by `rows[t] = row`."""
+    return tensor.detach().numpy() if tensor.device.type == "cpu" else tensor.detach()
+
+
+def to_host(tensor: Tensor) -> Any:
+    """A tensor as a numpy array, copied only where it lives on another device."""
+    return tensor.detach().numpy() if tensor.device.type == "cpu" else tensor.detach().cpu().numpy()
 
 
 @frozen(eq=False)
@@ -29,7 +38,7 @@ class Finished:
     @classmethod
     def none(cls) -> "Finished":
         """No episode."""
-        return cls(np.zeros(0), NONE)
+        return cls(np.zeros(0), np.zeros(0, np.int64))
 
     @classmethod
     def together(cls, parts: "Sequence[Finished]") -> "Finished":
@@ -57,68 +66,94 @@ class Ends:
         return Ends(self.times[which], self.lanes[which], self.observations[which], state)
 
 
-@frozen(eq=False)
-class Turn:
-    """A row in which episodes ended: in which lanes, and how many of these, the first ones, begin another."""
-
-    row: int
-    lanes: Array  # [K] int64
-    going: int
-    returns: Array  # [K] float64
-    told: dict[str, Array]  # metrics, each [K]
-
-
 @define(eq=False)
 class Turns:
-    """What is noted of a rollout while its lanes are stepped; the first `begun` have an episode from the start."""
+    """What is noted in the rows where episodes end, while lanes are stepped; the rest follows after the last row."""
 
-    begun: int
-    turns: list[Turn] = field(factory=list)
-    last: list[tuple[int, Array, Array, Tensor, Tensor | None]] = field(factory=list)
+    left: list[tuple[Any, Any]] = field(factory=list)  # successors of what ended in a row, and the memory after it
+    told: list[tuple[int, dict[str, Array]]] = field(factory=list)  # rows with metrics, and these, of what ended
 
-    def leave(self, row: int, lanes: Array, final: Array, successors: Tensor, state: Tensor | None) -> None:
-        """Keep the last states of `lanes` [K], and the memory after them; `final` [N] bool: the world ended."""
-        index = torch.from_numpy(lanes)
-        self.last.append((row, lanes, final[lanes], successors[index], None if state is None else state[index]))
+    def note(
+        self, row: int, which: Array, successors: Any, state: Tensor | None, metrics: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Keep what lanes at `which` `[N]` bool leave; `successors` `[N, *O]` as `view` has them."""
+        self.left.append((successors[which], None if state is None else view(state)[which]))
+        if metrics:
+            self.told.append((row, {name: to_host(column)[which] for name, column in metrics.items()}))
 
-    def columns(self, steps: int, clock: Array, valid: Array | None) -> tuple[Array, Array, Array]:
-        """Mask, times and episode numbers `[T, N]`; `clock` `[N]`, the steps of each lane's episode, moves on.
+    def account(self, columns: dict[str, Tensor], clock: Array, earned: Array, all_left: bool) -> tuple[Finished, Ends]:
+        """Which episodes ended, and what they left; mask, times and episode numbers join the `columns`.
 
-        A time is the count of real steps since the lane's last turn; where `mask` is False it means nothing.
+        `all_left`: those that did not end are left in the last row, too. `clock` and `earned` move on.
         """
-        lanes, begun = len(clock), self.begun
-        numbers = np.zeros((steps + 1, lanes), np.int64)
-        stopped = np.zeros((steps + 1, lanes), bool)
-        since = np.full((steps + 1, lanes), np.iinfo(np.int64).min)
-        numbers[0], stopped[0, begun:], since[0] = np.arange(lanes), True, -clock
-        for turn in self.turns:
-            numbers[turn.row + 1, turn.lanes[: turn.going]] = range(begun, begun + turn.going)
-            stopped[turn.row + 1, turn.lanes[turn.going :]] = True
-            begun += turn.going
-        mask = ~np.logical_or.accumulate(stopped)[:steps]
-        taken = np.broadcast_to(np.arange(steps + 1)[:, None], since.shape)
-        if valid is not None:
-            mask &= valid
-            taken = np.concatenate([np.zeros_like(since[:1]), np.cumsum(mask, 0)])
-        for turn in self.turns:
-            since[turn.row + 1, turn.lanes] = taken[turn.row + 1, turn.lanes]
-        times = taken - np.maximum.accumulate(since)
-        clock[:] = times[-1]
-        return mask, times[:-1], np.maximum.accumulate(numbers)[:-1]
+        device = columns["rewards"].device
+        alive, valid = (to_host(columns.pop(name)) if name in columns else None for name in ("alive", "valid"))
+        rewards, terminated, truncated = (to_host(columns[name]) for name in ("rewards", "terminated", "truncated"))
+        alive = np.ones(rewards.shape, bool) if alive is None else alive
+        mask = alive if valid is None else alive & valid
+        ended = (terminated | truncated) & mask
+        begun = np.concatenate([alive[:1], ended[:-1] & alive[1:]])
+        times, numbers = placed(begun, ended, clock, None if valid is None else mask)
+        rows, lanes = ended.nonzero()
+        returns = scored(np.where(mask, rewards, 0), rows, lanes, earned)
+        metrics = {name: np.full(len(rows), np.nan) for _, told in self.told for name in told}
+        for row, told in self.told:
+            for name, some in told.items():
+                metrics[name][rows == row] = some
+        finished = Finished(returns, times[rows, lanes] + 1, metrics)
 
-    def finished(self, times: Array) -> Finished:
-        """The episodes that ended, in the order in which they did; `times` as `columns` has them."""
-        parts = [Finished(turn.returns, times[turn.row, turn.lanes] + 1, turn.told) for turn in self.turns]
-        return Finished.together([Finished.none(), *parts])
+        if all_left:
+            (last,) = (~ended[-1]).nonzero()
+            rows, lanes = np.append(rows, np.full(len(last), len(mask) - 1)), np.append(lanes, last)
+        found = {"mask": mask, "times": times, "episodes": numbers}
+        columns |= {name: torch.from_numpy(array).to(device) for name, array in found.items()}
+        successors, states = zip(*self.left, strict=True)
+        return finished, Ends(
+            torch.from_numpy(rows).to(device),
+            torch.from_numpy(lanes).to(device),
+            joined(successors),
+            None if states[0] is None else joined(states),
+        )
 
-    def ends(self, observations: Tensor) -> tuple[Ends, Tensor]:
-        """All that was left, and which of it was cut and not ended by the world `[K]` bool; like `observations`."""
-        if not self.last:
-            none = torch.zeros(0, dtype=torch.int64, device=observations.device)
-            return Ends(none, none, observations[:0]), none.bool()
-        rows, lanes, final, successors, states = zip(*self.last, strict=True)
-        times = np.repeat(rows, [len(some) for some in lanes])
-        columns = (torch.from_numpy(array) for array in (times, np.concatenate(lanes), ~np.concatenate(final)))
-        where, which, cut = (column.to(observations.device) for column in columns)
-        state = None if states[0] is None else torch.cat(states)
-        return Ends(where, which, torch.cat(successors), state), cut
+
+def placed(begun: Array, ended: Array, clock: Array, valid: Array | None) -> tuple[Array, Array]:
+    """Times and episode numbers `[T, N]`, from where episodes `begun` and `ended` `[T, N]` bool.
+
+    A time is the count of real steps (`valid`; None: all) since the episode began; `clock` `[N]`, the steps of each
+    lane's episode before the first row, moves on to the row after the last. Episodes are numbered as they begin, by row
+    and then by lane.
+    """
+    steps, lanes = ended.shape
+    if valid is None:
+        taken = np.broadcast_to(np.arange(steps + 1)[:, None], (steps + 1, lanes))
+    else:
+        taken = np.concatenate([np.zeros((1, lanes), np.int64), np.cumsum(valid, 0)])
+    since = np.full((steps + 1, lanes), np.iinfo(np.int64).min)
+    since[0] = -clock
+    np.copyto(since[1:], taken[1:], where=ended)
+    times = taken - np.maximum.accumulate(since)
+    clock[:] = times[-1]
+    numbers = np.cumsum(begun).reshape(steps, lanes) - 1
+    return times[:-1], np.maximum.accumulate(np.where(begun, numbers, 0))
+
+
+def scored(rewards: Array, rows: Array, lanes: Array, earned: Array) -> Array:
+    """The returns `[E]` of the episodes that end in some `rows` and `lanes` `[E]`, of rewards `[T, N]`, 0 if not real.
+
+    `earned` `[N]`, what each lane's episode brought before the first row, moves on to the row after the last.
+    """
+    by_lane = rewards.T.astype(np.float64, order="C")  # [N, T]
+    by_lane[:, 0] += earned
+    count, steps = by_lane.shape
+    ends = lanes * steps + rows
+    starts = np.unique(np.concatenate([np.arange(count + 1) * steps, ends + 1]))[:-1]
+    sums = np.add.reduceat(by_lane.reshape(-1), starts)
+    earned[:] = sums[np.searchsorted(starts, np.arange(1, count + 1) * steps) - 1]
+    earned[lanes[rows == steps - 1]] = 0
+    returns: Array = sums[np.searchsorted(starts, ends, "right") - 1]
+    return returns
+
+
+def joined(parts: Sequence[Any]) -> Tensor:
+    """One tensor of rows that come as `view` has them."""
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else torch.from_numpy(np.concatenate(parts))  # type: ignore[arg-type]

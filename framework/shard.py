@@ -15,7 +15,7 @@ from torch import Tensor
 from . import streams, tabular, walks
 from .contracts import Action, Actor, Environment, Inputs, Rollout, Step
 from .entry import Entry
-from .episodes import Ends, Finished, Turn, Turns
+from .episodes import Ends, Finished, Turns, to_host, view
 from .errors import PartError
 
 FLAGS = ("terminated", "truncated")
@@ -44,16 +44,6 @@ class Table:
             self.columns[name] = longer
             self.rows[name] = view(longer)
         self.capacity *= 2
-
-
-def view(tensor: Tensor) -> Any:
-    """A numpy view of a CPU tensor; another device's tensor itself. Both are written by `rows[t] = row`."""
-    return tensor.detach().numpy() if tensor.device.type == "cpu" else tensor.detach()
-
-
-def to_host(tensor: Tensor) -> Any:
-    """A tensor as a numpy array, copied only where it lives on another device."""
-    return tensor.detach().numpy() if tensor.device.type == "cpu" else tensor.detach().cpu().numpy()
 
 
 @define(eq=False)
@@ -153,17 +143,17 @@ class Shard:
         environment, act, step_lanes = self.environment, actor.act, self.environment.step
         local = self.device.type == "cpu"
         translate = getattr(policy, "environment_actions", None)
-        lanes, earned, inputs = self.lanes, self.earned, self.inputs
+        lanes, inputs = self.lanes, self.inputs
         if inputs is None or self.fixed_steps is None:
             first, masks = environment.reset(world), getattr(environment, "action_masks", None)
             self.entry.first(first, masks)
             inputs = self.inputs = Inputs(first, masks)  # and nothing remembered
             self.clock[:] = 0
-            earned[:] = 0
+            self.earned[:] = 0
         begun = lanes if self.episodes is None else min(lanes, self.episodes)
         working, taken, t = begun, 0, 0
         alive = np.arange(lanes) < begun
-        turns = Turns(begun)
+        turns = Turns()
 
         table = self.table = Table(self.fixed_steps or self.capacity)
         rows = table.rows
@@ -171,6 +161,8 @@ class Shard:
         table.add("observations", inputs.observations)
         if inputs.action_masks is not None:
             table.add("action_masks", inputs.action_masks)
+        if self.fixed_steps is None:
+            table.add("alive", torch.from_numpy(alive))
         action: Action | None = None
         step: Step | None = None
         seen = view(inputs.observations)
@@ -208,40 +200,38 @@ class Shard:
                 step = given
                 seen, reward = view(step.observations), view(step.rewards)
                 over, out = view(step.terminated), view(step.truncated)
-                scores, final, late = reward, over, out
+                final, late, after = over, out, view(step.successors)
             if step.observations is not inputs.observations or step.action_masks is not None:
                 inputs = self.inputs = Inputs(step.observations, step.action_masks)
             rows["rewards"][t] = reward
             rows["terminated"][t] = over
             rows["truncated"][t] = out
 
-            # what the host keeps account of: scores, and which lanes go on
+            # what the host must know at once: where an episode ended, and which lanes go on
             if not local:
-                scores, final, late = to_host(reward), to_host(over), to_host(out)
+                final, late = to_host(over), to_host(out)
             ended = final | late
             if step.valid is None:
-                earned += scores
                 taken += working
             else:
                 rows["valid"][t] = view(step.valid)
                 counted = alive & to_host(step.valid)
-                earned += scores * counted
                 taken += int(np.count_nonzero(counted))
                 ended &= counted
-            if np.count_nonzero(ended):
-                (where,) = (ended & alive).nonzero()
-                going = len(where)
-                if self.episodes is not None:
-                    going = min(going, self.episodes - begun)
-                elif self.steps is not None and taken >= self.steps:
-                    going = 0
-                told = {name: to_host(column)[where] for name, column in (step.metrics or {}).items()}
-                turns.turns.append(Turn(t, where, going, earned[where], told))
-                turns.leave(t, where, final, step.successors, state)
-                begun += going
-                working -= len(where) - going
-                alive[where[going:]] = False
-                earned[ended] = 0
+            if self.fixed_steps is None:
+                rows["alive"][t] = alive
+                ended &= alive
+            if count := int(np.count_nonzero(ended)):
+                turns.note(t, ended, after, state, step.metrics)
+                if self.fixed_steps is None:
+                    going = count
+                    if self.episodes is not None:
+                        going = min(going, self.episodes - begun)
+                    elif self.steps is not None and taken >= self.steps:
+                        going = 0
+                    begun += going
+                    working -= count - going
+                    alive[ended.nonzero()[0][going:]] = False
             if state is not None:
                 fresh = ended if step.valid is None else ended | (fresh & ~counted)
                 inputs = evolve(inputs, state=state, started=torch.from_numpy(fresh).to(self.device))
@@ -252,17 +242,12 @@ class Shard:
 
         self.inputs, self.table, self.capacity = inputs, None, t + t // 4 + 1
         if self.fixed_steps is not None:
-            (going_on,) = (~ended).nonzero()
-            turns.leave(t - 1, going_on, final, step.successors, state)
-        valid = table.columns.pop("valid", None)
-        mask, times, episodes = turns.columns(t, self.clock, None if valid is None else to_host(valid[:t]))
-        numbers = {"mask": mask, "times": times, "episodes": episodes}
-        columns = {name: torch.from_numpy(array).to(self.device) for name, array in numbers.items()}
-        columns |= {name: column[:t] for name, column in table.columns.items()}
+            turns.note(t - 1, ~ended, after, state)
+        columns = {name: column[:t] for name, column in table.columns.items()}
+        finished, ends = turns.account(columns, self.clock, self.earned, self.fixed_steps is not None)
         rollout = self._rollout(columns, remembered)
-        ends, cut = turns.ends(step.successors)
         self.entry.successors(rollout, ends)
-        return rollout, turns.finished(times), ends.only(cut) if ends_wanted else ends
+        return rollout, finished, ends.only(~rollout.terminated[ends.times, ends.lanes]) if ends_wanted else ends
 
     def _rollout(self, columns: dict[str, Tensor], state: Tensor | None) -> Rollout:
         """Zeros in padding, and everything checked."""

@@ -495,8 +495,8 @@ MUTANTS = {
         law_successors_are_valued_with_what_is_remembered,
         {
             "shard": (
-                "turns.leave(t, where, final, step.successors, state)",
-                "turns.leave(t, where, final, step.successors, state * 0.5)",
+                "turns.note(t, ended, after, state, step.metrics)",
+                "turns.note(t, ended, after, state * 0.5, step.metrics)",
             )
         },
     ),
@@ -504,8 +504,8 @@ MUTANTS = {
         law_successors_are_valued_with_what_is_remembered,
         {
             "shard": (
-                "turns.leave(t, where, final, step.successors, state)",
-                "turns.leave(t, where, final, step.successors, state.roll(1, 0))",
+                "turns.note(t, ended, after, state, step.metrics)",
+                "turns.note(t, ended, after, state.roll(1, 0), step.metrics)",
             )
         },
     ),
