@@ -102,14 +102,6 @@ class Timers:
         self.pairs: dict[tuple[str, str], int] = defaultdict(int)
         self.last = clock()
 
-    @contextlib.contextmanager
-    def within(self, key: str) -> Iterator[None]:
-        self.enter(key)
-        try:
-            yield
-        finally:
-            self.leave()
-
     def enter(self, key: str) -> None:
         now = clock()
         around = self.stack[-1]
@@ -140,11 +132,8 @@ class Timers:
         @functools.wraps(function)
         def timing(*arguments: Any) -> Any:
             going, end = iter(function(*arguments)), object()
-            while True:
-                with self.within(key):
-                    item = next(going, end)
-                if item is end:
-                    return
+            following = self.timed(key, next)
+            while (item := following(going, end)) is not end:
                 yield item
 
         return timing
@@ -154,15 +143,18 @@ class Timers:
 
         @functools.wraps(function)
         def timing(*arguments: Any) -> Any:
-            with self.within(key):
-                going = function(*arguments)
-                next(going)
+            self.enter(key)
+            going = function(*arguments)
+            next(going)
+            self.leave()
             result = yield
-            with self.within(key):
-                try:
-                    going.send(result)
-                except StopIteration as stop:
-                    return stop.value
+            self.enter(key)
+            try:
+                going.send(result)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                self.leave()
 
         return timing
 
@@ -186,8 +178,11 @@ class Timed:
         self.__dict__.update(_timers=timers, _key=key, _part=part)
 
     def __call__(self, *arguments: Any) -> Any:
-        with self._timers.within(self._key):
+        self._timers.enter(self._key)
+        try:
             return self._part(*arguments)
+        finally:
+            self._timers.leave()
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._part, name)
