@@ -1,5 +1,6 @@
 """Optimizers: torch's own, without the import of its compiler; schedules of the learning rate."""
 
+import contextlib
 import csv
 import itertools
 import math
@@ -40,6 +41,82 @@ def test_the_lean_class_moves_parameters_as_torchs_own_does(name):
         assert not weight.grad.requires_grad
         weights.append(weight.detach().clone())
     assert torch.equal(*weights)
+
+
+@st.composite
+def adams(draw):
+    """Names and options of fused optimizers of one vector, some of them for torch's own way only."""
+    name = draw(st.sampled_from(["Adam", "AdamW"]))
+    rate = draw(st.sampled_from([0.1, 0.003]))
+    options = {
+        "lr": draw(st.sampled_from([rate, torch.tensor(rate)])),
+        "betas": draw(st.sampled_from([(0.9, 0.999), (0.5, 0.9)])),
+        "eps": draw(st.sampled_from([1e-8, 1e-2])),
+        "weight_decay": draw(st.sampled_from([0.0, 0.1])),
+        "amsgrad": draw(st.booleans()),
+        "maximize": draw(st.booleans()),
+        "fused": True,
+    }
+    return name, options, draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2]))
+
+
+def law_a_vector_is_moved_at_once_as_torch_moves_it(module, case):
+    """The same bits, whatever the options, after the rate has changed, and where a step has no gradient to go by."""
+    name, options, steps, count = case
+    ended = []
+    for cls in (getattr(torch.optim, name), module.lean.__wrapped__(getattr(torch.optim, name))):
+        vectors = [torch.nn.Parameter(torch.linspace(-1, 1, 7)) for _ in range(count)]
+        optimizer = cls(vectors, **options)
+        for number in range(3 * steps):
+            for vector in vectors:
+                vector.grad = None if number == 4 else torch.linspace(-1, 1, 7) ** (number + 1)
+            if number == 2:
+                optimizer.param_groups[0]["lr"] = 0.05
+            optimizer.step()
+        (state, *_) = optimizer.state.values()
+        ended.append([*vectors, *state.values()])
+    assert all(torch.equal(one, other) for one, other in zip(*ended, strict=True))
+
+
+@given(adams())
+def test_a_vector_is_moved_at_once_as_torch_moves_it(case):
+    law_a_vector_is_moved_at_once_as_torch_moves_it(optimizers, case)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_a_vector_is_moved_at_once(name, monkeypatch):
+    """By one kernel, but for the first step, which makes the state."""
+    kernel, moved = optimizers.FUSED[name], []
+    monkeypatch.setitem(optimizers.FUSED, name, lambda *given, **options: (moved.append(1), kernel(*given, **options)))
+    vector = torch.nn.Parameter(torch.ones(3))
+    optimizer = lean.__wrapped__(getattr(torch.optim, name))([vector], fused=True)
+    for _ in range(4):
+        vector.grad = torch.ones(3)
+        optimizer.step()
+    assert len(moved) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ('weight_decay=group["weight_decay"]', "weight_decay=0.0"),
+        ('maximize=group["maximize"]', "maximize=False"),
+        ('eps=group["eps"]', "eps=1e-8"),
+        ('or group["amsgrad"]', ""),
+        ('state["step"] += 1', "pass"),
+        ("beta1=betas[0]", "beta1=0.9"),
+        ("beta2=betas[1]", "beta2=0.999"),
+        ("lr=rate", "lr=optimizer.defaults['lr']"),
+        ('len(groups[0]["params"]) != 1', "False"),
+        ("slopes is None or ", ""),
+        ("torch._fused_adamw_}", "torch._fused_adam_}"),
+    ],
+    ids=lambda change: change[0],
+)
+def test_the_law_of_vectors_kills_the_mutant_of(change):
+    mutant = mutate("framework.optimizers", change)
+    with contextlib.suppress(ValueError, AttributeError):  # some mutants break otherwise than by numbers
+        is_killed(law_a_vector_is_moved_at_once_as_torch_moves_it, adams(), arguments=(mutant,))
 
 
 def test_hooks_of_a_step_are_still_called():
