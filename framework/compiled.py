@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 SHAPES = 4  # programs that are made before a run is left to Python: one for each size of a minibatch
 NEAR = 1e-3  # how far compiled and eager numbers may lie apart, of their size: the order of sums differs
 OPTIONS = {
-    "fallback_random": True,
-    "cpp.use_decompose_tanh": True,
+    "fallback_random": True,  # torch's random numbers
+    "cpp.use_decompose_tanh": True,  # tanh by exp, 2e-7 off
     "compile_threads": 1,
-}  # torch's random numbers; tanh by exp, 2e-7 off
+    "cpp_wrapper": True,  # no Python between the kernels
+    "size_asserts": False,  # a program is only called with the shapes that it was made for
+}
 
 
 class FallbackError(Exception):
@@ -44,8 +46,8 @@ class Update:
     """What a compiled update found; nothing has moved yet."""
 
     gradient: Tensor  # [P] of the vector of parameters, clipped
-    norm: Tensor  # [] of the gradient before that
-    terms: dict[str, Tensor]  # each [], divided
+    norm: float  # of the gradient before that
+    terms: dict[str, float]  # divided
     metrics: dict[str, Any]
     stop_epochs: bool
 
@@ -69,6 +71,8 @@ class Compiler:
     programs: dict[Any, Program] = field(factory=dict)
     done: int = 0  # updates
     due: int = 0  # the next one that is compared
+    counts: tuple[float, float] = (0.0, 0.0)  # the denominator and the count of episodes
+    numbers: list[Tensor] = field(factory=list)  # of which these are the tensors
     iteration: int = -1  # of which `state` is
     state: list[Tensor] = field(factory=list)  # the policy's parameters and buffers
     over: bool = False  # the run goes on without
@@ -93,8 +97,11 @@ class Compiler:
                 self._check_parameters()
                 self.state = [tensor.detach() for _, tensor in _state(self.run.policy)]
             before = torch.get_rng_state() if compared else None
-            update = self._called(self.programs[key], [*self.state, *columns.values(), *_numbers(self.run, batch)])
-            if not math.isfinite(sum(float(term) for term in update.terms.values())):
+            counts = _counts(self.run, batch)
+            if counts != self.counts:
+                self.counts, self.numbers = counts, _tensors(counts)
+            update = self._called(self.programs[key], [*self.state, *columns.values(), *self.numbers])
+            if not math.isfinite(sum(update.terms.values())):
                 return None  # what is wrong is found, and named, in Python
             if before is not None:
                 with torch.random.fork_rng([]):
@@ -138,7 +145,8 @@ class Compiler:
             return record(run, self.compute_loss, batch)
 
     def _called(self, program: Program, inputs: list[Tensor]) -> Update:
-        gradient, norm, stop, *numbers = program.call(*inputs)
+        gradient, packed = program.call(*inputs)
+        norm, stop, *numbers = packed.tolist()
         terms = dict(zip(program.names, numbers, strict=False))
         given = iter(numbers[len(terms) :])
         metrics = {name: next(given) if number is None else number for name, number in program.metrics.items()}
@@ -152,7 +160,7 @@ class Compiler:
         for name, term in loss.terms.items():
             found, size = update.terms.get(name), float(term.detach().abs().sum()) / count
             expected = terms[f"loss/{name}"]
-            if found is None or not abs(float(found) - expected) <= NEAR * size + 1e-12:
+            if found is None or not abs(found - expected) <= NEAR * size + 1e-12:
                 raise FallbackError(f"term '{name}' is {found} compiled and {expected} otherwise")
         slopes = self.run.learnt.slopes
         apart, size = float((update.gradient - slopes).norm()), float(slopes.norm())
@@ -201,19 +209,21 @@ def record(run: "Run", compute_loss: Callable[..., Loss], batch: Batch) -> Progr
         norm = torch.linalg.vector_norm(gradient)
         if most is not None:
             gradient = gradient * (most / (norm + 1e-6)).clamp(max=1)
-        stop = torch.as_tensor(loss.stop_epochs)
-        metrics = [number.detach().clone() for number in loss.metrics.values() if isinstance(number, Tensor)]
-        return [gradient, norm, stop, *(term.detach() for term in terms), *metrics]
+        numbers = [norm, torch.as_tensor(loss.stop_epochs), *terms]
+        numbers += [number for number in loss.metrics.values() if isinstance(number, Tensor)]
+        return [gradient, torch.stack([number.detach().double().reshape(()) for number in numbers])]
 
     state = [tensor.detach() for _, tensor in _state(run.policy)]
     buffers = [tensor.clone() for tensor, name in zip(state, names, strict=True) if name in moving]
     versions = [tensor._version for tensor in buffers]
     copies = iter(buffers)
     state = [next(copies) if name in moving else tensor for tensor, name in zip(state, names, strict=True)]
-    inputs = [*state, *_columns(batch).values(), *_numbers(run, batch)]
+    inputs = [*state, *_columns(batch).values(), *_tensors(_counts(run, batch))]
     graph = make_fx(update)(*inputs)
     if [tensor._version for tensor in buffers] != versions:
         raise FallbackError(f"{run.config.policy.label} moves its buffers while it evaluates")
+    for node in graph.graph.nodes:  # each has been recorded in a mode of its own, which the C++ wrapper refuses
+        node.meta.pop("val", None)
     compiled = _inductor.compile(graph, inputs, options=OPTIONS)  # type: ignore[arg-type]
     (loss,) = told
     metrics = {name: None if isinstance(number, Tensor) else number for name, number in loss.metrics.items()}
@@ -235,7 +245,10 @@ def _divisor(run: "Run", batch: Batch) -> float:
     return divisor(batch, settings.denominator, settings.constant)
 
 
-def _numbers(run: "Run", batch: Batch) -> list[Tensor]:
+def _counts(run: "Run", batch: Batch) -> tuple[float, float]:
     """What is a number in Python and must not be recorded as one: the denominator, and the count of episodes."""
-    numbers = (_divisor(run, batch), batch.total_episodes)
-    return [torch.tensor(float(number), dtype=torch.float64) for number in numbers]
+    return float(_divisor(run, batch)), float(batch.total_episodes)
+
+
+def _tensors(counts: tuple[float, float]) -> list[Tensor]:
+    return [torch.tensor(number, dtype=torch.float64) for number in counts]

@@ -95,7 +95,7 @@ class Turns:
         begun = np.concatenate([alive[:1], ended[:-1] & alive[1:]])
         times, numbers = placed(begun, ended, clock, None if valid is None else mask)
         rows, lanes = ended.nonzero()
-        returns = scored(np.where(mask, rewards, 0), rows, lanes, earned)
+        returns = scored(np.where(mask, rewards, 0), ended, earned)
         metrics = {name: np.full(len(rows), np.nan) for _, told in self.told for name in told}
         for row, told in self.told:
             for name, some in told.items():
@@ -137,20 +137,23 @@ def placed(begun: Array, ended: Array, clock: Array, valid: Array | None) -> tup
     return times[:-1], np.maximum.accumulate(np.where(begun, numbers, 0))
 
 
-def scored(rewards: Array, rows: Array, lanes: Array, earned: Array) -> Array:
-    """The returns `[E]` of the episodes that end in some `rows` and `lanes` `[E]`, of rewards `[T, N]`, 0 if not real.
+def scored(rewards: Array, ended: Array, earned: Array) -> Array:
+    """The returns `[E]` of the episodes that `ended` `[T, N]`, by row and then by lane, of rewards `[T, N]`, 0 if not
+    real.
 
     `earned` `[N]`, what each lane's episode brought before the first row, moves on to the row after the last.
     """
+    steps = len(rewards)
     by_lane = rewards.T.astype(np.float64, order="C")  # [N, T]
     by_lane[:, 0] += earned
-    count, steps = by_lane.shape
-    ends = lanes * steps + rows
-    starts = np.unique(np.concatenate([np.arange(count + 1) * steps, ends + 1]))[:-1]
-    sums = np.add.reduceat(by_lane.reshape(-1), starts)
-    earned[:] = sums[np.searchsorted(starts, np.arange(1, count + 1) * steps) - 1]
-    earned[lanes[rows == steps - 1]] = 0
-    returns: Array = sums[np.searchsorted(starts, ends, "right") - 1]
+    last = ended.T.copy()  # of its piece of a lane, which an episode's end or the last row closes
+    last[:, -1] = True
+    closes = np.flatnonzero(last)
+    sums = np.add.reduceat(by_lane.reshape(-1), np.append(0, closes[:-1] + 1))
+    rows = closes % steps
+    whole = ended.T.reshape(-1)[closes]
+    earned[:] = np.where(whole, 0, sums)[rows == steps - 1]
+    returns: Array = sums[whole][np.argsort(rows[whole], kind="stable")]
     return returns
 
 

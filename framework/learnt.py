@@ -71,7 +71,16 @@ class Learnt:
             parameter.grad = None
         if self.views:
             self.slopes.zero_()
-            self.stepped[0].grad = self.slopes
+            self._attach()
+
+    def take(self, gradient: Tensor) -> None:
+        """In place of a backward pass: the gradient of the vector [P]."""
+        self.slopes.copy_(gradient)
+        self._attach()
+
+    def _attach(self) -> None:
+        """Let the gradients be views, whatever somebody has put in their place."""
+        self.stepped[0].grad = self.slopes
         for parameter, _, slopes, _ in self.views:
             if parameter.grad is not slopes and parameter.requires_grad:
                 parameter.grad = slopes

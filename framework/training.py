@@ -165,8 +165,7 @@ def _step(run: Run, terms: Mapping[str, Any], norm: Any, metrics: Mapping[str, A
 
 def _apply(run: Run, update: Update) -> None:
     """What `apply_gradients` does, with a compiled update."""
-    run.learnt.zero()
-    run.learnt.slopes.copy_(update.gradient)
+    run.learnt.take(update.gradient)
     clipped = run.config.update.max_grad_norm is not None
     terms = {f"loss/{name}": term for name, term in update.terms.items()}
     _step(run, terms, update.norm if clipped else None, update.metrics)
