@@ -41,6 +41,7 @@ from common import spread, write
 from startup import Process, header, rows, show
 
 from framework import hookimpl, training
+from framework.cli.run import keep_memory
 from framework.config import DEFAULTS, configure, merge
 from framework.hookspecs import STAGES, RunHooks, names
 from framework.plugins import Part, load
@@ -464,6 +465,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/overhead.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()  # as `framework run` does
     growth = {
         f"cartpole, ppo, 8 lanes, {steps} steps": (WARM + max(3, 1280 // steps), cartpole(8, steps)) for steps in STEPS
     }

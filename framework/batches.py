@@ -68,16 +68,17 @@ def minibatches(run: Run, whole: Batch) -> Iterator[Batch]:
     if whole.sequences is not None:
         (busy,) = whole.sequences.real.any(0).nonzero(as_tuple=True)
         count = len(busy)
+    least, more = divmod(count, parts := min(settings.minibatches, count))
+    sizes = [least + 1] * more + [least] * (parts - more)
     light = sum(column.nbytes for name in COLUMNS if (column := getattr(whole, name)) is not None) <= LIGHT
     for _ in range(settings.epochs):
         order = torch.randperm(count, generator=shuffle).to(whole.actions.device)
         if whole.sequences is not None:
             order = busy[order]
-        parts = order.tensor_split(min(settings.minibatches, count))
         if whole.sequences is None and light:  # shuffled once: the minibatches are views
-            yield from shuffled(whole, order, [len(index) for index in parts])
+            yield from shuffled(whole, order, sizes)
         else:
-            for index in parts:
+            for index in torch.split(order, sizes):
                 yield part(whole, index)
 
 

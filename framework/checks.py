@@ -121,21 +121,25 @@ def columns(label: str, given: Any, inputs: Inputs) -> None:
 def loss(label: str, given: Any, shape: tuple[int, ...]) -> None:
     """Terms, each `[B]`. Whether they are finite shows in their sum."""
     kind(label, given, Loss)
-    if not given.terms:
+    terms, stop = given.terms, given.stop_epochs
+    if not terms:
         raise PartError(f"{label}: expected a Loss with at least one term, got none")
-    if not isinstance(given.terms, Mapping):
-        raise PartError(f"{label}: terms: expected a dict from name to tensor, got {type(given.terms).__name__}")
-    for name, term in given.terms.items():
+    if type(terms) is not dict and not isinstance(terms, Mapping):
+        raise PartError(f"{label}: terms: expected a dict from name to tensor, got {type(terms).__name__}")
+    for name, term in terms.items():
         if not is_numbers(term, shape):
             tensor(f"{label}: term '{name}'", term, shape, "[B]", "floating point")
-    stop = given.stop_epochs
-    if not isinstance(stop, bool) and not (isinstance(stop, Tensor) and stop.numel() == 1):
+    if not isinstance(stop, bool) and not _is_one(stop):
         got = f"shape {list(stop.shape)}" if isinstance(stop, Tensor) else repr(stop)
         raise PartError(f"{label}: stop_epochs: expected True, False or a tensor of one element, got {got}")
     for name, number in given.metrics.items():
-        if not isinstance(number, int | float) and not (isinstance(number, Tensor) and number.numel() == 1):
+        if not _is_one(number) and not isinstance(number, int | float):
             got = f"shape {list(number.shape)}" if isinstance(number, Tensor) else repr(number)
             raise PartError(f"{label}: metric '{name}': expected one number, got {got}")
+
+
+def _is_one(given: Any) -> bool:
+    return isinstance(given, Tensor) and given.numel() == 1
 
 
 def stage_result(label: str, stage: str, result: Any, **arguments: Any) -> None:

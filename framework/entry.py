@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import field, frozen
 from gymnasium.spaces import Discrete
 from torch import Tensor
 
@@ -35,6 +35,7 @@ class Entry:
     environment: Environment
     lanes: int
     labels: tuple[str, str]  # the environment's and the policy's
+    limits: dict[torch.dtype, tuple[Tensor, Tensor] | None] = field(factory=dict)  # of observations, once looked up
 
     def first(self, observations: Any, masks: Any) -> None:
         """What `reset` returned, and the masks that go with it."""
@@ -123,7 +124,9 @@ class Entry:
         if isinstance(space, Discrete):
             checks.in_range(label, observations, space, where)
             return
-        limits = checks.bounds(space, observations.dtype, observations.device)
+        if observations.dtype not in self.limits:
+            self.limits[observations.dtype] = checks.bounds(space, observations.dtype, observations.device)
+        limits = self.limits[observations.dtype]
         if limits is not None:
             checks.in_bounds(label, observations, limits, where)
 

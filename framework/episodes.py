@@ -89,13 +89,20 @@ class Turns:
         device = columns["rewards"].device
         alive, valid = (to_host(columns.pop(name)) if name in columns else None for name in ("alive", "valid"))
         rewards, terminated, truncated = (to_host(columns[name]) for name in ("rewards", "terminated", "truncated"))
-        alive = np.ones(rewards.shape, bool) if alive is None else alive
-        mask = alive if valid is None else alive & valid
-        ended = (terminated | truncated) & mask
-        begun = np.concatenate([alive[:1], ended[:-1] & alive[1:]])
+        ended, mask = terminated | truncated, np.ones(rewards.shape, bool)
+        for some in (alive, valid):
+            if some is not None:
+                mask &= some
+        if alive is not None or valid is not None:
+            ended &= mask
+            rewards = np.where(mask, rewards, 0)
+        begun = np.ones_like(mask)
+        begun[1:] = ended[:-1]
+        if alive is not None:
+            begun &= alive
         times, numbers = placed(begun, ended, clock, None if valid is None else mask)
         rows, lanes = ended.nonzero()
-        returns = scored(np.where(mask, rewards, 0), ended, earned)
+        returns = scored(rewards, ended, earned)
         metrics = {name: np.full(len(rows), np.nan) for _, told in self.told for name in told}
         for row, told in self.told:
             for name, some in told.items():

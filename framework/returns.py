@@ -44,7 +44,7 @@ def discounted_sums(terms: Tensor, discounts: Tensor) -> Tensor:
     if terms.device.type != "cpu":
         sums = terms.clone()
         _double(sums, discounts.clone())
-    elif terms.shape[1] <= FEW_LANES and bool((discounts <= 1).all()):  # products of larger ones may overflow
+    elif terms.shape[1] <= FEW_LANES and discounts.numpy().max(initial=0) <= 1:  # products of larger ones may overflow
         sums = terms.clone()
         _double(sums.numpy(), discounts.numpy().copy())
     else:

@@ -244,15 +244,16 @@ class Shard:
         if self.fixed_steps is not None:
             turns.note(t - 1, ~ended, after, state)
         columns = {name: column[:t] for name, column in table.columns.items()}
+        padded = self.fixed_steps is None or "valid" in columns
         finished, ends = turns.account(columns, self.clock, self.earned, self.fixed_steps is not None)
-        rollout = self._rollout(columns, remembered)
+        rollout = self._rollout(columns, remembered, padded)
         self.entry.successors(rollout, ends)
         return rollout, finished, ends.only(~rollout.terminated[ends.times, ends.lanes]) if ends_wanted else ends
 
-    def _rollout(self, columns: dict[str, Tensor], state: Tensor | None) -> Rollout:
+    def _rollout(self, columns: dict[str, Tensor], state: Tensor | None, padded: bool) -> Rollout:
         """Zeros in padding, and everything checked."""
         mask = columns["mask"]
-        if self.fixed_steps is None or not bool(mask.all()):
+        if padded:
             for name in ("rewards", "times", "episodes", "log_probs"):
                 if name in columns:
                     columns[name] = columns[name].masked_fill_(~mask, 0)

@@ -24,6 +24,8 @@ from .optimizers import learning_rate
 from .rollout import collect
 from .run import Result, Run, blamed
 
+SAID = ("log_probs", "entropies", "values")  # by an evaluation
+
 
 def execute(run: Run) -> Result:
     """Train: collect, estimate, update, report; again until done or stopped.
@@ -202,8 +204,7 @@ class Core:
     def compute_loss(self, run: Run, batch: Batch) -> Loss:
         """Evaluate the policy on the batch and ask the loss."""
         evaluation = evaluated(run, batch)
-        given = (evaluation.log_probs, evaluation.entropies, evaluation.values)
-        if torch.is_grad_enabled() and not any(tensor.requires_grad for tensor in given if tensor is not None):
+        if not evaluation.log_probs.requires_grad and torch.is_grad_enabled() and not _is_learnt(evaluation):
             whose = f"{run.config.policy.label}: evaluate"
             raise PartError(f"{whose}: carries no gradient (was a graph cut by detach or torch.tensor?)")
         loss: Loss = run.loss(batch, evaluation)
@@ -238,25 +239,30 @@ def advantages_of(
         return Advantages(advantages.to(estimate.returns.dtype), estimate.returns, estimate.value_targets)
 
 
+def _is_learnt(evaluation: Evaluation) -> bool:
+    """Whether anything that the policy said carries a gradient."""
+    given = (getattr(evaluation, name) for name in SAID)
+    return any(tensor.requires_grad for tensor in given if tensor is not None)
+
+
 def evaluated(run: Run, batch: Batch) -> Evaluation:
     """What the policy says of each step of the batch [B], by itself or, with memory, in its sequence."""
-    inputs, actions = Inputs(batch.observations, batch.action_masks), batch.actions
-    if batch.sequences is not None:
-        inputs, actions = batch.sequences.inputs, batch.sequences.actions
+    parts, label = batch.sequences, run.config.policy.label
+    if parts is None:
+        inputs, actions, shape = Inputs(batch.observations, batch.action_masks), batch.actions, batch.advantages.shape
+    else:
+        inputs, actions, shape = parts.inputs, parts.actions, parts.real.shape
     evaluation = run.policy.evaluate(inputs, actions, "entropies" in run.needs)
-    whose, parts = run.config.policy.label, batch.sequences
-    checks.kind(f"{whose}: evaluate", evaluation, Evaluation)
-    shape = batch.advantages.shape if parts is None else parts.real.shape
-    said: dict[str, Any] = {}
-    for name in ("log_probs", "entropies", "values"):
-        given = said[name] = getattr(evaluation, name)
-        if given is None and name != "log_probs" and name not in run.loss_needs:
+    checks.kind(f"{label}: evaluate", evaluation, Evaluation)
+    given: dict[str, Any] = {name: getattr(evaluation, name) for name in SAID}
+    for name, column in given.items():
+        if column is None and name != "log_probs" and name not in run.loss_needs:
             continue
-        if not checks.is_numbers(given, shape):
-            checks.columns(f"{whose}: evaluate: {name}", given, inputs)
+        if not checks.is_numbers(column, shape):
+            checks.columns(f"{label}: evaluate: {name}", column, inputs)
         if parts is not None:
-            said[name] = given[parts.real]
-    return evaluation if parts is None else Evaluation(**said)
+            given[name] = column[parts.real]
+    return evaluation if parts is None else Evaluation(**given)
 
 
 def _check_policy(run: Run) -> None:
@@ -268,7 +274,7 @@ def _check_policy(run: Run) -> None:
         return
     with torch.no_grad():
         evaluation = evaluated(run, run.batch)
-    for name in ("log_probs", "entropies", "values"):
+    for name in SAID:
         tensor = getattr(evaluation, name)
         if tensor is not None:
             checks.finite(f"{run.config.policy.label}: evaluate: {name}{after}", tensor)

@@ -88,7 +88,7 @@ class Ppo:
         with torch.no_grad():
             clipped = ratios.clamp(1 - self.clip, 1 + self.clip)
             least = clipped * costs  # where it is chosen, the clipped ratio is a constant
-            share = (clipped != ratios).to(ratios.dtype).mean()
+            share = (clipped != ratios).mean(dtype=ratios.dtype)
             # ρ − 1 − log ρ estimates KL(π_old ‖ π) without bias and is never negative, but for the rounding of ρ near 1
             kl = (torch.expm1(log_ratios) - log_ratios).clamp(min=0).mean()
             stop = False if self.target_kl is None else kl > self.target_kl

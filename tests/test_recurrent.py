@@ -555,8 +555,8 @@ MUTANTS = {
         law_padding_is_inert,
         {
             "training": (
-                "said[name] = given[parts.real]",
-                "said[name] = given.flatten()[: len(batch.actions)]",
+                "given[name] = column[parts.real]",
+                "given[name] = column.flatten()[: len(batch.actions)]",
             )
         },
     ),

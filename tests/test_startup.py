@@ -161,10 +161,10 @@ def test_the_summary_is_made_with_the_run_s_threads(tmp_path, monkeypatch, capsy
 
 FREED = """
 import ctypes, resource, sys, torch
-from framework.cli.run import M_MMAP_THRESHOLD, _keep_memory
+from framework.cli.run import M_MMAP_THRESHOLD, keep_memory
 ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**17)  # glibc moves this by itself unless it is told
 if sys.argv[1] == "keep":
-    _keep_memory()
+    keep_memory()
 rows = torch.ones(2**20)
 for _ in range(3):
     [rows + 1 for _ in range(10)]

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         from .plugins import table
 
         table(resolved.loaded)
-    _keep_memory()
+    keep_memory()
     run = build(config, resolved.loaded, Core())
     run.quiet = extra.quiet
     if "directory" in run.needs:
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     return 130 if result.run.interrupted else 0
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Let the C library keep what is freed, for the next update: this process does nothing else.
 
     glibc hands large blocks back to the system at once, and each comes again in pages of 4 KiB that must be zeroed: at

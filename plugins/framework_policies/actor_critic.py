@@ -75,7 +75,7 @@ class ActorCriticPolicy(nn.Module):
             (outputs, *critics), states = outputs_of(networks, observations), None
         log_probs = normalised(outputs if critics else outputs[..., : self.count], inputs.action_masks)
         actions = actions - self.first_action if self.first_action else actions
-        values = (critics[0] if critics else outputs)[..., -1]
+        values = critics[0].squeeze(-1) if critics else outputs[..., -1]
         if states is not None:
             values = values.take(states)
         return Evaluation(*judged(log_probs, states, actions, entropies), values)
