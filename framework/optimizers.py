@@ -14,7 +14,8 @@ from torch.optim import optimizer as module
 from .config import Config, OptimizerSettings
 from .errors import UsageError, unknown
 
-FUSED = {"Adam": torch._fused_adam_, "AdamW": torch._fused_adamw_}  # what they do to each parameter
+# what they do to each parameter; not public, so that without them torch's own way is gone
+FUSED = {"Adam": getattr(torch, "_fused_adam_", None), "AdamW": getattr(torch, "_fused_adamw_", None)}
 
 
 def optimizer(config: Config, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:

@@ -109,7 +109,7 @@ def test_a_vector_is_moved_at_once(name, monkeypatch):
         ("lr=rate", "lr=optimizer.defaults['lr']"),
         ('len(groups[0]["params"]) != 1', "False"),
         ("slopes is None or ", ""),
-        ("torch._fused_adamw_}", "torch._fused_adam_}"),
+        ('"_fused_adamw_"', '"_fused_adam_"'),
     ],
     ids=lambda change: change[0],
 )
