@@ -132,7 +132,11 @@ MUTANTS = {
         law_several_stacks_are_each_as_if_alone,
         ("begin, end = end, end + count  # of its parameters among the inputs", "begin = len(plan)"),
     ),
-    "takes the slope of the argument": (VALUES, ("slope = backward(slope, before[layer])", "slope = slope * 1.0")),
+    "takes the slope of the argument": (
+        VALUES,
+        ("slope = _through_activation(tanh, slope, before[layer])", "slope = slope * 1.0"),
+    ),
+    "keeps relu's gradient above 1 only": (VALUES, ("value, 0, grad_input=slope)", "value, 1, grad_input=slope)")),
     "sums too little": (VALUES, ("slope.sum(0)", "slope[0]")),
     "activates the last layer, too": (VALUES, ("elif place < last and tanh:", "elif tanh:")),
     "forgets the biases": (

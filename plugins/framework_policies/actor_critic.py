@@ -51,7 +51,7 @@ class ActorCriticPolicy(nn.Module):
 
     def table(self) -> Tensor:
         """log π(·|s) of every state `[states, actions]`: one small forward pass."""
-        return normalised(self.network.every_state()[:, : self.count], None)
+        return normalised(self.network.every_state()[:, : self.count])
 
     def values(self, inputs: Inputs) -> Tensor:
         """V(s) `[B]`."""

@@ -40,7 +40,7 @@ class TabularPolicy(nn.Module):
 
     def table(self) -> Tensor:
         """log π(·|s) of every state `[states, actions]`."""
-        return torch.log_softmax(self.logits, -1)
+        return normalised(self.logits)
 
     def values(self, inputs: Inputs) -> Tensor:
         """V(s) `[B]`."""

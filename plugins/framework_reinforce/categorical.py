@@ -15,6 +15,8 @@ from .network import Network, NetworkSettings, normalizer, require, require_obse
 from .snapshot import RacingActor, Snapshot
 
 NOISE_ROWS = 64  # uniform numbers are drawn for so many steps at once
+VECTOR = 16  # float32 numbers that a processor takes at once
+MANY = 1024  # numbers from which on it pays to turn them
 
 
 @frozen
@@ -42,7 +44,7 @@ class CategoricalPolicy(Network):
 
     def table(self) -> Tensor:
         """log π(·|s) of every state `[states, actions]`: one small forward pass."""
-        return torch.log_softmax(self.every_state(), -1)
+        return normalised(self.every_state())
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample by exponential races: argmax p/e with e ~ Exp(1)."""
@@ -54,7 +56,7 @@ class CategoricalPolicy(Network):
         actions = actions - self.first_action if self.first_action else actions
         if inputs.action_masks is None:
             outputs, states = self.lookup(self.normalizer(inputs.observations))
-            return Evaluation(*judged(torch.log_softmax(outputs, -1), states, actions, entropies))
+            return Evaluation(*judged(normalised(outputs), states, actions, entropies))
         return Evaluation(*judged(self.log_probs(inputs), None, actions, entropies))
 
     def observe(self, rollout: Rollout) -> None:
@@ -89,10 +91,13 @@ class GreedyActor:
             return Action(self._log_probs(inputs).argmax(-1) + self._first)
 
 
-def normalised(logits: Tensor, allowed: Tensor | None) -> Tensor:
-    """log-probs of the allowed actions; −∞ of the others."""
+def normalised(logits: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """log-probs `[…, actions]` of the allowed actions; −∞ of the others."""
     if allowed is not None:
         logits = logits.masked_fill(~allowed, -torch.inf)
+    if logits.is_cpu and logits.shape[-1] < VECTOR and logits.numel() >= MANY:
+        # torch's kernel goes number by number along so short a last dimension; along a first one it takes a tenth
+        return torch.log_softmax(logits.movedim(-1, 0), 0).movedim(0, -1)
     return torch.log_softmax(logits, -1)
 
 

@@ -112,8 +112,7 @@ class Layers(torch.autograd.Function):
                 if layer or needed[number]:
                     slope = torch.mm(slope, inputs[place])
                 if layer:
-                    backward = torch.ops.aten.tanh_backward if tanh else _relu_backward
-                    slope = backward(slope, before[layer])
+                    slope = _through_activation(tanh, slope, before[layer])
             if needed[number]:
                 found[number] = slope
         return None, *found
@@ -152,8 +151,14 @@ def _product(slope: Tensor, value: Tensor) -> Tensor:
     return torch.mm(slope.t(), value)
 
 
-def _relu_backward(slope: Tensor, value: Tensor) -> Tensor:
-    return torch.ops.aten.threshold_backward(slope, value, 0)  # type: ignore[no-any-return]
+def _through_activation(tanh: bool, slope: Tensor, value: Tensor) -> Tensor:
+    """The gradient before an activation, from that after it, in whose place it is put, and what came of it."""
+    aten = torch.ops.aten
+    if _is_watched():  # what is recorded has no places
+        return aten.tanh_backward(slope, value) if tanh else aten.threshold_backward(slope, value, 0)  # type: ignore[no-any-return]
+    if tanh:
+        return aten.tanh_backward.grad_input(slope, value, grad_input=slope)  # type: ignore[no-any-return]
+    return aten.threshold_backward.grad_input(slope, value, 0, grad_input=slope)  # type: ignore[no-any-return]
 
 
 def _again(
