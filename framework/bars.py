@@ -28,7 +28,8 @@ class Bar:
         self, unit: str, total: int, beside: str = "", *, patience: float = 0.0, every: float = 0.1, stays: bool = True
     ) -> None:
         self.unit, self.total, self.beside, self.every, self.stays = unit, total, beside, every, stays
-        self.next = time.monotonic() + patience if sys.stderr.isatty() else math.inf
+        seen = sys.stderr is not None and sys.stderr.isatty()  # None: closed, as by `2>&-`
+        self.next = time.monotonic() + patience if seen else math.inf
         self.first = self.next  # before which not even the last one is drawn
         self.drawn: Progress | None = None
 

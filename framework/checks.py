@@ -122,10 +122,10 @@ def loss(label: str, given: Any, shape: tuple[int, ...]) -> None:
     """Terms, each `[B]`. Whether they are finite shows in their sum."""
     kind(label, given, Loss)
     terms, stop = given.terms, given.stop_epochs
-    if not terms:
-        raise PartError(f"{label}: expected a Loss with at least one term, got none")
     if type(terms) is not dict and not isinstance(terms, Mapping):
         raise PartError(f"{label}: terms: expected a dict from name to tensor, got {type(terms).__name__}")
+    if not terms:
+        raise PartError(f"{label}: expected a Loss with at least one term, got none")
     for name, term in terms.items():
         if not is_numbers(term, shape):
             tensor(f"{label}: term '{name}'", term, shape, "[B]", "floating point")

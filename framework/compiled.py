@@ -9,6 +9,7 @@ them in tensors (a policy in parameters and buffers); updates 0, 1, 2, 3, 4, 6, 
 difference ends the compiling.
 """
 
+import copy
 import functools
 import math
 import operator
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from attrs import define, field, frozen
+from attrs import define, field, fields, frozen, has
 from torch import Tensor, nn
 
 from .batches import COLUMNS, divisor
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
     from .run import Run
 
 SHAPES = 4  # programs that are made before a run is left to Python: one for each size of a minibatch
+VALUES = (int, float, str, list, dict, set, tuple)  # what is compared as such, and not by which object it is
 NEAR = 1e-3  # how far compiled and eager numbers may lie apart, of their size: the order of sums differs
 OPTIONS = {
     "fallback_random": True,  # torch's random numbers
     "cpp.use_decompose_tanh": True,  # tanh by exp, 2e-7 off
     "compile_threads": 1,
     "cpp_wrapper": True,  # no Python between the kernels
-    "size_asserts": False,  # a program is only called with the shapes that it was made for
+    "size_asserts": False,  # a program is only called with tensors laid out as those that it was made for
 }
 
 
@@ -85,7 +87,7 @@ class Compiler:
             if self.run.learnt.frozen:
                 raise FallbackError("parameters have been frozen")
             columns = _columns(batch)
-            key = (batch.total_steps, *((name, column.shape, column.dtype) for name, column in columns.items()))
+            key = (batch.total_steps, *columns, *map(_layout, columns.values()))
             compared = key not in self.programs or self.done == self.due
             if key not in self.programs:
                 self.programs[key] = self._made(batch)
@@ -95,17 +97,19 @@ class Compiler:
             if self.iteration != self.run.iteration:
                 self.iteration = self.run.iteration
                 self._check_parameters()
-                self.state = [tensor.detach() for _, tensor in _state(self.run.policy)]
-            before = torch.get_rng_state() if compared else None
+                before, self.state = self.state, [tensor.detach() for _, tensor in _state(self.run.policy)]
+                if before and list(map(_layout, before)) != list(map(_layout, self.state)):
+                    raise FallbackError(f"{self.run.config.policy.label} has parameters or buffers of other shapes now")
+            random = torch.get_rng_state() if compared else None
             counts = _counts(self.run, batch)
             if counts != self.counts:
                 self.counts, self.numbers = counts, _tensors(counts)
             update = self._called(self.programs[key], [*self.state, *columns.values(), *self.numbers])
             if not math.isfinite(sum(update.terms.values())):
                 return None  # what is wrong is found, and named, in Python
-            if before is not None:
+            if random is not None:
                 with torch.random.fork_rng([]):
-                    torch.set_rng_state(before)
+                    torch.set_rng_state(random)
                     self._compare(update, batch)
             return update
         except FallbackError as reason:
@@ -169,8 +173,10 @@ class Compiler:
         if update.stop_epochs != bool(loss.stop_epochs):
             raise FallbackError("the compiled loss decides otherwise on stop_epochs")
         for name, number in loss.metrics.items():
-            if not isinstance(number, Tensor) and update.metrics.get(name) != number:
-                raise FallbackError(f"metric '{name}' is {update.metrics.get(name)} compiled and {number} otherwise")
+            found, expected = update.metrics.get(name), float(number)
+            room = NEAR * abs(expected) + 2 / len(batch.actions) if isinstance(number, Tensor) else 0.0  # of a share
+            if found is None or not (abs(found - expected) <= room or (math.isnan(found) and math.isnan(expected))):
+                raise FallbackError(f"metric '{name}' is {found} compiled and {expected} otherwise")
 
 
 def record(run: "Run", compute_loss: Callable[..., Loss], batch: Batch) -> Program:
@@ -219,7 +225,14 @@ def record(run: "Run", compute_loss: Callable[..., Loss], batch: Batch) -> Progr
     copies = iter(buffers)
     state = [next(copies) if name in moving else tensor for tensor, name in zip(state, names, strict=True)]
     inputs = [*state, *_columns(batch).values(), *_tensors(_counts(run, batch))]
-    graph = make_fx(update)(*inputs)
+    real, run.loss = run.loss, copy.deepcopy(run.loss)  # it is asked once more than in Python
+    before = _held(run.loss)
+    try:
+        graph = make_fx(update)(*inputs)
+        if _held(run.loss) != before:
+            raise FallbackError(f"{run.config.loss.label} changes while it works: what it keeps would be recorded")
+    finally:
+        run.loss = real
     if [tensor._version for tensor in buffers] != versions:
         raise FallbackError(f"{run.config.policy.label} moves its buffers while it evaluates")
     for node in graph.graph.nodes:  # each has been recorded in a mode of its own, which the C++ wrapper refuses
@@ -243,6 +256,21 @@ def _columns(batch: Batch) -> dict[str, Tensor]:
 def _divisor(run: "Run", batch: Batch) -> float:
     settings = run.config.update
     return divisor(batch, settings.denominator, settings.constant)
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    """What a program relies on of a tensor that it is given."""
+    return tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _held(part: Any) -> dict[str, Any]:
+    """What a part holds, such that a change shows: values, lists, which object, and how often a tensor was written."""
+    names = [field.name for field in fields(type(part))] if has(type(part)) else list(getattr(part, "__dict__", ()))
+    held = {name: getattr(part, name) for name in names}
+    return {
+        name: copy.copy(one) if isinstance(one, VALUES) else (id(one), getattr(one, "_version", 0))
+        for name, one in held.items()
+    }
 
 
 def _counts(run: "Run", batch: Batch) -> tuple[float, float]:

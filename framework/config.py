@@ -202,7 +202,22 @@ def merge(*layers: Mapping[str, Any]) -> Tree:
             if key == "rollout" and any(name in value for name in COLLECT):
                 below = {name: number for name, number in below.items() if name not in COLLECT}
             merged[key] = {**below, **value} if key != "extensions" else merge(below, value)
+        _drop_left_out(merged, layer)
     return merged
+
+
+def _drop_left_out(merged: Tree, layer: Mapping[str, Any]) -> None:
+    """Where a layer names other extensions or reports, the lower layers' settings of those left out go, too."""
+    section = merged.get("extensions")
+    mine = layer.get("extensions", {})
+    if not isinstance(section, Mapping) or not isinstance(mine, Mapping) or not ("reports" in layer or "names" in mine):
+        return
+    chosen = [*_listed(section.get("names")), *_listed(merged.get("reports"))]
+    merged["extensions"] = {key: told for key, told in section.items() if key in ("names", *chosen, *mine)}
+
+
+def _listed(names: Any) -> Sequence[str]:
+    return names if isinstance(names, list | tuple) else ()
 
 
 def pick(loaded: Loaded, role: str, tree: Mapping[str, Any]) -> Part:

@@ -105,8 +105,9 @@ class Turns:
         returns = scored(rewards, ended, earned)
         metrics = {name: np.full(len(rows), np.nan) for _, told in self.told for name in told}
         for row, told in self.told:
+            first, beyond = np.searchsorted(rows, [row, row + 1])
             for name, some in told.items():
-                metrics[name][rows == row] = some
+                metrics[name][first:beyond] = some
         finished = Finished(returns, times[rows, lanes] + 1, metrics)
 
         if all_left:
@@ -140,7 +141,7 @@ def placed(begun: Array, ended: Array, clock: Array, valid: Array | None) -> tup
     np.copyto(since[1:], taken[1:], where=ended)
     times = taken - np.maximum.accumulate(since)
     clock[:] = times[-1]
-    numbers = np.cumsum(begun).reshape(steps, lanes) - 1
+    numbers = np.cumsum(begun, dtype=np.int64).reshape(steps, lanes) - 1
     return times[:-1], np.maximum.accumulate(np.where(begun, numbers, 0))
 
 

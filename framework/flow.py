@@ -4,6 +4,7 @@ A gradient that does not arrive makes no noise: the run goes on, and learns less
 term by term, and what no term reaches is an error, unless nobody could have meant it to be reached.
 """
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,8 @@ def norms_by_term(run: "Run", terms: Mapping[str, Tensor], evaluate: Any) -> Nor
         evaluate: called without arguments, gives the policy's `Evaluation` of the same batch anew.
 
     Raises:
-        PartError: a parameter is reached by no term; names the part that does not use it.
+        PartError: a parameter is reached by no term, which names the part that does not use it; or a gradient is not a
+            number.
     """
     learnt = [(name, one) for name, one in run.policy.named_parameters() if one.requires_grad]
     parameters = [parameter for _, parameter in learnt]
@@ -44,8 +46,14 @@ def norms_by_term(run: "Run", terms: Mapping[str, Tensor], evaluate: Any) -> Nor
         for (name, _), slope in zip(learnt, slopes, strict=True):
             if slope is not None:
                 missed.pop(name, None)
-                group = name.partition(".")[0]
-                squares[group] = squares.get(group, 0.0) + float(slope.square().sum())
+                group, square = name.partition(".")[0], float(slope.square().sum())
+                if math.isnan(square):
+                    raise PartError(
+                        f"{run.config.loss.label}: the gradient of term '{term}' by parameter '{name}' of "
+                        f"{run.config.policy.label} is not a number, and the term is one: look for a root, a logarithm "
+                        "or a quotient of 0"
+                    )
+                squares[group] = squares.get(group, 0.0) + square
         norms[term] = {group: square**0.5 for group, square in squares.items()}
     if missed:
         _blame(run, missed, ", ".join(terms), evaluate())

@@ -1,4 +1,7 @@
-"""Ctrl-C between two pieces of work, never within one: counted is recorded, and a step is taken whole."""
+"""Ctrl-C between two pieces of work, never within one: counted is recorded, and a step is taken whole.
+
+SIGTERM and SIGHUP, by which a scheduler or a closed terminal ends a process, are taken like Ctrl-C.
+"""
 
 import signal
 import threading
@@ -15,19 +18,22 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._holding = self._waiting = False
+        self.signal = signal.SIGINT  # the last that came
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Handle the signal; put the former handler back at the end."""
         mine = threading.current_thread() is threading.main_thread()
-        if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            yield
-            return
-        signal.signal(signal.SIGINT, self._handle)
+        usual = {signal.SIGINT: signal.default_int_handler}
+        usual |= {getattr(signal, name): signal.SIG_DFL for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)}
+        usual = {number: handler for number, handler in usual.items() if mine and signal.getsignal(number) is handler}
+        for number in usual:
+            signal.signal(number, self._handle)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number, handler in usual.items():
+                signal.signal(number, handler)
 
     def hold(self) -> None:
         """Let everything be finished from here on."""
@@ -49,6 +55,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: Any) -> None:
+        self.signal = signal.Signals(number)
         if not self._holding:
             raise KeyboardInterrupt
         self._waiting = True

@@ -75,6 +75,8 @@ class Learnt:
 
     def take(self, gradient: Tensor) -> None:
         """In place of a backward pass: the gradient of the vector [P]."""
+        for parameter in self.others:
+            parameter.grad = None
         self.slopes.copy_(gradient)
         self._attach()
 

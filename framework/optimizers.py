@@ -73,8 +73,10 @@ def _step_of_one(optimizer: Any, fused: Any) -> bool:
     state, slopes, rate = optimizer.state.get(parameter), parameter.grad, group["lr"]
     if not state or slopes is None or slopes.is_sparse or type(rate) is not float or not parameter.is_cpu:
         return False  # the first step, which makes the state, is torch's own
-    betas = group["betas"]
-    if not group["fused"] or group["amsgrad"] or group["differentiable"] or any(map(torch.is_tensor, betas)):
+    betas, is_decoupled = group["betas"], fused is FUSED["AdamW"]
+    if group.get("decoupled_weight_decay", is_decoupled) != is_decoupled:  # an option of either, from torch 2.7 on
+        return False
+    if not group["fused"] or group["amsgrad"] or any(map(torch.is_tensor, betas)):
         return False
     if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
         return False

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
@@ -167,7 +168,8 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
     manager.add_hookspecs(Providers)
     offers: dict[str, dict[str, dict[str, Any]]] = {role: {} for role in (*ROLES, "recipe")}
     asked = dict.fromkeys(selection or ())
-    for source in sorted({**asked, **points}) if rest or selection is None else asked:
+    others = sorted(points.keys() - asked) if rest or selection is None else []
+    for source in [*asked, *others]:
         try:
             plugin = _import(source, points)
             _register(manager, plugin)
@@ -176,7 +178,7 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
             if isinstance(error, UsageError) and source in asked:
                 raise
             plain = isinstance(error, _RefusedError | UsageError)
-            reason = str(error) if plain else f"{type(error).__name__}: {error}"
+            reason = str(error) if plain else f"{type(error).__name__}: {error}{_place(error)}"
             if source in asked:
                 raise UsageError(f"plugin '{source}' failed to load: {reason}") from error
             failures.append(Failure(source, _distribution(points[source]), reason))
@@ -189,6 +191,14 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
                 offers[role].setdefault(name, {})[plugin.name] = offered
     left_out = () if rest or selection is None else tuple(name for name in points if name not in asked)
     return Loaded(tuple(plugins), tuple(failures), left_out, frozenset(preferred), offers)
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised; Python's own words say it of a file that is no Python."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) or not frames or frames[-1].filename.startswith("<frozen"):
+        return ""
+    return f" ({frames[-1].filename}:{frames[-1].lineno})"
 
 
 class _RefusedError(Exception):
@@ -310,3 +320,13 @@ def _check_settings(role: str, name: str, settings: Any) -> None:
             raise _RefusedError(f"{role} '{name}': files choose the part by 'name': call this setting otherwise")
         if attribute.init and attribute.default is attrs.NOTHING:
             raise _RefusedError(f"{role} '{name}': setting '{attribute.name}' needs a default")
+        if attribute.init and attribute.type is None:
+            raise _RefusedError(f"{role} '{name}': setting '{attribute.name}' needs a type, as in `gamma: float`")
+        kind, default = attribute.type, attribute.default
+        if attribute.init and kind in (bool, int, str) and not isinstance(default, kind | attrs.Factory):
+            wanted = f"setting '{attribute.name}' is of type {kind.__name__}"
+            raise _RefusedError(f"{role} '{name}': {wanted}, and its default is {default!r}")
+    try:
+        settings()
+    except (ValueError, TypeError) as error:
+        raise _RefusedError(f"{role} '{name}': its own defaults are refused: {error}") from error

@@ -1,6 +1,7 @@
 """One run: what it holds, and how it is built from a configuration."""
 
 import inspect
+import re
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -279,12 +280,27 @@ def _register(manager: pluggy.PluginManager, part: Part, extension: Any) -> list
     return [name for name in marked if name in STAGES]
 
 
+def _wrongly_called(run: Run, error: BaseException) -> PartError | None:
+    """The error of a part whose method takes other arguments than it is called with: no frame of its own says so."""
+    found = re.match(r"(\S+)\.(\w+)\(\) (missing|takes|got) ", str(error)) if isinstance(error, TypeError) else None
+    if found is None:
+        return None
+    parts = (run.environment, run.policy, run.estimator, run.baseline, run.loss, *run.extensions.values())
+    for part in parts:
+        if type(part).__qualname__ == found[1] and id(part) in run.owners:
+            whose = run.owners[id(part)]
+            named = PartError(f"{whose}: {found[2]} is called with other arguments than it takes: {error}")
+            named.__cause__ = error
+            return named
+    return None
+
+
 def blamed(run: Run, error: BaseException) -> BaseException:
     """An error under the name of the part or plugin whose code raised it; itself, where it was none's."""
     files = {str(path): plugin.name for plugin in run.loaded.plugins for path in plugin.files}
     owner = None if isinstance(error, FrameworkError) else culprit(error.__traceback__, run.owners, files)
     if owner is None:
-        return error
+        return _wrongly_called(run, error) or error
     label, place = owner
     named = PartError(f"{label} raised {type(error).__name__}: {error} ({place})")
     named.__cause__ = error

@@ -49,13 +49,14 @@ def words(part: Part, attribute: str, allowed: Iterable[str]) -> frozenset[str]:
     return frozenset(declared)
 
 
-def wire(config: Config, loaded: Loaded, chosen: Iterable[str] = ()) -> Config:
+def wire(config: Config, loaded: Loaded, chosen: Iterable[str] = (), valued: bool = False) -> Config:
     """Apply what parts imply, then refuse a combination that cannot work.
 
     Args:
         config: as configured.
         loaded: the plugins, to take an implied part from and to offer better ones in the message.
         chosen: the roles whose part was chosen on purpose; the others hold defaults, which may give way.
+        valued: values are given, and none are learnt: who gives them, and whether a loss trains a critic, is all one.
 
     Raises:
         UsageError: with the reason and the mend.
@@ -68,10 +69,13 @@ def wire(config: Config, loaded: Loaded, chosen: Iterable[str] = ()) -> Config:
     given = {word for part in config.parts for word in words(part, "gives", GIVES)} | {"entropies", "directory"}
     if config.rollout.fixed_steps is None:
         given.add("complete_episodes")
+    if valued:
+        given.add("values")
     for part in config.parts:
         for word in sorted(words(part, "needs", NEEDS) - given):
             raise UsageError(_refusal(part, word, config, loaded))
-    if "values" in words(config.estimator, "needs", NEEDS) and "values" not in words(config.loss, "needs", NEEDS):
+    bootstraps, trained = ("values" in words(part, "needs", NEEDS) for part in (config.estimator, config.loss))
+    if bootstraps and not trained and not valued:
         losses = [name for name in loaded.names("loss") if _declares(loaded, "loss", name, "needs", "values")]
         others = [n for n in loaded.names("estimator") if not _declares(loaded, "estimator", n, "needs", "values")]
         raise UsageError(

@@ -560,21 +560,22 @@ def told(capsys, *words):
 
 
 def test_all_combinations_are_audited_or_refused_with_the_reason(here, capsys):
-    words = ["--estimator", "total_return,rewards_to_go,lambda_returns", "--baseline", "none,value"]
+    words = ["--estimator", "total_return,rewards_to_go,gae", "--baseline", "none,value"]
     summary = told(capsys, *words, "--estimator.gamma", "1")
     names = [(row["estimator"], row["baseline"], row["loss"]) for row in summary["combinations"]]
-    assert names == [(e, b, "reinforce") for e in ("total_return", "rewards_to_go") for b in ("none", "value")]
-    refused = [(row["estimator"], row["baseline"]) for row in summary["refused"]]
-    assert refused == [("lambda_returns", "none"), ("lambda_returns", "value")]
-    assert "loss 'reinforce' trains none: choose a loss that does" in summary["refused"][0]["reason"]
+    kept = [(e, b, "reinforce") for e in ("total_return", "rewards_to_go") for b in ("none", "value")]
+    assert names == [*kept, ("gae", "value", "reinforce")]  # who trains a critic is all one: the exact one is given
+    (refused,) = summary["refused"]
+    assert (refused["estimator"], refused["baseline"]) == ("gae", "none")
+    assert "leave baseline out" in refused["reason"]
     assert {row["objective"] for row in summary["combinations"]} == {"undiscounted"}
     assert (summary["policy"], summary["critic"], summary["missing"]) == ("tabular", "exact", None)
     assert (summary["episodes"], summary["batch"]) == (64, 4)
     with open("audit.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["estimator"] for row in rows] == [row[0] for row in names] + ["lambda_returns"] * 2
+    assert [row["estimator"] for row in rows] == [row[0] for row in names] + ["gae"]
     assert float(rows[0]["variance"]) == summary["combinations"][0]["variance"]
-    assert rows[-1]["refused"].startswith("estimator 'lambda_returns' bootstraps")
+    assert rows[-1]["refused"] == refused["reason"]
     assert (here / "audit.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -611,7 +612,11 @@ def test_implied_parts_are_taken_and_contradictions_refused(here, capsys):
             ["--estimator", "total_return,rewards_to_gob"],
             "no estimator 'rewards_to_gob'. Did you mean 'rewards_to_go'?",
         ),
-        (["--estimator", "gae"], "no combination can be wired: estimator 'gae' bootstraps"),
+        (["--estimator", "gae", "--baseline", "none"], "no combination can be wired: "),
+        (
+            ["--estimator", "gae", "--critic", "policy", "--policy", "categorical"],
+            "gives no values, which a part needs",
+        ),
         (["--out", "nowhere/audit"], "nowhere/audit cannot be written: there is no folder nowhere"),
         (["--batch", "64"], "a variance takes at least two batches"),
         (["--episodes", "0"], "episodes must be >= 1: 0"),
@@ -681,12 +686,12 @@ def test_a_recorded_policy_is_audited_with_the_parts_of_its_run(here, capsys):
 def test_a_person_reads_a_table(here, capsys, monkeypatch):
     monkeypatch.setattr("framework.cli.audit.is_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", "120")
-    words = ["--estimator", "rewards_to_go,td0", "--environment.max-steps", "4", "--batch", "2"]
+    words = ["--estimator", "rewards_to_go,gae", "--baseline", "none", "--environment.max-steps", "4", "--batch", "2"]
     printed = said(capsys, "audit", *QUICK, *words).out
     for line in (
         "Bias against ∇J of the discounted return by γ = 0.99",
-        "refused: td0 × none × reinforce: estimator 'td0' bootstraps",
-        "64 episodes in batches of 2 for each of 1 combinations",
+        "refused: gae × none × reinforce: ",
+        "64 episodes in batches of 2 for the combination",
         "audit.csv, audit.png",
     ):
         assert line in printed

@@ -117,7 +117,7 @@ MUTANTS = [
     ("np.where(whole, 0, sums)", "sums"),
     ('[np.argsort(rows[whole], kind="stable")]', ""),
     ("np.append(0, closes[:-1] + 1)", "np.append(0, closes[:-1])"),
-    ("metrics[name][rows == row] = some", "metrics[name][: len(some)] = some"),
+    ("metrics[name][first:beyond] = some", "metrics[name][: len(some)] = some"),
     ("times[rows, lanes] + 1", "times[rows, lanes]"),
     ("(~ended[-1]).nonzero()", "ended[-1].nonzero()"),
 ]

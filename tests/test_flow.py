@@ -155,7 +155,7 @@ MUTANTS = {
     ),
     "tells of the last parameter only": (
         law_norms_are_of_each_term_s_own_gradient,
-        ("squares.get(group, 0.0) + float", "float"),
+        ("squares.get(group, 0.0) + square", "square"),
     ),
     "groups by the last word": (
         law_norms_are_of_each_term_s_own_gradient,

@@ -69,7 +69,8 @@ def audit(
         told: called now and then with the number of episodes so far.
 
     Raises:
-        UsageError: a single batch; a value that does not exist (γ = 1 and an episode that never ends).
+        UsageError: a single batch; a value that does not exist (γ = 1 and an episode that never ends, or a policy
+            without a critic where its own is asked for).
         PartError: a part broke its contract.
     """
     first = runs[0]
@@ -83,6 +84,9 @@ def audit(
     missing = _missing(first, spaces, memory)
     needed = any("values" in run.needs for run in runs)
     own = needed and (critic == "policy" or missing is not None)
+    if own and not hasattr(first.policy, "values"):
+        why = missing or "the critic is to be the policy's (--critic policy)"
+        raise UsageError(f"{first.config.policy.label}: gives no values, which a part needs, and {why}")
     discounts = [float(getattr(run.config.estimator.settings, "gamma", 1.0)) for run in runs]
     samples = [Samples() for _ in runs]
     values: dict[float, Tensor] = {}

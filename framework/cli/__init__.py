@@ -7,11 +7,15 @@ import gc
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
 from ..errors import FrameworkError, PartError, unknown
 from ..version import __version__
+
+HOME = Path(__file__).parent.parent
 
 COMMANDS = {
     "run": "train: the notebook's job, or what flags, a recipe or a file say",
@@ -43,7 +47,7 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0: done, 1: the run failed, 2: it was asked for wrongly, 130: interrupted."""
+    """Run a command; 0: done, 1: the run failed, 2: it was asked for wrongly, 128 + S: interrupted by signal S."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS))
@@ -56,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         print(f"error: {unknown('command', command, COMMANDS)}", file=sys.stderr)
         return 2
+    usual, warnings.formatwarning = warnings.formatwarning, _worded
     try:
         return int(_imported(f"{__name__}.{command}").main(rest))
     except FrameworkError as error:
@@ -69,6 +74,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough, as in `framework run --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        warnings.formatwarning = usual
+
+
+def _worded(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning of this framework's without the line of source that gave it; others as usual."""
+    if Path(filename).is_relative_to(HOME):
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _imported(name: str) -> ModuleType:

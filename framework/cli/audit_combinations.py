@@ -110,7 +110,7 @@ class Combination:
 def wired(arguments: Sequence[str], below: Mapping[str, Any]) -> list[Combination]:
     """Every combination of the lists, wired as a run's parts would be; the first that is there decides of flags."""
     sorted_words = Words.sorted([word for word in arguments if word not in HELP])
-    plain = resolve("audit", DESCRIPTION, sorted_words.rest, Extra, below, FLAGS)
+    plain = resolve("audit", DESCRIPTION, sorted_words.rest, Extra, below, FLAGS, valued=True)
     validate("", plain.extra)
     names = {
         role: [_qualified(plain.loaded, role, name) for name in sorted_words.names[role]] for role in sorted_words.names
@@ -119,14 +119,22 @@ def wired(arguments: Sequence[str], below: Mapping[str, Any]) -> list[Combinatio
         below = {**below, "policy": {"name": "tabular"}}
     if set(HELP) & set(arguments):  # help: the first combination's flags, and exit
         first = {role: listed[0] for role, listed in names.items()}
-        resolve("audit [RUN]", DESCRIPTION, [*sorted_words.of(first, plain.loaded), "--help"], Extra, below, FLAGS)
+        resolve(
+            "audit [RUN]",
+            DESCRIPTION,
+            [*sorted_words.of(first, plain.loaded), "--help"],
+            Extra,
+            below,
+            FLAGS,
+            valued=True,
+        )
     found = []
     for chosen in itertools.product(*names.values()):
         combination = dict(zip(names, chosen, strict=True))
         refused, resolved = "", None
         try:
             flags = sorted_words.of(combination, plain.loaded)
-            resolved = resolve("audit", DESCRIPTION, flags, Extra, below, FLAGS)
+            resolved = resolve("audit", DESCRIPTION, flags, Extra, below, FLAGS, valued=True)
         except UsageError as error:
             refused = str(error)
         taken = plain if resolved is None else resolved

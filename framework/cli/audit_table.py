@@ -36,8 +36,9 @@ def show(summary: Mapping[str, Any]) -> None:
         reasons.setdefault(row["reason"], []).append(named(row))
     for reason, names in reasons.items():
         console.print(f"refused: {', '.join(names)}: {reason}", highlight=False, markup=False)
+    whose = "the combination" if len(rows) == 1 else f"each of {len(rows)} combinations"
     console.print(
-        f"{summary['episodes']:,} episodes in batches of {summary['batch']} for each of {len(rows)} combinations in "
+        f"{summary['episodes']:,} episodes in batches of {summary['batch']} for {whose} in "
         f"{summary['seconds']:.1f} s ({summary['episodes_per_second']:,} episodes/s)",
         highlight=False,
     )

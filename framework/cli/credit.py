@@ -1,5 +1,6 @@
 """`framework credit`: draw the credit that each estimator gives to the steps of one episode."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,8 @@ from ..training import Core
 from .looking import at_work
 from .options import resolve
 
+SIGNS = {"gamma": "γ", "lam": "λ", "n": "n"}
+FLAGS = ("environment", "policy", "estimator", "seed", "device", "threads")
 SHORTEST, LONGEST, TRIES = 5, 16, 1000  # steps of an episode that shows something, and how many are looked at
 
 
@@ -34,17 +37,20 @@ class Extra:
 def main(arguments: Sequence[str]) -> int:
     """Draw; exit code 0."""
     description = "Draw the credit that each installed estimator gives to the steps of one episode of a tabular world."
-    resolved = resolve("credit", description, arguments, Extra)
+    resolved = resolve("credit", description, arguments, Extra, offered=FLAGS, valued=True)
     config = attrs.evolve(resolved.config, extensions=(), reports=(), rollout=RolloutSettings(lanes=1, episodes=1))
     run = build(config, resolved.loaded, Core())
+    run.needs -= {"values"}  # the exact ones are given
     with at_work(run):
         rollout = episode(run)
         credits = {name: (estimate, values) for name, estimate, values in estimates(run, rollout, resolved.loaded)}
         figure = draw(run, rollout, credits)
     try:
         figure.savefig(resolved.extra.out, dpi=150)
-    except OSError as error:
-        raise UsageError(f"{resolved.extra.out} cannot be written: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # a folder that is not there, a format that there is not
+        raise UsageError(
+            f"{resolved.extra.out} cannot be written: {getattr(error, 'strerror', None) or error}"
+        ) from None
     print(resolved.extra.out)
     return 0
 
@@ -74,22 +80,37 @@ def estimates(run: Run, rollout: Rollout, loaded: Loaded) -> Any:
         probabilities = action_probabilities(mdp, run.policy)
     for name in loaded.names("estimator"):
         cls = next(iter(loaded.offers["estimator"][name].values()))
-        settings = run.config.estimator.settings if type(run.config.estimator.settings) is cls else _default(cls)
+        settings = _settings(cls, run.config.estimator.settings)
         if settings is None:
+            continue
+        given = {"complete_episodes", "values", *(["groups"] if rollout.groups is not None else [])}
+        if missing := set(getattr(settings, "needs", ())) - given:
+            print(f"left out: {name} needs {' and '.join(sorted(missing))}", file=sys.stderr)
             continue
         values = state_values(mdp, probabilities, getattr(settings, "gamma", 1.0)).float()
         seen = values[rollout.observations]
         following = torch.cat([seen[1:], torch.zeros(1, 1)])
         valued = attrs.evolve(rollout, values=seen, successor_values=following * ~rollout.terminated)
         part = settings.build() if hasattr(settings, "build") else settings
-        yield name, part(valued), values
+        named = [f"{sign} = {getattr(settings, word):g}" for word, sign in SIGNS.items() if hasattr(settings, word)]
+        yield f"{name}\n{', '.join(named)}", part(valued), values
 
 
-def _default(cls: type[Any]) -> Any:
-    try:
-        return cls()
-    except TypeError:  # settings that must be given
-        return None
+def _settings(cls: type[Any], chosen: Any) -> Any:
+    """Those that were chosen; of other estimators the default ones, but for what was chosen and is theirs, too."""
+    if type(chosen) is cls:
+        return chosen
+    changed = {
+        field.name: getattr(chosen, field.name)
+        for field in attrs.fields(type(chosen))
+        if field.name in attrs.fields_dict(cls) and getattr(chosen, field.name) != field.default
+    }
+    for taken in (changed, {}):
+        try:
+            return cls(**taken)
+        except (TypeError, ValueError):  # of other bounds; or settings that must be given
+            continue
+    return None
 
 
 def draw(run: Run, rollout: Rollout, credits: dict[str, tuple[Estimate, Tensor]]) -> Any:

@@ -15,6 +15,7 @@ from attrs import frozen
 
 from ..errors import UsageError, unknown
 from ..hookspecs import ROLES
+from ..plugins import load
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -98,6 +99,8 @@ def main(arguments: Sequence[str]) -> int:
     if role not in ROLES:
         raise UsageError(unknown("role", role, ROLES))
     _refuse(name)
+    if offers := load().offers[role].get(name):
+        raise UsageError(f"{role} '{name}' is offered by plugin '{next(iter(offers))}' already: choose another name")
     option = "--extensions" if role == "extension" else f"--{role}"
     module = (TEMPLATES / f"{role}.py").read_text("utf-8")
     words = {

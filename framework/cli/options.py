@@ -85,11 +85,13 @@ def resolve(
     extra: type[Any],
     below: Mapping[str, Any] | None = None,
     offered: Sequence[str] = (*PART_ROLES, *configs.SECTIONS, *configs.SCALARS, "extensions"),
+    valued: bool = False,
 ) -> Resolved:
     """Parse a command's words.
 
     `extra` is a frozen attrs class of flags that only this command has; `below` a tree, such as a record's, that is
-    the layer right above the defaults; `offered` says of which roles, sections and scalars there are flags.
+    the layer right above the defaults; `offered` says of which roles, sections and scalars there are flags;
+    `valued` is that of `wire`.
     """
     first: Any = attrs.make_class(
         "First",
@@ -124,7 +126,7 @@ def resolve(
         configure(loaded, merge(defaults, recipe, file), str(choices.config))  # so that its faults are called its own
     base = imply(configure(loaded, merged), loaded, chosen)
     config, extras = _second_pass(command, description, arguments, base, loaded, choices, extra, offered)
-    return Resolved(wire(config, loaded, chosen), loaded, extras, listed)
+    return Resolved(wire(config, loaded, chosen, valued), loaded, extras, listed)
 
 
 def _names(words: Sequence[str]) -> tuple[str, ...]:
@@ -247,4 +249,4 @@ SCALAR_HELP = {
 
 def is_terminal() -> bool:
     """Whether standard output is read by a person."""
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()  # None: closed, as by `>&-`

@@ -36,7 +36,7 @@ class Extra:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train; exit code 0, or 130 after Ctrl-C."""
+    """Train; exit code 0, or 128 + S after signal S: 130 after Ctrl-C."""
     resolved = resolve(
         "run", "Train a policy. Flags win over --config, that over --recipe, that over defaults.", arguments, Extra
     )
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
             (_print if is_terminal() else _print_json)(result)
         finally:
             torch.set_num_threads(threads)
-    return 130 if result.run.interrupted else 0
+    return 128 + result.run.interrupts.signal if result.run.interrupted else 0
 
 
 def keep_memory() -> None:

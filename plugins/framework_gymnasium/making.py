@@ -39,6 +39,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.lane, self.clock = lane, 0
         if multiprocessing.parent_process() is not None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's, which closes its lanes
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which it ends them
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's."""

@@ -49,16 +49,18 @@ def learning_curve(run: Run, smooth: int) -> "Figure | None":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = (np.array(run.history.get(name, ())) for name in ("steps", "mean_return", "std_return"))
-    steps, mean, deviation = columns
+    names = ("steps", "mean_return", "std_return", "episodes")
+    steps, mean, deviation, episodes = (np.array(run.history.get(name, ())) for name in names)
     known = ~np.isnan(mean)
     if not known.any():
         return None
     evaluated = np.array(run.history.get(EVALUATED, np.full(len(steps), np.nan)))
     evaluations = steps[~np.isnan(evaluated)], evaluated[~np.isnan(evaluated)]
+    counts = np.diff(episodes, prepend=0)[known]
     steps, mean, deviation = steps[known], mean[known], np.nan_to_num(deviation[known])
     window = min(smooth, len(mean))
-    line, spread = _smoothed(mean, window), _smoothed(deviation, window)
+    line = _summed(mean, window) / _summed(np.ones(len(mean)), window)
+    spread = spread_of(mean, deviation, counts, window)
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -80,9 +82,20 @@ def learning_curve(run: Run, smooth: int) -> "Figure | None":
     return figure
 
 
-def _smoothed(numbers: np.ndarray, window: int) -> np.ndarray:
-    """The mean of each number and those before it, `window` in all (fewer at the beginning)."""
+def spread_of(mean: np.ndarray, deviation: np.ndarray, counts: np.ndarray, window: int) -> np.ndarray:
+    """The standard deviation (n − 1) of all episodes of the last `window` iterations `[K]`; of a single one 0.
+
+    Of each iteration the mean, the standard deviation (0 where there is none) and the count of its episodes.
+    """
+    number = _summed(counts, window)
+    centre = mean - mean.mean()  # for exact squares
+    whole = _summed(counts * centre, window) / number
+    squares = _summed((counts - 1) * deviation**2 + counts * centre**2, window) - number * whole**2
+    return np.asarray(np.sqrt(np.maximum(squares, 0) / np.maximum(number - 1, 1)))
+
+
+def _summed(numbers: np.ndarray, window: int) -> np.ndarray:
+    """The sum of each number and those before it, `window` in all (fewer at the beginning)."""
     sums = np.cumsum(np.concatenate([np.zeros(1), numbers]))
-    first = np.maximum(np.arange(len(numbers)) + 1 - window, 0)
     last = np.arange(len(numbers)) + 1
-    return np.asarray((sums[last] - sums[first]) / (last - first))
+    return np.asarray(sums[last] - sums[np.maximum(last - window, 0)])
