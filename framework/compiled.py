@@ -139,7 +139,7 @@ class Compiler:
             raise FallbackError(f"{run.config.optimizer.name} does not step the parameters as one vector on the CPU")
         if batch.sequences is not None:
             raise FallbackError(f"{run.config.policy.label} has a memory, and its batches are of no fixed shape")
-        if len(self.programs) == SHAPES:
+        if len(self.programs) == SHAPES or self._lacks_rows(batch):
             raise FallbackError(
                 "minibatches have ever other sizes: collect fixed steps (rollout.fixed_steps), of an environment that "
                 "begins the next episode with the step that ends one (of Gymnasium's: autoreset same_step)"
@@ -147,6 +147,13 @@ class Compiler:
         with torch.random.fork_rng([]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's own, of its own interfaces
             return record(run, self.compute_loss, batch)
+
+    def _lacks_rows(self, batch: Batch) -> bool:
+        """Whether fixed steps of all lanes are not what a minibatch is a share of: how many count, is then chance."""
+        rollout, parts = self.run.config.rollout, self.run.config.update.minibatches
+        if rollout.fixed_steps is None:
+            return False
+        return not 0 <= len(batch.actions) - rollout.fixed_steps * rollout.lanes // parts <= 1
 
     def _called(self, program: Program, inputs: list[Tensor]) -> Update:
         gradient, packed = program.call(*inputs)

@@ -10,7 +10,8 @@ import shutil
 import framework_classic
 import pytest
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
+from framework_gymnasium import Gymnasium
 from framework_line_world import LineWorld
 from framework_losses import ActorCritic as ActorCriticLoss
 from framework_losses import Ppo
@@ -266,15 +267,88 @@ class Norm:
 
 @frozen
 class Telling:
-    """A loss with a metric that is a number of Python's."""
+    """A loss with a metric that is a number of Python's, or was one."""
+
+    tensor: bool = False
 
     def build(self):
-        return Told()
+        return Told(self.tensor)
 
 
 class Told(Warming):
+    def __init__(self, tensor):
+        super().__init__()
+        self.tensor = tensor
+
     def __call__(self, batch, evaluation):
-        return Loss({"policy": evaluation.log_probs * -batch.advantages}, {"factor": self.factor})
+        factor = torch.tensor(self.factor) if self.tensor else self.factor
+        return Loss({"policy": evaluation.log_probs * -batch.advantages}, {"factor": factor})
+
+
+@frozen
+class Counting:
+    """A loss that counts its calls, and turns round after some."""
+
+    def build(self):
+        return Counted()
+
+
+class Counted(Warming):
+    def __call__(self, batch, evaluation):
+        self.factor += 1
+        return Loss({"policy": evaluation.log_probs * batch.advantages * (-1 if self.factor < 4 else 1)})
+
+
+class Scaled(Normed):
+    """A policy with a buffer that somebody may exchange."""
+
+    def __init__(self, policy):
+        super().__init__(policy)
+        self.norm = torch.nn.Identity()
+        self.register_buffer("scale", torch.ones(4))
+
+    def evaluate(self, inputs, actions, entropies):
+        return self.policy.evaluate(framework.Inputs(inputs.observations * self.scale), actions, entropies)
+
+
+@frozen
+class Scale:
+    def build(self, observation_space, action_space):
+        return Scaled(Categorical(**SMALL).build(observation_space, action_space))
+
+
+def flatten_buffer(run):
+    """What broadcasts in Python, and is of another shape, once a program has been made."""
+    if run.iteration == 1:
+        run.policy.scale = torch.full((1,), 0.5)
+
+
+@frozen
+class Strided:
+    """From the second iteration on, advantages are every second number of a tensor, or all one number."""
+
+    expanded: bool
+
+    def build(self, run):
+        return Striding(self.expanded)
+
+
+class Striding:
+    def __init__(self, expanded):
+        self.expanded = expanded
+
+    @hookimpl(wrapper=True)
+    def prepare_batch(self, run):
+        batch = yield
+        if not run.iteration:
+            return batch
+        given = batch.advantages
+        changed = given.mean().expand(given.shape) if self.expanded else torch.stack([given, given * 9], 1)[:, 0]
+        return evolve(batch, advantages=changed)
+
+
+def strided(expanded, compile):
+    return ran("ppo, actor_critic", "minibatches", compile, extensions=[Strided(expanded)])
 
 
 def freeze(run):
@@ -320,6 +394,17 @@ FALLBACKS = {
     },
     "policy 'Norm' .* moves its buffers while it evaluates": {**SHORT, "policy": Norm()},
     "metric 'factor' is 2.0 compiled and 3.0 otherwise": {**SHORT, "loss": Telling(), "extensions": [Raising()]},
+    "metric 'factor' is (1|2).0 compiled and .* otherwise": {
+        **SHORT,
+        "loss": Telling(tensor=True),
+        "extensions": [Raising()],
+    },
+    "loss 'Counting' .* changes while it works": {**SHORT, "loss": Counting()},
+    "policy 'Scale' .* has parameters or buffers of other shapes": {
+        **SHORT,
+        "policy": Scale(),
+        "extensions": [Each(after=flatten_buffer)],
+    },
     "parameters have been frozen": {**SHORT, "extensions": [Each(after=freeze)]},
     "a parameter has a hook": {**SHORT, "extensions": [Each(after=hook)]},
     "an extension added parameters to the optimizer": {
@@ -327,6 +412,30 @@ FALLBACKS = {
         "extensions": [Each(after=add)],
     },
 }
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+def test_columns_that_are_laid_out_otherwise_have_a_program_of_their_own(expanded, graphs):
+    assert_same(strided(expanded, True), strided(expanded, False))
+    assert len(graphs) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="there is no C++ compiler")
+@pytest.mark.parametrize("expanded", [False, True])
+def test_so_they_have_in_cpp(expanded):
+    """Which reads their memory as it was told when it was made."""
+    assert_same(strided(expanded, True), strided(expanded, False))
+
+
+def test_a_run_whose_rows_do_not_all_count_is_not_compiled_at_all(graphs):
+    """Rather than after some programs that were each made for a minibatch's size."""
+    environment = Gymnasium(id="CartPole-v1", vectorization_mode="sync", autoreset="next_step")
+    arguments = {**CRITIC, "policy": ActorCritic(**SMALL), "loss": Ppo(), "environment": environment}
+    arguments["rollout"] = RolloutSettings(lanes=4, fixed_steps=64)
+    with pytest.warns(RuntimeWarning, match="ever other sizes"):
+        framework.train(**arguments, iterations=2, compile=True)
+    assert graphs == []
 
 
 def falls_back(reason, module=None):
@@ -396,8 +505,13 @@ MUTANTS = {
     ),
     "never compares": (
         lambda module: falls_back(CHANGED, module),
-        "before = torch.get_rng_state() if compared else None",
-        "before = None",
+        "random = torch.get_rng_state() if compared else None",
+        "random = None",
+    ),
+    "asks the loss itself while it records": (
+        lambda module: falls_back("loss 'Counting' .* changes while it works", module),
+        "run.loss, copy.deepcopy(run.loss)",
+        "run.loss, run.loss",
     ),
 }
 
