@@ -11,6 +11,7 @@ from mutants import EXAMPLES, broken, entering
 
 from framework import Estimate, UsageError
 from framework.plugins import Part, load
+from framework.returns import episode_groups, episode_sums, rewards_to_go
 from framework.testing import Broken, check
 from framework.testing.estimators.asking import estimate
 from framework.testing.law import Subject
@@ -612,3 +613,43 @@ def test_an_estimate_is_of_a_copy():
     before = rollout.rewards.clone()
     estimate(Subject(Part("estimator", "mutant", "tests", RewardsChanged()), LOADED), rollout)
     assert torch.equal(rollout.rewards, before)
+
+
+@frozen
+class WithinGroups:
+    """Each episode's total less the mean of its group's, at each of its steps."""
+
+    needs = frozenset({"complete_episodes", "groups"})
+    looks_back = False
+
+    def __call__(self, rollout):
+        scores, _ = episode_sums(rollout.rewards, rollout.episodes, rollout.mask)
+        owner = episode_groups(rollout.groups, rollout.episodes, rollout.mask)
+        means = torch.bincount(owner, scores) / torch.bincount(owner)
+        returns = (scores - means[owner])[rollout.episodes].masked_fill(~rollout.mask, 0).to(rollout.rewards.dtype)
+        if self.looks_back:
+            return Estimate(returns, returns)
+        targets = rewards_to_go(rollout.rewards, rollout.terminated | rollout.truncated, 1.0)
+        return Estimate(returns, targets)
+
+
+@frozen
+class LooksBack(WithinGroups):
+    """And value targets that hold what is past."""
+
+    looks_back = True
+
+
+def test_an_estimator_that_needs_groups_is_handed_some():
+    """And what looks at a lane by itself does not concern it."""
+    report = check(Part("estimator", "within_groups", "mine", WithinGroups()), examples=20)
+    assert [(verdict.law.name, verdict.reason) for verdict in report.failed] == []
+    assert {v.law.name for v in report.verdicts if v.reason.startswith("it needs groups")} == {
+        "nothing_leaks_over_a_termination",
+        "nothing_leaks_over_a_truncation",
+        "nothing_leaks_between_lanes",
+        "how_many_lanes_there_are_changes_nothing",
+        "a_long_rollout_is_its_pieces",
+    }
+    report = check(Part("estimator", "within_groups", "mine", LooksBack()), examples=20)
+    assert [verdict.law.name for verdict in report.failed] == ["value_targets_do_not_look_back"]

@@ -14,7 +14,9 @@ import pytest
 import torch
 from attrs import frozen
 from foreign import ESTIMATOR, publish
-from framework_reports.plot import learning_curve
+from framework_reports.plot import learning_curve, spread_of
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import framework
@@ -274,6 +276,18 @@ def test_the_curve_names_its_axes_and_shows_the_spread():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "one iteration", "± one standard deviation of episodes", "mean of 10 iterations"
     ]  # fmt: skip
+
+
+@given(st.lists(st.lists(st.integers(-9, 9), min_size=1, max_size=4), min_size=1, max_size=8), st.integers(1, 5))
+def test_the_spread_is_that_of_all_episodes_of_the_window(iterations, window):
+    """Whatever of them each iteration ended: also of such with a single one, which has no deviation of its own."""
+    counts = np.array([len(returns) for returns in iterations])
+    means = np.array([np.mean(returns) for returns in iterations])
+    deviations = np.array([np.std(returns, ddof=1) if len(returns) > 1 else 0.0 for returns in iterations])
+    spread = spread_of(means, deviations, counts, min(window, len(iterations)))
+    for number in range(len(iterations)):
+        seen = [one for returns in iterations[max(0, number + 1 - window) : number + 1] for one in returns]
+        assert np.isclose(spread[number], np.std(seen, ddof=1) if len(seen) > 1 else 0.0, atol=1e-6)
 
 
 def test_a_run_in_which_no_episode_ended_has_no_curve(tmp_path):

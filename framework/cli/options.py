@@ -242,7 +242,7 @@ SCALAR_HELP = {
     "seed": "of all randomness",
     "device": "where policy and rollouts live: cpu, cuda, mps …",
     "threads": "of torch; small networks are fastest on one",
-    "compile": "make C++ of the updates: half a minute at the start (seconds once cached), then they are faster",
+    "compile": "make C++ of the updates: 15 s at the start (5 once cached), then they are faster",
     "trace_gradients": "in every update, which term of the loss reaches which parameters; else in the first only",
 }
 

@@ -22,8 +22,16 @@ COLUMNS = ("returns", "value_targets", "weights")
 
 def stories(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
     """Rollouts that the part may be handed: whole episodes, or with a critic's values, where it needs them."""
-    asked = {"whole": subject.says("needs", "complete_episodes") or None, "values": bootstraps(subject) or None}
+    whole, grouped = (subject.says("needs", word) for word in ("complete_episodes", "groups"))
+    asked: dict[str, Any] = {"whole": whole or None, "values": bootstraps(subject) or None, "groups": grouped}
+    if grouped:
+        asked["min_episodes"] = 2  # in each group
     return seen(subject, rollouts(**asked | options))
+
+
+def lane_by_lane(subject: Subject) -> str | None:
+    """Not what looks at groups of lanes."""
+    return "it needs groups, whose lanes it looks at together" if subject.says("needs", "groups") else None
 
 
 def complete(subject: Subject) -> SearchStrategy[Rollout]:

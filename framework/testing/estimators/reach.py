@@ -13,7 +13,19 @@ from ..concerns import claims
 from ..law import Subject, law
 from ..strategies import excerpt, orders, padded, permute_lanes, tables_of
 from ..telling import same
-from .asking import CONTRACT, TIME_LIMITS, alike, columns_of, complete, estimate, mixed, retold, stories, with_another
+from .asking import (
+    CONTRACT,
+    TIME_LIMITS,
+    alike,
+    columns_of,
+    complete,
+    estimate,
+    lane_by_lane,
+    mixed,
+    retold,
+    stories,
+    with_another,
+)
 
 PADDING = "docs/reference/contracts.md#padding"
 
@@ -30,13 +42,18 @@ def followed(draw: st.DrawFn, subject: Subject, end: str) -> tuple[Rollout, Roll
     return rollout, draw(retold(rollout))
 
 
-@law("estimator", source="Sutton & Barto 2018, §3.4", cases=lambda subject: followed(subject, "terminated"))
+@law(
+    "estimator",
+    source="Sutton & Barto 2018, §3.4",
+    cases=lambda subject: followed(subject, "terminated"),
+    applies=lane_by_lane,
+)
 def nothing_leaks_over_a_termination(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
     """Where the world ended, nothing of the next episode in the lane reaches back."""
     _leak(subject, case, case[0].terminated, "a termination")
 
 
-@law("estimator", source=TIME_LIMITS, cases=lambda subject: followed(subject, "truncated"))
+@law("estimator", source=TIME_LIMITS, cases=lambda subject: followed(subject, "truncated"), applies=lane_by_lane)
 def nothing_leaks_over_a_truncation(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
     """Where time ran out, nothing of the next episode in the lane reaches back: both flags cut the trace."""
     _leak(subject, case, case[0].truncated & ~case[0].terminated, "a truncation")
@@ -58,7 +75,7 @@ def _leak(subject: Subject, case: tuple[Rollout, Rollout], ends: Tensor, what: s
     alike(message, rollout, estimate(subject, rollout), estimate(subject, changed), before, beside=told)
 
 
-@law("estimator", source=CONTRACT, cases=with_another)
+@law("estimator", source=CONTRACT, cases=with_another, applies=lane_by_lane)
 def nothing_leaks_between_lanes(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
     """A lane's numbers do not change with those of another lane."""
     rollout, other = case
@@ -108,7 +125,7 @@ def lanes_permute(subject: Subject, case: tuple[Rollout, list[int]]) -> None:
     alike("{column} at {step} change with the order of lanes", moved, Estimate(**made), estimate(subject, moved))
 
 
-@law("estimator", source=CONTRACT, cases=stories, examples=15)
+@law("estimator", source=CONTRACT, cases=stories, examples=15, applies=lane_by_lane)
 def how_many_lanes_there_are_changes_nothing(subject: Subject, rollout: Rollout) -> None:
     """A lane alone, and one of three hundred, has the numbers that it has among a few."""
     lanes = rollout.mask.shape[1]
@@ -147,7 +164,7 @@ def _pieces(draw: st.DrawFn, subject: Subject) -> tuple[Rollout, Rollout]:
     return evolve(first, **told), evolve(second, times=(second.times - second.times[:1] * begun) * second.mask)
 
 
-@law("estimator", source=CONTRACT, cases=_pieces)
+@law("estimator", source=CONTRACT, cases=_pieces, applies=lane_by_lane)
 def a_long_rollout_is_its_pieces(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
     """Two rollouts, one below the other, have the numbers that each has alone, where every lane ends in between."""
     first, second = case
