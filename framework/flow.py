@@ -6,7 +6,7 @@ term by term, and what no term reaches is an error, unless nobody could have mea
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .contracts import Evaluation
     from .run import Run
 
+SAID = ("log_probs", "entropies", "values")  # by an evaluation
 Norms = dict[str, dict[str, float]]
 
 
@@ -48,16 +49,28 @@ def norms_by_term(run: "Run", terms: Mapping[str, Tensor], evaluate: Any) -> Nor
                 missed.pop(name, None)
                 group, square = name.partition(".")[0], float(slope.square().sum())
                 if math.isnan(square):
-                    raise PartError(
-                        f"{run.config.loss.label}: the gradient of term '{term}' by parameter '{name}' of "
-                        f"{run.config.policy.label} is not a number, and the term is one: look for a root, a logarithm "
-                        "or a quotient of 0"
-                    )
+                    _blame_gradient(run, term, name, evaluate())
                 squares[group] = squares.get(group, 0.0) + square
         norms[term] = {group: square**0.5 for group, square in squares.items()}
     if missed:
         _blame(run, missed, ", ".join(terms), evaluate())
     return norms
+
+
+def _blame_gradient(run: "Run", term: str, name: str, evaluation: "Evaluation") -> NoReturn:
+    """Raise for a gradient that is not a number, of a term that is one: of the policy, if what it says has one, too."""
+    policy = run.config.policy.label
+    parameter = dict(run.policy.named_parameters())[name]
+    for said in SAID:
+        given = getattr(evaluation, said)
+        if given is not None and given.requires_grad:
+            (slope,) = torch.autograd.grad(given.sum(), [parameter], retain_graph=True, allow_unused=True)
+            if slope is not None and bool(slope.isnan().any()):
+                raise PartError(f"{policy}: evaluate: the gradient of {said} by parameter '{name}': not finite (nan)")
+    raise PartError(
+        f"{run.config.loss.label}: the gradient of term '{term}' by parameter '{name}' of {policy} is not a number, "
+        "and the term is one: look for a root, a logarithm or a quotient of 0"
+    )
 
 
 def _blame(run: "Run", missed: Mapping[str, nn.Parameter], terms: str, evaluation: "Evaluation") -> None:
@@ -66,7 +79,7 @@ def _blame(run: "Run", missed: Mapping[str, nn.Parameter], terms: str, evaluatio
     What moves nothing but values (or entropies) is rightly left alone by a loss that asks for none.
     """
     moved: dict[str, set[str]] = {name: set() for name in missed}
-    for said in ("log_probs", "entropies", "values"):
+    for said in SAID:
         given = getattr(evaluation, said)
         if given is not None and given.requires_grad:
             found = torch.autograd.grad(given.sum(), list(missed.values()), retain_graph=True, allow_unused=True)

@@ -17,14 +17,12 @@ from .batches import flatten, minibatches, reduce
 from .compiled import Compiler, Update
 from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
 from .errors import PartError
-from .flow import norms_by_term
+from .flow import SAID, norms_by_term
 from .hookspecs import hookimpl
 from .measuring import measure
 from .optimizers import learning_rate
 from .rollout import collect
 from .run import Result, Run, blamed
-
-SAID = ("log_probs", "entropies", "values")  # by an evaluation
 
 
 def execute(run: Run) -> Result:
