@@ -316,3 +316,19 @@ def test_storage_exchanged_between_minibatches_is_taken_over_too():
     )
     assert len(clamping.moves) == 16
     assert min(clamping.moves) > 1e-4
+
+
+def test_a_gradient_that_is_taken_is_what_the_parameters_have_whatever_was_in_its_place():
+    """As after `optimizer.zero_grad()`, or by an extension; what was added to the optimizer has none."""
+    layers, added = network(0), nn.Parameter(torch.ones(2))
+    parts = Learnt.of(layers, "SGD")
+    parts.optimizer = torch.optim.SGD(parts.stepped, lr=0.1)
+    parts.optimizer.add_param_group({"params": [added]})
+    added.grad, parts.stepped[0].grad = torch.ones(2), None
+    for parameter in layers.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    gradient = torch.arange(float(len(parts.slopes)), dtype=parts.slopes.dtype)
+    parts.take(gradient)
+    assert torch.equal(parts.stepped[0].grad, gradient)
+    assert torch.equal(torch.cat([parameter.grad.flatten() for parameter in layers.parameters()]), gradient)
+    assert added.grad is None
