@@ -6,6 +6,7 @@ import torch
 from attrs import evolve, frozen
 from framework_returns import TD0
 
+from framework import Estimate
 from framework.cli import credit, main, options
 from framework.config import DEFAULTS, RolloutSettings, configure
 from framework.exact import state_values
@@ -74,6 +75,23 @@ def test_an_estimator_that_needs_what_is_not_there_is_left_out_and_named(monkeyp
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *a, **k: None)
     assert main(["credit"]) == 0
     assert capsys.readouterr().err == "left out: grouped needs groups\n"
+
+
+@frozen
+class Open:
+    """An estimator of which a setting that others count by is left open."""
+
+    n: int | None = None
+
+    def __call__(self, rollout):
+        return Estimate(rollout.rewards, rollout.rewards)
+
+
+def test_a_row_says_the_numbers_that_there_are():
+    loaded = load()
+    loaded.offers["estimator"] = {"open": {"mine": Open}}
+    run, rollout, *_ = drawn()
+    assert [label for label, *_ in credit.estimates(run, rollout, loaded)] == ["open"]
 
 
 def test_the_estimator_may_need_values_that_nobody_else_gives(tmp_path, monkeypatch, capsys):

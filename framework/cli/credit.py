@@ -92,8 +92,9 @@ def estimates(run: Run, rollout: Rollout, loaded: Loaded) -> Any:
         following = torch.cat([seen[1:], torch.zeros(1, 1)])
         valued = attrs.evolve(rollout, values=seen, successor_values=following * ~rollout.terminated)
         part = settings.build() if hasattr(settings, "build") else settings
-        named = [f"{sign} = {getattr(settings, word):g}" for word, sign in SIGNS.items() if hasattr(settings, word)]
-        yield f"{name}\n{', '.join(named)}", part(valued), values
+        numbers = {sign: getattr(settings, word, None) for word, sign in SIGNS.items()}
+        named = [f"{sign} = {number:g}" for sign, number in numbers.items() if isinstance(number, int | float)]
+        yield "\n".join([name, *filter(None, [", ".join(named)])]), part(valued), values
 
 
 def _settings(cls: type[Any], chosen: Any) -> Any:
