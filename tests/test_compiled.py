@@ -465,6 +465,33 @@ def test_without_a_compiler_it_runs_in_python(monkeypatch):
     assert_same(one, ran("ppo, gaussian", "minibatches", False))
 
 
+@frozen
+class Cancelling:
+    """A loss of what should cancel: rounding is all that it is made of."""
+
+    def __call__(self, batch, evaluation):
+        return Loss({"policy": 1e6 * (evaluation.log_probs - batch.log_probs).square()})
+
+
+def cancelling(module=None):
+    with replaced(module):
+        return framework.train(
+            environment=framework_classic.CartPole(max_steps=4),
+            policy=Categorical(**SMALL),
+            rollout=FIXED_EPISODES,
+            loss=Cancelling(),
+            optimizer=MOVES,
+            iterations=4,
+            compile=True,
+        )
+
+
+def test_what_only_rounding_tells_apart_is_the_same(graphs):
+    """As a critic's error, once it says what comes."""
+    cancelling()
+    assert len(graphs) == 1
+
+
 def test_a_loss_that_is_not_finite_is_named_all_the_same(graphs):
     huge = {"optimizer": OptimizerSettings("SGD", lr=1e30), "iterations": 30}
     with pytest.raises(framework.PartError, match="loss 'ppo' .*: term 'value': not finite"):
@@ -508,6 +535,7 @@ MUTANTS = {
         "random = torch.get_rng_state() if compared else None",
         "random = None",
     ),
+    "takes rounding for a difference": (cancelling, "4 * rounding()", "0 * rounding()"),
     "asks the loss itself while it records": (
         lambda module: falls_back("loss 'Counting' .* changes while it works", module),
         "run.loss, copy.deepcopy(run.loss)",
