@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from .batches import COLUMNS, divisor
 from .contracts import Batch, Loss
+from .inductor import FallbackError, compiled, layout, recorded, tensors_of, undisturbed
 
 if TYPE_CHECKING:
     from .run import Run
@@ -31,17 +32,6 @@ SHAPES = 4  # programs that are made before a run is left to Python: one for eac
 VALUES = (int, float, str, list, dict, set, tuple)  # what is compared as such, and not by which object it is
 NEAR = 1e-3  # how far compiled and eager numbers may lie apart, of their size: the order of sums differs
 ROUNDING = 2.0**-20  # share that parameters are moved by, to see what rounding makes of small differences
-OPTIONS = {
-    "fallback_random": True,  # torch's random numbers
-    "cpp.use_decompose_tanh": True,  # tanh by exp, 2e-7 off
-    "compile_threads": 1,
-    "cpp_wrapper": True,  # no Python between the kernels
-    "size_asserts": False,  # a program is only called with tensors laid out as those that it was made for
-}
-
-
-class FallbackError(Exception):
-    """Why an update is not compiled."""
 
 
 @frozen(eq=False)
@@ -88,7 +78,7 @@ class Compiler:
             if self.run.learnt.frozen:
                 raise FallbackError("parameters have been frozen")
             columns = _columns(batch)
-            key = (batch.total_steps, *columns, *map(_layout, columns.values()))
+            key = (batch.total_steps, *columns, *map(layout, columns.values()))
             compared = key not in self.programs or self.done == self.due
             if key not in self.programs:
                 self.programs[key] = self._made(batch)
@@ -98,8 +88,8 @@ class Compiler:
             if self.iteration != self.run.iteration:
                 self.iteration = self.run.iteration
                 self._check_parameters()
-                before, self.state = self.state, [tensor.detach() for _, tensor in _state(self.run.policy)]
-                if before and list(map(_layout, before)) != list(map(_layout, self.state)):
+                before, self.state = self.state, [tensor.detach() for _, tensor in tensors_of(self.run.policy)]
+                if before and list(map(layout, before)) != list(map(layout, self.state)):
                     raise FallbackError(f"{self.run.config.policy.label} has parameters or buffers of other shapes now")
             random = torch.get_rng_state() if compared else None
             counts = _counts(self.run, batch)
@@ -144,8 +134,7 @@ class Compiler:
                 "minibatches have ever other sizes: collect fixed steps (rollout.fixed_steps), of an environment that "
                 "begins the next episode with the step that ends one (of Gymnasium's: autoreset same_step)"
             )
-        with torch.random.fork_rng([]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own, of its own interfaces
+        with undisturbed():
             return record(run, self.compute_loss, batch)
 
     def _lacks_rows(self, batch: Batch) -> bool:
@@ -213,14 +202,11 @@ def record(run: "Run", compute_loss: Callable[..., Loss], batch: Batch) -> Progr
     Raises:
         Exception: whatever torch or a part raises while it is recorded.
     """
-    from torch import _inductor  # seconds to import, and only needed here
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     whole = nn.Module()
     whole.policy = run.policy
     whole.forward = lambda some: compute_loss(run, some)
-    names = [f"policy.{name}" for name, _ in _state(run.policy)]
-    learnt = [index for index, (_, tensor) in enumerate(_state(run.policy)) if tensor.requires_grad]
+    names = [f"policy.{name}" for name, _ in tensors_of(run.policy)]
+    learnt = [index for index, (_, tensor) in enumerate(tensors_of(run.policy)) if tensor.requires_grad]
     moving = {f"policy.{name}" for name, _ in run.policy.named_buffers()}
     columns, most = list(_columns(batch)), run.config.update.max_grad_norm
     told: list[Loss] = []
@@ -247,7 +233,7 @@ def record(run: "Run", compute_loss: Callable[..., Loss], batch: Batch) -> Progr
         numbers += [number for number in loss.metrics.values() if isinstance(number, Tensor)]
         return [gradient, torch.stack([number.detach().double().reshape(()) for number in numbers])]
 
-    state = [tensor.detach() for _, tensor in _state(run.policy)]
+    state = [tensor.detach() for _, tensor in tensors_of(run.policy)]
     buffers = [tensor.clone() for tensor, name in zip(state, names, strict=True) if name in moving]
     versions = [tensor._version for tensor in buffers]
     copies = iter(buffers)
@@ -256,24 +242,17 @@ def record(run: "Run", compute_loss: Callable[..., Loss], batch: Batch) -> Progr
     real, run.loss = run.loss, copy.deepcopy(run.loss)  # it is asked once more than in Python
     before = _held(run.loss)
     try:
-        graph = make_fx(update)(*inputs)
+        graph = recorded(update, inputs)
         if _held(run.loss) != before:
             raise FallbackError(f"{run.config.loss.label} changes while it works: what it keeps would be recorded")
     finally:
         run.loss = real
     if [tensor._version for tensor in buffers] != versions:
         raise FallbackError(f"{run.config.policy.label} moves its buffers while it evaluates")
-    for node in graph.graph.nodes:  # each has been recorded in a mode of its own, which the C++ wrapper refuses
-        node.meta.pop("val", None)
-    compiled = _inductor.compile(graph, inputs, options=OPTIONS)  # type: ignore[arg-type]
+    program = compiled(graph, inputs)
     (loss,) = told
     metrics = {name: None if isinstance(number, Tensor) else number for name, number in loss.metrics.items()}
-    return Program(compiled, list(loss.terms), metrics)
-
-
-def _state(policy: nn.Module) -> list[tuple[str, Tensor]]:
-    """Parameters, in the order of the vector, then buffers."""
-    return [*policy.named_parameters(), *policy.named_buffers()]
+    return Program(program, list(loss.terms), metrics)
 
 
 def _columns(batch: Batch) -> dict[str, Tensor]:
@@ -284,11 +263,6 @@ def _columns(batch: Batch) -> dict[str, Tensor]:
 def _divisor(run: "Run", batch: Batch) -> float:
     settings = run.config.update
     return divisor(batch, settings.denominator, settings.constant)
-
-
-def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    """What a program relies on of a tensor that it is given."""
-    return tensor.shape, tensor.stride(), tensor.dtype
 
 
 def _held(part: Any) -> dict[str, Any]:

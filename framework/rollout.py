@@ -29,7 +29,7 @@ def collect(
             if log_probs is not None:
                 rollout = evolve(rollout, log_probs=log_probs.masked_fill(~rollout.mask, 0))
             if valued is not None:
-                rollout = _with_values(rollout, valued, policy, [part[2] for part in collected], shards)
+                rollout = with_values(rollout, valued, policy, [part[2] for part in collected], shards)
     if len(collected) == 1:
         return rollout, collected[0][1]
     return rollout, Finished.together([part[1] for part in collected])
@@ -97,7 +97,7 @@ def _valued(policy: Any, inputs: Inputs, label: str, known: Tensor | None = None
     return valued
 
 
-def _with_values(
+def with_values(
     rollout: Rollout, valued: Tensor, policy: Any, ends: Sequence[Ends], shards: Sequence[Shard]
 ) -> Rollout:
     """V of every step and successor: V(s′) is the next row's, except where a trace is cut: those are evaluated here.

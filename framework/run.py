@@ -52,6 +52,7 @@ class Run:
     quiet: bool = False  # nothing is to be printed
     loss_needs: frozenset[str] = frozenset()  # what the loss needs of them
     interrupts: Interrupts = field(factory=Interrupts)
+    collector: Any = None  # of rollouts by a compiled program, with `compile`
     iteration: int = 0  # counted from 0; of the one that is under way
     steps: int = 0  # real environment steps, in all
     episodes: int = 0  # finished episodes, in all

@@ -245,6 +245,23 @@ class Shard:
             turns.note(t - 1, ~ended, after, state)
         columns = {name: column[:t] for name, column in table.columns.items()}
         padded = self.fixed_steps is None or "valid" in columns
+        return self._accounted(columns, turns, remembered, padded, ends_wanted)
+
+    def collected(
+        self, columns: dict[str, Tensor], following: Inputs, ends_wanted: bool
+    ) -> tuple[Rollout, Finished, Ends]:
+        """The same, of fixed steps that somebody else took: columns [T, N, …] and successors, and what comes next."""
+        successors, ended = columns.pop("successors"), columns["terminated"] | columns["truncated"]
+        turns = Turns()
+        for rows, left in ((successors, ended), (successors[-1], ~ended[-1])):
+            turns.left.append((view(rows[left]), None))
+        self.inputs = following
+        return self._accounted(columns, turns, None, False, ends_wanted)
+
+    def _accounted(
+        self, columns: dict[str, Tensor], turns: Turns, remembered: Tensor | None, padded: bool, ends_wanted: bool
+    ) -> tuple[Rollout, Finished, Ends]:
+        """What follows from the rows."""
         finished, ends = turns.account(columns, self.clock, self.earned, self.fixed_steps is not None)
         rollout = self._rollout(columns, remembered, padded)
         self.entry.successors(rollout, ends)

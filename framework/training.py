@@ -14,8 +14,10 @@ from torch import Tensor
 
 from . import checks, streams
 from .batches import flatten, minibatches, reduce
+from .collecting import Collector
 from .compiled import Compiler, Update
 from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
+from .episodes import Finished
 from .errors import PartError
 from .flow import SAID, norms_by_term
 from .hookspecs import hookimpl
@@ -61,7 +63,10 @@ def execute(run: Run) -> Result:
 
 def _loop(run: Run) -> None:
     config = run.config
-    compiler = Compiler(run, run.stages.compute_loss, _gradients) if config.compile else None
+    compiler = None
+    if config.compile:
+        compiler = Compiler(run, run.stages.compute_loss, _gradients)
+        run.collector = Collector(run)
     run.hook.run_started(run=run)
     began = time.perf_counter()
     while run.iteration < config.iterations and not run.stop_reasons:
@@ -177,6 +182,10 @@ class Core:
     @hookimpl
     def collect_rollout(self, run: Run) -> Rollout:
         """Let the policy's actor act until what the configuration asks for is complete."""
+        made: tuple[Rollout, Finished] | None = None if run.collector is None else run.collector.collect()
+        if made is not None:
+            rollout, run.finished = made
+            return rollout
         snapshot = run.policy.actor() if hasattr(run.policy, "actor") else None
         if snapshot is not None:
             run.owners[id(snapshot)] = run.config.policy.label

@@ -22,7 +22,7 @@ from framework_standardize import Standardize
 from mutants import mutate
 
 import framework
-from framework import Loss, OptimizerSettings, RolloutSettings, UpdateSettings, hookimpl, training
+from framework import Loss, OptimizerSettings, RolloutSettings, UpdateSettings, collecting, hookimpl, training
 
 SMALL = {"hidden": (5,), "activation": "tanh"}
 CASES = {
@@ -41,6 +41,12 @@ UPDATES = {
 }
 FIXED_EPISODES = RolloutSettings(lanes=4, episodes=4)
 MOVES = OptimizerSettings("SGD", lr=1e-4)
+
+
+@pytest.fixture(autouse=True)
+def collected_in_python(monkeypatch):
+    """Compiled rollouts have other random numbers; tests/test_collecting.py is about them."""
+    monkeypatch.setattr(collecting, "FEW", 0)
 
 
 @pytest.fixture

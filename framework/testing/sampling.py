@@ -11,6 +11,7 @@ import torch
 from gymnasium.spaces import Discrete
 from torch import Tensor
 
+from ..contracts import Action, Inputs
 from .law import Broken, Subject, law
 from .outcomes import DENSITIES, Outcomes, outcomes
 from .playing import Player, Scene, every_part, made, precision, same
@@ -153,6 +154,47 @@ def actors_do_what_the_policy_does(subject: Subject, scene: Scene) -> None:
             parameter.data.add_(torch.linspace(-5, 5, count, dtype=parameter.dtype).reshape(parameter.shape))
         after = player.act(scene.observations, 5, actor=later).actions
         same("an actor's action after the policy has changed", before, after, scene)
+
+
+class Chooser:
+    """What `choose` makes of uniform numbers, as an actor."""
+
+    def __init__(self, policy: Any) -> None:
+        self.policy = policy
+
+    def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
+        """One action a row."""
+        shape = (len(inputs.observations), self.policy.choice_noise)
+        noise = torch.rand(shape, dtype=torch.float64, generator=generator)
+        return Action(self.policy.choose(inputs, noise))
+
+
+@law(
+    "policy",
+    source="docs/reference/contracts.md#policy",
+    cases=scenes(most=2),
+    applies=has("choose", "it has no choose"),
+    examples=20,
+)
+def choosing_is_acting(subject: Subject, scene: Scene) -> None:
+    """What `choose` makes of uniform numbers is as near to the probabilities as `act` must be, in the dtype of its
+    actions, and depends on nothing but its arguments; the edges of [0, 1) are numbers like others.
+    """
+    for player, every in told(subject, scene, decided(scene))[:1]:
+        chooser, acted = Chooser(player.policy), player.act(scene.observations).actions
+        chosen, again = (player.act(scene.observations, 3, actor=chooser).actions for _ in range(2))
+        if chosen.dtype != acted.dtype:
+            raise Broken("the dtype of chosen actions", expected=acted.dtype, got=chosen.dtype, case=scene.rows())
+        same("an action that is chosen once more", chosen, again, scene)
+        for edge in (0.0, 1 - 2.0**-53):
+            noise = torch.full((len(scene.observations), player.policy.choice_noise), edge, dtype=torch.float64)
+            actions = player.policy.choose(Inputs(scene.observations), noise)
+            if not actions.double().isfinite().all():
+                raise Broken(
+                    f"an action chosen by {edge}", expected="a number", got=actions.tolist(), case=scene.rows()
+                )
+        if not every.missing:
+            often(player, every, chooser, "choose")
 
 
 @law("policy", cases=scenes(), applies=has("greedy", "it has no greedy"))

@@ -65,6 +65,29 @@ class Lanes(ABC):
     def step(self, actions: Tensor, generator: torch.Generator) -> Step:
         """One time step of every lane; of `generator` is drawn only where an episode ended."""
 
+    @property
+    def transition_noise(self) -> int:
+        """How many numbers of [0, 1) a lane's next start is made of."""
+        return len(self._world.starts)
+
+    def transition(self, state: dict[str, Tensor], actions: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Step]:
+        """What `step` does, as a pure function of tensors: of a state, actions and `noise` `[N, transition_noise]`."""
+        world, clock = self._world, state["clock"] + 1
+        variables, rewards, over = world.advance(TORCH, state["states"].unbind(), actions.flatten().double())
+        terminated = torch.zeros_like(clock, dtype=torch.bool) | over
+        truncated = clock >= self._limit
+        ended = terminated | truncated
+        starts = world.begin(noise.unbind(1))
+        following = [torch.where(ended, *pair) for pair in zip(starts, variables, strict=True)]
+        step = Step(
+            observations=torch.stack(tuple(world.observe(TORCH, following)), 1).float(),
+            successors=torch.stack(tuple(world.observe(TORCH, variables)), 1).float(),
+            rewards=torch.zeros_like(clock, dtype=torch.float32) + rewards,
+            terminated=terminated,
+            truncated=truncated,
+        )
+        return {"states": torch.stack(following), "clock": torch.where(ended, 0, clock)}, step
+
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
         """The physical states `[V, N]`, and for how long each episode has been going on `[N]`."""
@@ -100,6 +123,8 @@ class ArrayLanes(Lanes):
         self._observations, self._successors = view(step.observations), view(step.successors)  # [N, O]
         self._rewards, self._terminated, self._truncated = map(view, (step.rewards, step.terminated, step.truncated))
         self._stand(torch.zeros(len(world.starts), num_envs, dtype=torch.float64))
+
+    transition = Lanes.transition  # the same as this step
 
     def step(self, actions: Tensor, generator: torch.Generator) -> Step:
         """All equations once."""
@@ -151,6 +176,8 @@ class FloatLanes(Lanes):
         self._write_truncated = _packer(step.truncated, "?")
         self._observations, self._successors = step.observations.numpy(), step.successors.numpy()
         self._stand(torch.zeros(len(world.starts), num_envs, dtype=torch.float64))
+
+    transition = Lanes.transition  # the same as this step
 
     def step(self, actions: Tensor, generator: torch.Generator) -> Step:
         """The equations once a lane."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from framework_reinforce.categorical import GreedyActor, TableActor, judged, normalised, raced
+from framework_reinforce.categorical import GreedyActor, TableActor, chosen, judged, normalised, raced
 from framework_reinforce.network import (
     Network,
     NetworkSettings,
@@ -64,6 +64,15 @@ class ActorCriticPolicy(nn.Module):
         """Sample one action a lane."""
         with torch.no_grad():
             return raced(self.log_probs(inputs), generator, self.first_action)
+
+    @property
+    def choice_noise(self) -> int:
+        """How many numbers of [0, 1) a choice is made by."""
+        return self.count
+
+    def choose(self, inputs: Inputs, noise: Tensor) -> Tensor:
+        """What `act` does, as a pure function of tensors: the actions `[B]` of `noise` `[B, choice_noise]`."""
+        return chosen(self.log_probs(inputs), noise) + self.first_action
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs, values and, where asked for, entropies, with gradient."""

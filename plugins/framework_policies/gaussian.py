@@ -115,6 +115,17 @@ class GaussianPolicy(nn.Module):
             noise = torch.empty_like(means).normal_(generator=generator)
             return Action(torch.addcmul(means, logs.exp(), noise).reshape(*means.shape[:-1], *self.shape))
 
+    @property
+    def choice_noise(self) -> int:
+        """How many numbers of [0, 1) a choice is made by."""
+        return math.prod(self.shape)
+
+    def choose(self, inputs: Inputs, noise: Tensor) -> Tensor:
+        """What `act` does, as a pure function of tensors: u `[B, *A]` of `noise` `[B, choice_noise]`."""
+        means, logs = self.normal(inputs)
+        normal = math.sqrt(2) * torch.erfinv(2 * noise.clamp(min=2.0**-54) - 1)
+        return torch.addcmul(means, logs.exp(), normal.to(means.dtype)).reshape(*means.shape[:-1], *self.shape)
+
     def actor(self) -> "NormalActor | None":
         """For Box observations on the CPU: the weights in numpy."""
         snapshot = Snapshot.of(self, GaussianPolicy, self.network)

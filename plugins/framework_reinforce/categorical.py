@@ -35,7 +35,7 @@ class CategoricalPolicy(Network):
 
     def __init__(self, settings: Categorical, observations: "Discrete[Any] | Box", actions: "Discrete[Any]") -> None:
         super().__init__(settings, observations, int(actions.n))
-        self.first_action = int(actions.start)
+        self.count, self.first_action = int(actions.n), int(actions.start)
         self.normalizer = normalizer(settings, observations)
 
     def log_probs(self, inputs: Inputs) -> Tensor:
@@ -50,6 +50,15 @@ class CategoricalPolicy(Network):
         """Sample by exponential races: argmax p/e with e ~ Exp(1)."""
         with torch.no_grad():
             return raced(self.log_probs(inputs), generator, self.first_action)
+
+    @property
+    def choice_noise(self) -> int:
+        """How many numbers of [0, 1) a choice is made by."""
+        return self.count
+
+    def choose(self, inputs: Inputs, noise: Tensor) -> Tensor:
+        """What `act` does, as a pure function of tensors: the actions `[B]` of `noise` `[B, choice_noise]`."""
+        return chosen(self.log_probs(inputs), noise) + self.first_action
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs and, where asked for, entropies, with gradient."""
@@ -106,6 +115,11 @@ def raced(log_probs: Tensor, generator: torch.Generator, first_action: int) -> A
     race = torch.empty_like(log_probs).exponential_(generator=generator)
     actions = (log_probs.exp() / race).argmax(-1)
     return Action(actions + first_action, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1))
+
+
+def chosen(log_probs: Tensor, uniform: Tensor) -> Tensor:
+    """The same race by uniform numbers of [0, 1): argmax log p − log e with e = −log u."""
+    return (log_probs - uniform.clamp(min=2.0**-54).log().neg().log()).argmax(-1)
 
 
 def judged(log_probs: Tensor, states: Tensor | None, actions: Tensor, entropies: bool) -> tuple[Tensor, Tensor | None]:

@@ -6,6 +6,17 @@ ask of the rest how often it happens, so seldom wrongly that no sound environmen
 
 # isort: off
 from . import handed, seeds, neighbours, ends, successors, lengths, extras  # in the order in which laws are stated
-from . import tables, frequencies
+from . import tables, frequencies, transitions
 
-__all__ = ["ends", "extras", "frequencies", "handed", "lengths", "neighbours", "seeds", "successors", "tables"]
+__all__ = [
+    "ends",
+    "extras",
+    "frequencies",
+    "handed",
+    "lengths",
+    "neighbours",
+    "seeds",
+    "successors",
+    "tables",
+    "transitions",
+]

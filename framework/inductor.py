@@ -1,0 +1,72 @@
+"""C++ of what a function does to tensors, made by torch's inductor.
+
+Both interfaces, `make_fx` and inductor's `compile`, are private to torch, so they stand here only; whoever calls this
+goes on in Python where it fails.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+OPTIONS = {
+    "fallback_random": True,  # torch's random numbers
+    "cpp.use_decompose_tanh": True,  # tanh by exp, 2e-7 off
+    "compile_threads": 1,
+    "cpp_wrapper": True,  # no Python between the kernels
+    "size_asserts": False,  # a program is only called with tensors laid out as those that it was made for
+}
+
+
+class FallbackError(Exception):
+    """Why something is not compiled."""
+
+
+def recorded(function: Callable[..., Any], inputs: Sequence[Tensor], rules: Mapping[Any, Any] | None = None) -> Any:
+    """A graph of what the function does to such inputs; `rules`: what is recorded in place of an operation of torch.
+
+    Raises:
+        Exception: whatever torch, or a part, raises while it is recorded.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx  # seconds to import, and only needed here
+
+    return make_fx(function, decomposition_table=rules)(*inputs)
+
+
+def compiled(
+    graph: Any, inputs: Sequence[Tensor], options: Mapping[str, Any] = MappingProxyType({})
+) -> Callable[..., Any]:
+    """A program that does what a graph does, for inputs laid out like these; `options`: more of inductor's."""
+    from torch import _inductor
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    for part in graph.modules():  # those within are loops
+        for node in part.graph.nodes:  # each has been recorded in a mode of its own, which the C++ wrapper refuses
+            node.meta.pop("val", None)
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True, static_shapes=True)  # which loops ask for
+    with tracing(TracingContext(mode)):
+        return _inductor.compile(graph, list(inputs), options={**OPTIONS, **options})  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """While something is recorded: torch's random numbers are put back; its warnings of its own doings are not said."""
+    with torch.random.fork_rng([]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def tensors_of(policy: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters, in the order of the vector, then buffers."""
+    return [*policy.named_parameters(), *policy.named_buffers()]
+
+
+def layout(tensor: Tensor) -> tuple[Any, ...]:
+    """What a program relies on of a tensor that it is given."""
+    return tensor.shape, tensor.stride(), tensor.dtype
