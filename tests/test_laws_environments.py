@@ -138,6 +138,27 @@ class Drift:
         return Step(self.x, successors, -successors.abs().squeeze(1), terminated, truncated)
 
 
+class PureDrift(Drift):
+    """The same, with its step as a pure function."""
+
+    transition_noise = 2
+
+    def state_dict(self):
+        return {"x": self.x.clone(), "clock": self.clock.clone()}
+
+    def load_state_dict(self, state):
+        self.x, self.clock = state["x"].clone(), state["clock"].clone()
+
+    def transition(self, state, actions, noise):
+        noise = noise.float()
+        successors = state["x"] + 0.3 * actions.clamp(-1, 1) + noise[:, :1] / 10
+        clock = state["clock"] + 1
+        terminated, truncated = (successors.abs() > 0.5).squeeze(1), clock >= 6
+        ended = terminated | truncated
+        after = {"x": torch.where(ended[:, None], noise[:, 1:] / 10 - 0.05, successors), "clock": clock * ~ended}
+        return after, Step(after["x"], successors, -successors.abs().squeeze(1), terminated, truncated)
+
+
 class Slippery(Certain):
     """Once in a thousand steps the other action is taken."""
 
@@ -234,7 +255,7 @@ class World:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "lanes", [Chancy, Certain, Drift, Slippery, LateChance, Forbidding, FromHome, Strip, Round, Clockwork]
+    "lanes", [Chancy, Certain, Drift, PureDrift, Slippery, LateChance, Forbidding, FromHome, Strip, Round, Clockwork]
 )
 def test_the_worlds_to_be_broken_are_sound(lanes, loaded):
     report = check(World(lanes), "environment", examples=EXAMPLES, loaded=loaded)
@@ -563,6 +584,33 @@ class NothingAllowedAtTheEdge(Chancy):
         return evolve(step, action_masks=self.masks(step.observations))
 
 
+class TransitionWithoutLimit(PureDrift):
+    def transition(self, state, actions, noise):
+        after, step = super().transition({**state, "clock": torch.ones_like(state["clock"])}, actions, noise)
+        return after, step
+
+
+class TransitionBeginsAtHome(PureDrift):
+    def transition(self, state, actions, noise):
+        return super().transition(state, actions, noise * torch.tensor([1.0, 0.0]) + torch.tensor([0.0, 0.5]))
+
+
+class TransitionSlipsLess(PureDrift):
+    def transition(self, state, actions, noise):
+        return super().transition(state, actions, noise * 0.2 + 0.4)
+
+
+class TransitionDrawsItself(PureDrift):
+    def transition(self, state, actions, noise):
+        return super().transition(state, actions, torch.rand_like(noise))
+
+
+class TransitionInPlace(PureDrift):
+    def transition(self, state, actions, noise):
+        state["clock"] += 0 * state["clock"] + 1
+        return super().transition({**state, "clock": state["clock"] - 1}, actions, noise)
+
+
 MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds it); None: no source found
     "a time limit that comes a step early": (
         OneStepShort,
@@ -626,6 +674,11 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
         "https://github.com/hill-a/stable-baselines/issues/79",
         "lanes_have_chance_of_their_own",
     ),
+    "a pure step without the time limit": (TransitionWithoutLimit, None, "transitions_are_steps"),
+    "a pure step that begins episodes all alike": (TransitionBeginsAtHome, None, "transitions_are_steps"),
+    "a pure step of less chance": (TransitionSlipsLess, None, "transitions_are_steps"),
+    "a pure step that draws by itself": (TransitionDrawsItself, None, "transitions_are_steps"),
+    "a pure step that moves the state it is handed": (TransitionInPlace, None, "transitions_are_steps"),
     "a seed that is taken and not used": (
         SeedNotUsed,
         "https://github.com/MaximilianB2/pc-gym/issues/44",

@@ -319,6 +319,18 @@ class Softmax(nn.Module):
         return Greedy(self)
 
 
+class PureSoftmax(Softmax):
+    """The same, with what it does as a pure function: by the cumulative sum."""
+
+    @property
+    def choice_noise(self):
+        return 1
+
+    def choose(self, inputs, noise):
+        edges = self.table(inputs).double().exp().cumsum(-1)
+        return (edges[:, :-1] <= noise * edges[:, -1:]).sum(-1) + self.first
+
+
 class Greedy:
     def __init__(self, policy):
         self.policy = policy
@@ -406,6 +418,22 @@ class Normal(nn.Module):
         return actions.clamp(self.low, self.high)
 
 
+class PureNormal(Normal):
+    """The same, with what it does as a pure function: by Box and Muller's."""
+
+    @property
+    def choice_noise(self):
+        return 2 * math.prod(self.shape)
+
+    def choose(self, inputs, noise):
+        first, angle = (2 * torch.log1p(-noise[:, ::2])).neg().sqrt(), 2 * math.pi * noise[:, 1::2]
+        return self.chosen(inputs, first * torch.cos(angle))
+
+    def chosen(self, inputs, noise):
+        normal = self.normal(inputs)
+        return (normal.loc + normal.scale * noise.float()).reshape(-1, *self.shape).detach()
+
+
 class Squashed(Normal):
     squash = True
 
@@ -476,7 +504,7 @@ class Made:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls", [Softmax, Several, Normal, Squashed, Remembering])
+@pytest.mark.parametrize("cls", [PureSoftmax, Several, PureNormal, Squashed, Remembering])
 def test_what_is_to_be_spoilt_is_right(cls):
     report = check(Made(cls), "policy", examples=EXAMPLES, loaded=LOADED)
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
@@ -597,6 +625,39 @@ class DeviationsAsVariances(Normal):
 
     def density(self, normal, actions):
         return torch.distributions.Normal(normal.loc, normal.scale.sqrt()).log_prob(actions).sum(-1)
+
+
+@mutant("choosing_is_acting", "no source found; a start of the space that is forgotten")
+class ChoosesFromZero(PureSoftmax):
+    """choices that are numbered from 0 whatever the space."""
+
+    def choose(self, inputs, noise):
+        return super().choose(inputs, noise) - self.first
+
+
+@mutant("choosing_is_acting", "no source found; one edge of the cumulative sum too many")
+class ChoosesBeyond(PureSoftmax):
+    """choices by other probabilities."""
+
+    def choose(self, inputs, noise):
+        return super().choose(inputs, noise.square())
+
+
+@mutant("choosing_is_acting", "no source found; the logarithm of a number that may be 0")
+class ChoosesNothing(PureNormal):
+    """a choice that is no number at the edge."""
+
+    def choose(self, inputs, noise):
+        first, angle = (2 * torch.log(noise[:, ::2])).neg().sqrt(), 2 * math.pi * noise[:, 1::2]
+        return self.chosen(inputs, first * torch.cos(angle))
+
+
+@mutant("choosing_is_acting", "no source found; a habit of actors")
+class ChoosesByItself(PureSoftmax):
+    """choices drawn from torch's own generator."""
+
+    def choose(self, inputs, noise):
+        return super().choose(inputs, torch.rand_like(noise))
 
 
 @mutant("acting_samples_what_judging_says", "no source found; ε-greedy habits of value-based methods")

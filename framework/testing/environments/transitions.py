@@ -12,7 +12,7 @@ from .playing import Plan, lanes, plans, same, taken
 from .reasons import has
 
 SAMPLES = 128  # of each, where chance plays a part
-SIGMAS = 8.0  # standard errors by which their means may lie apart: of so few samples they are estimates themselves
+SIGMAS = 7.0  # standard errors, estimated from so few samples, by which their means may lie apart
 ROUNDING = 1e-5
 ROWS = 40  # of a plan, over and over, at most
 JUDGED = 2  # of them, one where an episode ended if there is one
@@ -27,7 +27,7 @@ JUDGED = 2  # of them, one where an episode ended if there is one
 )
 def transitions_are_steps(subject: Subject, plan: Plan) -> None:
     """From a state that steps have led to, `transition` gives what `step` gives, the state after it included: the same
-    numbers, where nothing is left to chance; of 128 times each, means and mean squares within eight standard errors. It
+    numbers, where nothing is left to chance; of 128 times each, means and spreads within seven standard errors. It
     depends on nothing but its arguments, and leaves them as they are."""
     with lanes(subject, plan.lanes) as environment:
         generator = torch.Generator().manual_seed(plan.seed)
@@ -66,9 +66,9 @@ def _compare(
     noise = _noise(environment, len(actions), generator)
     one, given = purely(noise), (noise.clone(), actions.clone())
     if not same(one, purely(noise)):
-        raise Broken(f"{where}: transition makes another step of the same arguments")
+        raise Broken(f"{where}: transition of the same arguments", expected="the same step", got="another")
     if not same((noise, actions), given) or not same(dict(state), kept):
-        raise Broken(f"{where}: transition changes its arguments")
+        raise Broken(f"{where}: transition changes its arguments", expected="a new state", got="the one handed in")
     expected, found = _sampled(stepped), _sampled(purely)
     if expected.keys() != found.keys():
         raise Broken(f"{where}: what there is after a transition", expected=sorted(expected), got=sorted(found))
@@ -76,7 +76,8 @@ def _compare(
         if numbers.shape != found[name].shape:
             raise Broken(f"{where}: numbers in {name}", expected=numbers.shape[1], got=found[name].shape[1])
         _same_means(f"{where}: {name}", numbers, found[name])
-        _same_means(f"{where}: the square of {name}", numbers.square(), found[name].square())
+        middle = numbers.mean(0)
+        _same_means(f"{where}: the spread of {name}", (numbers - middle).square(), (found[name] - middle).square())
 
 
 def _noise(environment: Any, count: int, generator: torch.Generator) -> Tensor:
