@@ -1,10 +1,11 @@
 """From a rollout to the batches of the optimizer's steps."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from attrs import evolve
+from attrs import evolve, frozen
 from torch import Tensor
 
 from . import streams
@@ -52,7 +53,15 @@ def flatten(rollout: Rollout, advantages: Advantages) -> Batch:
     )
 
 
-def minibatches(run: Run, whole: Batch) -> Iterator[Batch]:
+@frozen(eq=False)
+class Piece:
+    """A minibatch that is cut out when it is asked for."""
+
+    index: Tensor | None  # [M] of the steps of the whole batch, or of the lanes of sequences; None: all of it
+    batch: Callable[[], Batch]
+
+
+def minibatches(run: Run, whole: Batch) -> Iterator[Piece]:
     """Every epoch's minibatches, shuffled anew; each has its own steps, and its share of episodes, as denominators.
 
     A policy with memory needs lanes whole: they are what is shuffled, and shared out as evenly as their number allows.
@@ -60,10 +69,9 @@ def minibatches(run: Run, whole: Batch) -> Iterator[Batch]:
     settings = run.config.update
     if settings.minibatches == 1:
         for _ in range(settings.epochs):
-            yield whole
+            yield Piece(None, lambda: whole)
         return
     shuffle = streams.generator(run.config.seed, "shuffle", run.iteration)
-    part = select if whole.sequences is None else select_lanes
     count = whole.total_steps
     if whole.sequences is not None:
         (busy,) = whole.sequences.real.any(0).nonzero(as_tuple=True)
@@ -73,13 +81,18 @@ def minibatches(run: Run, whole: Batch) -> Iterator[Batch]:
     light = sum(column.nbytes for name in COLUMNS if (column := getattr(whole, name)) is not None) <= LIGHT
     for _ in range(settings.epochs):
         order = torch.randperm(count, generator=shuffle).to(whole.actions.device)
-        if whole.sequences is not None:
-            order = busy[order]
+        indices = torch.split(order if whole.sequences is None else busy[order], sizes)
         if whole.sequences is None and light:  # shuffled once: the minibatches are views
-            yield from shuffled(whole, order, sizes)
+            made = functools.cache(functools.partial(shuffled, whole, order, sizes))
+            cuts = [functools.partial(_item, made, number) for number in range(parts)]
         else:
-            for index in torch.split(order, sizes):
-                yield part(whole, index)
+            part = select if whole.sequences is None else select_lanes
+            cuts = [functools.partial(part, whole, index) for index in indices]
+        yield from map(Piece, indices, cuts)
+
+
+def _item(made: Callable[[], Sequence[Batch]], number: int) -> Batch:
+    return made()[number]
 
 
 def select(batch: Batch, index: Tensor) -> Batch:
@@ -107,10 +120,15 @@ def _each(batch: Batch, cut: Callable[[Tensor], Sequence[Tensor]], sizes: Sequen
         Batch(
             **{name: pieces[number] for name, pieces in given},
             total_steps=size,
-            total_episodes=batch.total_episodes * size / whole,
+            total_episodes=share_of(batch.total_episodes, size, whole),
         )
         for number, size in enumerate(sizes)
     ]
+
+
+def share_of(episodes: float, size: int, whole: int) -> float:
+    """How many of the episodes of a whole batch count in `size` of its steps."""
+    return episodes * size / whole
 
 
 def select_lanes(batch: Batch, lanes: Tensor) -> Batch:
@@ -130,7 +148,12 @@ def select_lanes(batch: Batch, lanes: Tensor) -> Batch:
 
 def divisor(batch: Batch, denominator: str, constant: float = 1.0) -> float:
     """What the summed terms of a loss are divided by."""
-    return {"per_step": batch.total_steps, "per_episode": batch.total_episodes, "constant": constant}[denominator]
+    return divisor_of(batch.total_steps, batch.total_episodes, denominator, constant)
+
+
+def divisor_of(steps: int, episodes: float, denominator: str, constant: float = 1.0) -> float:
+    """The same, of so many steps and episodes."""
+    return {"per_step": steps, "per_episode": episodes, "constant": constant}[denominator]
 
 
 def reduce(loss: Loss, batch: Batch, denominator: str, constant: float = 1.0) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,22 @@ class Run:
     finished: Finished = field(factory=Finished.none)  # this iteration's episodes
     recent_returns: deque[float] = field(factory=lambda: deque(maxlen=RECENT))
     history: dict[str, list[float]] = field(factory=dict)  # one list a metric, an entry an iteration
-    batch: Batch | None = None  # the minibatch that is worked on
+    _batch: Batch | Callable[[], Batch] | None = None
     loss_metrics: list[dict[str, Any]] = field(factory=list)  # of this iteration's minibatches
     traced: Norms | None = None  # gradient norms by term of the loss and group of parameters, of the first update
     stop_reasons: list[str] = field(factory=list)
     interrupted: bool = False  # by Ctrl-C
+
+    @property
+    def batch(self) -> Batch | None:
+        """The minibatch that is worked on, prepared; at the end of an iteration, its last one."""
+        if callable(self._batch):
+            self._batch = self._batch()
+        return self._batch
+
+    @batch.setter
+    def batch(self, batch: Batch | Callable[[], Batch] | None) -> None:
+        self._batch = batch
 
     @property
     def hook(self) -> Any:

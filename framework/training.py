@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import checks, streams
-from .batches import flatten, minibatches, reduce
+from .batches import Piece, flatten, minibatches, reduce
 from .collecting import Collector
 from .compiled import Compiler, Update
 from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
@@ -83,11 +83,13 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
     rollout = stage("collect_rollout")
     advantages = stage("estimate_advantages", rollout=rollout)
     whole = flatten(rollout, advantages)
-    for batch in minibatches(run, whole):
-        run.batch = stage("prepare_batch", batch=batch)
-        run.learnt.hold()
-        update = None if compiler is None or run.traced is None else compiler.update(run.batch)
-        loss = stage("compute_loss", batch=run.batch) if update is None else update
+    for piece in minibatches(run, whole):
+        run.batch = functools.partial(_prepared, run, piece)
+        update = None if compiler is None or run.traced is None else compiler.update(whole, piece.index)
+        if update is None:
+            batch = run.batch
+            run.learnt.hold()
+        loss = stage("compute_loss", batch=batch) if update is None else update
         if loss.stop_epochs:
             break
         with run.interrupts.held():
@@ -104,6 +106,11 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
         hook.iteration_finished(run=run, metrics=metrics)
         run.stop_reasons += _reasons(run, hook.should_stop(run=run, metrics=metrics))
         run.iteration += 1
+
+
+def _prepared(run: Run, piece: Piece) -> Batch:
+    batch: Batch = _stage(run, "prepare_batch", batch=piece.batch())
+    return batch
 
 
 def _set_learning_rate(run: Run) -> None:

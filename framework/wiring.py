@@ -5,7 +5,8 @@ A settings class (or instance: properties work) may say, in sets of words from t
 * `needs`: what must be there for it to work;
 * `gives`: what it brings;
 * `implies`: a dict such as `{"baseline": "value"}`: taken when nothing is chosen for that role, else refused;
-* `claims`: promises about its mathematics, tested by conformance tests, without influence on a run.
+* `claims`: promises about its mathematics, tested by conformance tests, without influence on a run (but that `compile`
+  records what is `pure`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,6 +35,7 @@ CLAIMS = {
     "surrogate": "its gradient is meant, not its value: it holds some factors constant",
     "causal": "a step's return does not depend on what came before it",
     "linear": "what it makes of sums of rewards and values is the sum, and of multiples the multiple",
+    "pure": "what its `prepare_batch` makes of a minibatch depends on nothing else, so that `compile` may record it",
 }
 GIVER = {"values": "policy", "groups": "environment"}
 

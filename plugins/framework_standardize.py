@@ -19,6 +19,7 @@ class Standardize:
     `total_return` and `group_mean` that is GRPO's advantage: Shao et al. 2024, arXiv:2402.03300, §4.1.2.
     """
 
+    claims = frozenset({"pure"})
     within: Literal["batch", "minibatch", "group"] = field(
         default="batch", validator=validators.in_(("batch", "minibatch", "group"))
     )

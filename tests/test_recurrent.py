@@ -313,7 +313,7 @@ def law_minibatches_are_whole_lanes(m, case, minibatches):
     numbers = torch.arange(rollout.mask.numel(), dtype=torch.float64).view_as(rollout.mask)
     width = rollout.mask.shape[1]
     busy = int(rollout.mask.any(0).sum())
-    batches = list(m.batches.minibatches(update(minibatches, 2), whole))
+    batches = [piece.batch() for piece in m.batches.minibatches(update(minibatches, 2), whole)]
     assert len(batches) == 2 * min(minibatches, busy)
     for epoch in (batches[: len(batches) // 2], batches[len(batches) // 2 :]):
         visited = torch.cat([batch.advantages for batch in epoch]).sort().values
