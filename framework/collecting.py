@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 FEW = 128  # lanes; measured: with more of them, steps in numpy are faster
-ROWS = 16  # of a program: with each row the loop copies all of them, and a call costs as much as a row or two
+ROWS = 32  # of a program: with each row the loop copies all of them, and a call costs as much as a row or two
 LOOKED_AT = 16  # rows of a rollout that are compared
 NEAR = 1e-4  # how far they may lie apart, of their size
 STEP = ("successors", "rewards", "terminated", "truncated")  # what is kept of a step
@@ -82,6 +82,7 @@ class Collector:
 
     run: "Run"
     program: Steps | None = None
+    order: Tensor | None = None  # of the policy's numbers in what a program is given
     done: int = 0  # rollouts
     due: int = 0  # the next one that is compared
     over: bool = field(init=False)  # rollouts are collected in Python
@@ -116,7 +117,10 @@ class Collector:
         assert steps is not None
         assert shard.inputs is not None
         given, observations = environment.state_dict(), shard.inputs.observations
-        vector = _vector(run.policy)
+        if self.order is None:
+            self.order = _by_columns(run.policy)
+        flat = torch.cat([tensor.detach().flatten() for _, tensor in run.tensors])
+        vector = flat.index_select(0, self.order)
         if self.program is None:
             with undisturbed():
                 self.program = record(run, vector, given, observations)
@@ -241,14 +245,16 @@ def _row(seen: Tensor, actions: Tensor, step: Step) -> dict[str, Tensor]:
     return {"observations": seen, "actions": actions, **{name: getattr(step, name) for name in STEP}}
 
 
-def _vector(policy: nn.Module) -> Tensor:
-    """Parameters and buffers as one vector; weights as the products of few rows read them."""
-    tensors = [tensor.detach() for _, tensor in tensors_of(policy)]
-    return torch.cat([(tensor.t() if tensor.ndim == 2 else tensor).flatten() for tensor in tensors])
+def _by_columns(policy: nn.Module) -> Tensor:
+    """Where in the policy's tensors, laid flat, the numbers [P] stand: weights as products of few rows read them."""
+    sizes = [(tensor.shape, tensor.numel()) for _, tensor in tensors_of(policy)]
+    places = torch.split(torch.arange(sum(size for _, size in sizes)), [size for _, size in sizes])
+    parts = zip(places, sizes, strict=True)
+    return torch.cat([(part.view(shape).t() if len(shape) == 2 else part).flatten() for part, (shape, _) in parts])
 
 
 def _parameters(policy: nn.Module, vector: Tensor) -> dict[str, Tensor]:
-    """The same, out of it, under the names that `policy` has in what is called."""
+    """The policy's tensors out of a vector in that order, under the names that `policy` has in what is called."""
     named = tensors_of(policy)
     parts = torch.split(vector, [tensor.numel() for _, tensor in named])
     return {

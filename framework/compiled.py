@@ -96,11 +96,9 @@ class Compiler:
                 assert run.batch is not None
                 whole, index, columns = run.batch, None, _columns(run.batch)
                 key: Any = (whole.total_steps, *columns, *map(layout, columns.values()))
+                self._hold()
             else:
                 columns, key = self.columns, (self.key, None if index is None else (len(index), index.stride()))
-            run.learnt.hold()
-            if run.learnt.frozen:
-                raise FallbackError("parameters have been frozen")
             counts = _counts(run, whole, index)
             if counts != self.counts:
                 self.counts, self.numbers = counts, _tensors(counts)
@@ -134,15 +132,22 @@ class Compiler:
         """Once an iteration: at what was collected, and for what programs would pass over."""
         run = self.run
         self.iteration = run.iteration
+        self._hold()
         if run.learnt.others:
             raise FallbackError("an extension added parameters to the optimizer")
         if any(one._backward_hooks or one._post_accumulate_grad_hooks for one in run.learnt.parameters):
             raise FallbackError("a parameter has a hook, which only Python's gradients call")
-        before, self.state = self.state, [tensor.detach() for _, tensor in tensors_of(run.policy)]
+        before, self.state = self.state, [tensor.detach() for _, tensor in run.tensors]
         if before and list(map(layout, before)) != list(map(layout, self.state)):
             raise FallbackError(f"{run.config.policy.label} has parameters or buffers of other shapes now")
         self.columns = _columns(whole)
         self.key = (*self.columns, *map(layout, self.columns.values()))
+
+    def _hold(self) -> None:
+        """Whenever others may have changed something: parameters are views again."""
+        self.run.learnt.hold()
+        if self.run.learnt.frozen:
+            raise FallbackError("parameters have been frozen")
 
     def _made(self, whole: Batch, index: Tensor | None, inputs: list[Tensor]) -> Program:
         run = self.run

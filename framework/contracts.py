@@ -182,6 +182,8 @@ class Environment(Protocol):
     May also have: `groups` ([N] int64), `action_masks` ([N, actions] bool: what is allowed in the observations that
     `reset` returned; each `Step` must then have its own), `action_names` (of a Discrete action space),
     `mdp() -> TabularMDP`, `state_dict()` and `load_state_dict(state)`, `close()` (called when the run has ended);
+    `transition(state, actions, noise) -> (state, Step)` and `transition_noise` (the same step as a pure function of
+    tensors: of what `state_dict()` returned and uniform numbers [N, transition_noise], float64 in [0, 1));
     `render()`, a picture of the first lane (a numpy array uint8 [H, W, 3]), with `render_fps` or
     `metadata["render_fps"]`, pictures a second. A field `render_mode` of its settings is "rgb_array" where pictures are
     wanted.
@@ -222,9 +224,10 @@ class Policy(Actor, Protocol):
 
     May also have: `values(inputs) -> [B]` (with `gives = {"values"}` on its settings), `actor() -> Actor | None`
     (a frozen snapshot that only collects, faster), `greedy() -> Actor` (takes the most probable action of those that
-    are allowed, instead of a sampled one), `environment_actions(actions)` (from what was sampled to
-    the environment's action space: squash, clip) and `observe(rollout)` (called once after the iteration's last
-    update: the place to move statistics of observations, which must be frozen everywhere else).
+    are allowed, instead of a sampled one), `choose(inputs, noise) -> [B, *A]` and `choice_noise` (the same as `act`, as
+    a pure function of tensors: of uniform numbers [B, choice_noise], float64 in [0, 1)), `environment_actions(actions)`
+    (from what was sampled to the environment's action space: squash, clip) and `observe(rollout)` (called once after
+    the iteration's last update: the place to move statistics of observations, which must be frozen everywhere else).
     """
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
