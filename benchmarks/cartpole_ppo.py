@@ -1,6 +1,6 @@
 """PPO on CartPole-v1 at equal work: ours beside the libraries that install, in turn, in one run.
 
-    python benchmarks/cartpole_ppo.py [--rounds 5] [--seeds 10] [--sides framework sb3 …] [--solve] [--write]
+    python benchmarks/cartpole_ppo.py [--rounds 5] [--seeds 10] [--sides framework sb3 …] [--solve] [--write [NAME]]
 
 The job (peers/job.py): 8 lanes × 128 steps, 4 epochs × 4 minibatches of 256, two separate networks of 64 × 64 tanh,
 γ 0.99, λ 0.95, clip 0.2, value 0.5, gradient norm 0.5, Adam with ε 1e-5 and lr 2.5e-3, linearly to 0 over 195
@@ -21,7 +21,7 @@ which installs, has no learner.
 
 Sides follow one another, round after round, so that a drift of the machine meets all; ratios to Stable-Baselines3 are
 taken within a round (of equal lanes too), medians and ranges over rounds, or over seeds. `--write` puts the table into
-benchmarks/results/cartpole_ppo.json, after every round.
+benchmarks/results/cartpole_ppo.json, after every round; `--write NAME` into NAME.json, for some of the sides.
 """
 
 import argparse
@@ -237,7 +237,9 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), metavar="SIDE", help=", ".join(SIDES))
     parser.add_argument("--iterations", type=int, help="of each speed run, instead of each side's: a quick look")
     parser.add_argument("--solve", action="store_true", help="ask all sides how long they take to solve it")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/cartpole_ppo.json")
+    parser.add_argument(
+        "--write", nargs="?", const="cartpole_ppo", metavar="NAME", help="write benchmarks/results/cartpole_ppo.json"
+    )
     arguments = parser.parse_args()
     CACHE.mkdir(parents=True, exist_ok=True)
     if arguments.iterations:
@@ -252,7 +254,7 @@ def main() -> None:
                 table.measure(name, number, solve)
         result = table.result(arguments.rounds, arguments.seeds)
         if arguments.write:
-            write("cartpole_ppo", result)
+            write(arguments.write, result)
     for name, row in result["rows"].items():
         print(f"\n{name}")
         for measure, number in row.items():

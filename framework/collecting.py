@@ -7,7 +7,7 @@ and are drawn beforehand. Now and then some rows are looked at in Python, too; a
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from . import streams
 from .contracts import Action, Inputs, Rollout, Step
 from .episodes import Finished
-from .errors import PartError
 from .inductor import FallbackError, compiled, layout, recorded, tensors_of, undisturbed
 from .rollout import with_values
 
@@ -48,6 +47,7 @@ def is_pure(run: "Run") -> bool:
         len(run.shards) == 1
         and shard.fixed_steps is not None
         and shard.lanes <= FEW
+        and shard.tables is None  # else it is walked
         and run.device.type == "cpu"
         and offers(shard.environment, "transition", "step")
         and offers(policy, "choose", "act")
@@ -93,37 +93,44 @@ class Collector:
 
     def collect(self) -> tuple[Rollout, Finished] | None:
         """The next rollout; None where it must be collected in Python, as the first one is."""
-        if self.over or self.run.shards[0].inputs is None:
+        shard = self.run.shards[0]
+        if self.over or shard.inputs is None or shard.inputs.state is not None:
             return None
         try:
             with torch.no_grad():
-                return self._collect()
+                columns, following = self._stepped(shard.inputs.observations)
         except FallbackError as reason:
             self._give_up(str(reason))
-        except PartError:
-            raise
-        except Exception as error:  # of torch's compiler, or of a part that cannot be recorded
+            return None
+        except Exception as error:  # of torch's compiler, or of a part that cannot be recorded; nothing has moved
             self._give_up(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
-        return None
+            return None
+        with torch.no_grad():
+            values = columns.pop("values", None)
+            rollout, finished, ends = shard.collected(columns, Inputs(following), values is not None)
+            if values is not None:
+                rollout = with_values(rollout, values, self.run.policy, [ends], self.run.shards)
+        return rollout, finished
 
     def _give_up(self, reason: str) -> None:
         self.over = True
         warnings.warn(f"compile: rollouts are collected in Python: {reason}", RuntimeWarning, stacklevel=2)
 
-    def _collect(self) -> tuple[Rollout, Finished]:
+    def _stepped(self, observations: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The columns [T, N, …] of a rollout that goes on from `observations`, and those that follow."""
         run, shard = self.run, self.run.shards[0]
         environment: Any = shard.environment
         steps = shard.fixed_steps
         assert steps is not None
-        assert shard.inputs is not None
-        given, observations = environment.state_dict(), shard.inputs.observations
+        given = environment.state_dict()
         if self.order is None:
             self.order = _by_columns(run.policy)
-        flat = torch.cat([tensor.detach().flatten() for _, tensor in run.tensors])
-        vector = flat.index_select(0, self.order)
+        numbers, others = _parted(tensor.detach() for _, tensor in run.tensors)
+        vector = torch.cat([tensor.flatten() for tensor in numbers]).index_select(0, self.order)
+        told = [vector, *(tensor.clone() for tensor in others)]  # loops refuse what shares memory
         if self.program is None:
             with undisturbed():
-                self.program = record(run, vector, given, observations)
+                self.program = record(run, told, given, observations)
         program = self.program
         pieces = -(-steps // program.rows)
         shape = (pieces, program.rows, shard.lanes)
@@ -132,13 +139,13 @@ class Collector:
         luck = torch.cat([luck, torch.rand(*shape, run.policy.choice_noise, dtype=torch.float64, generator=act)], -1)
         compared = self.done % pieces if self.done == self.due else None
         carried = [*given.values(), observations]
-        if list(map(layout, [*carried, vector, luck[0]])) != program.layouts:
+        if list(map(layout, [*carried, *told, luck[0]])) != program.layouts:
             raise FallbackError("parameters or states have other shapes now")
         tables: list[list[Tensor]] = []
         for piece in range(pieces):
             begin = max(0, program.rows * (piece + 1) - steps)  # the last ones are the rows of fewer
             before = carried
-            outputs = program.call(torch.tensor(begin), *carried, vector, luck[piece])
+            outputs = program.call(torch.tensor(begin), *carried, *told, luck[piece])
             carried, written = outputs[: len(before)], outputs[len(before) :]
             tables.append([table[begin:] for table in written] if begin else written)
             if piece == compared:
@@ -148,15 +155,10 @@ class Collector:
         self.done += 1
         *state, observations = carried
         environment.load_state_dict(dict(zip(given, state, strict=True)))
-        made = program.columns([torch.cat(parts) for parts in zip(*tables, strict=True)])
-        values = made.pop("values", None)
-        rollout, finished, ends = shard.collected(made, Inputs(observations), values is not None)
-        if values is not None:
-            rollout = with_values(rollout, values, run.policy, [ends], run.shards)
-        return rollout, finished
+        return program.columns([torch.cat(parts) for parts in zip(*tables, strict=True)]), observations
 
 
-def record(run: "Run", vector: Tensor, given: dict[str, Tensor], observations: Tensor) -> Steps:
+def record(run: "Run", told: list[Tensor], given: dict[str, Tensor], observations: Tensor) -> Steps:
     """A program for this run, of which these are the first inputs.
 
     Raises:
@@ -181,6 +183,8 @@ def record(run: "Run", vector: Tensor, given: dict[str, Tensor], observations: T
     _, actions, first = _step(run, given, observations, torch.rand(shard.lanes, noise, dtype=torch.float64))
     shard.entry.action(Action(actions), None)
     shard.entry.step(first, None, Inputs(observations))
+    if first.valid is not None or first.metrics or first.action_masks is not None:
+        raise FallbackError(f"{run.config.environment.label} gives more than steps: valid, metrics or action_masks")
     examples = _row(observations, actions, first)
     packs: dict[torch.dtype, list[str]] = {}  # for each tensor that it carries, a loop takes half a microsecond
     for name, example in examples.items():
@@ -189,7 +193,7 @@ def record(run: "Run", vector: Tensor, given: dict[str, Tensor], observations: T
     rows = -(-shard.fixed_steps // -(-shard.fixed_steps // ROWS))  # as even as they come
 
     def collect(begin: Tensor, *inputs: Tensor) -> list[Tensor]:
-        *state, seen, vector, luck = inputs
+        state, seen, *rest = inputs[: len(keys)], *inputs[len(keys) :]
         widths = [sum(examples[name][0].numel() for name in names) for names in packs.values()]
         tables = [
             torch.zeros(rows, shard.lanes, width, dtype=dtype) for dtype, width in zip(packs, widths, strict=True)
@@ -200,10 +204,12 @@ def record(run: "Run", vector: Tensor, given: dict[str, Tensor], observations: T
 
         def row(t: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
             *state, seen = carried[: len(keys) + 1]
-            *tables, vector, luck = carried[len(keys) + 1 :]
+            after_seen = len(keys) + 1
+            tables = list(carried[after_seen : after_seen + len(packs)])
+            *told, luck = carried[after_seen + len(packs) :]
             place = t.view(1)
             chance = luck.index_select(0, place).squeeze(0)
-            parameters, before = _parameters(policy, vector), dict(zip(keys, state, strict=True))
+            parameters, before = _parameters(policy, told), dict(zip(keys, state, strict=True))
             after, actions, made = torch.func.functional_call(whole, parameters, (_step, run, before, seen, chance))
             columns = _row(seen, actions, made)
             for number, names in enumerate(packs.values()):
@@ -212,15 +218,15 @@ def record(run: "Run", vector: Tensor, given: dict[str, Tensor], observations: T
             return (t + 1, *(_own(after[key]) for key in keys), _own(made.observations), *tables)
 
         carried: Any = (begin, *state, seen, *tables)
-        _, *found = while_loop_op(going, row, carried, (vector, luck))
+        _, *found = while_loop_op(going, row, carried, tuple(rest))
         columns = Steps(collect, rows, [], list(packs.values()), shapes).columns(found[len(keys) + 1 :])
         seen, actions = columns["observations"].flatten(0, 1), columns["actions"].flatten(0, 1)
-        judged = torch.func.functional_call(whole, _parameters(policy, vector), (judge, seen, actions))
+        judged = torch.func.functional_call(whole, _parameters(policy, rest[:-1]), (judge, seen, actions))
         return [*found, *(numbers.view(rows, shard.lanes) for numbers in judged)]
 
     shapes = {name: example.shape for name, example in examples.items()}
     luck = torch.rand(rows, shard.lanes, noise, dtype=torch.float64)
-    inputs = [torch.tensor(rows - 1), *given.values(), observations, vector, luck]
+    inputs = [torch.tensor(rows - 1), *given.values(), observations, *told, luck]
     graph = recorded(collect, inputs, {torch.ops.aten.addmm.default: _few_products})
     program = compiled(graph, inputs, {"force_pointwise_cat": True})
     return Steps(program, rows, list(map(layout, inputs[1:])), list(packs.values()), shapes)
@@ -245,22 +251,35 @@ def _row(seen: Tensor, actions: Tensor, step: Step) -> dict[str, Tensor]:
     return {"observations": seen, "actions": actions, **{name: getattr(step, name) for name in STEP}}
 
 
+def _parted(tensors: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Those of the first one's dtype, and the others."""
+    every = list(tensors)
+    return [one for one in every if one.dtype == every[0].dtype], [one for one in every if one.dtype != every[0].dtype]
+
+
 def _by_columns(policy: nn.Module) -> Tensor:
-    """Where in the policy's tensors, laid flat, the numbers [P] stand: weights as products of few rows read them."""
-    sizes = [(tensor.shape, tensor.numel()) for _, tensor in tensors_of(policy)]
-    places = torch.split(torch.arange(sum(size for _, size in sizes)), [size for _, size in sizes])
-    parts = zip(places, sizes, strict=True)
-    return torch.cat([(part.view(shape).t() if len(shape) == 2 else part).flatten() for part, (shape, _) in parts])
+    """Where in the policy's numbers, laid flat, they stand [P]: weights as the products of few rows read them."""
+    shapes = [tensor.shape for tensor in _parted(tensor for _, tensor in tensors_of(policy))[0]]
+    places = torch.split(torch.arange(sum(shape.numel() for shape in shapes)), [shape.numel() for shape in shapes])
+    parts = zip(places, shapes, strict=True)
+    return torch.cat([(part.view(shape).t() if len(shape) == 2 else part).flatten() for part, shape in parts])
 
 
-def _parameters(policy: nn.Module, vector: Tensor) -> dict[str, Tensor]:
-    """The policy's tensors out of a vector in that order, under the names that `policy` has in what is called."""
+def _parameters(policy: nn.Module, told: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The policy's tensors out of a vector in that order and of others, under the names that they have in a call."""
     named = tensors_of(policy)
-    parts = torch.split(vector, [tensor.numel() for _, tensor in named])
-    return {
-        f"policy.{name}": part.view(tensor.shape[::-1]).t() if tensor.ndim == 2 else part.view(tensor.shape)
-        for (name, tensor), part in zip(named, parts, strict=True)
-    }
+    numbers, _ = _parted(tensor for _, tensor in named)
+    parts = iter(torch.split(told[0], [tensor.numel() for tensor in numbers]))
+    others = iter(told[1:])
+    found = {}
+    for name, tensor in named:
+        if tensor.dtype != numbers[0].dtype:
+            found[f"policy.{name}"] = next(others)
+        elif tensor.ndim == 2:
+            found[f"policy.{name}"] = next(parts).view(tensor.shape[::-1]).t()
+        else:
+            found[f"policy.{name}"] = next(parts).view(tensor.shape)
+    return found
 
 
 def _own(tensor: Tensor) -> Tensor:

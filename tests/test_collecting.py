@@ -34,6 +34,7 @@ CASES = {
     "pendulum": (framework_classic.Pendulum(max_steps=10), Gaussian(**SMALL, normalize=True)),
     "pendulum, squashed": (framework_classic.Pendulum(), Gaussian(**SMALL, squash=True, deviation="state")),
 }
+CARTPOLE = framework_classic.CartPole()
 STEPS = 37  # no multiple of a program's rows
 
 
@@ -259,6 +260,53 @@ def test_observations_outside_their_space_are_named_as_in_python(graphs):
         train((Narrow(), ActorCritic(**SMALL)), [], steps=200)
 
 
+class Parity(ActorCriticPolicy):
+    """Chooses by a whole number that float32 cannot tell from its neighbours."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.register_buffer("seen", torch.tensor(2**24))
+
+    def act(self, inputs, generator):
+        return super().act(inputs, generator)
+
+    def choose(self, inputs, noise):
+        return torch.where(self.seen % 2 == 1, 1, super().choose(inputs, noise))
+
+    def observe(self, rollout):
+        self.seen += 1
+
+
+@frozen
+class Even(ActorCritic):
+    def build(self, observation_space, action_space):
+        return Parity(self, observation_space, action_space)
+
+
+def test_whole_numbers_of_a_policy_stay_whole(graphs):
+    judged((CARTPOLE, Even(**SMALL)))
+
+
+class Metered(FloatLanes):
+    def step(self, actions, generator):
+        return self.metered(super().step(actions, generator))
+
+    def transition(self, state, actions, noise):
+        state, step = super().transition(state, actions, noise)
+        return state, self.metered(step)
+
+    def metered(self, step):
+        return evolve(step, metrics={"pay": step.rewards})
+
+
+@frozen
+class Meter(framework_classic.CartPole):
+    def build(self, num_envs, device):
+        lanes = super().build(num_envs, device)
+        lanes.__class__ = Metered
+        return lanes
+
+
 class OtherStep(FloatLanes):
     def step(self, actions, generator):
         return evolve(super().step(actions, generator))
@@ -285,7 +333,6 @@ def test_who_writes_a_new_act_or_step_is_asked_for_it():
     assert not offers(exchanged, "choose", "act")
 
 
-CARTPOLE = framework_classic.CartPole()
 IN_PYTHON = {
     "whole episodes": {"rollout": RolloutSettings(lanes=4, episodes=4), "optimizer": OptimizerSettings("SGD", lr=0.0)},
     "many lanes": {"rollout": RolloutSettings(lanes=collecting.FEW + 1, fixed_steps=2)},
@@ -381,6 +428,7 @@ class Ask(ActorCritic):
 CHANGED = {
     "policy 'Wane' .*: other actions are chosen when compiled": (CARTPOLE, Wane(**SMALL)),
     "environment 'Heavy' .*: rewards are others when compiled": (Heavy(), ActorCritic(**SMALL)),
+    "environment 'Meter' .* gives more than steps": (Meter(), ActorCritic(**SMALL)),
     "value out of a tracing tensor|DataDependent|data-dependent|item": (CARTPOLE, Ask(**SMALL)),
 }
 
@@ -438,8 +486,8 @@ MUTANTS = {
     "takes biases for weights": (lambda m: judged("cartpole", m), ".sum(1) + bias", ".sum(1)"),
     "turns weights round": (
         lambda m: judged("shared and normalised", m),
-        "part.view(tensor.shape[::-1]).t() if",
-        "part.view(tensor.shape) if",
+        "next(parts).view(tensor.shape[::-1]).t()",
+        "next(parts).view(tensor.shape)",
     ),
     "never compares": (
         lambda m: falls_back("policy 'Wane' .*: other actions are chosen when compiled", m),
