@@ -125,7 +125,7 @@ class Collector:
         given = environment.state_dict()
         if self.order is None:
             self.order = _by_columns(run.policy)
-        numbers, others = _parted(tensor.detach() for _, tensor in run.tensors)
+        numbers, others = _parted(tensor.detach() for _, tensor in tensors_of(run.policy))
         vector = torch.cat([tensor.flatten() for tensor in numbers]).index_select(0, self.order)
         told = [vector, *(tensor.clone() for tensor in others)]  # loops refuse what shares memory
         if self.program is None:

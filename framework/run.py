@@ -19,7 +19,6 @@ from .episodes import Finished
 from .errors import FrameworkError, PartError, UsageError, culprit, unknown
 from .flow import Norms
 from .hookspecs import PROJECT, STAGES, RunHooks, names
-from .inductor import tensors_of
 from .interrupts import Interrupts
 from .learnt import Learnt
 from .optimizers import optimizer
@@ -62,19 +61,11 @@ class Run:
     finished: Finished = field(factory=Finished.none)  # this iteration's episodes
     recent_returns: deque[float] = field(factory=lambda: deque(maxlen=RECENT))
     history: dict[str, list[float]] = field(factory=dict)  # one list a metric, an entry an iteration
-    _tensors: tuple[int, list[tuple[str, torch.Tensor]]] = (-1, [])
     _batch: Batch | Callable[[], Batch] | None = None
     loss_metrics: list[dict[str, Any]] = field(factory=list)  # of this iteration's minibatches
     traced: Norms | None = None  # gradient norms by term of the loss and group of parameters, of the first update
     stop_reasons: list[str] = field(factory=list)
     interrupted: bool = False  # by Ctrl-C
-
-    @property
-    def tensors(self) -> list[tuple[str, torch.Tensor]]:
-        """The policy's parameters and buffers, as they were looked up in this iteration."""
-        if self._tensors[0] != self.iteration:
-            self._tensors = self.iteration, tensors_of(self.policy)
-        return self._tensors[1]
 
     @property
     def batch(self) -> Batch | None:

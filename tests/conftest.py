@@ -17,3 +17,18 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Recorded graphs are run as they are, and counted."""
+    from torch import _inductor
+
+    made = []
+
+    def keep(graph, inputs, options):
+        made.append(graph)
+        return graph
+
+    monkeypatch.setattr(_inductor, "compile", keep)
+    return made

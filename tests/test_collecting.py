@@ -38,21 +38,6 @@ CARTPOLE = framework_classic.CartPole()
 STEPS = 37  # no multiple of a program's rows
 
 
-@pytest.fixture
-def graphs(monkeypatch):
-    """Recorded graphs are run as they are, and counted."""
-    from torch import _inductor
-
-    made = []
-
-    def keep(graph, inputs, options):
-        made.append(graph)
-        return graph
-
-    monkeypatch.setattr(_inductor, "compile", keep)
-    return made
-
-
 @frozen
 class Watch:
     """Keeps each rollout, what it came from, and the episodes that ended in it."""
@@ -198,7 +183,7 @@ def test_so_does_its_cpp(case):
     judged(case)
 
 
-@pytest.mark.parametrize("steps", [1, 16, 17])
+@pytest.mark.parametrize("steps", [1, collecting.ROWS, collecting.ROWS + 1])
 def test_any_number_of_steps_is_collected(steps, graphs):
     judged("cartpole", steps=steps)
 

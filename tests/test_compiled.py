@@ -49,21 +49,6 @@ def collected_in_python(monkeypatch):
     monkeypatch.setattr(collecting, "FEW", 0)
 
 
-@pytest.fixture
-def graphs(monkeypatch):
-    """Recorded graphs are run as they are, and counted."""
-    from torch import _inductor
-
-    made = []
-
-    def keep(graph, inputs, options):
-        made.append(graph)
-        return graph
-
-    monkeypatch.setattr(_inductor, "compile", keep)
-    return made
-
-
 @contextlib.contextmanager
 def replaced(module):
     """Run with a mutant of `compiled`."""
