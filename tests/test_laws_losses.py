@@ -12,9 +12,10 @@ from mutants import EXAMPLES, is_killed
 from framework import Loss
 from framework.plugins import Part, load
 from framework.testing.checking import check, laws
-from framework.testing.law import LAWS, Subject
+from framework.testing.law import Subject
 
 LOADED = load(["reinforce", "losses"])
+LAWS = {law.name: law for law in laws("loss")}
 BUILT_IN = [
     Reinforce(),
     Reinforce(entropy=0.1),

@@ -11,8 +11,7 @@ from attrs import frozen
 from framework_policies import ActorCritic, Gaussian, MultiCategorical, Recurrent, Tabular
 from framework_reinforce import Categorical
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
-from hypothesis import settings
-from mutants import is_killed
+from mutants import EXAMPLES, is_killed
 from torch import nn
 
 from framework import Action, Evaluation, UsageError
@@ -20,10 +19,10 @@ from framework.cli.check import main as cli_check
 from framework.plugins import Part, load
 from framework.testing import conforms
 from framework.testing.checking import check, laws
-from framework.testing.law import LAWS, Subject
+from framework.testing.law import Subject
 
 LOADED = load(["reinforce", "policies"])
-EXAMPLES = max(3, settings.default.max_examples // 6)  # cases a law: few, in the profile `dev`
+LAWS = {law.name: law for law in laws("policy")}
 BUILT_IN = [
     Categorical(),
     Categorical(normalize=True, hidden=(8, 8), activation="tanh"),
