@@ -63,16 +63,16 @@ class Steps:
     rows: int
     layouts: list[Any]  # of what it is given
     packs: list[list[str]]  # the columns that stand side by side in what it returns
-    shapes: dict[str, torch.Size]  # of a row of each, [N, …]
+    examples: dict[str, Tensor]  # a row of each, [N, …]
 
     def columns(self, tables: Sequence[Tensor]) -> dict[str, Tensor]:
         """What it wrote, by name [T, N, …]; log-probs and values come last."""
         found: dict[str, Tensor] = {}
         for names, table in zip(self.packs, tables, strict=False):
-            parts = torch.split(table, [self.shapes[name][1:].numel() for name in names], 2)
-            found |= {
-                name: part.reshape(len(table), *self.shapes[name]) for name, part in zip(names, parts, strict=True)
-            }
+            parts = torch.split(table, [self.examples[name][0].numel() for name in names], 2)
+            for name, part in zip(names, parts, strict=True):
+                example = self.examples[name]
+                found[name] = part.reshape(len(table), *example.shape).to(example.dtype)
         return found | dict(zip(("log_probs", "values"), tables[len(self.packs) :], strict=False))
 
 
@@ -188,7 +188,8 @@ def record(run: "Run", told: list[Tensor], given: dict[str, Tensor], observation
     examples = _row(observations, actions, first)
     packs: dict[torch.dtype, list[str]] = {}  # for each tensor that it carries, a loop takes half a microsecond
     for name, example in examples.items():
-        packs.setdefault(example.dtype, []).append(name)
+        flag = example.dtype == torch.bool  # whose copies inductor makes one by one
+        packs.setdefault(first.rewards.dtype if flag else example.dtype, []).append(name)
     assert shard.fixed_steps is not None
     rows = -(-shard.fixed_steps // -(-shard.fixed_steps // ROWS))  # as even as they come
 
@@ -212,24 +213,23 @@ def record(run: "Run", told: list[Tensor], given: dict[str, Tensor], observation
             parameters, before = _parameters(policy, told), dict(zip(keys, state, strict=True))
             after, actions, made = torch.func.functional_call(whole, parameters, (_step, run, before, seen, chance))
             columns = _row(seen, actions, made)
-            for number, names in enumerate(packs.values()):
-                written = torch.cat([columns[name].reshape(1, shard.lanes, -1) for name in names], 2)
+            for number, (dtype, names) in enumerate(packs.items()):
+                written = torch.cat([columns[name].reshape(1, shard.lanes, -1).to(dtype) for name in names], 2)
                 tables[number] = tables[number].index_copy(0, place, written)
             return (t + 1, *(_own(after[key]) for key in keys), _own(made.observations), *tables)
 
         carried: Any = (begin, *state, seen, *tables)
         _, *found = while_loop_op(going, row, carried, tuple(rest))
-        columns = Steps(collect, rows, [], list(packs.values()), shapes).columns(found[len(keys) + 1 :])
+        columns = Steps(collect, rows, [], list(packs.values()), examples).columns(found[len(keys) + 1 :])
         seen, actions = columns["observations"].flatten(0, 1), columns["actions"].flatten(0, 1)
         judged = torch.func.functional_call(whole, _parameters(policy, rest[:-1]), (judge, seen, actions))
         return [*found, *(numbers.view(rows, shard.lanes) for numbers in judged)]
 
-    shapes = {name: example.shape for name, example in examples.items()}
     luck = torch.rand(rows, shard.lanes, noise, dtype=torch.float64)
     inputs = [torch.tensor(rows - 1), *given.values(), observations, *told, luck]
     graph = recorded(collect, inputs, {torch.ops.aten.addmm.default: _few_products})
     program = compiled(graph, inputs, {"force_pointwise_cat": True})
-    return Steps(program, rows, list(map(layout, inputs[1:])), list(packs.values()), shapes)
+    return Steps(program, rows, list(map(layout, inputs[1:])), list(packs.values()), examples)
 
 
 def _step(run: "Run", state: dict[str, Tensor], seen: Tensor, luck: Tensor) -> tuple[dict[str, Tensor], Tensor, Step]:

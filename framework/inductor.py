@@ -37,6 +37,20 @@ def recorded(function: Callable[..., Any], inputs: Sequence[Tensor], rules: Mapp
     return make_fx(function, decomposition_table=rules)(*inputs)
 
 
+def lifted(graph: Any) -> list[Tensor]:
+    """Make further inputs of the tensors that a graph holds, as loops want them; those tensors."""
+    held: dict[str, Tensor] = {}
+    (*_, last) = graph.graph.find_nodes(op="placeholder")
+    for node in graph.graph.find_nodes(op="get_attr"):
+        with graph.graph.inserting_after(last):
+            last = graph.graph.placeholder(f"held_{len(held)}")
+        held[last.name] = getattr(graph, node.target)
+        node.replace_all_uses_with(last)
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return list(held.values())
+
+
 def compiled(
     graph: Any, inputs: Sequence[Tensor], options: Mapping[str, Any] = MappingProxyType({})
 ) -> Callable[..., Any]:

@@ -74,7 +74,7 @@ class Learnt:
             self._attach()
 
     def take(self, gradient: Tensor) -> None:
-        """In place of a backward pass: the gradient of the vector [P]."""
+        """In place of a backward pass, or of several: the gradient of the vector [P]."""
         for parameter in self.others:
             parameter.grad = None
         self.slopes.copy_(gradient)
@@ -115,7 +115,11 @@ class Learnt:
         self.optimizer.step()
         for numbers, kept in self.frozen:
             numbers.copy_(kept)
-        if self.views:  # so that torch notices a backward pass through what has moved
+        self.touch()
+
+    def touch(self) -> None:
+        """Let torch notice a backward pass through what has moved."""
+        if self.views:
             torch.autograd.graph.increment_version(self.parameters)
 
 

@@ -5,10 +5,10 @@ import functools
 import inspect
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import optimizer as module
 
 from .config import Config, OptimizerSettings
@@ -61,41 +61,100 @@ def learning_rate(settings: OptimizerSettings, iteration: int, iterations: int) 
     return settings.lr * (1 - (1 - settings.final) * way)
 
 
-def _step_of_one(optimizer: Any, fused: Any) -> bool:
+class Adam(NamedTuple):
+    """What Adam, or AdamW, does to a vector, its own arithmetic only: without AMSGrad or scaled gradients."""
+
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    decoupled: bool
+    maximize: bool
+
+    @classmethod
+    def of(cls, optimizer: Any) -> "tuple[Adam, dict[str, Tensor]] | None":
+        """That of an optimizer of one parameter, and its state; None where it is, or does, something else."""
+        fused, groups = FUSED.get(type(optimizer).__name__), optimizer.param_groups
+        if fused is None or len(groups) != 1 or len(groups[0]["params"]) != 1:
+            return None
+        (group,), (parameter,) = groups, groups[0]["params"]
+        state, rate = optimizer.state.get(parameter), group["lr"]
+        if not state or type(rate) is not float or not parameter.is_cpu:
+            return None  # the first step, which makes the state, is torch's own
+        betas, is_decoupled = group["betas"], fused is FUSED["AdamW"]
+        if group.get("decoupled_weight_decay", is_decoupled) != is_decoupled:  # an option of either, from torch 2.7 on
+            return None
+        if not group["fused"] or group["amsgrad"] or any(map(torch.is_tensor, betas)):
+            return None
+        if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
+            return None
+        return cls(betas, group["eps"], group["weight_decay"], is_decoupled, group["maximize"]), state
+
+    def scales(self, rate: float, done: int, steps: int) -> Tensor:
+        """What `moved` needs in each of the next steps [steps, 3]: η·λ, η/(1 − β₁ᵗ) and √(1 − β₂ᵗ), in float64.
+
+        η is the learning rate, λ the weight decay, `done` how many steps are done; rows of t < 1 mean nothing.
+        """
+        first, second = self.betas
+        counts = [max(1, done + 1 + step) for step in range(steps)]
+        rows = [[rate * self.weight_decay, rate / (1 - first**t), math.sqrt(1 - second**t)] for t in counts]
+        return torch.tensor(rows, dtype=torch.float64)
+
+    def moved(self, vector: Tensor, slopes: Tensor, state: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
+        """The vector [P] after a step against its gradient [P], and the state after it; nothing is written.
+
+        The state is mean and mean square [P] of the gradients before; `scale` [3] this step's row of `scales`.
+
+        Source: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1; Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2.
+        """
+        (first, second), (mean, square), (decay, rate, root) = self.betas, state, scale.unbind()
+        slopes = -slopes if self.maximize else slopes
+        if self.weight_decay and self.decoupled:
+            vector = vector * (1 - decay)
+        elif self.weight_decay:
+            slopes = slopes + self.weight_decay * vector
+        mean, square = mean + (1 - first) * (slopes - mean), second * square + (1 - second) * slopes * slopes
+        return [vector - rate * (mean / (square.sqrt() / root + self.eps)), mean, square]
+
+
+def is_watched(optimizer: Any) -> bool:
+    """Whether somebody is told of its steps."""
+    return bool(
+        optimizer._optimizer_step_pre_hooks
+        or optimizer._optimizer_step_post_hooks
+        or module._global_optimizer_pre_hooks
+        or module._global_optimizer_post_hooks
+    )
+
+
+def _step_of_one(optimizer: Any) -> bool:
     """Move the only parameter by torch's fused kernel, if that is all that its Adam would do; whether it was.
 
     Torch looks for parameters of one device and dtype in every step, which takes longer than moving 10,000 numbers.
     """
-    groups = optimizer.param_groups
-    if len(groups) != 1 or len(groups[0]["params"]) != 1:
+    found = Adam.of(optimizer)
+    if found is None:
         return False
-    (group,), (parameter,) = groups, groups[0]["params"]
-    state, slopes, rate = optimizer.state.get(parameter), parameter.grad, group["lr"]
-    if not state or slopes is None or slopes.is_sparse or type(rate) is not float or not parameter.is_cpu:
-        return False  # the first step, which makes the state, is torch's own
-    betas, is_decoupled = group["betas"], fused is FUSED["AdamW"]
-    if group.get("decoupled_weight_decay", is_decoupled) != is_decoupled:  # an option of either, from torch 2.7 on
-        return False
-    if not group["fused"] or group["amsgrad"] or any(map(torch.is_tensor, betas)):
-        return False
-    if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
+    adam, state = found
+    (group,), kernel = optimizer.param_groups, FUSED[type(optimizer).__name__]
+    (parameter,) = group["params"]
+    if parameter.grad is None or parameter.grad.is_sparse or kernel is None:
         return False
     with torch.no_grad():
         state["step"] += 1
-        fused(
+        kernel(
             [parameter],
-            [slopes],
+            [parameter.grad],
             [state["exp_avg"]],
             [state["exp_avg_sq"]],
             [],
             [state["step"]],
-            lr=rate,
-            beta1=betas[0],
-            beta2=betas[1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
+            lr=group["lr"],
+            beta1=adam.betas[0],
+            beta2=adam.betas[1],
+            weight_decay=adam.weight_decay,
+            eps=adam.eps,
             amsgrad=False,
-            maximize=group["maximize"],
+            maximize=adam.maximize,
         )
     return True
 
@@ -108,12 +167,12 @@ def lean(cls: type[torch.optim.Optimizer]) -> Any:
     switching gradients off during a step, which is done here.
     """
     step = inspect.unwrap(cls.step)
-    fused = FUSED.get(cls.__name__)
+    fused = FUSED.get(cls.__name__) is not None
 
     def eager_step(self: Any, *arguments: Any) -> Any:
-        if self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks or any(hooks):
+        if is_watched(self):
             return watched(self, *arguments)
-        if fused is not None and not arguments and _step_of_one(self, fused):
+        if fused and not arguments and _step_of_one(self):
             return None
         return plainly(self, *arguments)
 
@@ -121,8 +180,6 @@ def lean(cls: type[torch.optim.Optimizer]) -> Any:
         with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
             return step(self, *arguments)
 
-    # those of all optimizers
-    hooks = (module._global_optimizer_pre_hooks, module._global_optimizer_post_hooks)
     watched = torch.optim.Optimizer.profile_hook_step(plainly)
     eager_step.hooked = True  # type: ignore[attr-defined]  # torch wraps no more: a mark in its profiler costs 30 µs
     plain = {name: inspect.unwrap(getattr(cls, name)) for name in ("add_param_group", "zero_grad", "load_state_dict")}

@@ -5,7 +5,6 @@ import functools
 import math
 import operator
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from . import checks, streams
 from .batches import Piece, flatten, minibatches, reduce
 from .collecting import Collector
-from .compiled import Compiler, Update
+from .compiled import Compiler
 from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
 from .episodes import Finished
 from .errors import PartError
@@ -65,7 +64,7 @@ def _loop(run: Run) -> None:
     config = run.config
     compiler = None
     if config.compile:
-        compiler = Compiler(run, run.stages.compute_loss, _gradients)
+        compiler = Compiler(run, _prepared, _update, _gradients)
         run.collector = Collector(run)
     run.hook.run_started(run=run)
     began = time.perf_counter()
@@ -83,20 +82,14 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
     rollout = stage("collect_rollout")
     advantages = stage("estimate_advantages", rollout=rollout)
     whole = flatten(rollout, advantages)
-    for piece in minibatches(run, whole):
-        run.batch = functools.partial(_prepared, run, piece)
-        update = None if compiler is None or run.traced is None else compiler.update(whole, piece.index)
-        if update is None:
-            batch = run.batch
-            run.learnt.hold()
-        loss = stage("compute_loss", batch=batch) if update is None else update
-        if loss.stop_epochs:
-            break
-        with run.interrupts.held():
-            if update is None:
-                stage("apply_gradients", loss=loss)
-            else:
-                _apply(run, update)
+    pieces = minibatches(run, whole)
+    if compiler is not None:
+        compiler.updates(whole, list(pieces))
+    else:
+        for piece in pieces:
+            run.batch = functools.partial(_prepared, run, piece)
+            if not _update(run):
+                break
     with run.interrupts.held():
         if hasattr(run.baseline, "update"):
             run.baseline.update(rollout, advantages.returns)
@@ -106,6 +99,17 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
         hook.iteration_finished(run=run, metrics=metrics)
         run.stop_reasons += _reasons(run, hook.should_stop(run=run, metrics=metrics))
         run.iteration += 1
+
+
+def _update(run: Run) -> bool:
+    """Move by the gradients of the minibatch that is worked on; whether the loss lets the epochs go on."""
+    batch = run.batch
+    run.learnt.hold()
+    loss = _stage(run, "compute_loss", batch=batch)
+    if not loss.stop_epochs:
+        with run.interrupts.held():
+            _stage(run, "apply_gradients", loss=loss)
+    return not loss.stop_epochs
 
 
 def _prepared(run: Run, piece: Piece) -> Batch:
@@ -169,20 +173,6 @@ def _gradients(run: Run, loss: Loss) -> tuple[dict[str, float], float | Tensor |
     return terms, None if settings.max_grad_norm is None else learnt.clip(settings.max_grad_norm)
 
 
-def _step(run: Run, terms: Mapping[str, Any], norm: Any, metrics: Mapping[str, Any]) -> None:
-    """Move by the gradients that are there, and note the numbers."""
-    run.learnt.step()
-    run.loss_metrics.append({**terms, **({} if norm is None else {"grad_norm": norm}), **metrics})
-
-
-def _apply(run: Run, update: Update) -> None:
-    """What `apply_gradients` does, with a compiled update."""
-    run.learnt.take(update.gradient)
-    clipped = run.config.update.max_grad_norm is not None
-    terms = {f"loss/{name}": term for name, term in update.terms.items()}
-    _step(run, terms, update.norm if clipped else None, update.metrics)
-
-
 class Core:
     """The core's stages: what extensions wrap."""
 
@@ -228,7 +218,9 @@ class Core:
     @hookimpl
     def apply_gradients(self, run: Run, loss: Loss) -> bool:
         """Sum, divide, go backward, clip, step."""
-        _step(run, *_gradients(run, loss), loss.metrics)
+        terms, norm = _gradients(run, loss)
+        run.learnt.step()
+        run.loss_metrics.append({**terms, **({} if norm is None else {"grad_norm": norm}), **loss.metrics})
         return True
 
 

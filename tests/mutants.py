@@ -21,7 +21,7 @@ from framework.testing.judging import ask, reason
 from framework.testing.law import Broken
 from framework.testing.variants import taking_turns
 
-EXAMPLES = max(3, settings.default.max_examples // 6)  # cases a law: few, in the profile `dev`
+EXAMPLES = max(3, settings.default.max_examples // 5)  # cases a law: few, in the profile `dev`
 UNSHRUNK = settings(database=None, phases=[Phase.generate], max_examples=300, derandomize=True)
 
 

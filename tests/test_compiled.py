@@ -23,6 +23,7 @@ from mutants import mutate
 
 import framework
 from framework import Loss, OptimizerSettings, RolloutSettings, UpdateSettings, collecting, hookimpl, training
+from framework import compiled as compiled_module
 
 SMALL = {"hidden": (5,), "activation": "tanh"}
 CASES = {
@@ -40,7 +41,10 @@ UPDATES = {
     "constant": UpdateSettings(denominator="constant", constant=7.0, max_grad_norm=1e9),
 }
 FIXED_EPISODES = RolloutSettings(lanes=4, episodes=4)
-MOVES = OptimizerSettings("SGD", lr=1e-4)
+MOVES = OptimizerSettings("SGD", lr=1e-4)  # stepped in Python: a program does one update
+AT_ONCE = OptimizerSettings(
+    "Adam", lr=1e-3, options={"eps": 1e-2}
+)  # a program does an iteration's; rounding stays small
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +68,7 @@ def ran(case, update, compile, module=None, **more):
     arguments = {
         "estimator": Gae(),
         "rollout": RolloutSettings(lanes=4, fixed_steps=16),
-        "optimizer": MOVES,
+        "optimizer": AT_ONCE,
         "iterations": 5,
         **more,
     }
@@ -75,7 +79,16 @@ def ran(case, update, compile, module=None, **more):
 
 
 def assert_same(one, other):
-    """Policies and all metrics but times; sums of some dozen float32 may be in another order."""
+    """Policies, optimizers, last gradients, metrics but times; sums of some dozen float32 may be in another order."""
+    states = [run.run.optimizer.state_dict()["state"] for run in (one, other)]
+    assert states[0].keys() == states[1].keys()
+    for number, state in states[0].items():
+        for name, ours in state.items():
+            theirs = states[1][number][name]
+            assert ours is theirs or torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4), name
+    for ours, theirs in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
+        assert (ours.grad is None) == (theirs.grad is None)
+        assert ours.grad is None or torch.allclose(ours.grad, theirs.grad, rtol=1e-3, atol=1e-4)
     for (name, ours), theirs in zip(one.policy.state_dict().items(), other.policy.state_dict().values(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5), name
     assert one.metrics.keys() == other.metrics.keys()
@@ -92,6 +105,67 @@ def test_compiled_updates_are_those_of_python(case, update, graphs):
     assert len(graphs) == (2 if update == "uneven" else 1)
 
 
+@pytest.mark.parametrize("update", UPDATES)
+def test_so_they_are_where_the_optimizer_steps_in_python(update, graphs):
+    assert_same(*(ran("ppo, actor_critic", update, compile, optimizer=MOVES) for compile in (True, False)))
+    assert len(graphs) == (2 if update == "uneven" else 1)
+
+
+def scheduled(module, schedule="linear"):
+    optimizer = OptimizerSettings("AdamW", lr=1e-2, options={"eps": 1e-2, "weight_decay": 0.1}, schedule=schedule)
+    runs = (ran("ppo, actor_critic", "minibatches", *how, optimizer=optimizer) for how in ((True, module), (False,)))
+    assert_same(*runs)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_learning_rate_with_a_schedule_is_no_constant(schedule, graphs):
+    scheduled(None, schedule)
+    assert len(graphs) == 1
+
+
+def test_an_iteration_is_one_call(graphs, monkeypatch):
+    """But where an update is compared."""
+    calls, real = [], compiled_module.compiled
+
+    def counting(graph, inputs):
+        program = real(graph, inputs)
+        return lambda *given: (calls.append(int(given[1]) - int(given[0])), program(*given))[1]
+
+    monkeypatch.setattr(compiled_module, "compiled", counting)
+    ran("ppo, actor_critic", "minibatches", True, iterations=6)
+    # the very first update is Python's; then those numbered 0, 1, 2, 3, 4, 6, 9, 14, 22 are compared
+    assert calls == [1, 1, 1, *[1, 1, 1, 1], *[2, 1, 1], *[3, 1], 4, *[3, 1]]
+
+
+def watched(module):
+    steps = []
+
+    def watch(run):
+        if run.iteration == 1:
+            run.optimizer.register_step_post_hook(lambda *arguments: steps.append(run.iteration))
+
+    ran("ppo, actor_critic", "minibatches", True, module, extensions=[Each(after=watch)])
+    assert steps == [2] * 4 + [3] * 4 + [4] * 4
+
+
+def test_who_watches_the_optimizer_sees_each_step(graphs):
+    watched(None)
+
+
+@frozen
+class Halving:
+    """A loss with a tensor that it makes anew, which a recording holds."""
+
+    def __call__(self, batch, evaluation):
+        return Loss({"policy": evaluation.log_probs * -batch.advantages * torch.tensor([0.5, 2.0])[:1]})
+
+
+def test_a_tensor_that_a_loss_makes_is_held(graphs):
+    arguments = {**SHORT, "loss": Halving(), "optimizer": AT_ONCE, "iterations": 3}
+    assert_same(*(framework.train(**arguments, compile=compile) for compile in (True, False)))
+    assert len(graphs) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="there is no C++ compiler")
 @pytest.mark.parametrize("case", CASES)
@@ -99,20 +173,31 @@ def test_so_are_those_in_cpp(case):
     assert_same(ran(case, "minibatches", True), ran(case, "minibatches", False))
 
 
-def test_a_kl_limit_ends_the_updates_as_in_python(graphs):
+KL_LIMITS = {"SGD": (OptimizerSettings("SGD", lr=0.03), 1e-4), "Adam": (AT_ONCE, 1e-5)}
+
+
+def limited(compile, optimizer, module=None):
+    settings, limit = KL_LIMITS[optimizer]
     arguments = {
         "environment": framework_classic.CartPole(),
         "policy": ActorCritic(**SMALL),
         "estimator": Gae(),
-        "loss": Ppo(target_kl=1e-4),
+        "loss": Ppo(target_kl=limit),
         "rollout": RolloutSettings(lanes=4, fixed_steps=16),
         "update": UpdateSettings(epochs=4, minibatches=2),
         "extensions": [Standardize(within="minibatch")],
-        "optimizer": OptimizerSettings("SGD", lr=0.03),
+        "optimizer": settings,
         "iterations": 8,
     }
-    one, other = (framework.train(**arguments, compile=compile) for compile in (True, False))
+    with replaced(module):
+        return framework.train(**arguments, compile=compile)
+
+
+@pytest.mark.parametrize("optimizer", KL_LIMITS)
+def test_a_kl_limit_ends_the_updates_as_in_python(optimizer, graphs):
+    one, other = (limited(compile, optimizer) for compile in (True, False))
     assert 8 < one.metrics["updates"].sum() < 64
+    assert len(set(one.metrics["updates"])) > 2
     assert_same(one, other)
 
 
@@ -494,6 +579,10 @@ def agrees(case, update):
     return lambda module: assert_same(ran(case, update, True, module), ran(case, update, False))
 
 
+def kl_limit(module):
+    assert_same(limited(True, "Adam", module), limited(False, "Adam"))
+
+
 MUTANTS = {
     "forgets the denominator": (
         agrees("ppo, gaussian", "uneven"),
@@ -512,10 +601,14 @@ MUTANTS = {
     ),
     "descends the first term only": (
         agrees("ppo, gaussian", "plain"),
-        "functools.reduce(operator.add, terms),",
-        "terms[0],",
+        "total = functools.reduce(operator.add, terms)",
+        "total = terms[0]",
     ),
-    "mixes the parameters up": (agrees("ppo, gaussian", "plain"), "for slope in slopes]", "for slope in slopes[::-1]]"),
+    "mixes the parameters up": (
+        agrees("ppo, gaussian", "plain"),
+        "parts[learnt[id(tensor)]]",
+        "parts[-learnt[id(tensor)]]",
+    ),
     "draws while it records": (
         lambda module: assert_same(forgetful(True, module), forgetful(False)),
         "with torch.random.fork_rng([]), warnings",
@@ -523,9 +616,48 @@ MUTANTS = {
     ),
     "never compares": (
         lambda module: falls_back(CHANGED, module),
-        "random = torch.get_rng_state() if compared else None",
-        "random = None",
+        "elif compared:",
+        "elif False:",
     ),
+    "goes on when the loss has ended the epochs": (kl_limit, "stop | ~total", "~total"),
+    "moves where the loss ends the epochs": (kl_limit, "torch.where(halts, old, new)", "new"),
+    "counts what ended them as an update": (kl_limit, "t + 1 - halts.long()", "t + 1"),
+    "does not count the optimizer's steps": (
+        agrees("ppo, gaussian", "minibatches"),
+        'job.state["step"] += count',
+        "pass",
+    ),
+    "does each update with the first minibatch": (
+        agrees("ppo, gaussian", "minibatches"),
+        "given[which] = given[which].index_select(0, place)",
+        "given[which] = given[which].index_select(0, place * 0)",
+    ),
+    "scales each step as the first": (
+        agrees("ppo, gaussian", "minibatches"),
+        "given[scales] = given[scales].index_select(0, place)",
+        "given[scales] = given[scales].index_select(0, place * 0)",
+    ),
+    "begins to scale anew with each call": (
+        agrees("ppo, gaussian", "minibatches"),
+        "rule.scales(rate, done - (at - first), last - first)",
+        "rule.scales(rate, 0 - (at - first), last - first)",
+    ),
+    "leaves the gradient before the last": (
+        agrees("ppo, gaussian", "minibatches"),
+        "learnt.take(gradient)",
+        "compared and learnt.take(gradient)",
+    ),
+    "records the learning rate": (
+        scheduled,
+        'run.optimizer.param_groups[0]["lr"], int',
+        "run.config.optimizer.lr, int",
+    ),
+    "takes all minibatches for as large as the next": (
+        agrees("ppo, gaussian", "uneven"),
+        "while last < len(sizes) and sizes[last] == sizes[at]",
+        "while last < len(sizes)",
+    ),
+    "steps at once behind a watcher's back": (watched, "None if is_watched(run.optimizer) else Adam", "Adam"),
     "takes rounding for a difference": (cancelling, "4 * rounding()", "0 * rounding()"),
     "asks the loss itself while it records": (
         lambda module: falls_back("loss 'Counting' .* changes while it works", module),

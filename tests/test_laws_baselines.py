@@ -19,11 +19,10 @@ LOADED = load()
 NEUTRAL, LINEAR = frozenset({"neutral", "linear"}), frozenset({"linear"})
 
 
-@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LOADED.names("baseline"))
-def test_built_in_baselines_keep_every_law(name, examples):
+def test_built_in_baselines_keep_every_law(name):
     for plugin, cls in LOADED.offers["baseline"][name].items():
-        report = check(Part("baseline", name, plugin, cls()), examples=examples, loaded=LOADED)
+        report = check(Part("baseline", name, plugin, cls()), examples=EXAMPLES, loaded=LOADED)
         assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 
@@ -133,9 +132,8 @@ def test_the_mutants_are_right_but_for_their_bug(cls):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("words", [set(), {"complete_episodes", "groups"}, {"values"}])
-def test_every_rollout_that_baselines_are_handed_is_legal(words, examples):
+def test_every_rollout_that_baselines_are_handed_is_legal(words):
     """By all laws, and the claim to be neutral too; by calls and by `update`."""
 
     class Careful(Mean):
@@ -155,7 +153,7 @@ def test_every_rollout_that_baselines_are_handed_is_legal(words, examples):
         def build(self):
             return Careful()
 
-    report = check(Part("baseline", "asking", "tests", Asking()), examples=examples, loaded=LOADED)
+    report = check(Part("baseline", "asking", "tests", Asking()), examples=EXAMPLES, loaded=LOADED)
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 

@@ -10,8 +10,7 @@ from framework_gymnasium import Gymnasium
 from framework_line_world import LineWorld
 from framework_tabular_worlds import Cliff, RandomMDP, ShortCorridor
 from gymnasium.spaces import Box
-from hypothesis import settings
-from mutants import broken
+from mutants import EXAMPLES, broken
 
 from framework import Step, TabularLanes, TabularMDP
 from framework.plugins import Part, load
@@ -19,7 +18,6 @@ from framework.testing import check
 from framework.testing.environments.chance import fisher
 from framework.testing.environments.frequencies import chi_square
 
-EXAMPLES = max(3, settings.default.max_examples // 6)  # cases a law: few, in the profile `dev`
 SOUND = {
     "line_world": LineWorld(),
     "line_world in groups": LineWorld(group_size=2, max_steps=5),
@@ -57,14 +55,10 @@ ALIKE = {  # not in the quick profile: in much the same code as others are, or s
 
 
 @pytest.mark.parametrize(
-    ("name", "examples"),
-    [
-        *((name, EXAMPLES) for name in SOUND if name not in ALIKE),
-        *(pytest.param(name, 10, marks=pytest.mark.slow) for name in SOUND),
-    ],
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in SOUND]
 )
-def test_what_comes_with_the_framework_keeps_every_law(name, examples, loaded):
-    report = check(SOUND[name], "environment", examples=examples, loaded=loaded)
+def test_what_comes_with_the_framework_keeps_every_law(name, loaded):
+    report = check(SOUND[name], "environment", examples=min(EXAMPLES, 10), loaded=loaded)
     assert [(verdict.law.name, verdict.reason, verdict.error) for verdict in report.failed] == []
     assert len(report.of("passed")) >= 10
 

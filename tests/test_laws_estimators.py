@@ -21,11 +21,10 @@ LOADED = load()
 UNIT = [validators.ge(0.0), validators.le(1.0)]
 
 
-@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LOADED.names("estimator"))
-def test_built_in_estimators_keep_every_law(name, examples):
+def test_built_in_estimators_keep_every_law(name):
     for plugin, cls in LOADED.offers["estimator"][name].items():
-        report = check(Part("estimator", name, plugin, cls()), examples=examples, loaded=LOADED)
+        report = check(Part("estimator", name, plugin, cls()), examples=EXAMPLES, loaded=LOADED)
         assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 
@@ -225,19 +224,17 @@ MISTAKABLE = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("cls", MISTAKABLE)
-def test_right_estimators_pass_and_what_does_not_concern_them_says_why(cls, examples):
-    report = check(Part("estimator", "right", "tests", cls()), examples=examples, loaded=LOADED)
+def test_right_estimators_pass_and_what_does_not_concern_them_says_why(cls):
+    report = check(Part("estimator", "right", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
     reasons = {verdict.law.name: verdict.reason for verdict in report.verdicts}
     assert {law: reasons[law] for law in MISTAKABLE[cls]} == MISTAKABLE[cls]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("examples", [EXAMPLES, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("needs", [set(), {"complete_episodes"}, {"values"}, {"complete_episodes", "values"}])
-def test_every_rollout_that_estimators_are_handed_is_legal(needs, examples):
+def test_every_rollout_that_estimators_are_handed_is_legal(needs):
     """By all laws, and claims of unbiasedness too."""
     words = needs
 
@@ -253,7 +250,7 @@ def test_every_rollout_that_estimators_are_handed_is_legal(needs, examples):
             is_a_legal_rollout(rollout)
             return super().__call__(rollout)
 
-    report = check(Part("estimator", "asking", "tests", Asking()), examples=examples, loaded=LOADED)
+    report = check(Part("estimator", "asking", "tests", Asking()), examples=EXAMPLES, loaded=LOADED)
     illegal = [verdict for verdict in report.failed if not isinstance(verdict.error, Broken)]
     assert illegal == [], [(verdict.law.name, verdict.reason) for verdict in illegal]
 

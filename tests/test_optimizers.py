@@ -102,14 +102,14 @@ def test_a_vector_is_moved_at_once(name, monkeypatch):
 @pytest.mark.parametrize(
     "change",
     [
-        ('weight_decay=group["weight_decay"]', "weight_decay=0.0"),
-        ('maximize=group["maximize"]', "maximize=False"),
-        ('eps=group["eps"]', "eps=1e-8"),
+        ("weight_decay=adam.weight_decay", "weight_decay=0.0"),
+        ("maximize=adam.maximize", "maximize=False"),
+        ("eps=adam.eps", "eps=1e-8"),
         ('or group["amsgrad"]', ""),
         ('state["step"] += 1', "pass"),
-        ("beta1=betas[0]", "beta1=0.9"),
-        ("beta2=betas[1]", "beta2=0.999"),
-        ("lr=rate", "lr=optimizer.defaults['lr']"),
+        ("beta1=adam.betas[0]", "beta1=0.9"),
+        ("beta2=adam.betas[1]", "beta2=0.999"),
+        ('lr=group["lr"]', "lr=optimizer.defaults['lr']"),
         ('group.get("decoupled_weight_decay", is_decoupled) != is_decoupled', "False"),
         ('"_fused_adamw_"', '"_fused_adam_"'),
     ],
@@ -121,10 +121,69 @@ def test_the_law_of_vectors_kills_the_mutant_of(change):
     )
 
 
+def law_adam_in_tensors_is_torch_s(module, name, options, done):
+    """A step from any state, to rounding: the vector, and both moments."""
+    optimizer = getattr(torch.optim, name)([torch.nn.Parameter(torch.linspace(-1, 1, 7))], **options)
+    (vector,) = optimizer.param_groups[0]["params"]
+    for number in range(done + 3):
+        vector.grad = torch.linspace(-1, 1, 7) ** (number + 1)
+        if number < done:
+            optimizer.step()
+    rule, state = module.Adam.of(optimizer)
+    scales = rule.scales(optimizer.param_groups[0]["lr"], int(state["step"]) - 1, 3)
+    assert scales.shape == (3, 3)
+    for number in (1, 2):
+        before = [vector.detach().clone(), state["exp_avg"].clone(), state["exp_avg_sq"].clone()]
+        moved = rule.moved(before[0], vector.grad, before[1:], scales[number])
+        optimizer.step()
+        for ours, theirs in zip(moved, (vector, state["exp_avg"], state["exp_avg_sq"]), strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+TAKEN = adams().filter(lambda case: optimizers.Adam.of(made(case)) is not None)
+STEPPED = (TAKEN, st.integers(1, 4))
+
+
+def made(case):
+    """An optimizer of one vector that has stepped."""
+    name, options, *_ = case
+    vector = torch.nn.Parameter(torch.ones(2))
+    vector.grad = torch.ones(2)
+    optimizer = getattr(torch.optim, name)([vector], **options)
+    optimizer.step()
+    return optimizer
+
+
+@given(*STEPPED)
+def test_adam_in_tensors_is_torch_s(case, done):
+    law_adam_in_tensors_is_torch_s(optimizers, *case[:2], done)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("(1 - decay)", "1"),
+        ("+ self.weight_decay * vector", ""),
+        ("if self.weight_decay and self.decoupled", "if self.weight_decay"),
+        ("-slopes if self.maximize else slopes", "slopes"),
+        ("+ self.eps", ""),
+        ("square.sqrt() / root", "square.sqrt()"),
+        ("rate / (1 - first**t)", "rate"),
+        ("math.sqrt(1 - second**t)", "1 - second**t"),
+        ("max(1, done + 1 + step)", "done + 1"),
+        ("(1 - second) * slopes * slopes", "second * slopes * slopes"),
+    ],
+    ids=lambda change: change[0],
+)
+def test_the_law_of_adam_in_tensors_kills_the_mutant_of(change):
+    module = mutate("framework.optimizers", change)
+    is_killed(lambda case, done: law_adam_in_tensors_is_torch_s(module, *case[:2], done), *STEPPED)
+
+
 BREAKING = [
     ('len(groups[0]["params"]) != 1', "False", "two"),
     ("len(groups) != 1 or", "", "a group later"),
-    ("slopes is None or ", "", "one"),
+    ("parameter.grad is None or ", "", "one"),
 ]
 
 
