@@ -155,7 +155,9 @@ class Collector:
         self.done += 1
         *state, observations = carried
         environment.load_state_dict(dict(zip(given, state, strict=True)))
-        return program.columns([torch.cat(parts) for parts in zip(*tables, strict=True)]), observations
+        columns = program.columns([torch.cat(parts) for parts in zip(*tables, strict=True)])
+        # laid out as steps in Python lay them out: compiled updates are made for one layout
+        return {name: column.contiguous() for name, column in columns.items()}, observations
 
 
 def record(run: "Run", told: list[Tensor], given: dict[str, Tensor], observations: Tensor) -> Steps:

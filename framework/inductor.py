@@ -5,6 +5,7 @@ goes on in Python where it fails.
 """
 
 import contextlib
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -20,6 +21,9 @@ OPTIONS = {
     "cpp_wrapper": True,  # no Python between the kernels
     "size_asserts": False,  # a program is only called with tensors laid out as those that it was made for
 }
+
+# inductor keeps programs with loops on disk, too, if it is told by what else than their inputs to tell them apart
+LOOPS, LOOP = "unsafe_marked_cacheable_functions", "torch.ops.higher_order.while_loop"
 
 
 class FallbackError(Exception):
@@ -63,9 +67,11 @@ def compiled(
     for part in graph.modules():  # those within are loops
         for node in part.graph.nodes:  # each has been recorded in a mode of its own, which the C++ wrapper refuses
             node.meta.pop("val", None)
+    code = "".join(part.code for part in graph.modules() if hasattr(part, "code"))
+    given: dict[str, Any] = {**OPTIONS, LOOPS: {LOOP: hashlib.sha256(code.encode()).hexdigest()}, **options}
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True, static_shapes=True)  # which loops ask for
     with tracing(TracingContext(mode)):
-        return _inductor.compile(graph, list(inputs), options={**OPTIONS, **options})  # type: ignore[no-any-return]
+        return _inductor.compile(graph, list(inputs), options=given)  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager

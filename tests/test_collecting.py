@@ -22,7 +22,16 @@ from framework_returns import Gae
 from mutants import mutate
 
 import framework
-from framework import Inputs, OptimizerSettings, RolloutSettings, collecting, hookimpl, streams, training
+from framework import (
+    Inputs,
+    OptimizerSettings,
+    RolloutSettings,
+    UpdateSettings,
+    collecting,
+    hookimpl,
+    streams,
+    training,
+)
 from framework.collecting import offers
 
 SMALL = {"hidden": (5,), "activation": "tanh"}
@@ -174,6 +183,22 @@ def judged(case, module=None, **more):
 def test_a_program_does_what_python_does_with_the_same_random_numbers(case, graphs):
     judged(case)
     assert len(graphs) == 2  # and the update's
+
+
+def minibatches(module=None):
+    train("cartpole", [], module=module, update=UpdateSettings(minibatches=2))
+
+
+def test_the_updates_of_rollouts_that_python_collected_are_the_same_program(graphs):
+    """The second update of the first iteration, and all others."""
+    minibatches()
+    assert len(graphs) == 2
+
+
+@pytest.mark.slow
+def test_they_are_not_where_steps_are_laid_out_otherwise(graphs):
+    minibatches(mutate("framework.collecting", ("column.contiguous()", "column")))
+    assert len(graphs) == 3
 
 
 @pytest.mark.slow
