@@ -14,7 +14,7 @@ import functools
 import math
 import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -112,54 +112,48 @@ class Compiler:
         wrapping = [labels.get(label) for label in self.run.wrappers.get("prepare_batch", [])]
         self.pure = all(part is not None and "pure" in words(part, "claims", CLAIMS) for part in wrapping)
 
-    def updates(self, whole: Batch, pieces: Sequence[Piece]) -> None:
+    def updates(self, whole: Batch, pieces: Iterable[Piece]) -> None:
         """All updates of an iteration, until the loss ends them; by programs, and in Python where that cannot be."""
+        at_once = self.pure and not self.over
+        for some in [list(pieces)] if at_once else ([piece] for piece in pieces):
+            if not self._updated(whole, some):
+                break
+        self.columns = {}  # nor is the batch held while the next one is collected
+
+    def _updated(self, whole: Batch, pieces: Sequence[Piece]) -> bool:
+        """The updates of some minibatches; whether the loss lets the epochs go on."""
         run, at = self.run, 0
         while at < len(pieces):
             run.batch = functools.partial(self.prepare, run, pieces[at])
-            count, ended = (0, False) if self.over or run.traced is None else self._tried(whole, pieces, at)
+            count, ended = (0, False) if self.over or run.traced is None else self._programmed(whole, pieces, at)
             if not count and not ended:
                 count, ended = 1, not self.update(run)
-            last, at = at + count - (not ended), at + count
-            if last != at - count:
+            elif (last := at + count - (not ended)) != at:
                 run.batch = functools.partial(self.prepare, run, pieces[last])
             if ended:
-                return
-
-    def _tried(self, whole: Batch, pieces: Sequence[Piece], at: int) -> tuple[int, bool]:
-        """How many updates a program did, from the piece `at` on, and whether the loss ended them thereafter."""
-        try:
-            return self._programmed(whole, pieces, at)
-        except FallbackError as reason:
-            self._give_up(str(reason))
-        except Exception as error:  # of torch's compiler, or of a part that cannot be recorded; nothing has moved
-            self._give_up(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
-        return 0, False
+                return False
+            at += count
+        return True
 
     def _programmed(self, whole: Batch, pieces: Sequence[Piece], at: int) -> tuple[int, bool]:
-        run = self.run
-        job = self._job(whole, pieces, at)
-        program = self.programs.get(job.key)
-        compared = program is None or self.done == self.due
-        if program is None:
-            program = self.programs[job.key] = self._made(job)
+        """How many updates a program did, from the piece `at` on, and whether the loss ended them thereafter."""
+        run, random = self.run, torch.get_rng_state()
+        batch = None if self.pure and whole.sequences is None else run.batch
+        ready = self._attempted(self._ready, whole, pieces, at, batch)
+        if ready is None:
+            return 0, False
+        job, program, compared = ready
+        batch = run.batch if compared else None  # what extensions raise as they prepare it is no reason to go on
+        end = at + 1 if compared or job.rule is None else min(job.last, at + self.due - self.done)
         if self.done == self.due:
             self.due = max(self.due + 1, self.due * 8 // 5)  # not always the same minibatch of an iteration
-        end = at + 1 if compared or job.rule is None else min(job.last, at + self.due - self.done)
-        random = torch.get_rng_state()
-        begin, end = at - job.first, end - job.first
-        reached, halted, *moved, gradient, table = program.call(
-            torch.tensor(begin), torch.tensor(end), *job.inputs, *program.held
-        )
-        count, is_halted = int(reached) - begin, bool(halted)
-        rows = [program.told(row) for row in table[begin : begin + count + is_halted].tolist()]
+        found = self._attempted(self._found, program, job, at - job.first, end - job.first, batch, random)
+        if found is None:
+            torch.set_rng_state(random)
+            return 0, False
+        rows, moved, gradient, ended = found
         self.done += len(rows)
-        if not rows[-1].is_finite:
-            is_halted = False  # what is wrong is found, and named, in Python
-        elif compared:
-            assert run.batch is not None
-            with torch.random.fork_rng([]):
-                self._compare(rows[0], gradient, run.batch, random)
+        count = len(rows) - ended
         if count:
             with run.interrupts.held():
                 self._move(job, moved, gradient, count, compared)
@@ -167,40 +161,77 @@ class Compiler:
                 for row in rows[:count]:
                     terms = {f"loss/{name}": term for name, term in row.terms.items()}
                     run.loss_metrics.append({**terms, **({"grad_norm": row.norm} if clips else {}), **row.metrics})
-        return count, is_halted
+        return count, ended
 
-    def _job(self, whole: Batch, pieces: Sequence[Piece], at: int) -> Job:
+    def _attempted(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What it returns; None where it fails, which ends the compiling. Nothing has moved by then."""
+        try:
+            return function(*arguments)
+        except FallbackError as reason:
+            self._give_up(str(reason))
+        except Exception as error:  # of torch's compiler, or of a part that cannot be recorded
+            self._give_up(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
+        return None
+
+    def _ready(self, whole: Batch, pieces: Sequence[Piece], at: int, batch: Batch | None) -> tuple[Job, Program, bool]:
+        """What is to be done, the program for it, and whether that is compared."""
+        job = self._job(whole, pieces, at, batch)
+        program = self.programs.get(job.key)
+        compared = program is None or self.done == self.due
+        if program is None:
+            program = self.programs[job.key] = self._made(job)
+        return job, program, compared
+
+    def _found(
+        self, program: Program, job: Job, begin: int, end: int, batch: Batch | None, random: Tensor
+    ) -> tuple[list[Told], list[Tensor], Tensor, bool]:
+        """What a program says of each update it looked at, where they lead, the last gradient, and whether the last of
+        them ends the epochs; if there is a batch, compared with what Python makes of it.
+        """
+        reached, halted, *moved, gradient, table = program.call(
+            torch.tensor(begin), torch.tensor(end), *job.inputs, *program.held
+        )
+        count, ended = int(reached) - begin, bool(halted)
+        rows = [program.told(row) for row in table[begin : begin + count + ended].tolist()]
+        if not rows[-1].is_finite:  # what is wrong is found, and named, in Python, from the same random numbers
+            torch.set_rng_state(random)
+            again = count and self._found(program, job, begin, begin + count, batch, random)
+            return again or ([], moved, gradient, False)
+        if batch is not None:
+            with torch.random.fork_rng([]):
+                self._compare(rows[0], gradient, batch, random)
+        return rows, moved, gradient, ended
+
+    def _job(self, whole: Batch, pieces: Sequence[Piece], at: int, batch: Batch | None) -> Job:
         """What a program can do from here on: minibatches of one size, which it cuts out and prepares itself.
 
-        If extensions that prepare them do not claim to be pure, it is one, and given as they made it.
+        If extensions that prepare them do not claim to be pure, it is one, and given as they made it: `batch`. It is
+        one, too, where the optimizer steps in Python.
         """
-        run = self.run
-        if self.iteration != run.iteration:
+        run, optimizer = self.run, self.run.learnt.optimizer
+        if self.iteration != run.iteration or batch is not None:
             self._look(whole)
-        index = pieces[at].index
-        if not self.pure or (index is not None and whole.sequences is not None):
-            assert run.batch is not None
-            first, last, whole, index, columns = at, at + 1, run.batch, None, _columns(run.batch)
-            key: Any = (whole.total_steps, *columns, *map(layout, columns.values()))
-            self._hold()
-        else:
-            columns, key = self.columns, self.key
-            first, last = _alike(pieces, at)
-            if index is not None:
-                index = torch.stack([piece.index for piece in pieces[first:last] if piece.index is not None])
+        steps_itself = is_watched(optimizer) or "step" in vars(optimizer)
+        rule, state = (None if steps_itself else Adam.of(optimizer)) or (None, {})
+        first, last = (at, at + 1) if batch is not None or rule is None else _alike(pieces, at)
+        index, columns, key = None, self.columns, self.key
+        if batch is not None:
+            whole, columns = batch, _columns(batch)
+            key = (whole.total_steps, *columns, *map(layout, columns.values()))
+        elif pieces[at].index is not None:
+            index = torch.stack([piece.index for piece in pieces[first:last] if piece.index is not None])
         counts = _counts(run, whole, index)
         if counts != self.counts:
             self.counts, self.numbers = counts, list(map(_double, counts))
-        rule, state = (None if is_watched(run.optimizer) else Adam.of(run.optimizer)) or (None, {})
         scales = torch.zeros(last - first, 0)
         if rule is not None:
-            rate, done = run.optimizer.param_groups[0]["lr"], int(state["step"])
+            rate, done = optimizer.param_groups[0]["lr"], int(state["step"])
             scales = rule.scales(rate, done - (at - first), last - first)
         inputs = [run.learnt.stepped[0].detach(), *(state[name] for name in MOVING[: len(state)])]
         inputs += [*self.others, *columns.values()]
         inputs += [*([] if index is None else [index]), *self.numbers, scales]
         shape = (last - first,) if index is None else index.shape
-        return Job(first, last, whole, index, rule, state, (key, index is None, shape, rule), inputs)
+        return Job(first, last, whole, index, rule, state, (key, index is None, shape, rule and rule.kind), inputs)
 
     def _move(self, job: Job, moved: list[Tensor], gradient: Tensor, count: int, compared: bool) -> None:
         """Take over where a program's updates lead, or step in Python; if it is to be compared, both."""
@@ -213,7 +244,7 @@ class Compiler:
             job.state["step"] += count
             learnt.touch()
             return
-        before = vector.clone()
+        before, self.iteration = vector.clone(), -1  # whoever is told of a step may change what is learnt
         learnt.step()
         apart, size = float((moved[0] - vector).norm()), float((vector - before).norm())
         if job.rule is not None and apart > NEAR * size + ROUNDING * float(vector.norm()):
@@ -225,10 +256,12 @@ class Compiler:
         warnings.warn(f"compile: the updates go on in Python: {reason}", RuntimeWarning, stacklevel=2)
 
     def _look(self, whole: Batch) -> None:
-        """Once an iteration: at what was collected, and for what programs would pass over."""
+        """Whenever others may have changed something: at what is given, and for what programs would pass over."""
         run = self.run
         self.iteration = run.iteration
-        self._hold()
+        run.learnt.hold()
+        if run.learnt.frozen:
+            raise FallbackError("parameters have been frozen")
         if run.learnt.others:
             raise FallbackError("an extension added parameters to the optimizer")
         if any(one._backward_hooks or one._post_accumulate_grad_hooks for one in run.learnt.parameters):
@@ -241,12 +274,6 @@ class Compiler:
         self.layouts = layouts
         self.columns = _columns(whole)
         self.key = (*self.columns, *map(layout, self.columns.values()))
-
-    def _hold(self) -> None:
-        """Whenever others may have changed something: parameters are views again."""
-        self.run.learnt.hold()
-        if self.run.learnt.frozen:
-            raise FallbackError("parameters have been frozen")
 
     def _made(self, job: Job) -> Program:
         run = self.run
@@ -302,15 +329,17 @@ class Compiler:
     def _in_python(self, batch: Batch, random: Tensor, moved: float = 0.0) -> tuple[Loss, dict[str, float], Tensor]:
         """The loss, its divided terms and the gradient [P]; of parameters that are all `moved` by that share."""
         torch.set_rng_state(random)
-        vector = self.run.learnt.stepped[0].detach()
-        kept = vector.clone()
-        vector.mul_(1 + moved)
+        learnt = self.run.learnt
+        vector = learnt.stepped[0].detach()
+        kept, last = vector.clone(), learnt.slopes.clone()
         try:
+            vector.mul_(1 + moved)
             loss: Loss = self.run.stages.compute_loss(self.run, batch)
             terms, _ = self.gradients(self.run, loss)
+            return loss, terms, learnt.slopes.clone()
         finally:
             vector.copy_(kept)
-        return loss, terms, self.run.learnt.slopes.clone()
+            learnt.slopes.copy_(last)
 
 
 def _lie_near(apart: float, size: float, rounding: Callable[[], float]) -> bool:
@@ -407,8 +436,9 @@ def _update(run: "Run", job: Job, prepares: bool, moving: int, inputs: list[Tens
         stop = torch.as_tensor(loss.stop_epochs)
         numbers = [norm, stop, *terms, *(number for number in loss.metrics.values() if isinstance(number, Tensor))]
         row = torch.stack([number.detach().double().reshape(()) for number in numbers])
+        halts = stop | ~row[2 : 2 + len(terms)].sum().isfinite()
         moved = [vector] if job.rule is None else job.rule.moved(vector, gradient, inputs[1:moving], scale)
-        return [*moved, gradient, row, stop | ~total.detach().isfinite()]
+        return [*moved, gradient, row, halts]
 
     inputs[SCALES] = inputs[SCALES][0]
     if job.index is not None:

@@ -78,7 +78,7 @@ class Adam(NamedTuple):
             return None
         (group,), (parameter,) = groups, groups[0]["params"]
         state, rate = optimizer.state.get(parameter), group["lr"]
-        if not state or type(rate) is not float or not parameter.is_cpu:
+        if not state or type(rate) not in (float, int) or not parameter.is_cpu:
             return None  # the first step, which makes the state, is torch's own
         betas, is_decoupled = group["betas"], fused is FUSED["AdamW"]
         if group.get("decoupled_weight_decay", is_decoupled) != is_decoupled:  # an option of either, from torch 2.7 on
@@ -89,31 +89,38 @@ class Adam(NamedTuple):
             return None
         return cls(betas, group["eps"], group["weight_decay"], is_decoupled, group["maximize"]), state
 
-    def scales(self, rate: float, done: int, steps: int) -> Tensor:
-        """What `moved` needs in each of the next steps [steps, 3]: η·λ, η/(1 − β₁ᵗ) and √(1 − β₂ᵗ), in float64.
+    @property
+    def kind(self) -> tuple[bool, bool, bool]:
+        """What is no number: whether weights decay, whether apart from the gradient, and whether it climbs."""
+        return bool(self.weight_decay), self.decoupled, self.maximize
 
-        η is the learning rate, λ the weight decay, `done` how many steps are done; rows of t < 1 mean nothing.
+    def scales(self, rate: float, done: int, steps: int) -> Tensor:
+        """The numbers that `moved` needs in each of the next steps [steps, 6], in float64.
+
+        η/(1 − β₁ᵗ), √(1 − β₂ᵗ), β₁, β₂, ε, and the decay λ, or η·λ where it is apart from the gradient; η is the
+        learning rate, `done` how many steps are done. Rows of t < 1 mean nothing.
         """
         first, second = self.betas
+        decay = self.weight_decay * (rate if self.decoupled else 1)
         counts = [max(1, done + 1 + step) for step in range(steps)]
-        rows = [[rate * self.weight_decay, rate / (1 - first**t), math.sqrt(1 - second**t)] for t in counts]
+        rows = [[rate / (1 - first**t), math.sqrt(1 - second**t), first, second, self.eps, decay] for t in counts]
         return torch.tensor(rows, dtype=torch.float64)
 
     def moved(self, vector: Tensor, slopes: Tensor, state: Sequence[Tensor], scale: Tensor) -> list[Tensor]:
         """The vector [P] after a step against its gradient [P], and the state after it; nothing is written.
 
-        The state is mean and mean square [P] of the gradients before; `scale` [3] this step's row of `scales`.
+        The state is mean and mean square [P] of the gradients before; `scale` [6] this step's row of `scales`.
 
         Source: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1; Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2.
         """
-        (first, second), (mean, square), (decay, rate, root) = self.betas, state, scale.unbind()
+        (mean, square), (rate, root, first, second, epsilon, decay) = state, scale.unbind()
         slopes = -slopes if self.maximize else slopes
         if self.weight_decay and self.decoupled:
             vector = vector * (1 - decay)
         elif self.weight_decay:
-            slopes = slopes + self.weight_decay * vector
+            slopes = slopes + decay * vector
         mean, square = mean + (1 - first) * (slopes - mean), second * square + (1 - second) * slopes * slopes
-        return [vector - rate * (mean / (square.sqrt() / root + self.eps)), mean, square]
+        return [vector - rate * (mean / (square.sqrt() / root + epsilon)), mean, square]
 
 
 def is_watched(optimizer: Any) -> bool:

@@ -84,7 +84,7 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
     whole = flatten(rollout, advantages)
     pieces = minibatches(run, whole)
     if compiler is not None:
-        compiler.updates(whole, list(pieces))
+        compiler.updates(whole, pieces)
     else:
         for piece in pieces:
             run.batch = functools.partial(_prepared, run, piece)

@@ -390,8 +390,8 @@ AFTER = """        if hasattr(run.policy, "observe"):
 """
 EARLY = ("    whole = flatten", "    run.policy.observe(rollout)\n    whole = flatten")
 BETWEEN = (
-    "        if loss.stop_epochs",
-    "        run.policy.observe(rollout)\n        if loss.stop_epochs",
+    "            if not _update(run)",
+    "            run.policy.observe(rollout)\n            if not _update(run)",
 )
 TIMINGS = {
     "observes before the update": ((AFTER, ""), EARLY),

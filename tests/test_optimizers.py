@@ -131,7 +131,7 @@ def law_adam_in_tensors_is_torch_s(module, name, options, done):
             optimizer.step()
     rule, state = module.Adam.of(optimizer)
     scales = rule.scales(optimizer.param_groups[0]["lr"], int(state["step"]) - 1, 3)
-    assert scales.shape == (3, 3)
+    assert scales.shape == (3, 6)
     for number in (1, 2):
         before = [vector.detach().clone(), state["exp_avg"].clone(), state["exp_avg_sq"].clone()]
         moved = rule.moved(before[0], vector.grad, before[1:], scales[number])
@@ -163,10 +163,11 @@ def test_adam_in_tensors_is_torch_s(case, done):
     "change",
     [
         ("(1 - decay)", "1"),
-        ("+ self.weight_decay * vector", ""),
+        ("+ decay * vector", ""),
+        ("self.weight_decay * (rate if self.decoupled else 1)", "self.weight_decay"),
         ("if self.weight_decay and self.decoupled", "if self.weight_decay"),
         ("-slopes if self.maximize else slopes", "slopes"),
-        ("+ self.eps", ""),
+        ("+ epsilon", ""),
         ("square.sqrt() / root", "square.sqrt()"),
         ("rate / (1 - first**t)", "rate"),
         ("math.sqrt(1 - second**t)", "1 - second**t"),
