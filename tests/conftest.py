@@ -11,6 +11,17 @@ settings.register_profile("ci", parent=settings.get_profile("dev"), max_examples
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
+LONG = (  # modules that take a minute or more: a worker that comes to one last would work on alone
+    "test_new", "test_notebook", "test_compiled", "test_third_party", "test_recipes", "test_laws_estimators",
+    "test_laws_policies", "test_laws_baselines", "test_collecting", "test_check", "test_docs",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """The long modules first."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     threads = torch.get_num_threads()
