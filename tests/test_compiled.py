@@ -106,8 +106,14 @@ def assert_same(one, other):
         assert torch.allclose(*numbers, rtol=1e-3, atol=1e-4, equal_nan=True), name
 
 
-@pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize("case", CASES)
+EACH = [(case, update) for case in CASES for update in UPDATES]
+QUICK = [(case, update) for case, update in EACH if update == "minibatches" or case == "ppo, gaussian"]
+
+
+@pytest.mark.parametrize(
+    ("case", "update"),
+    [pytest.param(*one, marks=[] if one in QUICK else [pytest.mark.slow]) for one in EACH],
+)
 def test_compiled_updates_are_those_of_python(case, update, graphs):
     """Terms, metrics, gradients, clipping, denominators and buffers that move: recorded once for each size."""
     assert_same(ran(case, update, True), ran(case, update, False))
