@@ -443,9 +443,8 @@ def _update(run: "Run", job: Job, prepares: bool, moving: int, inputs: list[Tens
     inputs[SCALES] = inputs[SCALES][0]
     if job.index is not None:
         inputs[INDEX] = inputs[INDEX][0]
-    moved = {moving + number: inputs[moving + number].clone() for number, name in enumerate(others) if name in buffers}
-    versions = [tensor._version for tensor in moved.values()]
-    inputs = [moved.get(number, tensor) for number, tensor in enumerate(inputs)]
+    still = [tensor for name, tensor in zip(others, inputs[moving:], strict=False) if name in buffers]
+    versions = [tensor._version for tensor in still]
     rules = {torch.ops.aten.mm.default: _narrow, torch.ops.aten.addmm.default: _narrow_and_bias}
     real, run.loss = run.loss, copy.deepcopy(run.loss)  # it is asked once more than in Python
     before = _held(run.loss)
@@ -455,7 +454,7 @@ def _update(run: "Run", job: Job, prepares: bool, moving: int, inputs: list[Tens
             raise FallbackError(f"{run.config.loss.label} changes while it works: what it keeps would be recorded")
     finally:
         run.loss = real
-    if [tensor._version for tensor in moved.values()] != versions:
+    if [tensor._version for tensor in still] != versions:
         raise FallbackError(f"{run.config.policy.label} moves its buffers while it evaluates")
     return graph, told[0]
 

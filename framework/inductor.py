@@ -61,14 +61,17 @@ def compiled(
     """A program that does what a graph does, for inputs laid out like these; `options`: more of inductor's."""
     from torch import _inductor
     from torch._guards import TracingContext, tracing
+    from torch._inductor import config
     from torch._subclasses import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     for part in graph.modules():  # those within are loops
         for node in part.graph.nodes:  # each has been recorded in a mode of its own, which the C++ wrapper refuses
             node.meta.pop("val", None)
-    code = "".join(part.code for part in graph.modules() if hasattr(part, "code"))
-    given: dict[str, Any] = {**OPTIONS, LOOPS: {LOOP: hashlib.sha256(code.encode()).hexdigest()}, **options}
+    given: dict[str, Any] = {**OPTIONS, **options}
+    if hasattr(config, LOOPS):  # not in every torch
+        code = "".join(part.code for part in graph.modules() if hasattr(part, "code"))
+        given[LOOPS] = {LOOP: hashlib.sha256(code.encode()).hexdigest()}
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True, static_shapes=True)  # which loops ask for
     with tracing(TracingContext(mode)):
         return _inductor.compile(graph, list(inputs), options=given)  # type: ignore[no-any-return]

@@ -179,6 +179,8 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
                 raise
             plain = isinstance(error, _RefusedError | UsageError)
             reason = str(error) if plain else f"{type(error).__name__}: {error}{_place(error)}"
+            if isinstance(error, ModuleNotFoundError):
+                reason += ": install it beside the framework"
             if source in asked:
                 raise UsageError(f"plugin '{source}' failed to load: {reason}") from error
             failures.append(Failure(source, _distribution(points[source]), reason))

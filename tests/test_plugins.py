@@ -212,7 +212,11 @@ def test_a_file_is_read_anew_once_it_has_changed(tmp_path):
 
 def test_a_file_that_raises_is_named_with_its_cause(tmp_path):
     (tmp_path / "bad.py").write_text("import nothing_of_that_name\n")
-    with pytest.raises(UsageError, match="bad.py' failed to load: ModuleNotFoundError: No module named 'nothing_of"):
+    expected = (
+        r"bad.py' failed to load: ModuleNotFoundError: No module named 'nothing_of_that_name' \(.*bad.py:1\): "
+        "install it beside the framework$"
+    )
+    with pytest.raises(UsageError, match=expected):
         load([str(tmp_path / "bad.py")])
 
 
