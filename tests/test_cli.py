@@ -393,7 +393,9 @@ def test_the_list_of_plugins_says_what_failed_and_why(tmp_path, monkeypatch, cap
     (failed,) = listing["failed"]
     assert (failed["name"], failed["distribution"]) == ("broken", "broken-rl")
     assert re.fullmatch(
-        r"ModuleNotFoundError: No module named 'absent_module' \(.*broken_listed.py:1\)", failed["reason"]
+        r"ModuleNotFoundError: No module named 'absent_module' \(.*broken_listed.py:1\): "
+        "install it beside the framework",
+        failed["reason"],
     )
     (reinforce,) = [plugin for plugin in listing["plugins"] if plugin["name"] == "reinforce"]
     assert reinforce["distribution"] == "framework-rl"
