@@ -4,12 +4,14 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
 from . import streams
 from .contracts import Advantages, Batch, Inputs, Loss, Rollout, Sequences
+from .episodes import to_host
 from .rollout import sequences
 from .run import Run
 
@@ -28,7 +30,7 @@ LIGHT = 2**24  # bytes of a batch that may be held once more, shuffled
 
 def flatten(rollout: Rollout, advantages: Advantages) -> Batch:
     """The real steps of a rollout, laid flat in time-major order."""
-    (index,) = rollout.mask.reshape(-1).nonzero(as_tuple=True)
+    index = torch.from_numpy(np.flatnonzero(to_host(rollout.mask))).to(rollout.mask.device)
 
     def real(column: Tensor | None) -> Any:
         if column is None:

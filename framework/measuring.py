@@ -46,7 +46,9 @@ def measure(run: Run, steps: int, began: float) -> dict[str, float]:
     metrics |= measured
     metrics = {**dict.fromkeys(run.history, math.nan), **metrics}
     for name, number in metrics.items():
-        run.history.setdefault(name, [math.nan] * run.iteration).append(number)
+        if name not in run.history:
+            run.history[name] = [math.nan] * run.iteration
+        run.history[name].append(number)
     return metrics
 
 

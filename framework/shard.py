@@ -94,7 +94,7 @@ class Shard:
         columns = {
             "observations": tables.seen.take(outcomes),
             "actions": tables.actions.take(outcomes),
-            "log_probs": table[tables.seen, tables.actions].take(outcomes),
+            "log_probs": table.take(tables.cells).take(outcomes),
             "rewards": tables.rewards.take(outcomes),
             "terminated": tables.final.take(outcomes),
         }

@@ -29,6 +29,7 @@ class Tables:
     width: int
     seen: Array  # [S·width] int64 what the outcome's state shows
     actions: Array  # [S·width] int64
+    cells: Array  # [S·width] int64 where both stand in a table [O, A], laid flat
     probabilities: Array  # [S·width] P(s′|s,a); 0 where a state has fewer outcomes
     rewards: Array  # [S·width] float32
     successors: Array  # [S·width] int64 s′
@@ -74,6 +75,7 @@ class Tables:
             width,
             seen[rows],
             pairs // count,
+            seen[rows] * options + pairs // count,
             np.where(real, transitions.reshape(count, -1)[rows, pairs], 0.0),
             rewards.reshape(count, -1)[rows, pairs].astype(np.float32),
             pairs % count,
@@ -86,7 +88,7 @@ class Tables:
 
     def edges(self, log_probs: Array) -> Array:
         """Upper edge of each outcome but a state's last, `[S, width − 1]`, for a table of log π `[O, A]`."""
-        weights = np.exp(log_probs.astype(np.float64))[self.seen, self.actions] * self.probabilities
+        weights = np.exp(log_probs.astype(np.float64)).take(self.cells) * self.probabilities
         sums = weights.reshape(-1, self.width).cumsum(axis=1)
         below, total = sums[:, :-1], sums[:, -1:]
         # where nothing is possible after an outcome, no rounding may pass it; a terminal state's total is 0

@@ -150,8 +150,9 @@ def _placed(
 ) -> Paths:
     """The episodes of a trail in their lanes and rows; in row 0, a lane's first one goes on at its clock, if any."""
     steps = int(lasts[-1])
-    counts = np.diff(lasts, prepend=0)
-    firsts = lasts - counts
+    firsts = np.zeros_like(lasts)
+    firsts[1:] = lasts[:-1]
+    counts = lasts - firsts
     outcomes, place = np.array(path[:steps]), np.arange(steps)
     lengths, since, numbers = counts, -firsts, np.arange(len(lasts))
     earned = np.add.reduceat(tables.rewards.take(outcomes), firsts, dtype=np.float64)

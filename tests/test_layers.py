@@ -1,6 +1,8 @@
 """A stack of layers as one function: values, gradients and their gradients are those of the layers one by one."""
 
+import copy
 import itertools
+from unittest import mock
 
 import framework_reinforce.layers as layers_module
 import pytest
@@ -100,6 +102,20 @@ def law_several_stacks_are_each_as_if_alone(module, seed, widths, others, rows, 
             assert one is None or torch.allclose(one, other, rtol=1e-10, atol=1e-10)
 
 
+def law_wide_products_are_those_of_the_layers(module, seed, widths, kind, leading):
+    """By oneDNN, in float32, beside the layers in float64: values and gradients to 1e-5 of their size."""
+    network, features = case(seed, widths, kind, leading)
+    single, narrow = copy.deepcopy(network).float(), features.detach().float().requires_grad_()
+    expected = torch.autograd.grad((sums := network(features)).sum(), [features, *network.parameters()])
+    asked = torch.ops.mkldnn._linear_pointwise
+    with mock.patch.multiple(module, WIDE=1, SIDE=1, _onednn=lambda: asked):
+        outputs = module.through(single, narrow)
+        found = torch.autograd.grad(outputs.sum(), [narrow, *single.parameters()])
+    for one, other in zip([outputs.detach(), *found], [sums.detach(), *expected], strict=True):
+        assert one.dtype == torch.float32
+        assert torch.allclose(one.double(), other, rtol=1e-4, atol=1e-5 * (1 + float(other.abs().max())))
+
+
 LAWS = {
     law_several_stacks_are_each_as_if_alone: (
         SEEDS,
@@ -111,6 +127,7 @@ LAWS = {
     law_values_and_gradients_are_those_of_the_layers: (SEEDS, WIDTHS, KINDS, LEADING),
     law_what_needs_no_gradient_gets_none: (SEEDS, WIDTHS, LEADING, st.integers(0, 7)),
     law_gradients_have_gradients: (SEEDS, WIDTHS, KINDS, LEADING),
+    law_wide_products_are_those_of_the_layers: (SEEDS, WIDTHS, st.just(nn.Tanh), LEADING),
 }
 
 
@@ -123,6 +140,7 @@ def test_law(law, rows, monkeypatch):
 
 
 VALUES = law_values_and_gradients_are_those_of_the_layers
+WIDE = law_wide_products_are_those_of_the_layers
 MUTANTS = {
     "mixes the stacks up": (
         law_several_stacks_are_each_as_if_alone,
@@ -141,7 +159,10 @@ MUTANTS = {
     "activates the last layer, too": (VALUES, ("elif place < last and tanh:", "elif tanh:")),
     "forgets the biases": (
         VALUES,
-        ("parameters[place], parameters[place + 1])\n        if", "parameters[place])\n        if"),
+        (
+            "parameters[place], parameters[place + 1])\n        if",
+            "parameters[place], 0 * parameters[place + 1])\n        if",
+        ),
     ),
     "turns a product round": (
         VALUES,
@@ -156,6 +177,9 @@ MUTANTS = {
         law_what_needs_no_gradient_gets_none,
         ("if layer or needed[number]:", "if needed[place - 2]:"),
     ),
+    "forgets the biases of wide products": (WIDE, ("(features, weights, biases, ", "(features, weights, None, ")),
+    "turns a wide product round": (WIDE, ("(slope, weights.t(), None,", "(slope, weights.t().flip(0), None,")),
+    "gives wide weights another's gradient": (WIDE, ("(slope.t(), value.t(), None,", "(slope.t(), -value.t(), None,")),
     "cuts the second graph": (
         law_gradients_have_gradients,
         ("if torch.is_grad_enabled():  # they", "if False:  # they"),
@@ -183,6 +207,39 @@ def test_a_law_kills_the_mutant_that(name):
 
 def test_every_law_has_a_mutant():
     assert {law for law, _ in MUTANTS.values()} == set(LAWS)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "capability", "asked"),
+    [("AuthenticAMD", "AVX512", True), ("GenuineIntel", "AVX512", False), ("AuthenticAMD", "AVX2", False)],
+)
+def test_onednn_is_asked_where_mkl_holds_back(vendor, capability, asked, tmp_path, monkeypatch):
+    (told := tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\n")
+    monkeypatch.setattr(layers_module, "CPU", told)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    look = layers_module._onednn.__wrapped__
+    assert look() is (torch.ops.mkldnn._linear_pointwise if asked else None)
+    told.unlink()
+    assert look() is None
+
+
+def test_only_wide_products_of_single_precision_are_onednns(monkeypatch):
+    """And what is recorded holds torch's own operations."""
+    counts = []
+
+    def count(*arguments):
+        counts.append(arguments)
+        return torch.ops.mkldnn._linear_pointwise(*arguments)
+
+    monkeypatch.setattr(layers_module, "_onednn", lambda: count)
+    for rows, dtype, expected in ((2048, torch.float32, 6), (100, torch.float32, 0), (2048, torch.float64, 0)):
+        counts.clear()
+        network, features = stack(0, [64, 64, 64], nn.Tanh, dtype), torch.ones(rows, 64, dtype=dtype).requires_grad_()
+        through(network, features).sum().backward()
+        assert len(counts) == expected
+    make_fx(lambda features: through(stack(0, [64, 64], nn.Tanh, torch.float32), features))(torch.ones(2048, 64))
+    assert not counts
 
 
 def calls(network, features):

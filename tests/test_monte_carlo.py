@@ -116,7 +116,7 @@ MUTANTS = {
     "discounts by γ² a step": (
         law_recursion,
         "RewardsToGo",
-        lambda: _mutant_returns("gamma * (~ends)", "gamma**2 * (~ends)"),
+        lambda: _mutant_returns("full_like(rewards, gamma)", "full_like(rewards, gamma**2)"),
     ),
     "adds the next reward": (
         law_gamma_zero_sees_one_reward,
