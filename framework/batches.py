@@ -25,7 +25,7 @@ COLUMNS = (
     "values",
     "action_masks",
 )  # of a batch
-LIGHT = 2**24  # bytes of a batch that may be held once more, shuffled
+LIGHT = 2**24  # bytes of a batch's steps, as often as there are epochs, that may be held once more, shuffled
 
 
 def flatten(rollout: Rollout, advantages: Advantages) -> Batch:
@@ -79,14 +79,16 @@ def minibatches(run: Run, whole: Batch) -> Iterator[Piece]:
         (busy,) = whole.sequences.real.any(0).nonzero(as_tuple=True)
         count = len(busy)
     least, more = divmod(count, parts := min(settings.minibatches, count))
-    sizes = [least + 1] * more + [least] * (parts - more)
-    light = sum(column.nbytes for name in COLUMNS if (column := getattr(whole, name)) is not None) <= LIGHT
-    for _ in range(settings.epochs):
-        order = torch.randperm(count, generator=shuffle).to(whole.actions.device)
-        indices = torch.split(order if whole.sequences is None else busy[order], sizes)
-        if whole.sequences is None and light:  # shuffled once: the minibatches are views
+    size = sum(column.nbytes for name in COLUMNS if (column := getattr(whole, name)) is not None)
+    light = whole.sequences is None and size * settings.epochs <= LIGHT
+    for epochs in [settings.epochs] if light else [1] * settings.epochs:
+        sizes = ([least + 1] * more + [least] * (parts - more)) * epochs
+        order = torch.cat([torch.randperm(count, generator=shuffle) for _ in range(epochs)]).to(whole.actions.device)
+        indices = (order if whole.sequences is None else busy[order]).split_with_sizes(sizes)
+        cuts: Sequence[Callable[[], Batch]]
+        if light:  # shuffled once: the minibatches are views
             made = functools.cache(functools.partial(shuffled, whole, order, sizes))
-            cuts = [functools.partial(_item, made, number) for number in range(parts)]
+            cuts = [functools.partial(_item, made, number) for number in range(len(sizes))]
         else:
             part = select if whole.sequences is None else select_lanes
             cuts = [functools.partial(part, whole, index) for index in indices]
@@ -103,8 +105,8 @@ def select(batch: Batch, index: Tensor) -> Batch:
 
 
 def shuffled(batch: Batch, order: Tensor, sizes: list[int]) -> list[Batch]:
-    """The steps of a batch in another order [B], cut into so many pieces, which are views."""
-    return _each(batch, lambda column: torch.split(column.index_select(0, order), sizes), sizes)
+    """The steps of a batch in another order, each perhaps more than once, in pieces of so many, which are views."""
+    return _each(batch, lambda column: column.index_select(0, order).split_with_sizes(sizes), sizes)
 
 
 def _each(batch: Batch, cut: Callable[[Tensor], Sequence[Tensor]], sizes: Sequence[int]) -> list[Batch]:

@@ -170,12 +170,10 @@ def _prepared(label: str, result: Any, given: Batch) -> None:
         column = getattr(result, name)
         if column is None or (same_length and column is getattr(given, name)):
             continue
-        if column.shape[:1] != (count,):
-            raise PartError(f"{label}: {name}: expected {[count]} first, [B, …], got {list(column.shape)}")
-    for name in NUMBERS:
-        column = getattr(result, name)
-        if column is not getattr(given, name) and column is not None:
+        if name in NUMBERS:
             number_a_step(f"{label}: {name}", column, (count,))
+        elif column.shape[:1] != (count,):
+            raise PartError(f"{label}: {name}: expected {[count]} first, [B, …], got {list(column.shape)}")
     if result.sequences is not None and not (same_length and result.sequences is given.sequences):
         got = int(result.sequences.real.sum())
         if got != count:

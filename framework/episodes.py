@@ -133,7 +133,7 @@ def placed(begun: Array, ended: Array, clock: Array, valid: Array | None) -> tup
     """
     steps, lanes = ended.shape
     if valid is None:
-        taken = np.broadcast_to(np.arange(steps + 1)[:, None], (steps + 1, lanes))
+        taken = np.arange(steps + 1)[:, None]
     else:
         taken = np.concatenate([np.zeros((1, lanes), np.int64), np.cumsum(valid, 0)])
     since = np.full((steps + 1, lanes), np.iinfo(np.int64).min)

@@ -164,7 +164,7 @@ def _onednn() -> Any:
             is_intels = "GenuineIntel" in told.read(1024)
     except OSError:
         return None
-    return None if is_intels else getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    return None if is_intels else getattr(getattr(torch.ops.mkldnn, "_linear_pointwise", None), "default", None)
 
 
 def _is_wide(numbers: Tensor, columns: int) -> bool:
