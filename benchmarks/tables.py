@@ -27,6 +27,23 @@ NAMES = {
 }
 
 
+OF_PARTS = {
+    "environment": "environment",
+    "policy": "policy",
+    "walk": "environment and policy, from tables",
+    "estimator and baseline": "estimator and baseline",
+    "extensions": "extensions",
+    "loss, backward, clipping, optimizer": "loss, backward, clipping, optimizer",
+    "framework": "the framework",
+}
+STARTED = (
+    "to the first update, ms",
+    "import torch, ms",
+    "more than import torch, ms",
+    "more than import torch, CPU time, ms",
+)
+
+
 def read(name: str) -> dict[str, Any]:
     """A result file."""
     found: dict[str, Any] = json.loads((HERE / "results" / f"{name}.json").read_text())
@@ -77,7 +94,48 @@ def line_world() -> str:
     )
 
 
-TABLES = {"cartpole": cartpole, "line world": line_world}
+def shares(run: str, title: str) -> str:
+    """What takes an iteration's time, by lanes."""
+    measured = read("overhead")["shares"]
+    cases = {name.removeprefix(f"{run}, "): rows for name, rows in measured.items() if name.startswith(f"{run}, ")}
+    one = next(iter(cases.values()))
+    parts = [name for name in OF_PARTS if one[name]["median"]]
+    return "\n".join(
+        [
+            f"| {title}, µs an iteration at | {' | '.join(cases).replace('1 lanes', '1 lane')} |",
+            f"|---{'|---' * len(cases)}|",
+            *(
+                f"| {OF_PARTS.get(name, name)} | {' | '.join(number(rows[name]) for rows in cases.values())} |"
+                for name in parts
+            ),
+            f"| its share, % | {' | '.join(number(rows['share, %'], 1) for rows in cases.values())} |",
+        ]
+    )
+
+
+def startup() -> str:
+    """From the command to the first update."""
+    rows = read("startup")["rows"]
+    commands = [name.removesuffix(f": {STARTED[0]}") for name in rows if name.endswith(f": {STARTED[0]}")]
+    return "\n".join(
+        [
+            "| milliseconds, medians | to the first update | `import torch` alone | difference | in processor time |",
+            "|---|---|---|---|---|",
+            *(
+                f"| `{command}` | {' | '.join(number(rows[f'{command}: {name}']) for name in STARTED)} |"
+                for command in commands
+            ),
+        ]
+    )
+
+
+TABLES = {
+    "cartpole": cartpole,
+    "line world": line_world,
+    "shares of PPO": lambda: shares("cartpole, ppo", "PPO on CartPole"),
+    "shares of the default run": lambda: shares("line world", "the default run"),
+    "start-up": startup,
+}
 
 if __name__ == "__main__":
     for made in TABLES.values():

@@ -10,6 +10,7 @@ import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 PEERS = sorted((BENCHMARKS / "peers").glob("ppo_*.py"))
+TABLES = ("cartpole", "line world", "shares of PPO", "shares of the default run", "start-up")
 SCRIPTS = [*sorted(BENCHMARKS.glob("*.py")), *PEERS]
 
 
@@ -126,9 +127,11 @@ def test_a_side_that_cannot_be_measured_is_left_out_with_the_reason(monkeypatch,
 
 @pytest.mark.parametrize(
     ("table", "page"),
-    [("cartpole", "README.md"), ("cartpole", "docs/performance.md"), ("line world", "docs/performance.md")],
+    [("cartpole", "README.md"), *[(table, "docs/performance.md") for table in TABLES]],
 )
 def test_pages_quote_what_was_measured(monkeypatch, table, page):
     """Tables in the pages are those that are made from the result files."""
-    made = imported(monkeypatch, "tables").TABLES[table]()
+    tables = imported(monkeypatch, "tables").TABLES
+    assert tuple(tables) == TABLES
+    made = tables[table]()
     assert made in (BENCHMARKS.parent / page).read_text(encoding="utf-8")
