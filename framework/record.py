@@ -151,7 +151,10 @@ def write_states(directory: Path, run: Run) -> None:
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     temporary = path.with_name(path.name + ".part")
+    temporary.touch()
+    mode = temporary.stat().st_mode
     save_file(copied(tensors), temporary)
+    temporary.chmod(mode)  # as of the record's other files; safetensors lets nobody else read
     temporary.replace(path)
 
 

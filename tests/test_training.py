@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 import re
+import tracemalloc
 from collections import Counter
 from unittest import mock
 
@@ -17,6 +18,7 @@ from framework_reinforce.score_function import Reinforce
 from gymnasium.spaces import Box, Discrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutants import mutate
 
 import framework.api
 import framework.walks
@@ -36,6 +38,7 @@ from framework import (
     UpdateSettings,
     UsageError,
     hookimpl,
+    measuring,
 )
 from framework.batches import flatten, reduce, select
 from framework.testing.strategies import assemble, lanes_of_episodes
@@ -574,6 +577,28 @@ def test_histories_are_aligned_where_an_iteration_makes_no_update(stops):
     for name in ("loss/policy", "asked"):
         assert [math.isnan(number) for number in result.metrics[name]] == [i == skipped for i in range(3)]
     assert result.metrics["iteration"].tolist() == [0, 1, 2]
+
+
+def law_after_a_million_iterations_a_row_of_numbers_takes_no_more(module):
+    result, _ = watched(iterations=1)
+    run = result.run
+    run.iteration = 10**6
+    run.history = {name: [0.0] * run.iteration for name in run.history}
+    module.measure(run, 128, 0.0)  # lists grow by more than they need
+    tracemalloc.start()
+    try:
+        module.measure(run, 128, 0.0)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 10**5
+
+
+def test_a_history_is_not_made_anew():
+    law_after_a_million_iterations_a_row_of_numbers_takes_no_more(measuring)
+    change = ("if name not in run.history:", "if name not in run.history or not [math.nan] * run.iteration:")
+    with pytest.raises(AssertionError):
+        law_after_a_million_iterations_a_row_of_numbers_takes_no_more(mutate("framework.measuring", change))
 
 
 @frozen
