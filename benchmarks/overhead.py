@@ -62,7 +62,8 @@ WALK, LEARNING, REPORTS = "walk", "loss, backward, clipping, optimizer", "report
 PARTS = ("environment", "policy", WALK, "estimator and baseline", "extensions", LEARNING)
 FUNCTIONS = {  # where a function is looked up: what its time is; one that is not there is passed over
     ("framework.walks", "walk"): WALK,
-    ("framework.training", "reduce"): LEARNING,
+    ("framework.training", "divided"): LEARNING,
+    ("framework.training", "backward"): LEARNING,
     ("torch.Tensor", "backward"): LEARNING,
     ("torch.autograd", "grad"): LEARNING,
     ("torch.nn.utils", "clip_grad_norm_"): LEARNING,

@@ -163,6 +163,9 @@ def divisor_of(steps: int, episodes: float, denominator: str, constant: float = 
 def reduce(loss: Loss, batch: Batch, denominator: str, constant: float = 1.0) -> dict[str, Tensor]:
     """Each term, summed and divided: the scalars whose sum is descended."""
     count = divisor(batch, denominator, constant)
-    return {  # mean: the same, in one kernel
-        name: term.mean() if count == term.numel() else term.sum() / count for name, term in loss.terms.items()
-    }
+    return {name: divided(term, count) for name, term in loss.terms.items()}
+
+
+def divided(term: Tensor, count: float) -> Tensor:
+    """The sum of a term over its divisor."""
+    return term.mean() if count == term.numel() else term.sum() / count  # mean: the same, in one kernel

@@ -215,8 +215,9 @@ class Compiler:
         if any(one._backward_hooks or one._post_accumulate_grad_hooks for one in run.learnt.parameters):
             raise FallbackError("a parameter has a hook, which only Python's gradients call")
         learnt = set(map(id, run.learnt.parameters))
-        layouts = [layout(tensor) for _, tensor in tensors_of(run.policy)]
-        self.others = [tensor.detach() for _, tensor in tensors_of(run.policy) if id(tensor) not in learnt]
+        tensors = [tensor for _, tensor in tensors_of(run.policy)]
+        layouts = list(map(layout, tensors))
+        self.others = [tensor.detach() for tensor in tensors if id(tensor) not in learnt]
         if self.layouts not in ([], layouts):
             raise FallbackError(f"{run.config.policy.label} has parameters or buffers of other shapes now")
         self.layouts = layouts

@@ -5,6 +5,7 @@ parameters; so do the norm of the gradients, and setting them to zero. The param
 the vector, and so do their gradients.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -130,3 +131,14 @@ def _can_be_laid_flat(parameters: list[nn.Parameter]) -> bool:
     alike = len({parameter.dtype for parameter in parameters}) == 1
     simple = all(one.device.type == "cpu" and one.is_contiguous() and one.numel() for one in parameters)
     return alike and simple and len({one.untyped_storage().data_ptr() for one in parameters}) == len(parameters)
+
+
+def backward(numbers: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Accumulate the gradients of the sum of some tensors, each times factors of its shape; their graphs are freed.
+
+    As `torch.autograd.backward`, which looks at each of them for longer than a small kernel takes, and the first time
+    imports sympy for it (0.3 s, 34 MB).
+    """
+    tensors, factors = zip(*numbers, strict=True)
+    engine: Any = torch.autograd.Variable._execution_engine
+    engine.run_backward(tensors, factors, False, False, (), allow_unreachable=True, accumulate_grad=True)

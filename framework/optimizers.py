@@ -146,23 +146,22 @@ def _step_of_one(optimizer: Any) -> bool:
     (parameter,) = group["params"]
     if parameter.grad is None or parameter.grad.is_sparse or kernel is None:
         return False
-    with torch.no_grad():
-        state["step"] += 1
-        kernel(
-            [parameter],
-            [parameter.grad],
-            [state["exp_avg"]],
-            [state["exp_avg_sq"]],
-            [],
-            [state["step"]],
-            lr=group["lr"],
-            beta1=adam.betas[0],
-            beta2=adam.betas[1],
-            weight_decay=adam.weight_decay,
-            eps=adam.eps,
-            amsgrad=False,
-            maximize=adam.maximize,
-        )
+    state["step"] += 1
+    kernel(
+        [parameter.detach()],
+        [parameter.grad],
+        [state["exp_avg"]],
+        [state["exp_avg_sq"]],
+        [],
+        [state["step"]],
+        lr=group["lr"],
+        beta1=adam.betas[0],
+        beta2=adam.betas[1],
+        weight_decay=adam.weight_decay,
+        eps=adam.eps,
+        amsgrad=False,
+        maximize=adam.maximize,
+    )
     return True
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import math
-import operator
 import time
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import checks, streams
-from .batches import Piece, flatten, minibatches, reduce
+from .batches import Piece, divided, divisor, flatten, minibatches
 from .collecting import Collector
 from .compiled import Compiler
 from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
@@ -20,6 +19,7 @@ from .episodes import Finished
 from .errors import PartError
 from .flow import SAID, norms_by_term
 from .hookspecs import hookimpl
+from .learnt import backward
 from .measuring import measure
 from .optimizers import learning_rate
 from .rollout import collect
@@ -149,18 +149,22 @@ def _stage(run: Run, name: str, **arguments: Any) -> Any:
 
 
 def _gradients(run: Run, loss: Loss) -> tuple[dict[str, float], float | Tensor | None]:
-    """Sum, divide, go backward, clip: what was descended, and the norm of the gradient before clipping."""
+    """Divide, go backward, clip: what was descended, and the norm of the gradient before clipping.
+
+    Backward from each number of each term: their sum and its division would be four kernels more, with their gradients.
+    """
     settings, learnt = run.config.update, run.learnt
     assert run.batch is not None
-    reduced = reduce(loss, run.batch, settings.denominator, settings.constant)
-    total = functools.reduce(operator.add, reduced.values())
-    if not total.requires_grad:
+    told = [term for term in loss.terms.values() if term.requires_grad]
+    if not told:
         whose = run.config.loss.label
         raise PartError(f"{whose}: its terms carry no gradient (was a graph cut by detach or torch.tensor?)")
-    terms = {f"loss/{name}": term.item() for name, term in reduced.items()}
+    count = divisor(run.batch, settings.denominator, settings.constant)
+    terms = {f"loss/{name}": divided(term.detach(), count).item() for name, term in loss.terms.items()}
     if not math.isfinite(sum(terms.values())):
         _blame_number(run, loss)
     if run.traced is None or run.config.trace_gradients:
+        reduced = {name: divided(term, count) for name, term in loss.terms.items()}
         norms = norms_by_term(run, reduced, functools.partial(evaluated, run, run.batch))
         run.traced = run.traced or norms
         if run.config.trace_gradients:
@@ -168,7 +172,7 @@ def _gradients(run: Run, loss: Loss) -> tuple[dict[str, float], float | Tensor |
                 f"gradient/{term}/{group}": norm for term, groups in norms.items() for group, norm in groups.items()
             }
     learnt.zero()
-    total.backward()  # type: ignore[no-untyped-call]
+    backward([(term, torch.full_like(term, 1 / count)) for term in told])
     learnt.gather()
     return terms, None if settings.max_grad_norm is None else learnt.clip(settings.max_grad_norm)
 

@@ -64,7 +64,7 @@ def together(stacks: Sequence[tuple[nn.Sequential, Tensor]]) -> list[Tensor]:
 def _made(plan: list[tuple[bool, int]], features: Sequence[Tensor], parameters: Sequence[Any]) -> Sequence[Tensor]:
     """The outputs `[B, outputs]` of each stack."""
     if torch.is_grad_enabled():
-        return Layers.apply(plan, *features, *parameters)  # type: ignore[no-any-return, no-untyped-call]
+        return Layers.apply(plan, *features, *parameters)  # type: ignore[no-any-return]
     return [values[-1] for values in _all_values(plan, features, parameters)]
 
 
@@ -79,6 +79,11 @@ def _one_by_one(stacks: Sequence[tuple[nn.Sequential, Tensor]]) -> list[Tensor]:
 
 class Layers(torch.autograd.Function):
     """h ← f(h·Wᵀ + b) for each layer but a stack's last, which has no f; f′ is 1 − f² of tanh, and f > 0 of ReLU."""
+
+    @classmethod
+    def apply(cls, *arguments: Any) -> Any:
+        """Torch's own, without its look for transforms of `torch.func`: the layers are called one by one there."""
+        return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, plan: list[tuple[bool, int]], *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -248,16 +253,23 @@ def _are_plain(layers: nn.Sequential, parts: list[Any]) -> bool:
     between = type(parts[1]) if len(parts) > 1 else nn.Tanh
     if between not in KINDS or len(parts) % 2 == 0 or not is_plain(layers, nn.Sequential):
         return False
-    return all(is_plain(part, between if place % 2 else nn.Linear) for place, part in enumerate(parts))
+    return all(
+        type(part) is (between if place % 2 else nn.Linear) and _is_bare(part) for place, part in enumerate(parts)
+    )
 
 
 def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
     """Exactly of one of these classes, and nothing else happens when it is called."""
-    return type(module) in kinds and not (
-        _has_any_global_hook()  # type: ignore[no-untyped-call]
-        or module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
+    return type(module) in kinds and _is_bare(module) and not _has_any_global_hook()  # type: ignore[no-untyped-call]
+
+
+def _is_bare(module: nn.Module) -> bool:
+    """Nothing of its own hangs on its call."""
+    own = module.__dict__  # a module looks attributes up more slowly
+    return not (
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
     )
