@@ -25,7 +25,7 @@ COLUMNS = (
     "values",
     "action_masks",
 )  # of a batch
-LIGHT = 2**24  # bytes of a batch's steps, as often as there are epochs, that may be held once more, shuffled
+LIGHT = 2**24  # bytes of shuffled steps that may be held beside a batch
 
 
 def flatten(rollout: Rollout, advantages: Advantages) -> Batch:
@@ -80,8 +80,9 @@ def minibatches(run: Run, whole: Batch) -> Iterator[Piece]:
         count = len(busy)
     least, more = divmod(count, parts := min(settings.minibatches, count))
     size = sum(column.nbytes for name in COLUMNS if (column := getattr(whole, name)) is not None)
-    light = whole.sequences is None and size * settings.epochs <= LIGHT
-    for epochs in [settings.epochs] if light else [1] * settings.epochs:
+    light = 0 if whole.sequences is not None else LIGHT // size  # epochs that may be held at once
+    for first in range(0, settings.epochs, max(1, light)):
+        epochs = min(max(1, light), settings.epochs - first)
         sizes = ([least + 1] * more + [least] * (parts - more)) * epochs
         order = torch.cat([torch.randperm(count, generator=shuffle) for _ in range(epochs)]).to(whole.actions.device)
         indices = (order if whole.sequences is None else busy[order]).split_with_sizes(sizes)

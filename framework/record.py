@@ -151,6 +151,7 @@ def write_states(directory: Path, run: Run) -> None:
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     temporary = path.with_name(path.name + ".part")
+    temporary.unlink(missing_ok=True)
     temporary.touch()
     mode = temporary.stat().st_mode
     save_file(copied(tensors), temporary)

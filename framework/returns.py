@@ -84,7 +84,8 @@ def rewards_to_go(rewards: Tensor, ends: Tensor, gamma: float) -> Tensor:
 
     Source: Sutton & Barto 2018, eq. 3.8 and 3.9.
     """
-    return discounted_sums(rewards, torch.full_like(rewards, gamma).masked_fill_(ends, 0))
+    discounts = torch.full(ends.shape, gamma, dtype=rewards.dtype, device=rewards.device).masked_fill_(ends, 0)
+    return discounted_sums(rewards, discounts)
 
 
 def going_on(terminated: Tensor, truncated: Tensor, mask: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from attrs import define, evolve, field
 from torch import Tensor
 
-from . import streams, tabular, walks
+from . import checks, streams, tabular, walks
 from .contracts import Action, Actor, Environment, Inputs, Rollout, Step
 from .entry import Entry
 from .episodes import Ends, Finished, Turns, to_host, view
@@ -86,6 +86,8 @@ class Shard:
             self.states = tabular.begin(tables, self.lanes, draw)
         carry = walks.Carry(self.states, self.clock, self.earned)
         amount = walks.Amount(self.steps, self.episodes, self.fixed_steps, self.capacity)
+        expected = tables.shape
+        checks.tensor(f"{self.labels[1]}: actor: log_probs", log_probs, expected, "[S, A]", "floating point")
         table = log_probs.numpy()
         paths = walks.walk(tables, table, self.lanes, amount, carry, draw)
 

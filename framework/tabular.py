@@ -26,6 +26,7 @@ NEVER = 2.0  # an edge that no uniform number reaches
 class Tables:
     """A world's outcomes, `width` to a state; outcome k belongs to state k // width."""
 
+    shape: tuple[int, int]  # [O, A] of a table of log π
     width: int
     seen: Array  # [S·width] int64 what the outcome's state shows
     actions: Array  # [S·width] int64
@@ -72,6 +73,7 @@ class Tables:
         pairs = order.reshape(-1)
         rows = np.repeat(np.arange(count), width)
         return cls(
+            (int(states.n), options),
             width,
             seen[rows],
             pairs // count,

@@ -102,18 +102,27 @@ def law_several_stacks_are_each_as_if_alone(module, seed, widths, others, rows, 
             assert one is None or torch.allclose(one, other, rtol=1e-10, atol=1e-10)
 
 
-def law_wide_products_are_those_of_the_layers(module, seed, widths, kind, leading):
-    """By oneDNN, in float32, beside the layers in float64: values and gradients to 1e-5 of their size."""
+def law_wide_products_are_those_of_the_layers(module, seed, widths, kind, leading, strided):
+    """By oneDNN, in float32, beside the layers in float64: values and gradients to 1e-5 of the largest.
+
+    Biases may be `strided`: oneDNN would read them as if they were not.
+    """
     network, features = case(seed, widths, kind, leading)
     single, narrow = copy.deepcopy(network).float(), features.detach().float().requires_grad_()
+    if strided:
+        for layer in single[::2]:
+            layer.bias.data = torch.stack([layer.bias.detach(), layer.bias.detach() + 1], 1)[:, 0]
     expected = torch.autograd.grad((sums := network(features)).sum(), [features, *network.parameters()])
-    asked = torch.ops.mkldnn._linear_pointwise
-    with mock.patch.multiple(module, WIDE=1, SIDE=1, _onednn=lambda: asked):
+    with mock.patch.multiple(module, WIDE=1, SIDE=1, SIZES=range(1000), _onednn=lambda: asked()):
         outputs = module.through(single, narrow)
         found = torch.autograd.grad(outputs.sum(), [narrow, *single.parameters()])
     for one, other in zip([outputs.detach(), *found], [sums.detach(), *expected], strict=True):
         assert one.dtype == torch.float32
-        assert torch.allclose(one.double(), other, rtol=1e-4, atol=1e-5 * (1 + float(other.abs().max())))
+        assert (one - other).abs().max() <= 1e-5 * (1 + float(other.abs().max()))
+
+
+def asked():
+    return torch.ops.mkldnn._linear_pointwise.default
 
 
 LAWS = {
@@ -127,7 +136,7 @@ LAWS = {
     law_values_and_gradients_are_those_of_the_layers: (SEEDS, WIDTHS, KINDS, LEADING),
     law_what_needs_no_gradient_gets_none: (SEEDS, WIDTHS, LEADING, st.integers(0, 7)),
     law_gradients_have_gradients: (SEEDS, WIDTHS, KINDS, LEADING),
-    law_wide_products_are_those_of_the_layers: (SEEDS, WIDTHS, st.just(nn.Tanh), LEADING),
+    law_wide_products_are_those_of_the_layers: (SEEDS, WIDTHS, st.just(nn.Tanh), LEADING, st.booleans()),
 }
 
 
@@ -178,6 +187,7 @@ MUTANTS = {
         ("if layer or needed[number]:", "if needed[place - 2]:"),
     ),
     "forgets the biases of wide products": (WIDE, ("(features, weights, biases, ", "(features, weights, None, ")),
+    "reads strided biases as they lie": (WIDE, ("        and biases.is_contiguous()", "        and biases.ndim")),
     "turns a wide product round": (WIDE, ("(slope, weights.t(), None,", "(slope, weights.t().flip(0), None,")),
     "gives wide weights another's gradient": (WIDE, ("(slope.t(), value.t(), None,", "(slope.t(), -value.t(), None,")),
     "cuts the second graph": (
@@ -210,36 +220,77 @@ def test_every_law_has_a_mutant():
 
 
 @pytest.mark.parametrize(
-    ("vendor", "capability", "asked"),
+    ("vendor", "capability", "is_asked"),
     [("AuthenticAMD", "AVX512", True), ("GenuineIntel", "AVX512", False), ("AuthenticAMD", "AVX2", False)],
 )
-def test_onednn_is_asked_where_mkl_holds_back(vendor, capability, asked, tmp_path, monkeypatch):
+def test_onednn_is_asked_where_mkl_holds_back(vendor, capability, is_asked, tmp_path, monkeypatch):
     (told := tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\n")
     monkeypatch.setattr(layers_module, "CPU", told)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    for library in (torch.backends.mkl, torch.backends.mkldnn):
+        monkeypatch.setattr(library, "is_available", lambda: True)
     look = layers_module._onednn.__wrapped__
-    assert look() is (torch.ops.mkldnn._linear_pointwise.default if asked else None)
+    assert look() is (asked() if is_asked else None)
     told.unlink()
     assert look() is None
 
 
-def test_only_wide_products_of_single_precision_are_onednns(monkeypatch):
-    """And what is recorded holds torch's own operations."""
-    counts = []
+@pytest.fixture
+def counts(monkeypatch):
+    """The sizes of what oneDNN is asked for."""
+    found = []
 
-    def count(*arguments):
-        counts.append(arguments)
-        return torch.ops.mkldnn._linear_pointwise(*arguments)
+    def count(one, other, *more):
+        found.append((tuple(one.shape), tuple(other.shape)))
+        return asked()(one, other, *more)
 
     monkeypatch.setattr(layers_module, "_onednn", lambda: count)
-    for rows, dtype, expected in ((2048, torch.float32, 6), (100, torch.float32, 0), (2048, torch.float64, 0)):
+    return found
+
+
+def test_only_wide_products_of_single_precision_are_onednns(counts):
+    """Where it is not switched off; and what is recorded holds torch's own operations."""
+
+    def learnt(rows, dtype):
         counts.clear()
         network, features = stack(0, [64, 64, 64], nn.Tanh, dtype), torch.ones(rows, 64, dtype=dtype).requires_grad_()
         through(network, features).sum().backward()
-        assert len(counts) == expected
+        return len(counts)
+
+    assert learnt(2048, torch.float32) == 6
+    assert learnt(256, torch.float32) == 0
+    assert learnt(2048, torch.float64) == 0
+    torch._C._set_mkldnn_enabled(False)  # as `torch.backends.mkldnn.flags` does, with a warning about other devices
+    try:
+        assert learnt(2048, torch.float32) == 0
+    finally:
+        torch._C._set_mkldnn_enabled(True)
     make_fx(lambda features: through(stack(0, [64, 64], nn.Tanh, torch.float32), features))(torch.ones(2048, 64))
     assert not counts
+
+
+def test_onednn_is_asked_for_few_sizes(counts):
+    """It would keep a program for each."""
+    network = stack(0, [128, 128, 64], nn.Tanh, torch.float32)
+    for rows in [*range(250, 2100, 3), 256, 512, 1024, 5000, 70_001]:
+        through(network, torch.ones(rows, 128)).sum().backward()
+    forward = {one[0] for one, other in counts if one[1] in (64, 128)}
+    assert forward == {256, 512, 1024, 2048}
+    assert len(set(counts)) <= 4 * 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda network: network.append(nn.Linear(63, 3)),
+        lambda network: network.append(nn.Linear(64, 3, dtype=torch.float64)),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused_in_torchs_words(change, counts):
+    network = nn.Sequential(nn.Linear(64, 64), nn.Tanh())
+    change(network)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied|same dtype"):
+        through(network, torch.ones(2048, 64))
 
 
 def calls(network, features):

@@ -105,6 +105,11 @@ def test_law(law, cls):
     check()
 
 
+def test_ends_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match="expected two equal shapes"):
+        returns.rewards_to_go(torch.ones(3, 4), torch.zeros(3, 1, dtype=torch.bool), 0.9)
+
+
 def _mutant_returns(*change):
     returns = mutate("framework.returns", change)
     return mutate("framework_reinforce.monte_carlo", rewards_to_go=returns.rewards_to_go)
@@ -116,7 +121,7 @@ MUTANTS = {
     "discounts by γ² a step": (
         law_recursion,
         "RewardsToGo",
-        lambda: _mutant_returns("full_like(rewards, gamma)", "full_like(rewards, gamma**2)"),
+        lambda: _mutant_returns("full(ends.shape, gamma,", "full(ends.shape, gamma**2,"),
     ),
     "adds the next reward": (
         law_gamma_zero_sees_one_reward,

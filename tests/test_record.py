@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 import framework
 from framework import PartError, RolloutSettings, UsageError, hookimpl
 from framework.cli import main
-from framework.record import MetricsFile, claim, claim_next
+from framework.record import MetricsFile, claim, claim_next, write_policy
 
 METRICS_OF_TIME = ("seconds", "steps_per_second")
 
@@ -189,6 +189,14 @@ def test_numbers_are_written_so_that_they_are_read_back_exactly(tmp_path):
     file.add(numbers, {name: [number] for name, number in numbers.items()})
     file.close()
     assert {name: float(text) for name, text in rows(tmp_path)[0].items()} == numbers
+
+
+def test_what_a_killed_run_left_does_not_decide_who_may_read(tmp_path):
+    (left := tmp_path / "policy.safetensors.part").touch(0o600)
+    write_policy(tmp_path, torch.nn.Linear(1, 1))
+    (usual := tmp_path / "usual").touch()
+    assert (tmp_path / "policy.safetensors").stat().st_mode == usual.stat().st_mode
+    assert not left.exists()
 
 
 def test_the_trained_policy_is_given_back_ready_to_act(tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -185,6 +186,18 @@ def test_values_are_of_the_step_and_of_the_true_successor(way, amount):
         assert not rollout.successor_values[~rollout.mask].any()
 
     check()
+
+
+@pytest.mark.parametrize("change", [torch.t, torch.flatten, lambda table: table[:, :1], lambda table: table.long()])
+@given(mdps(), SEEDS)
+def test_a_table_of_another_shape_is_the_policys_mistake(change, world, seed):
+    states, actions = world.transitions.shape[:2]
+    assume(states != actions > 1)
+    policy = policies(world, seed)
+    part = shard(world, True, 2, seed=3, number=0, episodes=2)
+    actor = SimpleNamespace(log_probs=change(policy.logits.detach().log_softmax(1)))
+    with pytest.raises(PartError, match=r"actor: log_probs: expected (shape .* \[S, A\]|floating point)"):
+        collect([part], policy, actor, 0, False)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from mutants import mutate
 
 import framework.api
+import framework.batches
 import framework.walks
 from framework import (
     Action,
@@ -248,6 +249,25 @@ def test_the_columns_of_a_minibatch_stay_together(way, minibatches):
             assert batch.log_probs[row] == collected.log_probs[t, n]
             seen += 1
     assert seen == collected.mask.sum()
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 5])
+def test_minibatches_are_the_same_however_many_epochs_are_shuffled_at_once(epochs, monkeypatch):
+    def seen(light):
+        monkeypatch.setattr(framework.batches, "LIGHT", light)
+        rollout, update = RolloutSettings(lanes=3, fixed_steps=7), UpdateSettings(epochs=epochs, minibatches=4)
+        _, spy = watched(estimator=Shown(), rollout=rollout, update=update)
+        return spy.of("batch")
+
+    bytes_of_a_step = 100
+    expected = seen(0)
+    assert len(expected) == 4 * epochs
+    for light in (21 * bytes_of_a_step, 42 * bytes_of_a_step, 10**6):
+        for one, other in zip(seen(light), expected, strict=True):
+            for name in framework.batches.COLUMNS:
+                column = getattr(other, name)
+                assert column is None or torch.equal(getattr(one, name), column)
+            assert (one.total_steps, one.total_episodes) == (other.total_steps, other.total_episodes)
 
 
 def test_each_epoch_shuffles_anew():

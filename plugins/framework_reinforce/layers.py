@@ -22,6 +22,7 @@ from torch.utils import _python_dispatch
 KINDS = (nn.Tanh, nn.ReLU)
 ROWS = 2048  # at once: what lies between the layers stays in the processor's caches
 WIDE = 2**21  # multiplications of a product that oneDNN is asked for, if MKL holds back
+SIZES = frozenset({256, 512, 1024, ROWS})  # rows of one
 SIDE = 64  # of a gradient of weights, too: where it is narrower, MKL is the faster one all the same
 CPU = Path("/proc/cpuinfo")  # whose it is
 
@@ -172,33 +173,45 @@ def _onednn() -> Any:
     return None if is_intels else getattr(getattr(torch.ops.mkldnn, "_linear_pointwise", None), "default", None)
 
 
-def _is_wide(numbers: Tensor, columns: int) -> bool:
-    """Whether oneDNN is to be asked for the product of a matrix with so many columns."""
+def _is_wide(rows: Tensor, matrix: Tensor, columns: int) -> bool:
+    """Whether oneDNN is to be asked for the product of rows with a matrix, which then has so many columns.
+
+    For each shape it makes a program of its own, which takes longer than the product, and keeps a thousand of them
+    (1.3 MB each): so it is asked for pieces of few sizes only.
+    """
     return (
-        numbers.numel() * columns >= WIDE
-        and numbers.dtype == torch.float32
+        rows.numel() * columns >= WIDE
+        and len(rows) in SIZES
+        and rows.dtype == matrix.dtype == torch.float32
         and _onednn() is not None
+        and getattr(torch.backends.mkldnn, "enabled", True)
         and not _is_watched()
     )
 
 
 def _linear(features: Tensor, weights: Tensor, biases: Tensor) -> Tensor:
     """features·weightsᵀ + biases."""
-    if _is_wide(features, len(weights)):
+    if (
+        _is_wide(features, weights, len(weights))
+        and features.shape[1] == weights.shape[1]
+        and biases.shape == weights.shape[:1]
+        and biases.dtype == torch.float32
+        and biases.is_contiguous()  # oneDNN takes its numbers as they lie
+    ):
         return _onednn()(features, weights, biases, "none", [], "")  # type: ignore[no-any-return]
     return functional.linear(features, weights, biases)
 
 
 def _times(slope: Tensor, weights: Tensor) -> Tensor:
     """slope·weights."""
-    if _is_wide(slope, weights.shape[1]):
+    if _is_wide(slope, weights, weights.shape[1]):
         return _onednn()(slope, weights.t(), None, "none", [], "")  # type: ignore[no-any-return]
     return torch.mm(slope, weights)
 
 
 def _product(slope: Tensor, value: Tensor) -> Tensor:
     """slopeᵀ·value, as the product of few columns that is the faster one: 5 µs instead of 22 for 64 and 4 of them."""
-    if min(slope.shape[1], value.shape[1]) >= SIDE and _is_wide(slope, value.shape[1]):
+    if min(slope.shape[1], value.shape[1]) >= SIDE and _is_wide(slope, value, value.shape[1]):
         return _onednn()(slope.t(), value.t(), None, "none", [], "")  # type: ignore[no-any-return]
     if value.shape[1] < slope.shape[1]:
         return torch.mm(value.t(), slope).t()
