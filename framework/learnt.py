@@ -133,12 +133,12 @@ def _can_be_laid_flat(parameters: list[nn.Parameter]) -> bool:
     return alike and simple and len({one.untyped_storage().data_ptr() for one in parameters}) == len(parameters)
 
 
-def backward(numbers: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Accumulate the gradients of the sum of some tensors, each times factors of its shape; their graphs are freed.
+def backward(terms: Sequence[Tensor], factor: float) -> None:
+    """Accumulate the gradients of a factor times the sum of all numbers of these tensors; their graphs are freed.
 
     As `torch.autograd.backward`, which looks at each of them for longer than a small kernel takes, and the first time
     imports sympy for it (0.3 s, 34 MB).
     """
-    tensors, factors = zip(*numbers, strict=True)
+    slopes = tuple([torch.full_like(term, factor) for term in terms])
     engine: Any = torch.autograd.Variable._execution_engine
-    engine.run_backward(tensors, factors, False, False, (), allow_unreachable=True, accumulate_grad=True)
+    engine.run_backward(tuple(terms), slopes, False, False, (), allow_unreachable=True, accumulate_grad=True)

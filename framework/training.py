@@ -172,7 +172,7 @@ def _gradients(run: Run, loss: Loss) -> tuple[dict[str, float], float | Tensor |
                 f"gradient/{term}/{group}": norm for term, groups in norms.items() for group, norm in groups.items()
             }
     learnt.zero()
-    backward([(term, torch.full_like(term, 1 / count)) for term in told])
+    backward(told, 1 / count)
     learnt.gather()
     return terms, None if settings.max_grad_norm is None else learnt.clip(settings.max_grad_norm)
 
