@@ -25,7 +25,7 @@ COLUMNS = (
     "values",
     "action_masks",
 )  # of a batch
-LIGHT = 2**24  # bytes of shuffled steps that may be held beside a batch
+LIGHT = 2**24  # bytes of shuffled steps that may be held beside a batch; when the next come, twice that
 
 
 def flatten(rollout: Rollout, advantages: Advantages) -> Batch:
@@ -81,6 +81,14 @@ def minibatches(run: Run, whole: Batch) -> Iterator[Piece]:
     least, more = divmod(count, parts := min(settings.minibatches, count))
     size = sum(column.nbytes for name in COLUMNS if (column := getattr(whole, name)) is not None)
     light = 0 if whole.sequences is not None else LIGHT // size  # epochs that may be held at once
+    latest: dict[int, list[Batch]] = {}  # those that were shuffled last, by the first of them
+
+    def item(first: int, order: Tensor, sizes: list[int], number: int) -> Batch:
+        if first not in latest:
+            latest.clear()
+            latest[first] = shuffled(whole, order, sizes)
+        return latest[first][number]
+
     for first in range(0, settings.epochs, max(1, light)):
         epochs = min(max(1, light), settings.epochs - first)
         sizes = ([least + 1] * more + [least] * (parts - more)) * epochs
@@ -88,16 +96,11 @@ def minibatches(run: Run, whole: Batch) -> Iterator[Piece]:
         indices = (order if whole.sequences is None else busy[order]).split_with_sizes(sizes)
         cuts: Sequence[Callable[[], Batch]]
         if light:  # shuffled once: the minibatches are views
-            made = functools.cache(functools.partial(shuffled, whole, order, sizes))
-            cuts = [functools.partial(_item, made, number) for number in range(len(sizes))]
+            cuts = [functools.partial(item, first, order, sizes, number) for number in range(len(sizes))]
         else:
             part = select if whole.sequences is None else select_lanes
             cuts = [functools.partial(part, whole, index) for index in indices]
         yield from map(Piece, indices, cuts)
-
-
-def _item(made: Callable[[], Sequence[Batch]], number: int) -> Batch:
-    return made()[number]
 
 
 def select(batch: Batch, index: Tensor) -> Batch:

@@ -16,6 +16,8 @@ ELEMENTWISE = frozenset(
     {"ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"}
 )  # optimizers of torch.optim that move a vector as they move its parts
 
+ENGINE: Any = getattr(torch.autograd.Variable, "_execution_engine", None)  # private to torch
+
 
 @define(eq=False)
 class Learnt:
@@ -140,5 +142,7 @@ def backward(terms: Sequence[Tensor], factor: float) -> None:
     imports sympy for it (0.3 s, 34 MB).
     """
     slopes = tuple([torch.full_like(term, factor) for term in terms])
-    engine: Any = torch.autograd.Variable._execution_engine
-    engine.run_backward(tuple(terms), slopes, False, False, (), allow_unreachable=True, accumulate_grad=True)
+    if ENGINE is None:
+        torch.autograd.backward(terms, slopes)
+    else:
+        ENGINE.run_backward(tuple(terms), slopes, False, False, (), allow_unreachable=True, accumulate_grad=True)

@@ -1,6 +1,7 @@
 """A stack of layers as one function: values, gradients and their gradients are those of the layers one by one."""
 
 import copy
+import functools
 import itertools
 from unittest import mock
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from mutants import is_killed, mutate
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.checkpoint import checkpoint
 
 SEEDS = st.integers(0, 2**31)
 WIDTHS = st.lists(st.integers(1, 6), min_size=2, max_size=5)
@@ -291,6 +293,21 @@ def test_networks_that_do_not_fit_are_refused_in_torchs_words(change, counts):
     change(network)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied|same dtype"):
         through(network, torch.ones(2048, 64))
+
+
+def test_rows_that_overlap_are_not_onednns(counts):
+    """Nor does it know them."""
+    network, rows = stack(0, [64, 64], nn.Tanh, torch.float32), torch.randn(2048 + 63).unfold(0, 64, 1)
+    assert torch.allclose(through(network, rows), network(rows.clone()), atol=1e-5)
+    assert not counts
+
+
+def test_a_checkpoint_of_the_layers_is_worked_out_again():
+    network, features = stack(0, [3, 4, 2], nn.Tanh), torch.ones(5, 3, dtype=torch.float64).requires_grad_()
+    outputs = checkpoint(functools.partial(through, network), features, use_reentrant=False)
+    (found,) = torch.autograd.grad(outputs.sum(), features)
+    (expected,) = torch.autograd.grad(network(features).sum(), features)
+    assert torch.allclose(found, expected)
 
 
 def calls(network, features):

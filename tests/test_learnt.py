@@ -177,6 +177,14 @@ def law_backward_accumulates_the_gradient_of_a_scaled_sum(module, seed, rows, fa
         made[2].sum().backward()
 
 
+def test_so_it_does_where_torch_hides_its_engine(monkeypatch):
+    monkeypatch.setattr(learnt, "ENGINE", None)
+    for rows in (1, 3):
+        leaf = torch.ones(3, requires_grad=True)
+        learnt.backward([leaf.exp().sum().expand(rows), leaf * leaf], 0.5)
+        assert torch.allclose(leaf.grad, (rows * leaf.exp() / 2 + leaf).detach())
+
+
 LAWS = {
     law_backward_accumulates_the_gradient_of_a_scaled_sum: (SEEDS, st.integers(1, 4), st.floats(0.01, 10.0)),
     law_moves_as_the_parts_do: (SEEDS, st.sampled_from(sorted(ELEMENTWISE)), st.sampled_from([None, 1e-3, 1.0, 1e6])),

@@ -196,7 +196,7 @@ def test_a_table_of_another_shape_is_the_policys_mistake(change, world, seed):
     policy = policies(world, seed)
     part = shard(world, True, 2, seed=3, number=0, episodes=2)
     actor = SimpleNamespace(log_probs=change(policy.logits.detach().log_softmax(1)))
-    with pytest.raises(PartError, match=r"actor: log_probs: expected (shape .* \[S, A\]|floating point)"):
+    with pytest.raises(PartError, match=r"actor: log_probs: expected (shape .* \[O, A\]|floating point)"):
         collect([part], policy, actor, 0, False)
 
 

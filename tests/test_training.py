@@ -5,7 +5,9 @@ import itertools
 import math
 import re
 import tracemalloc
+import weakref
 from collections import Counter
+from types import SimpleNamespace
 from unittest import mock
 
 import attrs
@@ -268,6 +270,19 @@ def test_minibatches_are_the_same_however_many_epochs_are_shuffled_at_once(epoch
                 column = getattr(other, name)
                 assert column is None or torch.equal(getattr(one, name), column)
             assert (one.total_steps, one.total_episodes) == (other.total_steps, other.total_episodes)
+
+
+def test_of_shuffled_epochs_the_last_are_held(monkeypatch):
+    """Even if all pieces are listed first, as for compiled updates."""
+    steps, settings = torch.arange(12.0), UpdateSettings(epochs=6, minibatches=4)
+    batch = Batch(*[steps] * 6, total_steps=12, total_episodes=1)
+    run = SimpleNamespace(config=SimpleNamespace(update=settings, seed=0), iteration=0)
+    size = 6 * steps.nbytes
+    for light, held in ((0, 0), (size, 4), (2 * size + 1, 8), (10**6, 24)):
+        monkeypatch.setattr(framework.batches, "LIGHT", light)
+        pieces = list(framework.batches.minibatches(run, batch))
+        cut = [weakref.ref(piece.batch()) for piece in pieces]
+        assert sum(one() is not None for one in cut) == held
 
 
 def test_each_epoch_shuffles_anew():

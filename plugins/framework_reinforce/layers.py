@@ -104,7 +104,8 @@ class Layers(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
         """The gradients that are needed, of features and parameters."""
         plan, needed = ctx.plan, ctx.needs_input_grad[1:]
-        inputs, hidden = ctx.saved_tensors[: len(needed)], iter(ctx.saved_tensors[len(needed) :])
+        saved = ctx.saved_tensors
+        inputs, hidden = saved[: len(needed)], iter(saved[len(needed) :])
         if torch.is_grad_enabled():  # they are to be differentiated again
             return None, *_again(plan, inputs, slopes, needed)
         found: list[Tensor | None] = [None] * len(needed)
@@ -197,6 +198,7 @@ def _linear(features: Tensor, weights: Tensor, biases: Tensor) -> Tensor:
         and biases.shape == weights.shape[:1]
         and biases.dtype == torch.float32
         and biases.is_contiguous()  # oneDNN takes its numbers as they lie
+        and features.is_contiguous()  # and refuses rows that overlap
     ):
         return _onednn()(features, weights, biases, "none", [], "")  # type: ignore[no-any-return]
     return functional.linear(features, weights, biases)
