@@ -86,8 +86,8 @@ class Shard:
             self.states = tabular.begin(tables, self.lanes, draw)
         carry = walks.Carry(self.states, self.clock, self.earned)
         amount = walks.Amount(self.steps, self.episodes, self.fixed_steps, self.capacity)
-        expected = tables.shape
-        checks.tensor(f"{self.labels[1]}: actor: log_probs", log_probs, expected, "[O, A]", "floating point")
+        whose = f"{self.labels[1]}: actor: log_probs"
+        checks.tensor(whose, log_probs, tables.shape, "[O, A]", "floating point")
         table = log_probs.numpy()
         paths = walks.walk(tables, table, self.lanes, amount, carry, draw)
 

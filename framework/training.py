@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import checks, streams
-from .batches import Piece, divided, divisor, flatten, minibatches
+from .batches import Piece, divided, divisor, flatten, minibatches, reduce
 from .collecting import Collector
 from .compiled import Compiler
 from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
@@ -164,7 +164,7 @@ def _gradients(run: Run, loss: Loss) -> tuple[dict[str, float], float | Tensor |
     if not math.isfinite(sum(terms.values())):
         _blame_number(run, loss)
     if run.traced is None or run.config.trace_gradients:
-        reduced = {name: divided(term, count) for name, term in loss.terms.items()}
+        reduced = reduce(loss, run.batch, settings.denominator, settings.constant)
         norms = norms_by_term(run, reduced, functools.partial(evaluated, run, run.batch))
         run.traced = run.traced or norms
         if run.config.trace_gradients:
