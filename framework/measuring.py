@@ -9,7 +9,7 @@ import numpy as np
 
 from .errors import PartError
 from .optimizers import learning_rate
-from .run import Run
+from .run import RECENT, Run
 
 
 def measure(run: Run, steps: int, began: float) -> dict[str, float]:
@@ -18,7 +18,8 @@ def measure(run: Run, steps: int, began: float) -> dict[str, float]:
     count = len(returns)
     run.steps += steps
     run.episodes += count
-    run.recent_returns.extend(returns[-run.recent_returns.maxlen :].tolist())  # type: ignore[operator]
+    run.recent_returns.extend(returns[-RECENT:].tolist())
+    run.recent_lengths.extend(lengths[-RECENT:].tolist())
     mean = float(returns.sum()) / count if count else math.nan
     deviation = math.sqrt(float(np.square(returns - mean).sum()) / (count - 1)) if count > 1 else math.nan
     metrics = {

@@ -81,6 +81,19 @@ class Part:
         """
         return f"{self.role} '{self.name}' (plugin {self.plugin})"
 
+    @property
+    def title(self) -> str:
+        """What summaries, plots and folders call it: the `title` of its settings, if they have one, else its name.
+
+        >>> Part("estimator", "gae", "returns", None).title
+        'gae'
+        """
+        try:
+            title = getattr(self.settings, "title", None)
+        except Exception as error:
+            raise UsageError(f"{self.label}: title raised {type(error).__name__}: {error}") from error
+        return title if isinstance(title, str) and title.strip() else self.name
+
 
 @frozen(eq=False)
 class Loaded:

@@ -26,7 +26,7 @@ from .plugins import Loaded, Part
 from .shard import Shard
 from .wiring import GIVES, NEEDS, needed, words
 
-RECENT = 100  # episodes that the running mean return is taken over, as the field does
+RECENT = 100  # episodes that the running means of return and length are taken over, as the field does
 
 
 @define(eq=False)
@@ -60,6 +60,7 @@ class Run:
     seconds: float = 0.0  # since run_started
     finished: Finished = field(factory=Finished.none)  # this iteration's episodes
     recent_returns: deque[float] = field(factory=lambda: deque(maxlen=RECENT))
+    recent_lengths: deque[int] = field(factory=lambda: deque(maxlen=RECENT))  # of the same episodes
     history: dict[str, list[float]] = field(factory=dict)  # one list a metric, an entry an iteration
     _batch: Batch | Callable[[], Batch] | None = None
     loss_metrics: list[dict[str, Any]] = field(factory=list)  # of this iteration's minibatches
@@ -102,6 +103,7 @@ class Result:
     policy: Any  # trained, an nn.Module
     metrics: dict[str, Any]  # each a float64 array with an entry an iteration
     recent_returns: Any  # float64, of the last (at most 100) training episodes
+    recent_lengths: Any  # int64, steps of the same episodes
     stop_reasons: tuple[str, ...]
     directory: Path | None
     config: Config

@@ -55,9 +55,8 @@ def execute(run: Run) -> Result:
         with contextlib.suppress(Exception):  # what became of the run is what counts
             run.close()
     metrics = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
-    return Result(
-        run.policy, metrics, np.array(run.recent_returns), tuple(run.stop_reasons), run.directory, run.config, run
-    )
+    recent = np.array(run.recent_returns), np.array(run.recent_lengths, np.int64)
+    return Result(run.policy, metrics, *recent, tuple(run.stop_reasons), run.directory, run.config, run)
 
 
 def _loop(run: Run) -> None:

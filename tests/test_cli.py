@@ -167,7 +167,7 @@ def test_on_a_terminal_there_are_a_bar_and_a_table(here):
     rows = re.findall(r"│ (\d)\s+│ (0\.\d{3})\s+│ (0\.\d{3})\s+│", output)
     assert [int(state) for state, _, _ in rows] == [0, 1, 2, 3]
     assert all(abs(float(left) + float(right) - 1) < 0.0011 for _, left, right in rows)
-    assert re.search(r"mean return -?\d+\.\d\d ± \d+\.\d\d \(last 100 episodes\)", output)
+    assert re.search(r"mean return -?\d+\.\d\d ± \d+\.\d\d, mean length \d+\.\d \(last 100 episodes\)", output)
     assert "record: runs/seen" in output
 
 

@@ -58,7 +58,7 @@ def summarised(
     rows = [_row(one, run.config.estimator, audited) for one, run, audited in zip(kept, runs, found.rows, strict=True)]
     episodes = found.rows[0].batches * found.rows[0].episodes
     return {
-        "environment": first.environment.name,
+        "environment": first.environment.title,
         "policy": first.policy.name,
         "seed": first.seed,
         "episodes": episodes,

@@ -144,6 +144,6 @@ def draw(run: Run, rollout: Rollout, credits: dict[str, tuple[Estimate, Tensor]]
         axes.set_xticks(list(steps), labels, fontsize=6)
         axes.set_xlabel("state and action of each step", fontsize=8)
     figure.suptitle(
-        f"{run.config.environment.name}: one episode of the untrained policy, seed {run.config.seed}", fontsize=10
+        f"{run.config.environment.title}: one episode of the untrained policy, seed {run.config.seed}", fontsize=10
     )
     return figure

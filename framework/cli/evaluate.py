@@ -115,7 +115,7 @@ def _film(run: Run, path: Path, greedy: bool) -> None:
 def _summary(performance: Performance, run: Run, extra: Extra, path: Path, seconds: float) -> dict[str, Any]:
     return {
         "policy": str(path),
-        "environment": run.config.environment.name,
+        "environment": run.config.environment.title,
         "actions": "greedy" if extra.greedy else "sampled",
         "seed": run.config.seed,
         "episodes": len(performance.returns),

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     run = build(config, resolved.loaded, Core())
     run.quiet = extra.quiet
     if "directory" in run.needs:
-        stem = f"{config.environment.name}-{config.loss.name}"
+        stem = "-".join(_as_folder(part.title) for part in (config.environment, config.loss))
         run.directory = claim(ROOT / extra.name) if extra.name else claim_next(ROOT, stem)
     result = execute(run)
     if not extra.quiet:
@@ -64,6 +65,15 @@ def main(arguments: Sequence[str]) -> int:
         finally:
             torch.set_num_threads(threads)
     return 128 + result.run.interrupts.signal if result.run.interrupted else 0
+
+
+def _as_folder(title: str) -> str:
+    """A title as part of a folder's name.
+
+    >>> _as_folder("ALE/Pong-v5"), _as_folder("my_worlds:make")
+    ('ALE-Pong-v5', 'my_worlds-make')
+    """
+    return re.sub(r"[^\w.+-]+", "-", title).strip("-.") or "run"
 
 
 def keep_memory() -> None:
@@ -81,36 +91,60 @@ def keep_memory() -> None:
 def action_probabilities(result: Result) -> tuple[list[int], dict[str, list[float]]]:
     """What the non-terminal states show, and π(a|s) in each by action's name.
 
-    Nothing where the spaces are not small and Discrete, or where π also depends on what the policy remembers.
+    Nothing where the spaces are not small and Discrete, or where π also depends on what the policy remembers. Where
+    actions are masked: the states of the last minibatch alone, whose masks are known.
     """
-    environment, policy = result.run.environment, result.policy
+    run, policy = result.run, result.policy
+    environment = run.environment
     states, actions = environment.observation_space, environment.action_space
     if not (isinstance(states, Discrete) and isinstance(actions, Discrete) and int(states.n) <= STATES_SHOWN):
         return [], {}
-    if result.run.batch is not None and result.run.batch.sequences is not None:
+    if run.batch is not None and run.batch.sequences is not None:
         return [], {}
-    observations = torch.arange(int(states.n), device=result.run.device) + int(states.start)
+    observations = torch.arange(int(states.n), device=run.device) + int(states.start)
     if hasattr(environment, "mdp"):
         mdp = environment.mdp()
         observations = mdp.seen[~mdp.terminal].unique()
+    masks = None
+    if getattr(environment, "action_masks", None) is not None:
+        known = _masks(result)
+        observations = torch.tensor([state for state in observations.tolist() if state in known], device=run.device)
+        if not len(observations):
+            return [], {}
+        masks = torch.stack([known[state] for state in observations.tolist()])
     names = getattr(environment, "action_names", None) or [str(int(actions.start) + a) for a in range(int(actions.n))]
     table = {}
     with torch.no_grad():
         for number, name in enumerate(names, int(actions.start)):
-            evaluation = policy.evaluate(Inputs(observations), torch.full_like(observations, number), False)
+            evaluation = policy.evaluate(Inputs(observations, masks), torch.full_like(observations, number), False)
             table[name] = evaluation.log_probs.exp().tolist()
     return observations.tolist(), table
+
+
+def _masks(result: Result) -> dict[int, torch.Tensor]:
+    """The mask `[actions]` of each state of the last minibatch that always came with the same one."""
+    batch = result.run.batch
+    if batch is None or batch.action_masks is None:
+        return {}
+    found: dict[int, torch.Tensor] = {}
+    for state in torch.unique(batch.observations).tolist():
+        masks = torch.unique(batch.action_masks[batch.observations == state], dim=0)
+        if len(masks) == 1:
+            found[state] = masks[0]
+    return found
 
 
 def _summary(result: Result) -> dict[str, Any]:
     recent = result.recent_returns
     return {
+        "environment": result.config.environment.title,
         "iterations": len(next(iter(result.metrics.values()), ())),
         "steps": result.run.steps,
         "episodes": result.run.episodes,
         "seconds": round(result.run.seconds, 3),
         "mean_return": float(recent.mean()) if len(recent) else None,
         "std_return": float(recent.std(ddof=1)) if len(recent) > 1 else None,
+        "mean_length": float(result.recent_lengths.mean()) if len(recent) else None,
         "of_last_episodes": len(recent),
         "stopped": list(result.stop_reasons),
         "record": None if result.directory is None else str(result.directory),
@@ -168,12 +202,15 @@ def _print(result: Result) -> None:
     summary = _summary(result)
     if summary["mean_return"] is not None:
         spread = "" if summary["std_return"] is None else f" ± {summary['std_return']:.2f}"
-        console.print(f"mean return {summary['mean_return']:.2f}{spread} (last {summary['of_last_episodes']} episodes)")
+        console.print(
+            f"mean return {summary['mean_return']:.2f}{spread}, mean length {summary['mean_length']:.1f} "
+            f"(last {summary['of_last_episodes']} episodes)"
+        )
     speed = summary["steps"] / summary["seconds"] if summary["seconds"] else 0
     count = summary["iterations"]
     console.print(
-        f"{count} iteration{'s' * (count != 1)}, {summary['steps']:,} steps in {summary['seconds']:.2f} s "
-        f"({speed:,.0f} steps/s)"
+        f"{summary['environment']}: {count} iteration{'s' * (count != 1)}, {summary['steps']:,} steps in "
+        f"{summary['seconds']:.2f} s ({speed:,.0f} steps/s)"
     )
     if summary["stopped"]:
         console.print(f"stopped: {'; '.join(summary['stopped'])}")

@@ -1,5 +1,6 @@
 """Which of Gymnasium's environments, and how its lanes are stepped and reset."""
 
+import re
 from typing import Literal
 
 import torch
@@ -34,6 +35,12 @@ class Gymnasium:
     metrics: tuple[str, ...] = ("is_success", "success")
     """numbers of `info` that each episode's last step gives, if it does: columns environment/… of metrics.csv"""
     render_mode: str | None = None  # as Gymnasium's: human, rgb_array …; None: nothing is drawn
+
+    @property
+    def title(self) -> str:
+        """What summaries call it: a registered id without its module, or `module:function`."""
+        name = self.id.rpartition(":")[2]
+        return name if re.search(r"-v\d+$", name) else self.id
 
     def build(self, num_envs: int, device: torch.device) -> GymnasiumLanes:
         """`num_envs` lanes, whose tensors live on `device`; they are stepped on the host.

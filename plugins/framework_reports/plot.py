@@ -76,7 +76,7 @@ def learning_curve(run: Run, smooth: int) -> "Figure | None":
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of an episode (undiscounted)")
     parts = (run.config.environment, run.config.policy, run.config.estimator, run.config.baseline)
-    axes.set_title(" · ".join(part.name for part in parts) + f" · seed {run.config.seed}", fontsize=10)
+    axes.set_title(" · ".join(part.title for part in parts) + f" · seed {run.config.seed}", fontsize=10)
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right", fontsize=8)
     return figure

@@ -1,6 +1,6 @@
 """The progress bar of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from attrs import frozen
 
@@ -10,7 +10,7 @@ from framework.bars import Bar
 
 @frozen
 class Progress:
-    """Show iteration, mean return, mean length and steps per second while the run works."""
+    """Show iteration, mean return and length of the last 100 episodes, and steps per second while the run works."""
 
     def build(self, run: Run) -> "ProgressBar":
         """The extension for one run."""
@@ -37,11 +37,10 @@ class ProgressBar:
         done = run.iteration + 1
         if self.bar is None or not self.bar.is_due(done):
             return
-        recent = run.recent_returns
         self.bar.show(
             done,
-            mean=f"{sum(recent) / len(recent):.2f}" if recent else "-",
-            length=f"{metrics['mean_length']:.1f}",
+            mean=_mean(run.recent_returns, ".2f"),
+            length=_mean(run.recent_lengths, ".1f"),
             speed=f"{run.steps / metrics['seconds']:,.0f}",
         )
 
@@ -56,3 +55,7 @@ class ProgressBar:
         """Likewise, so that the error is printed below it."""
         if self.bar is not None:
             self.bar.stop()
+
+
+def _mean(numbers: Collection[float], pattern: str) -> str:
+    return format(sum(numbers) / len(numbers), pattern) if numbers else "-"
