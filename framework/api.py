@@ -149,7 +149,7 @@ def evaluate(
         PartError: a part broke its contract.
 
     >>> import framework
-    >>> from framework_line_world import LineWorld
+    >>> from framework_parts import LineWorld
     >>> framework.evaluate(framework.train(iterations=2).policy, LineWorld(), episodes=5).returns.shape
     (5,)
     """

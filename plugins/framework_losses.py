@@ -26,7 +26,7 @@ def entropy_terms(coefficient: float, evaluation: Evaluation) -> tuple[dict[str,
 
 
 @frozen
-class ActorCritic:
+class ActorCriticLoss:
     """−A·log π(a|s), and the critic's squared error: advantage actor-critic.
 
     Source: Mnih et al. 2016, arXiv:1602.01783, §4 and algorithm S3.
@@ -53,7 +53,7 @@ class ActorCritic:
 
 
 @frozen
-class Ppo:
+class PPO:
     """Proximal policy optimisation with a clipped ratio ρ = π(a|s)/π_old(a|s): −min(ρ·A, clip(ρ, 1 − ε, 1 + ε)·A).
 
     Source: Schulman et al. 2017, arXiv:1707.06347, eq. 7 and 9. Without a critic (`value` 0) its terms are those of
@@ -111,7 +111,10 @@ class Ppo:
         return torch.maximum(errors, (batch.values + moved - batch.value_targets).square())
 
 
+ActorCritic, Ppo = ActorCriticLoss, PPO  # their names before
+
+
 @hookimpl
 def losses() -> dict[str, Any]:
     """Offer the losses."""
-    return {"actor_critic": ActorCritic, "ppo": Ppo}
+    return {"actor_critic": ActorCriticLoss, "ppo": PPO}

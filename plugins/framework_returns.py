@@ -64,7 +64,7 @@ class LambdaReturns(_Bootstrapping):
 
 
 @frozen
-class Gae(LambdaReturns):
+class GAE(LambdaReturns):
     """Generalised advantage estimation: λ-returns, which imply the baseline `value`.
 
     Source: Schulman et al. 2016, arXiv:1506.02438, eq. 16.
@@ -110,7 +110,10 @@ def _going(rollout: Rollout) -> Tensor:
     return going_on(rollout.terminated, rollout.truncated, rollout.mask)
 
 
+Gae = GAE  # its name before
+
+
 @hookimpl
 def estimators() -> dict[str, Any]:
     """Offer the estimators."""
-    return {"gae": Gae, "lambda_returns": LambdaReturns, "n_step": NStep, "td0": TD0, "vtrace": VTrace}
+    return {"gae": GAE, "lambda_returns": LambdaReturns, "n_step": NStep, "td0": TD0, "vtrace": VTrace}

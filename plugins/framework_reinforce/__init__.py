@@ -7,9 +7,18 @@ from framework import hookimpl
 from .categorical import Categorical
 from .mean_baselines import BatchMean, LeaveOneOut, NoBaseline
 from .monte_carlo import RewardsToGo, TotalReturn
-from .score_function import Reinforce
+from .score_function import REINFORCE, Reinforce
 
-__all__ = ["BatchMean", "Categorical", "LeaveOneOut", "NoBaseline", "Reinforce", "RewardsToGo", "TotalReturn"]
+__all__ = [
+    "REINFORCE",
+    "BatchMean",
+    "Categorical",
+    "LeaveOneOut",
+    "NoBaseline",
+    "Reinforce",
+    "RewardsToGo",
+    "TotalReturn",
+]
 
 
 @hookimpl
@@ -33,7 +42,7 @@ def baselines() -> dict[str, Any]:
 @hookimpl
 def losses() -> dict[str, Any]:
     """Offer the score-function loss."""
-    return {"reinforce": Reinforce}
+    return {"reinforce": REINFORCE}
 
 
 @hookimpl

@@ -6,7 +6,7 @@ from framework import Batch, Evaluation, Loss
 
 
 @frozen
-class Reinforce:
+class REINFORCE:
     """−A·log π(a|s), whose gradient is the policy gradient; an entropy bonus on request.
 
     Source: Williams 1992, doi:10.1007/BF00992696, eq. 4; Sutton & Barto 2018, eq. 13.8.
@@ -32,3 +32,6 @@ class Reinforce:
             return Loss(terms)
         terms["entropy"] = -self.entropy * evaluation.entropies
         return Loss(terms, {"entropy": evaluation.entropies.detach().mean()})
+
+
+Reinforce = REINFORCE  # its name before
