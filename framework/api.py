@@ -1,10 +1,11 @@
 """From Python: train with parts as objects, get a recorded policy back, and evaluate one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
+from torch import nn
 
 from .config import (
     DEFAULTS,
@@ -20,8 +21,9 @@ from .config import (
 )
 from .errors import UsageError
 from .evaluation import Performance, play
+from .plugins import Part
 from .plugins import load as load_plugins
-from .record import BEST, POLICY, claim, read_config, read_policy
+from .record import BEST, POLICY, claim, read_config, read_policy, read_spaces
 from .run import Result, build, build_environment, build_policy, choose_device, close
 from .training import Core, execute
 from .wiring import NEEDS, chosen_roles, wire, words
@@ -114,11 +116,16 @@ def load(run: str | Path, device: str = "cpu", best: bool = False) -> Any:
     """
     directory, where = Path(run), choose_device(device)
     tree = read_config(directory)
-    loaded = load_plugins(plugin_list(tree.pop("plugins", ()), str(directory)), rest=True)
-    environment = pick(loaded, "environment", tree).settings.build(1, where)
-    spaces = environment.observation_space, environment.action_space
-    close(environment)
-    policy = build_policy(pick(loaded, "policy", tree), tree.get("seed", 0), spaces, where)
+    plugins, spaces = plugin_list(tree.pop("plugins", ()), str(directory)), read_spaces(directory)
+    part = None if spaces is None else _installed_policy(tree, plugins)
+    if part is None:
+        loaded = load_plugins(plugins, rest=True)
+        part = pick(loaded, "policy", tree)
+    if spaces is None:  # a record of an older version, or of spaces that the file cannot hold
+        environment = build_environment(pick(loaded, "environment", tree), 1, where)
+        spaces = environment.observation_space, environment.action_space
+        close(environment)
+    policy = build_policy(part, tree.get("seed", 0), spaces, where)
     read_policy(directory, policy, BEST if best else POLICY)
     return policy.eval()
 
@@ -136,7 +143,7 @@ def evaluate(
     """Let a policy play whole episodes in a fresh environment: returns, lengths, and statistics of the returns.
 
     Args:
-        policy: as `train` and `load` give it.
+        policy: as `load` gives it, or what `train` returned.
         environment: a settings object.
         episodes: exactly so many, all finished.
         lanes: how many are played at once.
@@ -145,7 +152,8 @@ def evaluate(
         device: where the policy lives.
 
     Raises:
-        UsageError: settings that cannot be used, or `greedy` for a policy that has no `greedy()`.
+        UsageError: `policy` is no policy, or one of another world; settings that cannot be used; `greedy` for a
+            policy that has no `greedy()`.
         PartError: a part broke its contract.
 
     >>> import framework
@@ -153,6 +161,7 @@ def evaluate(
     >>> framework.evaluate(framework.train(iterations=2).policy, LineWorld(), episodes=5).returns.shape
     (5,)
     """
+    policy = _policy(policy)
     part, where = load_plugins().part_of("environment", environment), choose_device(device)
     if lanes < 1:
         raise UsageError(f"lanes must be >= 1: {lanes}")
@@ -163,3 +172,32 @@ def evaluate(
         return play(policy, working, lanes, episodes, seed=seed, greedy=greedy, device=where, labels=labels)
     finally:
         close(working)
+
+
+def _installed_policy(tree: Mapping[str, Any], plugins: Sequence[str]) -> Part | None:
+    """The policy's part, where an installed plugin offers it that the record names; the others need not be here."""
+    try:
+        part = pick(load_plugins(), "policy", tree)
+    except UsageError:
+        return None
+    return part if part.plugin in plugins else None
+
+
+def _policy(given: Any) -> Any:
+    """The policy itself; `UsageError` for what is none, with the way to one."""
+    if isinstance(given, Result):
+        return given.policy
+    missing = [name for name in ("act", "evaluate") if not callable(getattr(given, name, None))]
+    if isinstance(given, nn.Module) and not missing:
+        return given
+    if isinstance(given, type):
+        got = f"the class {given.__name__}"
+    elif isinstance(given, str | Path):
+        got = f"{str(given)!r}: framework.load({str(given)!r}) reads the policy of a record"
+    elif isinstance(given, nn.Module):
+        got = f"a {type(given).__name__} without {' and '.join(missing)}()"
+    elif attrs.has(type(given)):
+        got = f"settings, {given!r}: framework.train(policy=…) trains one"
+    else:
+        got = "None" if given is None else f"a {type(given).__name__}"
+    raise UsageError(f"policy must be a trained policy, as framework.load and framework.train give it, got {got}")

@@ -15,6 +15,7 @@ from .episodes import Finished
 from .errors import UsageError
 from .rollout import collect_shard
 from .shard import Shard
+from .spaces import ATTRIBUTE, compare
 
 Array = np.ndarray[Any, Any]
 
@@ -114,12 +115,14 @@ def play(
         told: is called with the number of episodes played, after each batch.
 
     Raises:
-        UsageError: `greedy`, and the policy has no such method.
+        UsageError: `greedy`, and the policy has no such method; or the policy was built for other spaces.
         PartError: a part broke its contract.
     """
     if lanes < 1 or episodes < 1:
         raise UsageError(f"an evaluation takes at least one lane and one episode: {lanes} lanes, {episodes} episodes")
     refuse_without_greedy(policy, greedy, labels[1])
+    if hasattr(policy, ATTRIBUTE):
+        compare(getattr(policy, ATTRIBUTE), environment, labels[1], labels[0])
     device = torch.device(device)
     own = streams.derived_seed(seed, "evaluate")
     shard = Shard(environment, lanes, None, lanes, None, own, 0, device, labels)

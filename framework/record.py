@@ -3,6 +3,7 @@
 config.toml           the complete configuration; `framework run --config` repeats the run from it
 plugins.json          each used plugin's name, version, distribution and SHA-256; versions of Python and torch
 metrics.csv           a row an iteration; a number that does not exist (no episode ended) is left empty
+spaces.json           the spaces of observations and actions, so that a policy is read back without its environment
 gradients.json        the first update's gradient norms: by term of the loss, then by group of the policy's parameters
 policy.safetensors    the final parameters and buffers
 best.safetensors      those of the best evaluation, where the extension `evaluate` works
@@ -30,10 +31,11 @@ from .config import Config, read_toml, to_tree, used
 from .errors import PartError, UsageError
 from .plugins import Loaded
 from .run import Run
+from .spaces import Spaces, from_json, to_json
 
 CONFIG, PLUGINS, METRICS, GRADIENTS = "config.toml", "plugins.json", "metrics.csv", "gradients.json"
 POLICY, BEST, EXTENSIONS = "policy.safetensors", "best.safetensors", "extensions.safetensors"
-CURVE, ERROR = "learning_curve.png", "error.txt"
+CURVE, ERROR, SPACES = "learning_curve.png", "error.txt", "spaces.json"
 
 
 def claim(directory: Path) -> Path:
@@ -77,6 +79,27 @@ def write_config(directory: Path, config: Config, loaded: Loaded) -> None:
     versions = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
     described = [plugin.describe() for plugin in used(config, loaded)]
     write_text(directory / PLUGINS, json.dumps({"versions": versions, "plugins": described}, indent=2) + "\n")
+
+
+def write_spaces(directory: Path, environment: Any) -> None:
+    """spaces.json; nothing where it cannot hold them."""
+    written = [to_json(space) for space in (environment.observation_space, environment.action_space)]
+    if None not in written:
+        observations, actions = written
+        text = json.dumps({"observations": observations, "actions": actions}, allow_nan=False)
+        write_text(directory / SPACES, text + "\n")
+
+
+def read_spaces(directory: Path) -> Spaces | None:
+    """The spaces of a recorded run; None where the record does not say them."""
+    path = directory / SPACES
+    if not path.is_file():
+        return None
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        return from_json(written["observations"]), from_json(written["actions"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UsageError(f"{path} does not hold the spaces of a run: {type(error).__name__}: {error}") from None
 
 
 def write_gradients(directory: Path, norms: Mapping[str, Mapping[str, float]]) -> None:
@@ -171,6 +194,36 @@ def read_policy(directory: Path, policy: nn.Module, name: str = POLICY) -> None:
         reason = "the run did not finish" if name == POLICY else "train with --extensions evaluate to keep the best"
         raise UsageError(f"{directory} has no {name}: {reason}")
     try:
-        policy.load_state_dict(load_file(path))
+        tensors = load_file(path)
+    except Exception as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+    refuse_other_numbers(path, tensors, policy.state_dict())
+    try:
+        policy.load_state_dict(tensors)
     except Exception as error:
         raise UsageError(f"{path} does not fit the recorded policy: {error}") from error
+
+
+def refuse_other_numbers(path: Path, tensors: Mapping[str, Tensor], built: Mapping[str, Tensor]) -> None:
+    """Refuse what `load_state_dict` takes without a word: another dtype, which it casts, and numbers not finite.
+
+    Args:
+        path: what was read.
+        tensors: the parameters and buffers in it.
+        built: those of the policy as it was built. What is not finite there may be so in `tensors`, such as a mask.
+
+    Raises:
+        UsageError: names file and tensor.
+    """
+    for name, tensor in tensors.items():
+        mine = built.get(name)
+        if mine is None or mine.shape != tensor.shape:  # `load_state_dict` refuses it
+            continue
+        if tensor.dtype != mine.dtype:
+            raise UsageError(f"{path}: '{name}' is {tensor.dtype}, and the policy's is {mine.dtype}")
+        wrong = ~tensor.isfinite() & mine.to(tensor.device).isfinite()
+        if bool(wrong.any()):
+            some = f"{int(wrong.sum())} of {wrong.numel()} numbers, such as {tensor[wrong][0].item()}"
+            raise UsageError(
+                f"{path}: '{name}' is not finite: {some}; the run's policy had diverged, or the file broke"
+            )

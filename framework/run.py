@@ -24,6 +24,7 @@ from .learnt import Learnt
 from .optimizers import optimizer
 from .plugins import Loaded, Part
 from .shard import Shard
+from .spaces import ATTRIBUTE
 from .wiring import GIVES, NEEDS, needed, words
 
 RECENT = 100  # episodes that the running means of return and length are taken over, as the field does
@@ -223,7 +224,9 @@ def build_policy(part: Part, seed: int, spaces: tuple[Any, Any], device: torch.d
     _check_protocol(part, policy, Policy)
     if "values" in words(part, "gives", GIVES) and not hasattr(policy, "values"):
         raise UsageError(f"{part.label}: gives values, and what build() returned has no method values(inputs)")
-    return policy.to(device)
+    policy = policy.to(device)
+    setattr(policy, ATTRIBUTE, spaces)  # so that another world's environment is refused
+    return policy
 
 
 def _cuda(device: torch.device) -> list[torch.device]:

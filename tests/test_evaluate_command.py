@@ -147,8 +147,8 @@ def test_on_a_terminal_there_is_a_table(here):
         (["runs/first", "--iterations", "5"], "Unrecognized options: --iterations"),
         (
             ["runs/first", "--environment.goal", "8"],
-            "runs/first/policy.safetensors does not fit policy 'categorical' (plugin reinforce) in environment "
-            "'line_world' (plugin line_world), whose spaces are Discrete(9) and Discrete(2): ",
+            "runs/first/policy.safetensors was trained on observations Discrete(5), and environment 'line_world' "
+            "(plugin line_world) has observations Discrete(9): choose the environment and settings that it was",
         ),
         (["runs/first", "--policy", "tabular"], "does not fit policy 'tabular' (plugin policies) in environment"),
         (["runs/first", "--video", "seen.gif"], "a video's name ends in .mp4: seen.gif"),

@@ -42,7 +42,8 @@ def test_a_record_holds_these_files_and_no_pickle(here):
     assert main(["run", "--iterations", "3", "--name", "first"]) == 0
     record = here / "runs" / "first"
     assert {path.name for path in record.iterdir()} == {
-        *("config.toml", "plugins.json", "metrics.csv", "gradients.json", "policy.safetensors", "learning_curve.png")
+        *("config.toml", "plugins.json", "metrics.csv", "gradients.json", "policy.safetensors", "learning_curve.png"),
+        "spaces.json",
     }
     assert (record / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert len({path.stat().st_mode for path in record.iterdir()}) == 1  # who may read one may read all
@@ -371,7 +372,7 @@ def test_a_record_that_cannot_be_loaded_says_why(tmp_path):
     policy = tmp_path / "run" / "policy.safetensors"
     whole = policy.read_bytes()
     policy.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UsageError, match=r"policy.safetensors does not fit the recorded policy: "):
+    with pytest.raises(UsageError, match=r"policy.safetensors cannot be read: "):
         framework.load(tmp_path / "run")
     policy.unlink()
     with pytest.raises(UsageError, match=r"has no policy.safetensors: the run did not finish"):

@@ -11,8 +11,9 @@ from ..audit.samples import Audited
 from ..bars import Bar
 from ..errors import UsageError
 from ..plugins import Part
-from ..record import read_policy
+from ..record import read_policy, read_spaces
 from ..run import Run
+from ..spaces import compare
 from .audit_combinations import FLAGS, Combination, Extra, built, wired
 from .looking import at_work, named_record
 from .options import is_terminal
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     first = runs[0]
     with at_work(first), Bar("episode", extra.episodes) as bar:
         if directory is not None:
+            trained = read_spaces(directory)
+            if trained is not None:
+                compare(trained, first.environment, str(directory), first.config.environment.label)
             read_policy(directory, first.policy)
         found = audit(runs, episodes=extra.episodes, critic=extra.critic, told=bar.show)
     summary = summarised(found, runs, kept, [one for one in combinations if one.resolved is None])

@@ -15,8 +15,9 @@ from ..bars import Bar
 from ..config import RolloutSettings, validate
 from ..errors import UsageError
 from ..evaluation import CONFIDENCE, Performance, play, refuse_without_greedy
-from ..record import BEST, POLICY, read_policy
+from ..record import BEST, POLICY, read_policy, read_spaces
 from ..run import Run, build
+from ..spaces import compare
 from ..training import Core
 from ..video import film
 from .looking import at_work, named_record
@@ -79,6 +80,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _read(run: Run, path: Path) -> None:
     environment = run.environment
+    trained = read_spaces(path.parent)
+    if trained is not None:
+        compare(trained, environment, str(path), run.config.environment.label)
     try:
         read_policy(path.parent, run.policy, path.name)
     except UsageError as error:

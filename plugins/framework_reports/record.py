@@ -13,6 +13,7 @@ from framework.record import (
     write_config,
     write_gradients,
     write_policy,
+    write_spaces,
     write_states,
     write_text,
 )
@@ -39,6 +40,7 @@ class Recorder:
         """What is known before the first step."""
         assert run.directory is not None
         write_config(run.directory, run.config, run.loaded)
+        write_spaces(run.directory, run.environment)
         self.metrics = MetricsFile(run.directory / METRICS)
 
     @hookimpl
