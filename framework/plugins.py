@@ -4,7 +4,9 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -15,13 +17,15 @@ from typing import Any
 
 import attrs
 import pluggy
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from .errors import UsageError, unknown
 from .hookspecs import PROJECT, ROLES, Providers, RunHooks, names
+from .plugin_files import files_of, import_file
 
 GROUP = "framework.plugins"
-SOURCE = "__framework_source__"  # of a file's module: its text, so that a file that was edited is read anew
+OWN = "framework-rl"  # the distribution that this is, of which every plugin is allowed
+ALLOWED = "FRAMEWORK_PLUGINS"  # environment variable: of other distributions these, separated by commas; unset: all
 
 
 @frozen(eq=False)
@@ -33,12 +37,12 @@ class Plugin:
     source: str  # what selects it again: an entry point's name, a module's path, or a file's
     distribution: str = ""  # "" for a module or a file
     version: str = ""
+    hooks: Any = Factory(lambda plugin: plugin.module, takes_self=True)  # the module, or an object with marked methods
 
     @property
     def files(self) -> list[Path]:
-        """Its source files: one, or all of its package's."""
-        origin = Path(self.module.__file__ or "")
-        return sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+        """Its source files: one and what it imports beside it, or all of its package's."""
+        return files_of(self.module)
 
     def describe(self) -> dict[str, str]:
         """Name, version, distribution and the SHA-256 of its source: what a record keeps."""
@@ -105,6 +109,7 @@ class Loaded:
     preferred: frozenset[str] = frozenset()  # those that a file asks for: theirs is a part that others offer, too
     offers: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(factory=dict)
     """offers[role][part name][plugin name] is a settings class; role "recipe" holds configuration trees."""
+    not_allowed: tuple[str, ...] = ()  # installed, and not in the list FRAMEWORK_PLUGINS
 
     def names(self, role: str) -> list[str]:
         """The names offered for a role, sorted."""
@@ -125,6 +130,8 @@ class Loaded:
                 message += f"\nplugin '{failure.name}' failed to load and may offer it: {failure.reason}"
             if self.left_out:
                 message += f"\ninstalled, but not selected: {', '.join(self.left_out)}"
+            if self.not_allowed:
+                message += f"\n{not_allowed(self.not_allowed)}"
             raise UsageError(message)
         if len(offered) > 1 and offered.keys() & self.preferred:
             offered = {plugin: cls for plugin, cls in offered.items() if plugin in self.preferred}
@@ -153,27 +160,47 @@ class Loaded:
 
 
 def installed() -> dict[str, EntryPoint]:
-    """All plugins that installed distributions register, by name, sorted.
+    """All plugins that installed distributions register and FRAMEWORK_PLUGINS allows, by name, sorted.
 
     Raises `UsageError` where two distributions claim one name.
     """
+    return _installed()[0]
+
+
+def _installed() -> tuple[dict[str, EntryPoint], dict[str, EntryPoint]]:
+    """Those that are allowed, and those that are not."""
     found: dict[str, EntryPoint] = {}
+    barred: dict[str, EntryPoint] = {}
+    listed = os.environ.get(ALLOWED)
+    allowed = None if listed is None else {name.strip() for name in listed.split(",")}
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        if allowed is not None and point.name not in allowed and _normalized(_distribution(point)) != OWN:
+            barred.setdefault(point.name, point)
+            continue
         other = found.setdefault(point.name, point)
         if other is not point and (_distribution(other) != _distribution(point) or other.value != point.value):
             raise UsageError(
                 f"two distributions register a plugin named '{point.name}': "
                 f"{_distribution(other)} and {_distribution(point)}; uninstall one"
             )
-    return found
+    return found, barred
+
+
+def not_allowed(plugins: Sequence[str]) -> str:
+    """What is said of installed plugins that FRAMEWORK_PLUGINS leaves out."""
+    listed = ",".join([*filter(None, os.environ.get(ALLOWED, "").split(",")), plugins[0]])
+    return (
+        f"installed, but not allowed by {ALLOWED}: {', '.join(plugins)}; add it to the list, as in {ALLOWED}={listed}"
+    )
 
 
 def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
     """Load the selected plugins (names, module paths, FILE.py), or every installed one; with `rest`, both.
 
     Of the installed, one that fails is set aside with its reason; one that was asked for by name raises `UsageError`.
+    FRAMEWORK_PLUGINS, if it is set, lists which installed ones of other distributions may be loaded.
     """
-    points = installed()
+    points, barred = _installed()
     plugins: list[Plugin] = []
     failures: list[Failure] = []
     preferred: list[str] = []
@@ -184,16 +211,22 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
     others = sorted(points.keys() - asked) if rest or selection is None else []
     for source in [*asked, *others]:
         try:
+            if source not in points:
+                _refuse_barred(source, barred)
             plugin = _import(source, points)
             _register(manager, plugin)
             mine = _offers(manager, plugin)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # some are no Exception: SystemExit, a panic of an extension module in Rust
             if isinstance(error, UsageError) and source in asked:
                 raise
             plain = isinstance(error, _RefusedError | UsageError)
             reason = str(error) if plain else f"{type(error).__name__}: {error}{_place(error)}"
             if isinstance(error, ModuleNotFoundError):
                 reason += ": install it beside the framework"
+            elif isinstance(error, ImportError) and "no known parent package" in reason:
+                reason += ": a plugin file imports what lies beside it by its name, without a point before it"
             if source in asked:
                 raise UsageError(f"plugin '{source}' failed to load: {reason}") from error
             failures.append(Failure(source, _distribution(points[source]), reason))
@@ -205,7 +238,14 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
             for name, offered in parts.items():
                 offers[role].setdefault(name, {})[plugin.name] = offered
     left_out = () if rest or selection is None else tuple(name for name in points if name not in asked)
-    return Loaded(tuple(plugins), tuple(failures), left_out, frozenset(preferred), offers)
+    return Loaded(tuple(plugins), tuple(failures), left_out, frozenset(preferred), offers, tuple(barred))
+
+
+def _refuse_barred(source: str, barred: Mapping[str, EntryPoint]) -> None:
+    """Refuse a plugin that is not allowed, by its name or its module's."""
+    for name, point in barred.items():
+        if source in (name, point.module):
+            raise UsageError(f"plugin '{source}' cannot be loaded: {not_allowed([name])}")
 
 
 def _place(error: BaseException) -> str:
@@ -218,6 +258,10 @@ def _place(error: BaseException) -> str:
 
 class _RefusedError(Exception):
     """A plugin that was imported and does not keep to the rules of hooks."""
+
+
+def _normalized(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def _distribution(point: EntryPoint) -> str:
@@ -237,7 +281,8 @@ def _import(source: str, points: Mapping[str, EntryPoint]) -> Plugin:
     if source in points:
         point = points[source]
         version = _described(point.dist)[1] if point.dist is not None else ""
-        return Plugin(source, importlib.import_module(point.module), source, _distribution(point), version)
+        hooks = point.load()
+        return Plugin(source, _module(point, hooks), source, _distribution(point), version, hooks)
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # as `python -m` does, so that the `framework` command finds the same modules
     try:
@@ -256,45 +301,38 @@ def _import(source: str, points: Mapping[str, EntryPoint]) -> Plugin:
 def _import_file(path: Path) -> Plugin:
     if not path.is_file():
         raise UsageError(f"no plugin file {path}")
-    path = path.resolve()
-    module_name, source = f"framework_file_{path.stem}", path.read_bytes()
-    known = sys.modules.get(module_name)
-    if known is not None and known.__file__ == str(path) and known.__dict__.get(SOURCE) == source:
-        return Plugin(path.stem, known, str(path))
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    setattr(module, SOURCE, source)
-    sys.modules[module_name] = module  # where attrs looks annotations up
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
-    return Plugin(path.stem, module, str(path))
+    return Plugin(path.stem, import_file(path), str(path.resolve()))
+
+
+def _module(point: EntryPoint, hooks: Any) -> ModuleType:
+    """Where the hooks' source is: the object's own module, if it is of the package that the entry point names."""
+    if isinstance(hooks, ModuleType):
+        return hooks
+    own, package = str(getattr(hooks, "__module__", "")), point.module.partition(".")[0]
+    return sys.modules[own if own.partition(".")[0] == package and own in sys.modules else point.module]
 
 
 def _register(manager: pluggy.PluginManager, plugin: Plugin) -> None:
     if manager.has_plugin(plugin.name):
         raise UsageError(f"two plugins are named '{plugin.name}'; select one")
-    if manager.is_registered(plugin.module):
-        other = manager.get_name(plugin.module)
-        raise UsageError(f"plugins '{other}' and '{plugin.name}' are the same module; select one")
-    marked = [
-        name for name, value in vars(plugin.module).items() if callable(value) and hasattr(value, f"{PROJECT}_impl")
-    ]
+    hooks = plugin.hooks
+    if manager.is_registered(hooks):
+        kind = "module" if isinstance(hooks, ModuleType) else "object"
+        raise UsageError(f"plugins '{manager.get_name(hooks)}' and '{plugin.name}' are the same {kind}; select one")
+    marked = {name: options for name in dir(hooks) if (options := manager.parse_hookimpl_opts(hooks, name)) is not None}
     if not marked:
         raise _RefusedError("implements no hook; is @hookimpl missing?")
-    for name in marked:
+    for name, options in marked.items():
         if name in names(RunHooks):
             raise _RefusedError(
                 f"'{name}' is a run hook: implement it on an extension, and offer that by `extensions()`"
             )
-        if name not in names(Providers) and not getattr(vars(plugin.module)[name], f"{PROJECT}_impl")["optionalhook"]:
+        if name not in names(Providers) and not options["optionalhook"]:
             raise _RefusedError(unknown("hook", name, names(Providers)).replace("no hook", "unknown hook", 1))
+        if inspect.isclass(hooks) and "self" in inspect.signature(getattr(hooks, name)).parameters:
+            raise _RefusedError(f"is the class {hooks.__name__}, and its '{name}' takes self: name an instance of it")
     try:
-        manager.register(plugin.module, plugin.name)
+        manager.register(hooks, plugin.name)
     except pluggy.PluginValidationError as error:
         raise _RefusedError(str(error).replace("\n", " ")) from error
 
@@ -302,11 +340,11 @@ def _register(manager: pluggy.PluginManager, plugin: Plugin) -> None:
 def _offers(manager: pluggy.PluginManager, plugin: Plugin) -> dict[str, dict[str, Any]]:
     """Call the plugin's provider hooks; check what they return."""
     offered: dict[str, dict[str, Any]] = {}
-    for caller in manager.get_hookcallers(plugin.module) or ():
+    for caller in manager.get_hookcallers(plugin.hooks) or ():
         if not caller.has_spec():  # a newer core's, marked optional
             continue
         role = next((role for role, hook in ROLES.items() if hook == caller.name), "recipe")
-        (implementation,) = [impl for impl in caller.get_hookimpls() if impl.plugin is plugin.module]
+        (implementation,) = [impl for impl in caller.get_hookimpls() if impl.plugin is plugin.hooks]
         parts = implementation.function()
         if not isinstance(parts, Mapping) or not all(isinstance(name, str) for name in parts):
             raise _RefusedError(f"hook '{caller.name}' must return a dict from name to settings class, got {parts!r}")

@@ -67,6 +67,19 @@ BROKEN = {
     "raises": ("1 / 0", "ZeroDivisionError: division by zero"),
     "imports what is not there": ("import absent_module", "ModuleNotFoundError: No module named 'absent_module'"),
     "exits": ("raise SystemExit(3)", "SystemExit: 3"),
+    "panics": (
+        "class PanicException(BaseException): pass\nraise PanicException('unwrap() on a None value')",
+        "PanicException: unwrap() on a None value (",
+    ),
+    "panics in its hook": (
+        "class PanicException(BaseException): pass\nfrom framework import hookimpl\n"
+        "@hookimpl\ndef estimators(): raise PanicException('unwrap() on a None value')",
+        "PanicException: unwrap() on a None value (",
+    ),
+    "exits in its hook": (
+        "from framework import hookimpl\n@hookimpl\ndef estimators(): raise SystemExit(0)",
+        "SystemExit: 0",
+    ),
     "is no Python": ("def", "SyntaxError"),
     "has no hook": ("def estimators(): return {}", "implements no hook; is @hookimpl missing?"),
     "misspells a hook": (
@@ -132,6 +145,12 @@ def test_a_broken_plugin_is_set_aside_with_its_reason_unless_it_is_asked_for(ins
     with pytest.raises(UsageError) as caught:
         load(["broken"])
     assert reason in str(caught.value)
+
+
+def test_ctrl_c_while_a_plugin_is_imported_is_an_interrupt(install):
+    install("slow-rl", {"slow": "slow_module"}, slow_module="raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load()
 
 
 ESTIMATORS = "gae, lambda_returns, n_step, rewards_to_go, td0, total_return, vtrace"

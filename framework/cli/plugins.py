@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from attrs import frozen
 
-from ..plugins import Loaded, load
+from ..plugins import Loaded, load, not_allowed
 from .options import is_terminal
 
 
@@ -57,7 +57,7 @@ def _listing(loaded: Loaded) -> dict[str, object]:
         {"name": failure.name, "distribution": failure.distribution, "reason": failure.reason}
         for failure in loaded.failures
     ]
-    return {"plugins": plugins, "failed": failed}
+    return {"plugins": plugins, "failed": failed, "not_allowed": list(loaded.not_allowed)}
 
 
 def table(loaded: Loaded) -> None:
@@ -74,3 +74,5 @@ def table(loaded: Loaded) -> None:
     console.print(rows)
     for failure in loaded.failures:
         console.print(f"failed: plugin '{failure.name}' ({failure.distribution}): {failure.reason}", markup=False)
+    if loaded.not_allowed:
+        console.print(not_allowed(loaded.not_allowed), markup=False, highlight=False)
