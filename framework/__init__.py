@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .errors import FrameworkError, PartError, UsageError
     from .evaluation import Performance
     from .hookspecs import hookimpl
+    from .metrics import read_metrics
     from .run import Result, Run
     from .worlds import TabularLanes
 
@@ -43,6 +44,7 @@ _HOMES = {
     "errors": ("FrameworkError", "PartError", "UsageError"),
     "evaluation": ("Performance",),
     "hookspecs": ("hookimpl",),
+    "metrics": ("read_metrics",),
     "run": ("Result", "Run"),
     "worlds": ("TabularLanes",),
 }
@@ -50,7 +52,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [  # noqa: RUF022
     "__version__",
-    "evaluate", "load", "train",
+    "evaluate", "load", "read_metrics", "train",
     "Config", "OptimizerSettings", "RolloutSettings", "UpdateSettings",
     "Action", "Actor", "Advantages", "Baseline", "Batch", "Environment", "Estimate", "Estimator", "Evaluation",
     "Inputs", "Loss", "LossFunction", "Policy", "Rollout", "Sequences", "Step", "TabularMDP",

@@ -23,8 +23,8 @@ from .errors import UsageError
 from .evaluation import Performance, play
 from .plugins import Part
 from .plugins import load as load_plugins
-from .record import BEST, POLICY, claim, read_config, read_policy, read_spaces
-from .run import Result, build, build_environment, build_policy, choose_device, close
+from .record import claim, policy_file, read_config, read_policy, read_spaces
+from .run import Result, build, build_environment, build_policy, choose_device, close, closed_on_error
 from .training import Core, execute
 from .wiring import NEEDS, chosen_roles, wire, words
 
@@ -94,25 +94,27 @@ def train(
     except (ValueError, TypeError) as error:
         raise UsageError(worded("", error)) from None
     run = build(wire(config, loaded, {*chosen, *chosen_roles(named)}), loaded, Core())
-    if directory is None:
-        for part in config.extensions:
-            if "directory" in words(part, "needs", NEEDS):
-                raise UsageError(f"{part.label} needs a directory: pass directory=")
-    else:
-        run.directory = claim(Path(directory))
+    with closed_on_error(run):
+        if directory is None:
+            for part in config.extensions:
+                if "directory" in words(part, "needs", NEEDS):
+                    raise UsageError(f"{part.label} needs a directory: pass directory=")
+        else:
+            run.directory = claim(Path(directory))
     return execute(run)
 
 
-def load(run: str | Path, device: str = "cpu", best: bool = False) -> Any:
+def load(run: str | Path, device: str = "cpu", best: bool = False, last: bool = False) -> Any:
     """The trained policy of a recorded run: an `nn.Module`, ready to `act` and `evaluate`.
 
     Args:
         run: the record's folder.
         device: where the policy shall live.
         best: that of the best evaluation (the extension `evaluate` keeps it), not that of the end.
+        last: that of a run that failed, as it was before; of one that did not fail, that of the end.
 
     Raises:
-        UsageError: there is no such record, or a plugin that it needs is missing.
+        UsageError: there is no such record, a plugin is missing, or the run failed and `last` is not given.
     """
     directory, where = Path(run), choose_device(device)
     tree = read_config(directory)
@@ -122,11 +124,12 @@ def load(run: str | Path, device: str = "cpu", best: bool = False) -> Any:
         loaded = load_plugins(plugins, rest=True)
         part = pick(loaded, "policy", tree)
     if spaces is None:  # a record of an older version, or of spaces that the file cannot hold
-        environment = build_environment(pick(loaded, "environment", tree), 1, where)
+        world = pick(loaded, "environment", tree)
+        environment = build_environment(world, 1, where)
         spaces = environment.observation_space, environment.action_space
-        close(environment)
+        close(environment, world.label)
     policy = build_policy(part, tree.get("seed", 0), spaces, where)
-    read_policy(directory, policy, BEST if best else POLICY)
+    read_policy(directory, policy, policy_file(best, last, directory))
     return policy.eval()
 
 
@@ -171,7 +174,7 @@ def evaluate(
     try:
         return play(policy, working, lanes, episodes, seed=seed, greedy=greedy, device=where, labels=labels)
     finally:
-        close(working)
+        close(working, part.label)
 
 
 def _installed_policy(tree: Mapping[str, Any], plugins: Sequence[str]) -> Part | None:

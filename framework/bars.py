@@ -3,10 +3,13 @@
 rich is imported when there is something to draw: it costs time, and importing it draws from Python's random numbers.
 """
 
+import contextlib
 import math
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
+
+from .errors import warn
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -49,6 +52,12 @@ class Bar:
         if not self.is_due(count):
             return
         self.next = time.monotonic() + self.every
+        try:
+            self._draw(count, told)
+        except Exception as error:
+            self._switch_off(error)
+
+    def _draw(self, count: int, told: dict[str, Any]) -> None:
         if self.drawn is None:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -64,4 +73,17 @@ class Bar:
     def stop(self) -> None:
         """No more is drawn."""
         if self.drawn is not None:
-            self.drawn.stop()
+            try:
+                self.drawn.stop()
+            except Exception as error:
+                self._switch_off(error)
+            self.drawn = None
+
+    def _switch_off(self, error: Exception) -> None:
+        """What cannot be drawn, as on a terminal that was closed, ends no work: the bar says so once and is silent."""
+        self.next = self.first = math.inf
+        drawn, self.drawn = self.drawn, None
+        if drawn is not None:
+            with contextlib.suppress(Exception):  # give standard output and error back, drawn or not
+                drawn.stop()
+        warn(f"the progress bar is switched off: {type(error).__name__}: {error}")

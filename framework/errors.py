@@ -5,6 +5,9 @@ line exit with 2; `PartError` is raised while a run works, names the part and it
 exit with 1. Anything else that escapes is a fault of this framework.
 """
 
+import contextlib
+import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from types import TracebackType
@@ -20,6 +23,18 @@ class UsageError(FrameworkError):
 
 class PartError(FrameworkError):
     """A part of a running run raised, or broke its contract. The message begins with whose it is."""
+
+
+def warn(message: str) -> None:
+    """Warn (`RuntimeWarning`), if there is still a standard error to warn on: a closed terminal fails no run."""
+    with contextlib.suppress(OSError, ValueError):
+        warnings.warn(message, RuntimeWarning, stacklevel=1)
+
+
+def say(message: str) -> None:
+    """Print on standard error, if there is still one."""
+    with contextlib.suppress(OSError, ValueError):
+        print(message, file=sys.stderr, flush=True)
 
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> str:

@@ -1,6 +1,6 @@
 """Ctrl-C between two pieces of work, never within one: counted is recorded, and a step is taken whole.
 
-SIGTERM and SIGHUP, by which a scheduler or a closed terminal ends a process, are taken like Ctrl-C.
+So are the signals by which a batch system or a closed terminal ends a process: `ENDING`.
 """
 
 import signal
@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+ENDING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # each ends a process that does not handle it
 
 
 class Interrupts:
@@ -25,7 +27,7 @@ class Interrupts:
         """Handle the signal; put the former handler back at the end."""
         mine = threading.current_thread() is threading.main_thread()
         usual = {signal.SIGINT: signal.default_int_handler}
-        usual |= {getattr(signal, name): signal.SIG_DFL for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)}
+        usual |= {getattr(signal, name): signal.SIG_DFL for name in ENDING if hasattr(signal, name)}
         usual = {number: handler for number, handler in usual.items() if mine and signal.getsignal(number) is handler}
         for number in usual:
             signal.signal(number, self._handle)
@@ -57,5 +59,6 @@ class Interrupts:
     def _handle(self, number: int, frame: Any) -> None:
         self.signal = signal.Signals(number)
         if not self._holding:
+            self._holding = True  # another signal must not interrupt what follows from this one
             raise KeyboardInterrupt
         self._waiting = True

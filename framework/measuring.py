@@ -8,6 +8,7 @@ from numbers import Real
 import numpy as np
 
 from .errors import PartError
+from .observers import answers
 from .optimizers import learning_rate
 from .run import RECENT, Run
 
@@ -56,19 +57,15 @@ def measure(run: Run, steps: int, began: float) -> dict[str, float]:
 def _measured(run: Run, owners: dict[str, str]) -> dict[str, float]:
     """What extensions measure, asked one by one, so that it is known whose it is; `owners`: whose each name is."""
     measured: dict[str, float] = {}
-    plugins = run.manager.get_plugins()
-    for implementation in reversed(run.hook.measure.get_hookimpls()):  # pluggy's order of calls
-        extension = implementation.plugin
+    for extension, answer in answers(run, "measure"):
         whose = run.owners[id(extension)]
-        others = [other for other in plugins if other is not extension]
-        for answer in run.manager.subset_hook_caller("measure", others)(run=run):
-            if not isinstance(answer, Mapping):
-                raise PartError(f"{whose}: measure: expected a dict from name to number, or None, got {answer!r}")
-            for name, number in answer.items():
-                if not isinstance(name, str) or not isinstance(number, Real):
-                    raise PartError(f"{whose}: measure: expected names with a number each, got {name!r}: {number!r}")
-                if name in owners:
-                    raise PartError(f"{whose}: measure: '{name}' is a number of {owners[name]}: give it another name")
-                owners[name] = whose
-                measured[name] = float(number)
+        if not isinstance(answer, Mapping):
+            raise PartError(f"{whose}: measure: expected a dict from name to number, or None, got {answer!r}")
+        for name, number in answer.items():
+            if not isinstance(name, str) or not isinstance(number, Real):
+                raise PartError(f"{whose}: measure: expected names with a number each, got {name!r}: {number!r}")
+            if name in owners:
+                raise PartError(f"{whose}: measure: '{name}' is a number of {owners[name]}: give it another name")
+            owners[name] = whose
+            measured[name] = float(number)
     return measured

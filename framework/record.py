@@ -6,44 +6,70 @@ metrics.csv           a row an iteration; a number that does not exist (no episo
 spaces.json           the spaces of observations and actions, so that a policy is read back without its environment
 gradients.json        the first update's gradient norms: by term of the loss, then by group of the policy's parameters
 policy.safetensors    the final parameters and buffers
+last.safetensors      those of the last finite moment, where the run failed
 best.safetensors      those of the best evaluation, where the extension `evaluate` works
 extensions.safetensors  what extensions and the baseline keep, as NAME.key and baseline.key; absent if nothing
 learning_curve.png    mean return over environment steps
-error.txt             the traceback, where the run failed
+error.txt             the error in a line, then its traceback, where the run failed
+
+Each file is written whole or not at all, but metrics.csv, whose rows are appended.
 """
 
-import csv
 import json
-import math
 import os
 import platform
-from collections.abc import Iterable, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tomli_w
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .config import Config, read_toml, to_tree, used
-from .errors import PartError, UsageError
+from .errors import PartError, UsageError, warn
+from .files import PART, write_bytes
+from .metrics import METRICS, MetricsFile, read_metrics
 from .plugins import Loaded
 from .run import Run
 from .spaces import Spaces, from_json, to_json
 
-CONFIG, PLUGINS, METRICS, GRADIENTS = "config.toml", "plugins.json", "metrics.csv", "gradients.json"
-POLICY, BEST, EXTENSIONS = "policy.safetensors", "best.safetensors", "extensions.safetensors"
+__all__ = ["METRICS", "MetricsFile", "read_metrics"]
+
+CONFIG, PLUGINS, GRADIENTS = "config.toml", "plugins.json", "gradients.json"
+POLICY, BEST, LAST, EXTENSIONS = "policy.safetensors", "best.safetensors", "last.safetensors", "extensions.safetensors"
 CURVE, ERROR, SPACES = "learning_curve.png", "error.txt", "spaces.json"
+FILES = (CONFIG, PLUGINS, METRICS, SPACES, GRADIENTS, POLICY, BEST, LAST, EXTENSIONS, CURVE, ERROR)
+WITHOUT_ROWS = {
+    CONFIG,
+    PLUGINS,
+    METRICS,
+    SPACES,
+    GRADIENTS,
+    ERROR,
+}  # what a run leaves that failed in its first iteration
 
 
 def claim(directory: Path) -> Path:
-    """Make the folder of a new run; `UsageError` where it exists or cannot be made."""
+    """Make the folder of a new run; `UsageError` where it exists or cannot be made.
+
+    One that holds nothing but a run that failed before its first row is replaced.
+    """
+    if _is_in_vain(directory):
+        aside = directory.with_name(f".{directory.name}.{os.getpid()}{PART}")
+        directory.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
     try:
         directory.mkdir(parents=True)
     except FileExistsError:
-        raise UsageError(f"the run directory {directory} exists: choose another name, or remove it") from None
+        what = "exists"
+        if reason := failure(directory):
+            what = f"holds a run that failed ({reason})"
+        raise UsageError(f"the run directory {directory} {what}: choose another name, or remove it") from None
     except OSError as error:
         raise UsageError(f"the run directory {directory} cannot be made: {error.strerror}") from None
     return directory
@@ -63,14 +89,63 @@ def claim_next(root: Path, stem: str) -> Path:
         number += 1
 
 
+def _is_in_vain(directory: Path) -> bool:
+    """Whether a folder holds a run that failed before its first row of metrics, and nothing else."""
+    if directory.is_symlink() or not (directory / ERROR).is_file():
+        return False
+    names = {path.name for path in directory.iterdir()}
+    try:
+        return names <= WITHOUT_ROWS and not (METRICS in names and any(map(len, read_metrics(directory).values())))
+    except UsageError:
+        return False
+
+
+def failure(directory: Path) -> str:
+    """Why a recorded run failed, in a line; empty if it did not."""
+    try:
+        with (directory / ERROR).open(encoding="utf-8", errors="replace") as file:
+            return file.readline().strip()
+    except OSError:
+        return ""
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or none: under a temporary name, flushed, then renamed."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a whole file or none."""
+    write_bytes(path, text.encode())
+
+
+def attempt(run: Run, name: str, write: Callable[[], object]) -> bool:
+    """Write a file of the record. What the disk refuses is warned of and kept in `run.unwritten`; the run goes on."""
+    try:
+        write()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if name not in run.unwritten:
+            warn(f"{name} of the record {run.directory} cannot be written, and the run goes on: {reason}")
+        run.unwritten[name] = reason
+        return False
+    run.unwritten.pop(name, None)
+    return True
+
+
+def keep_policy(run: Run, state: Mapping[str, Tensor], name: str) -> None:
+    """Write a policy's state to the record; where the disk refuses it, to a temporary folder instead."""
+    directory = run.directory
+    assert directory is not None
+    if attempt(run, name, lambda: write_tensors(directory / name, state)):
+        return
+    try:
+        path = Path(tempfile.mkdtemp(prefix=f"framework-{directory.name}-")) / name
+        write_tensors(path, state)
+    except OSError:
+        return
+    run.unwritten[name] += f"; it is kept as {path}"
+
+
+def clean(directory: Path) -> None:
+    """Remove the temporary files that a killed process left."""
+    for name in FILES:
+        (directory / f"{name}{PART}").unlink(missing_ok=True)
 
 
 def write_config(directory: Path, config: Config, loaded: Loaded) -> None:
@@ -114,72 +189,48 @@ def read_config(directory: Path) -> dict[str, Any]:
     return read_toml(directory / CONFIG)
 
 
-class MetricsFile:
-    """metrics.csv, flushed row by row; its columns are the first row's, and it is written anew if others appear."""
-
-    def __init__(self, path: Path) -> None:
-        """Open it; the header comes with the first row."""
-        self.path = path
-        self.columns: list[str] = []
-        self._file = path.open("w", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file)
-
-    def add(self, metrics: Mapping[str, float], history: Mapping[str, list[float]]) -> None:
-        """Append this iteration's row; `history` holds all rows, should new columns make them all be written anew."""
-        if metrics.keys() <= set(self.columns):
-            self._write(metrics.get(name, math.nan) for name in self.columns)
-        else:
-            self.columns = list(history)
-            self._file.seek(0)
-            self._file.truncate()
-            self._writer.writerow(self.columns)
-            length = max(len(column) for column in history.values())
-            padded = [column + [math.nan] * (length - len(column)) for column in history.values()]
-            for row in zip(*padded, strict=True):
-                self._write(row)
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _write(self, row: Iterable[float]) -> None:
-        self._writer.writerow(["" if number != number else repr(number) for number in row])
-
-
 def write_policy(directory: Path, policy: nn.Module, name: str = POLICY) -> None:
     """policy.safetensors, or another file; whole or not at all."""
-    _write_tensors(directory / name, policy.state_dict())
+    write_tensors(directory / name, policy.state_dict())
 
 
 def write_states(directory: Path, run: Run) -> None:
     """extensions.safetensors, where an extension or the baseline has state.
 
     Raises:
-        PartError: a `state_dict` is no dict of tensors.
+        PartError: a `state_dict` raised, or is no dict of tensors; the state of the others is written all the same.
     """
     tensors: dict[str, Tensor] = {}
+    wrong: PartError | None = None
     for name, part in (*run.extensions.items(), ("baseline", run.baseline)):
         if not hasattr(part, "state_dict"):
             continue
-        state = part.state_dict()
-        for key, tensor in state.items():
-            if not isinstance(tensor, Tensor):
-                got = type(tensor).__name__
-                raise PartError(f"{run.owners[id(part)]}: state_dict: '{key}': expected a tensor, got {got}")
-            tensors[f"{name}.{key}"] = tensor
+        try:
+            tensors |= {f"{name}.{key}": tensor for key, tensor in _state(part, run.owners[id(part)]).items()}
+        except PartError as error:
+            wrong = wrong or error
     if tensors:
-        _write_tensors(directory / EXTENSIONS, tensors)
+        write_tensors(directory / EXTENSIONS, tensors)
+    if wrong is not None:
+        raise wrong
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.unlink(missing_ok=True)
-    temporary.touch()
-    mode = temporary.stat().st_mode
-    save_file(copied(tensors), temporary)
-    temporary.chmod(mode)  # as of the record's other files; safetensors lets nobody else read
-    temporary.replace(path)
+def _state(part: Any, label: str) -> dict[str, Tensor]:
+    try:
+        state = dict(part.state_dict())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise PartError(f"{label}: state_dict raised {type(error).__name__}: {error}") from error
+    for key, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise PartError(f"{label}: state_dict: '{key}': expected a tensor, got {type(tensor).__name__}")
+    return state
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file; whole or not at all."""
+    write_bytes(path, save(copied(tensors)))  # not save_file, whose errors are none of the operating system's
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -187,12 +238,24 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
 
+def policy_file(best: bool, last: bool, directory: Path) -> str:
+    """Which file of the record holds the policy: of the best evaluation, the last there is, or of the end.
+
+    Raises:
+        UsageError: both are asked for.
+    """
+    if best and last:
+        raise UsageError("'best' and 'last' cannot be given together: choose one policy")
+    if best:
+        return BEST
+    return LAST if last and not (directory / POLICY).is_file() else POLICY
+
+
 def read_policy(directory: Path, policy: nn.Module, name: str = POLICY) -> None:
     """Put the recorded parameters into a policy of the same shape."""
     path = directory / name
     if not path.is_file():
-        reason = "the run did not finish" if name == POLICY else "train with --extensions evaluate to keep the best"
-        raise UsageError(f"{directory} has no {name}: {reason}")
+        raise UsageError(f"{directory} has no {name}: {_why_missing(directory, name)}")
     try:
         tensors = load_file(path)
     except Exception as error:
@@ -227,3 +290,20 @@ def refuse_other_numbers(path: Path, tensors: Mapping[str, Tensor], built: Mappi
             raise UsageError(
                 f"{path}: '{name}' is not finite: {some}; the run's policy had diverged, or the file broke"
             )
+
+
+def _why_missing(directory: Path, name: str) -> str:
+    """The reason, and what can be loaded instead."""
+    if name == BEST:
+        return "train with --extensions evaluate to keep the best"
+    reason = failure(directory)
+    said = f"the run failed ({reason})" if reason else "the run did not finish (it was killed, or still runs)"
+    offered = [
+        f"{what}: {flag} (in Python {flag[2:]}=True)"
+        for file, what, flag in (
+            (LAST, "the parameters before the failure", "--last"),
+            (BEST, "those of the best evaluation", "--best"),
+        )
+        if name != file and (directory / file).is_file()
+    ]
+    return ". There is ".join([said, " and ".join(offered)]) if offered else said

@@ -3,7 +3,8 @@
 import inspect
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from . import streams
 from .config import Config
 from .contracts import Batch, Environment, Policy
 from .episodes import Finished
-from .errors import FrameworkError, PartError, UsageError, culprit, unknown
+from .errors import FrameworkError, PartError, UsageError, culprit, unknown, warn
 from .flow import Norms
 from .hookspecs import PROJECT, STAGES, RunHooks, names
 from .interrupts import Interrupts
+from .last_good import LastGood
 from .learnt import Learnt
 from .optimizers import optimizer
 from .plugins import Loaded, Part
@@ -49,11 +51,15 @@ class Run:
     manager: "RunManager" = field(factory=lambda: RunManager(PROJECT))
     wrappers: dict[str, list[str]] = field(factory=dict)  # stage → the extensions that wrap it
     extensions: dict[str, object] = field(factory=dict)  # name → working object, reports included
+    reports: set[int] = field(factory=set)  # ids of the reports among them that have not been switched off
     owners: dict[int, str] = field(factory=dict)  # id of each working object → whose it is
     needs: frozenset[str] = frozenset()  # all that the parts need
     quiet: bool = False  # nothing is to be printed
     loss_needs: frozenset[str] = frozenset()  # what the loss needs of them
     interrupts: Interrupts = field(factory=Interrupts)
+    opened: ExitStack = field(factory=ExitStack)  # closes all that was built and has close()
+    last_good: LastGood = field(factory=LastGood)
+    unwritten: dict[str, str] = field(factory=dict)  # file of the record → why it could not be written
     collector: Any = None  # of rollouts by a compiled program, with `compile`
     iteration: int = 0  # counted from 0; of the one that is under way
     steps: int = 0  # real environment steps, in all
@@ -92,9 +98,8 @@ class Run:
         return self.shards[0].environment
 
     def close(self) -> None:
-        """Let the environments go that hold processes or windows."""
-        for shard in self.shards:
-            close(shard.environment)
+        """Close extensions and environments, each once; one whose close() raises is named in a warning."""
+        self.opened.close()
 
 
 @frozen(eq=False)
@@ -141,12 +146,20 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
     Raises:
         UsageError: a part cannot be built, or an extension does not keep to the rules of hooks.
     """
+    with ExitStack() as opened:  # closed where one of the following cannot be built
+        run = _build_run(config, loaded, stages, directory, opened)
+        run.opened = opened.pop_all()
+    return run
+
+
+def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path | None, opened: ExitStack) -> Run:
     device = choose_device(config.device)
     count = config.rollout.shards
     shards = []
     for number in range(count):
         lanes = config.rollout.lanes // count
         environment = build_environment(config.environment, lanes, device)
+        opened.callback(close, environment, config.environment.label)
         shards.append(
             _guarded(
                 config.environment,
@@ -176,13 +189,28 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
 
     run.manager.add_hookspecs(RunHooks)
     run.manager.register(stages, "core")
-    for part in (*config.reports, *config.extensions):  # what an extension breaks has been recorded before
+    for number, part in enumerate(
+        (*config.reports, *config.extensions)
+    ):  # what an extension breaks has been recorded before
         extension = _build(part, run)
+        opened.callback(close, extension, part.label)
         for stage in _register(run.manager, part, extension):
             run.wrappers.setdefault(stage, []).append(part.label)
         run.extensions[part.name] = extension
         run.owners[id(extension)] = part.label
+        if number < len(config.reports):
+            run.reports.add(id(extension))
     return run
+
+
+@contextmanager
+def closed_on_error(run: Run) -> Iterator[None]:
+    """Close a run that is built if it cannot be started."""
+    try:
+        yield
+    except BaseException:
+        run.close()
+        raise
 
 
 def judges(config: Config) -> dict[str, Any]:
@@ -204,14 +232,23 @@ def owners(config: Config, working: dict[str, Any]) -> dict[int, str]:
 def build_environment(part: Part, lanes: int, device: torch.device) -> Any:
     """The working environment of a part."""
     environment = _build(part, lanes, device)
-    _check_protocol(part, environment, Environment)
+    try:
+        _guarded(part, _check_protocol, part, environment, Environment)
+    except BaseException:
+        close(environment, part.label)
+        raise
     return environment
 
 
-def close(environment: Any) -> None:
-    """Let an environment go, if it holds processes or windows."""
-    if hasattr(environment, "close"):
-        environment.close()
+def close(working: Any, label: str = "the environment") -> None:
+    """Close an environment or extension, if it has close(); what that raises is a warning that names it."""
+    try:
+        if hasattr(working, "close"):
+            working.close()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        warn(f"{label}: close() raised {type(error).__name__}: {error}")
 
 
 def build_policy(part: Part, seed: int, spaces: tuple[Any, Any], device: torch.device) -> Any:
@@ -259,9 +296,9 @@ def _guarded(part: Part, build: Any, *arguments: Any) -> Any:
     """Call what runs a part's code while it is built; an error is the part's."""
     try:
         return build(*arguments)
-    except UsageError:
+    except (UsageError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # an exit, or a panic of a library in Rust, too
         raise UsageError(f"{part.label} cannot be built: {type(error).__name__}: {error}") from error
 
 

@@ -1,10 +1,9 @@
 """The loop, on one screen, and the core's own stages."""
 
-import contextlib
 import functools
 import math
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from .flow import SAID, norms_by_term
 from .hookspecs import hookimpl
 from .learnt import backward
 from .measuring import measure
+from .observers import answers, tell, tell_of_failure
 from .optimizers import learning_rate
 from .rollout import collect
 from .run import Result, Run, blamed
@@ -39,24 +39,29 @@ def execute(run: Run) -> Result:
     try:
         with run.interrupts.watching(), torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
             try:
-                _loop(run)
-            except KeyboardInterrupt:
+                _train(run)
+            except BaseException as error:
                 run.interrupts.hold()
-                run.interrupted = True
-            run.interrupts.hold()  # to the end: what was learnt is recorded, however often Ctrl-C comes
-            if run.interrupted:
-                run.stop_reasons.append("interrupted")
-            _check_policy(run)
-            run.hook.run_finished(run=run)
-    except (Exception, SystemExit) as error:
-        _fail(run, error)
+                _fail(run, error)
     finally:
         torch.set_num_threads(threads)
-        with contextlib.suppress(Exception):  # what became of the run is what counts
-            run.close()
+        run.close()
     metrics = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
     recent = np.array(run.recent_returns), np.array(run.recent_lengths, np.int64)
     return Result(run.policy, metrics, *recent, tuple(run.stop_reasons), run.directory, run.config, run)
+
+
+def _train(run: Run) -> None:
+    try:
+        _loop(run)
+    except KeyboardInterrupt:
+        run.interrupts.hold()
+        run.interrupted = True
+    run.interrupts.hold()  # to the end: what was learnt is recorded, however often Ctrl-C comes
+    if run.interrupted:
+        run.stop_reasons.append("interrupted")
+    _check_policy(run)
+    tell(run, "run_finished")
 
 
 def _loop(run: Run) -> None:
@@ -65,7 +70,7 @@ def _loop(run: Run) -> None:
     if config.compile:
         compiler = Compiler(run, _prepared, _update, _gradients)
         run.collector = Collector(run)
-    run.hook.run_started(run=run)
+    tell(run, "run_started")
     began = time.perf_counter()
     while run.iteration < config.iterations and not run.stop_reasons:
         _iterate(run, compiler, began)
@@ -73,8 +78,9 @@ def _loop(run: Run) -> None:
 
 def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
     """Collect, estimate, update, report; what was collected is let go before the next time."""
-    config, hook, stage = run.config, run.hook, functools.partial(_stage, run)
+    config, stage = run.config, functools.partial(_stage, run)
     streams.seed_global(run.device, streams.derived_seed(config.seed, "update", run.iteration))
+    run.last_good.keep(run.policy)
     run.batch = None
     run.loss_metrics.clear()
     _set_learning_rate(run)
@@ -95,8 +101,8 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
         if hasattr(run.policy, "observe"):
             run.policy.observe(rollout)
         metrics = measure(run, whole.total_steps, began)
-        hook.iteration_finished(run=run, metrics=metrics)
-        run.stop_reasons += _reasons(run, hook.should_stop(run=run, metrics=metrics))
+        tell(run, "iteration_finished", metrics=metrics)
+        run.stop_reasons += _reasons(run, metrics)
         run.iteration += 1
 
 
@@ -124,12 +130,14 @@ def _set_learning_rate(run: Run) -> None:
             group["lr"] = learning_rate(settings, run.iteration, run.config.iterations)
 
 
-def _reasons(run: Run, answers: list[Any]) -> list[str]:
-    for answer in answers:
+def _reasons(run: Run, metrics: dict[str, float]) -> list[str]:
+    reasons = []
+    for extension, answer in answers(run, "should_stop", metrics=metrics):
         if not isinstance(answer, str):
-            asked = " or ".join(run.owners[id(impl.plugin)] for impl in run.hook.should_stop.get_hookimpls())
-            raise PartError(f"{asked}: should_stop: expected a reason (a string) or None, got {answer!r}")
-    return [answer for answer in answers if answer]
+            whose = run.owners[id(extension)]
+            raise PartError(f"{whose}: should_stop: expected a reason (a string) or None, got {answer!r}")
+        reasons.append(answer)
+    return [reason for reason in reasons if reason]
 
 
 def _stage(run: Run, name: str, **arguments: Any) -> Any:
@@ -300,14 +308,10 @@ def _blame_number(run: Run, loss: Loss) -> None:
     raise PartError(f"{run.config.loss.label}: the summed loss is not finite")
 
 
-def _fail(run: Run, error: BaseException) -> None:
+def _fail(run: Run, error: BaseException) -> NoReturn:
     """Name whose it was, tell the extensions, raise."""
+    if isinstance(error, KeyboardInterrupt):
+        raise error
     error = blamed(run, error)
-    extensions = [plugin for plugin in run.manager.get_plugins() if run.manager.get_name(plugin) != "core"]
-    for extension in extensions:  # one by one: if one raises here too, the others are told all the same
-        others = [other for other in extensions if other is not extension]
-        try:
-            run.manager.subset_hook_caller("run_failed", others)(run=run, error=error)
-        except Exception as second:
-            error.add_note(f"{run.owners[id(extension)]} raised {type(second).__name__} in run_failed, too: {second}")
+    tell_of_failure(run, error)
     raise error

@@ -55,7 +55,7 @@ def film(
         return performance
     finally:
         temporary.unlink(missing_ok=True)
-        close(environment)
+        close(environment, part.label)
 
 
 def pictured(part: Part, device: torch.device) -> Any:
@@ -64,7 +64,7 @@ def pictured(part: Part, device: torch.device) -> Any:
         part = attrs.evolve(part, settings=attrs.evolve(part.settings, render_mode="rgb_array"))
     environment = build_environment(part, 1, device)
     if not hasattr(environment, "render"):
-        close(environment)
+        close(environment, part.label)
         raise UsageError(f"{part.label} cannot be filmed: it has no render()")
     return environment
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from framework import Run, hookimpl
 from framework.evaluation import play, refuse_without_greedy
-from framework.record import BEST, copied, write_policy
+from framework.record import BEST, attempt, copied, keep_policy, write_policy
 from framework.run import RECENT, build_environment, close
 from framework.streams import derived_seed
 
@@ -41,10 +41,11 @@ class Evaluator:
         refuse_without_greedy(run.policy, settings.greedy, config.policy.label)
         self.settings = settings
         self.lanes = min(settings.lanes, settings.episodes)
+        self.label = config.environment.label
         self.environment = build_environment(config.environment, self.lanes, run.device)
         run.owners[id(self.environment)] = config.environment.label
         self.highest = -math.inf  # mean return of the best evaluation so far
-        self.best: dict[str, Tensor] | None = None  # its policy, in a run without a folder
+        self.best: dict[str, Tensor] | None = None  # its policy, where there is no file of it
 
     @hookimpl
     def measure(self, run: Run) -> dict[str, float] | None:
@@ -64,10 +65,10 @@ class Evaluator:
         )
         if performance.mean > self.highest:
             self.highest = performance.mean
-            if run.directory is None:
-                self.best = copied(run.policy.state_dict())
-            else:
-                write_policy(run.directory, run.policy, BEST)
+            self.best = copied(run.policy.state_dict())
+            directory = run.directory
+            if directory is not None and attempt(run, BEST, lambda: write_policy(directory, run.policy, BEST)):
+                self.best = None
         return {
             "evaluation/mean_return": performance.mean,
             "evaluation/std_return": performance.std,
@@ -77,13 +78,18 @@ class Evaluator:
 
     @hookimpl
     def run_finished(self, run: Run) -> None:
-        """Let the environment go."""
-        close(self.environment)
+        """Try again to keep the best one, where the disk refused it."""
+        if BEST in run.unwritten and self.best is not None:
+            keep_policy(run, self.best, BEST)
 
     @hookimpl
     def run_failed(self, run: Run, error: BaseException) -> None:
         """Likewise."""
-        close(self.environment)
+        self.run_finished(run)
+
+    def close(self) -> None:
+        """Let the environment go."""
+        close(self.environment, self.label)
 
     def state_dict(self) -> dict[str, Tensor]:
         """How good the best one was; its parameters are in the record."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from ..errors import FrameworkError, PartError, unknown
+from ..errors import FrameworkError, PartError, say, unknown
 from ..version import __version__
 
 HOME = Path(__file__).parent.parent
@@ -64,12 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(_imported(f"{__name__}.{command}").main(rest))
     except FrameworkError as error:
-        print(f"error: {error}", file=sys.stderr)
-        for note in getattr(error, "__notes__", ()):
-            print(note, file=sys.stderr)
+        say("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
         return 1 if isinstance(error, PartError) else 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
         return 130
     except BrokenPipeError:  # the reader has seen enough, as in `framework run --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,7 +13,7 @@ from ..audit.gradients import finite_spaces
 from ..config import RolloutSettings, validate
 from ..errors import UsageError
 from ..plugins import Loaded
-from ..run import Run, build, build_environment, choose_device, close, judges, owners
+from ..run import Run, build, build_environment, choose_device, close, closed_on_error, judges, owners
 from ..training import Core
 from ..wiring import NEEDS, needed, words
 from .options import HELP, Resolved, resolve
@@ -155,7 +155,7 @@ def _is_finite(resolved: Resolved) -> bool:
     try:
         return finite_spaces(environment) is not None
     finally:
-        close(environment)
+        close(environment, config.environment.label)
 
 
 def built(resolved: Sequence[Resolved], batch: int) -> list[Run]:
@@ -164,9 +164,10 @@ def built(resolved: Sequence[Resolved], batch: int) -> list[Run]:
     configs = [attrs.evolve(one.config, extensions=(), reports=(), rollout=rollout) for one in resolved]
     first = build(configs[0], resolved[0].loaded, Core())
     runs = [first]
-    for config in configs[1:]:
-        working = judges(config)
-        first.owners |= owners(config, working)
-        working |= {"needs": needed(config), "loss_needs": words(config.loss, "needs", NEEDS)}
-        runs.append(attrs.evolve(first, config=config, **working))
+    with closed_on_error(first):
+        for config in configs[1:]:
+            working = judges(config)
+            first.owners |= owners(config, working)
+            working |= {"needs": needed(config), "loss_needs": words(config.loss, "needs", NEEDS)}
+            runs.append(attrs.evolve(first, config=config, **working))
     return runs

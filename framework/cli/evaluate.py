@@ -15,7 +15,7 @@ from ..bars import Bar
 from ..config import RolloutSettings, validate
 from ..errors import UsageError
 from ..evaluation import CONFIDENCE, Performance, play, refuse_without_greedy
-from ..record import BEST, POLICY, read_policy, read_spaces
+from ..record import BEST, LAST, POLICY, policy_file, read_policy, read_spaces
 from ..run import Run, build
 from ..spaces import compare
 from ..training import Core
@@ -39,6 +39,9 @@ class Extra:
     )
     greedy: Annotated[bool, tyro.conf.arg(help="the most probable action instead of a sampled one")] = False
     best: Annotated[bool, tyro.conf.arg(help=f"{BEST}, which the extension `evaluate` keeps, not {POLICY}")] = False
+    last: Annotated[bool, tyro.conf.arg(help=f"{LAST}, where the run failed: the parameters before the failure")] = (
+        False
+    )
     video: Annotated[
         Path | None, tyro.conf.arg(help="film one more episode; needs framework-rl[video]", metavar="FILE.mp4")
     ] = None
@@ -60,8 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     validate("", extra)
     rollout = RolloutSettings(lanes=min(extra.lanes, extra.episodes), episodes=1)
     config = attrs.evolve(resolved.config, extensions=(), reports=(), rollout=rollout)
+    path = directory / policy_file(extra.best, extra.last, directory)
     run = build(config, resolved.loaded, Core())
-    path = directory / (BEST if extra.best else POLICY)
     with at_work(run):
         _read(run, path)
         refuse_without_greedy(run.policy, extra.greedy, config.policy.label)

@@ -27,7 +27,9 @@ def at_work(run: Run) -> Iterator[None]:
     torch.set_num_threads(run.config.threads)
     try:
         yield
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         named = blamed(run, error)
         raise named from named.__cause__
     finally:

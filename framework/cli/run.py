@@ -1,8 +1,10 @@
 """`framework run`: train, then say what came out."""
 
 import ctypes
+import errno
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -15,9 +17,9 @@ from attrs import frozen
 from gymnasium.spaces import Discrete
 
 from ..contracts import Inputs
-from ..errors import UsageError
+from ..errors import UsageError, say
 from ..record import claim, claim_next
-from ..run import Result, build
+from ..run import Result, build, closed_on_error
 from ..training import Core, execute
 from .options import is_terminal, resolve
 
@@ -37,7 +39,7 @@ class Extra:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train; exit code 0, or 128 + S after signal S: 130 after Ctrl-C."""
+    """Train; exit code 0, 128 + S after signal S (130 after Ctrl-C), or 1 where the record is not complete."""
     resolved = resolve(
         "run", "Train a policy. Flags win over --config, that over --recipe, that over defaults.", arguments, Extra
     )
@@ -55,16 +57,28 @@ def main(arguments: Sequence[str]) -> int:
     run.quiet = extra.quiet
     if "directory" in run.needs:
         stem = "-".join(_as_folder(part.title) for part in (config.environment, config.loss))
-        run.directory = claim(ROOT / extra.name) if extra.name else claim_next(ROOT, stem)
+        with closed_on_error(run):
+            run.directory = claim(ROOT / extra.name) if extra.name else claim_next(ROOT, stem)
     result = execute(run)
     if not extra.quiet:
         threads = torch.get_num_threads()
         torch.set_num_threads(config.threads)  # a table of five states took two threads 0.1 s, and takes one 0.3 ms
         try:
             (_print if is_terminal() else _print_json)(result)
+            sys.stdout.flush()
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the terminal was closed: nobody reads
         finally:
             torch.set_num_threads(threads)
-    return 128 + result.run.interrupts.signal if result.run.interrupted else 0
+    run = result.run
+    if run.unwritten:
+        missing = "; ".join(f"{name} ({reason})" for name, reason in run.unwritten.items())
+        say(f"error: the run ended, but its record {run.directory} is not complete: {missing}")
+    if run.interrupted:
+        return 128 + run.interrupts.signal
+    return 1 if run.unwritten else 0
 
 
 def _as_folder(title: str) -> str:

@@ -19,6 +19,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 from framework import UsageError
 from framework.errors import unknown
+from framework.interrupts import ENDING
 
 if TYPE_CHECKING:
     from .settings import Gymnasium
@@ -38,7 +39,9 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.lane, self.clock = lane, 0
         if multiprocessing.parent_process() is not None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's, which closes its lanes
+            for name in ("SIGINT", *ENDING):  # Ctrl-C and the like are the run's, which closes its lanes
+                if hasattr(signal, name):
+                    signal.signal(getattr(signal, name), signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which it ends them
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -47,7 +50,9 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         try:
             observation, info = self.env.reset(seed=seed, options=options)
             self._check_shape(observation)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # an exit, or a panic of a library in Rust, too
             raise LaneError(f"lane {self.lane}, reset with seed {seed}: {type(error).__name__}: {error}") from error
         return observation, info
 
@@ -57,7 +62,9 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
             observation, reward, terminated, truncated, info = self.env.step(action)
             result = float(reward), bool(terminated), bool(truncated)
             self._check_shape(observation)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             where = f"lane {self.lane}, step {self.clock} of its episode, action {action}"
             raise LaneError(f"{where}: {type(error).__name__}: {error}") from error
         self.clock += 1

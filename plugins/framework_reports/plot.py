@@ -6,6 +6,7 @@ import numpy as np
 from attrs import field, frozen, validators
 
 from framework import Run, hookimpl
+from framework.files import whole
 from framework.record import CURVE
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class Plotter:
         """Draw what the history holds, if any episode ended."""
         figure = learning_curve(run, self.settings.smooth)
         if figure is not None and run.directory is not None:
-            figure.savefig(run.directory / CURVE, dpi=150)
+            with whole(run.directory / CURVE) as temporary:
+                figure.savefig(temporary, dpi=150, format="png")
 
 
 def learning_curve(run: Run, smooth: int) -> "Figure | None":

@@ -1,22 +1,33 @@
 """The extension that keeps a run's record, row by row."""
 
+import time
 import traceback
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 
 from attrs import frozen
 
-from framework import Run, hookimpl
+from framework import PartError, Run, hookimpl
 from framework.record import (
     ERROR,
+    EXTENSIONS,
+    GRADIENTS,
+    LAST,
     METRICS,
+    POLICY,
     MetricsFile,
+    attempt,
+    clean,
+    keep_policy,
     write_config,
     write_gradients,
-    write_policy,
     write_spaces,
     write_states,
     write_text,
 )
+
+AGAIN = 60.0  # seconds until metrics.csv is tried again, once the disk refused it
 
 
 @frozen
@@ -31,41 +42,79 @@ class Record:
 
 
 class Recorder:
-    """Writes `run.directory`."""
+    """Writes `run.directory`, before any other observer is told.
+
+    Once the run has started, a file that cannot be written (the disk is full) is a warning; the others are written all
+    the same.
+    """
 
     metrics: MetricsFile | None = None
+    again = 0.0  # when metrics.csv is tried again
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def run_started(self, run: Run) -> None:
-        """What is known before the first step."""
-        assert run.directory is not None
-        write_config(run.directory, run.config, run.loaded)
-        write_spaces(run.directory, run.environment)
-        self.metrics = MetricsFile(run.directory / METRICS)
+        """What is known before the first step; nothing is lost yet, so that a folder that takes no file is an error."""
+        directory = folder(run)
+        try:
+            write_config(directory, run.config, run.loaded)
+            write_spaces(directory, run.environment)
+            self.metrics = MetricsFile(directory / METRICS)
+        except OSError as error:
+            whose = run.owners[id(self)]
+            raise PartError(f"{whose} cannot write to {directory}: {error.strerror or error}") from error
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def iteration_finished(self, run: Run, metrics: Mapping[str, float]) -> None:
-        """A row."""
+        """A row; all rows again, once there is space again."""
         assert self.metrics is not None
-        self.metrics.add(metrics, run.history)
+        if METRICS in run.unwritten and time.monotonic() < self.again:
+            self.metrics.torn = True
+        elif not attempt(run, METRICS, partial(self.metrics.add, metrics, run.history)):
+            self.again = time.monotonic() + AGAIN
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def run_finished(self, run: Run) -> None:
         """The policy, and what extensions and baseline keep."""
         if self.metrics is None:  # interrupted before this was told of the start
             self.run_started(run)
-        assert self.metrics is not None
-        self.metrics.close()
-        assert run.directory is not None
-        write_policy(run.directory, run.policy)
-        if run.traced is not None:
-            write_gradients(run.directory, run.traced)
-        write_states(run.directory, run)
+        keep_policy(run, run.policy.state_dict(), POLICY)
+        self._finish(run)
 
-    @hookimpl
+    @hookimpl(tryfirst=True)
     def run_failed(self, run: Run, error: BaseException) -> None:
-        """The traceback."""
-        if self.metrics is not None:
+        """The last good parameters, if there are any rows to go with them, and the traceback."""
+        directory = folder(run)
+        found = [ERROR]
+        if self.metrics is not None and self.metrics.columns:
+            if not (directory / POLICY).is_file() and (state := run.last_good.of(run.policy)):
+                keep_policy(run, state, LAST)
+                found.append(LAST)
+            try:
+                self._finish(run)
+            except PartError as second:
+                error.add_note(str(second))
+        elif self.metrics is not None:
             self.metrics.close()
-        assert run.directory is not None
-        write_text(run.directory / ERROR, "".join(traceback.format_exception(error)))
+        text = "".join(traceback.format_exception(error))
+        attempt(run, ERROR, partial(write_text, directory / ERROR, f"{' '.join(str(error).split())}\n\n{text}"))
+        error.add_note(f"record: {directory}, with {' and '.join(found)}")
+
+    def _finish(self, run: Run) -> None:
+        """What a record has beside the policy, whether the run failed or not."""
+        directory, metrics = folder(run), self.metrics
+        assert metrics is not None
+        if metrics.torn:
+            attempt(run, METRICS, partial(metrics.rewrite, run.history))
+        attempt(run, METRICS, metrics.close)
+        if run.traced is not None:
+            attempt(run, GRADIENTS, partial(write_gradients, directory, run.traced))
+        try:
+            attempt(run, EXTENSIONS, partial(write_states, directory, run))
+        finally:
+            clean(directory)
+
+
+def folder(run: Run) -> Path:
+    """Where the record goes."""
+    assert run.directory is not None
+    return run.directory
