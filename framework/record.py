@@ -51,7 +51,7 @@ WITHOUT_ROWS = {
     SPACES,
     GRADIENTS,
     ERROR,
-}  # what a run leaves that failed in its first iteration
+}  # of a run that failed in its first iteration
 
 
 def claim(directory: Path) -> Path:
