@@ -1,19 +1,21 @@
 """Lanes of Gymnasium, stepped together on the host; its three ways to reset become one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from attrs import evolve
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from framework import Step, UsageError
 
-from .making import LaneError, seeds
-
-Array = np.ndarray[Any, Any]
+from .guard import OUTSIDE, LaneError, place, seeds
+from .infos import OURS, Array, MisuseError, Wanted, choices, look_up, mask, number, short
+from .statistics import merged
+from .workers import activity
 
 
 class GymnasiumLanes:
@@ -27,18 +29,24 @@ class GymnasiumLanes:
       where it comes into `successors`.
     * `disabled`: lanes that ended are reset here, each with a seed of its own.
 
-    Floating-point observations become float32, whatever the space has.
+    Floating-point observations become float32, whatever the space has. Actions are handed over as a copy, for an
+    environment may keep them and an actor writes the next ones into the same buffer.
     """
 
-    def __init__(self, lanes: VectorEnv[Any, Any, Any], autoreset: str, metrics: Sequence[str], device: torch.device):
+    settings: Any = None  # those that make this very environment again: with the vectorization mode that auto chose
+
+    def __init__(self, lanes: VectorEnv[Any, Any, Any], autoreset: str, wanted: Wanted, device: torch.device):
         """Take the spaces from one lane, and make the buffers."""
-        self.lanes, self.autoreset, self.device = lanes, autoreset, device
+        self.lanes: Any = lanes
+        self.autoreset, self.wanted, self.device = autoreset, wanted, device
         self.count = int(lanes.num_envs)
+        self.guarded = isinstance(lanes.unwrapped, SyncVectorEnv | AsyncVectorEnv)  # each lane has its `Guard`
         self.observation_space, dtype = _observations(lanes.single_observation_space)
         self.action_space = lanes.single_action_space
         if not isinstance(self.action_space, spaces.Discrete | spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
             raise UsageError(f"environment 'gymnasium': no policy takes actions of {self.action_space}")
         self.render_fps = lanes.metadata.get("render_fps", 30)
+        self.action_masks: Tensor | None = None  # [N, actions] bool; known after the first reset
 
         def buffer(kind: torch.dtype, *shape: int) -> Tensor:
             return torch.zeros((self.count, *shape), dtype=kind)
@@ -46,7 +54,7 @@ class GymnasiumLanes:
         shape = self.observation_space.shape or ()
         observations = buffer(dtype, *shape)
         successors = observations if autoreset == "next_step" else buffer(dtype, *shape)
-        told_metrics = {name: torch.full((self.count,), torch.nan) for name in metrics}
+        columns = {name: torch.full((self.count,), torch.nan) for name in wanted.metrics}
         self._host = Step(
             observations,
             successors,
@@ -54,20 +62,25 @@ class GymnasiumLanes:
             buffer(torch.bool),
             buffer(torch.bool),
             valid=buffer(torch.bool) if autoreset == "next_step" else None,
-            metrics=told_metrics or None,
+            metrics=columns or None,
         )
         self._seen, self._reached = observations.numpy(), successors.numpy()
         self._rewards = self._host.rewards.numpy()
         self._over, self._out = self._host.terminated.numpy(), self._host.truncated.numpy()
         self._valid = None if self._host.valid is None else self._host.valid.numpy()
-        self._metrics = {name: column.numpy() for name, column in told_metrics.items()}
+        self._metrics = {name: column.numpy() for name, column in columns.items()}
+        self._masks: Array | None = None
         self._ended: Array = np.zeros(self.count, bool)
         self._clock = 0
 
     def reset(self, generator: torch.Generator) -> Tensor:
         """New episodes everywhere, each lane with a seed drawn from `generator`."""
-        observations, _ = self.lanes.reset(seed=seeds(self.lanes, self._draw(generator)))
-        np.copyto(self._seen, observations, casting="same_kind")
+        try:
+            observations, info = self.lanes.reset(seed=seeds(self.lanes, self._draw(generator)))
+            np.copyto(self._seen, observations, casting="same_kind")
+            self._allow_first(info)
+        except Exception as error:
+            self._raise(error, "reset of all lanes")
         self._ended[:] = False
         self._clock = 0
         return self._host.observations.to(self.device)
@@ -75,28 +88,46 @@ class GymnasiumLanes:
     def step(self, actions: Tensor, generator: torch.Generator) -> Step:
         """Step all lanes."""
         given = actions.numpy() if actions.device.type == "cpu" else actions.cpu().numpy()
-        if given.dtype != self.action_space.dtype:
-            given = given.astype(self.action_space.dtype)
+        given = given.astype(self.action_space.dtype)  # a copy, always
         try:
-            observations, rewards, terminated, truncated, info = self.lanes.step(given)
-        except LaneError:
-            raise
+            result = self.lanes.step(given)
+            if len(result) != 5:
+                raise MisuseError(f"step must return 5 arrays, got {len(result)}")
+            observations, rewards, terminated, truncated, info = result
+            self._clock += 1
+            if self._valid is not None:
+                np.logical_not(self._ended, out=self._valid)
+            self._rewards[:] = rewards if self.guarded else self._flat("rewards", rewards)
+            self._over[:] = terminated
+            self._out[:] = truncated
+            np.logical_or(self._over, self._out, out=self._ended)
+            if self._valid is None:
+                np.copyto(self._reached, observations, casting="same_kind")
+            if self._masks is not None:
+                self._allow(info, ~self._ended)
+            if self._ended.any():
+                observations = self._finish(observations, info, generator)
+            np.copyto(self._seen, observations, casting="same_kind")
         except Exception as error:
-            where = f"step {self._clock} since the last reset of all lanes, actions {given.tolist()}"
-            raise LaneError(f"{where}: {type(error).__name__}: {error}") from error
-        self._clock += 1
-        if self._valid is not None:
-            np.logical_not(self._ended, out=self._valid)
-        self._rewards[:] = rewards
-        self._over[:] = terminated
-        self._out[:] = truncated
-        np.logical_or(self._over, self._out, out=self._ended)
-        if self._valid is None:
-            np.copyto(self._reached, observations, casting="same_kind")
-        if self._ended.any():
-            observations = self._finish(observations, info, generator)
-        np.copyto(self._seen, observations, casting="same_kind")
+            self._raise(error, f"step {self._clock} since the last reset of all lanes, actions {given.tolist()}")
         return self._host if self.device.type == "cpu" else self._elsewhere()
+
+    def busy(self) -> str:
+        """Which lanes are in the middle of something, and at which step: for an environment that does not return."""
+        table = getattr(self.lanes.unwrapped, "whereabouts", None)
+        if table is None:
+            return f"all lanes, step {self._clock} since their last reset"
+        doing = [(lane, table[2 * lane], table[2 * lane + 1]) for lane in range(self.count)]
+        return ", ".join(f"lane {lane} {activity(what, clock)}" for lane, clock, what in doing if what != OUTSIDE)
+
+    def statistics(self) -> dict[str, Tensor]:
+        """What wrappers have learnt of the numbers that passed through them; empty: there are no such wrappers."""
+        return merged(self.lanes.call("statistics")) if self.guarded else {}
+
+    def load_statistics(self, state: Mapping[str, Tensor]) -> None:
+        """Put it into the wrappers of every lane, which learn no more."""
+        if self.guarded and state:
+            self.lanes.call("set_statistics", {name: value.numpy() for name, value in state.items()})
 
     def render(self) -> Array:
         """The first lane's picture, `[H, W, 3]` uint8; with `render_mode` rgb_array."""
@@ -107,13 +138,7 @@ class GymnasiumLanes:
 
     def close(self) -> None:
         """End the lanes' processes and close their windows."""
-        if self.lanes.closed:
-            return
-        if isinstance(self.lanes.unwrapped, AsyncVectorEnv):
-            # one that died, or was interrupted, in the middle of a step never answers
-            state = getattr(self.lanes.unwrapped, "_state", None)
-            self.lanes.close(terminate=getattr(state, "value", "default") != "default")
-        else:
+        if not self.lanes.closed:
             self.lanes.close()
 
     def _finish(self, observations: Any, info: Any, generator: torch.Generator) -> Any:
@@ -121,24 +146,97 @@ class GymnasiumLanes:
         (ended,) = self._ended.nonzero()
         last = info
         if self.autoreset == "same_step":
-            final = info["final_obs"]
-            for lane in ended:
+            final = info.get("final_obs")
+            if final is None:
+                raise MisuseError("info has no 'final_obs', which mode same_step gives with an episode's last step")
+            for lane in ended.tolist():
                 self._reached[lane] = final[lane]
             last = info.get("final_info", {})
-        for name, column in self._metrics.items():
-            column[:] = np.nan
-            numbers = last.get(name)
-            if numbers is not None:  # of the lanes in `_name`, or of all
-                known = np.broadcast_to(last.get(f"_{name}", True), self.count) & self._ended
-                given = np.broadcast_to(np.asarray(numbers, object), self.count)
-                for where in known.nonzero()[0].tolist():
-                    column[where] = _number(name, where, given[where])
+        for lane in ended.tolist():
+            for column, found in zip(self._metrics.values(), self._numbers(last, lane), strict=True):
+                column[lane] = np.nan if found is None else found
+        for column in self._metrics.values():
+            column[~self._ended] = np.nan
+        if self._masks is not None:
+            self._masks[ended] = True
+            if self.autoreset == "same_step":
+                self._allow(info, self._ended)
         if self.autoreset == "disabled":
             drawn = seeds(self.lanes, self._draw(generator))
             if isinstance(drawn, list):
                 drawn = [seed if over else None for seed, over in zip(drawn, self._ended, strict=True)]
-            observations, _ = self.lanes.reset(seed=drawn, options={"reset_mask": self._ended.copy()})
+            observations, info = self.lanes.reset(seed=drawn, options={"reset_mask": self._ended.copy()})
+            if self._masks is not None:
+                self._allow(info, self._ended)
         return observations
+
+    def _numbers(self, last: Any, lane: int) -> Sequence[float | None]:
+        """The metrics of an episode that ended in `lane`."""
+        if self.guarded:
+            found: Sequence[float | None] = last[OURS][lane][0]
+            return found
+        return [self._number(name, last, lane) for name in self._metrics]
+
+    def _number(self, name: str, last: Any, lane: int) -> float | None:
+        """Out of the `info` of a vectorised environment: a column of all lanes, or of those that `_name` tells."""
+        column, known = look_up(last, name), look_up(last, _masked(name))
+        if column is None or (known is not None and not np.broadcast_to(known, self.count)[lane]):
+            return None
+        given = column[lane] if np.ndim(column) else column
+        found = None if given is None else number(given)
+        if found is None and given is not None and self.wanted.by_name:
+            raise MisuseError(f"metric '{name}': expected one number a lane in info, got {short(given)}")
+        return found
+
+    def _allow_first(self, info: Any) -> None:
+        """Masks of the first observations; at the very first reset, whether there are any."""
+        if self._masks is None and self._have_masks(info):
+            count = choices(self.action_space)
+            assert count is not None
+            self.action_masks = torch.ones((self.count, count), dtype=torch.bool)
+            self._masks = self.action_masks.numpy()
+            self._host = evolve(self._host, action_masks=self.action_masks)
+            self.action_masks = self.action_masks.to(self.device)
+        if self._masks is not None:
+            self._allow(info, np.ones(self.count, bool))
+            assert self._host.action_masks is not None
+            self.action_masks = self._host.action_masks.to(self.device)
+
+    def _have_masks(self, info: Any) -> bool:
+        if self.guarded:
+            return OURS in info
+        count, how = choices(self.action_space), self.wanted.masks
+        return count is not None and how != "none" and (how == "info" or _rows(info, self.count, count) is not None)
+
+    def _allow(self, info: Any, which: Array) -> None:
+        """Take the masks of the lanes `which` [N] bool; a lane that says nothing may do all."""
+        assert self._masks is not None
+        if not self.guarded:
+            rows = _rows(info, *self._masks.shape)
+            if rows is None and self.wanted.masks == "info":
+                raise MisuseError(f"info has no 'action_mask' of shape {list(self._masks.shape)}")
+            self._masks[which] = True if rows is None else rows[which]
+            return
+        said = info.get(OURS)
+        for lane in which.nonzero()[0].tolist():
+            told = None if said is None or said[lane] is None else said[lane][1]
+            self._masks[lane] = True if told is None else told
+
+    def _flat(self, name: str, given: Any) -> Array:
+        """A column [N] of a vectorised environment, which may have made it [N, 1]."""
+        column = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+        if column.size != self.count or column.dtype.kind not in "biuf":
+            raise MisuseError(f"{name}: expected {self.count} numbers, one a lane, got {short(given)}")
+        return column.reshape(self.count)
+
+    def _raise(self, error: Exception, where: str) -> None:
+        """Under the name of the lane, where that is known."""
+        if isinstance(error, LaneError):
+            raise error
+        text = str(error) if isinstance(error, MisuseError) else f"{type(error).__name__}: {error}"
+        named = LaneError(f"{where}: {text}")
+        named.place = place(error)
+        raise named from error
 
     def _draw(self, generator: torch.Generator) -> list[int]:
         drawn: list[int] = torch.randint(2**31 - 1, (self.count,), generator=generator, device=self.device).tolist()
@@ -154,15 +252,31 @@ class GymnasiumLanes:
             host.terminated.to(self.device),
             host.truncated.to(self.device),
             valid=None if host.valid is None else host.valid.to(self.device),
+            action_masks=None if host.action_masks is None else host.action_masks.to(self.device),
             metrics=None if host.metrics is None else {k: column.to(self.device) for k, column in host.metrics.items()},
         )
 
 
-def _number(name: str, lane: int, given: Any) -> float:
-    try:
-        return float(given)
-    except (TypeError, ValueError):
-        raise LaneError(f"metrics '{name}': expected a number, got {given!r} in lane {lane}") from None
+def _masked(name: str) -> str:
+    """The entry that tells which lanes have an entry: `episode.r` → `episode._r`."""
+    path, dot, last = name.rpartition(".")
+    return f"{path}{dot}_{last}"
+
+
+def _rows(info: Any, lanes: int, count: int) -> Array | None:
+    """The masks in the `info` of a vectorised environment, [N, actions]; None: there are none."""
+    given = info.get("action_mask")
+    if isinstance(given, np.ndarray) and given.dtype == object:  # one entry a lane, None where it says nothing
+        rows = np.ones((lanes, count), bool)
+        for lane, entry in enumerate(given):
+            if entry is not None:
+                found = mask(entry, count)
+                if found is None:
+                    return None
+                rows[lane] = found
+        return rows
+    found = None if given is None else mask(given, lanes * count)
+    return None if found is None else found.reshape(lanes, count)
 
 
 def _observations(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], torch.dtype]:
@@ -171,8 +285,10 @@ def _observations(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], torch.dt
         return space, torch.int64
     if not isinstance(space, spaces.Box):
         raise UsageError(f"environment 'gymnasium': observations of {space} cannot be laid flat")
-    if np.issubdtype(space.dtype, np.floating):
-        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    large = space.dtype == np.uint64 and bool((space.high > np.iinfo(np.int64).max).any())
+    if np.issubdtype(space.dtype, np.floating) or large:
+        with np.errstate(over="ignore"):  # a bound that float32 does not reach is none
+            low, high = space.low.astype(np.float32), space.high.astype(np.float32)
         return spaces.Box(low, high, dtype=np.float32), torch.float32
     if space.dtype == np.uint8:
         return space, torch.uint8

@@ -1,128 +1,58 @@
 """From settings to a vector environment of Gymnasium, with errors that say what to do."""
 
 import ast
+import copy
 import functools
 import importlib
 import importlib.util
-import multiprocessing
 import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
-import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from framework import UsageError
 from framework.errors import unknown
-from framework.interrupts import ENDING
+
+from .guard import Env, Guard, LaneError, copying
+from .infos import Wanted
+from .workers import Processes
 
 if TYPE_CHECKING:
     from .settings import Gymnasium
 
-Env = gymnasium.Env[Any, Any]
 EXTRAS = {"mujoco": "mujoco"}  # what an import that fails is called → the extra of ours that installs it
 
 
-class LaneError(RuntimeError):
-    """An environment raised; the message says in which lane, at which step and after which action."""
+def make_lanes(settings: "Gymnasium", count: int) -> tuple[VectorEnv[Any, Any, Any], str, str]:
+    """A vector environment of `count` lanes, its vectorization mode, and how it resets.
 
-
-class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """The outermost wrapper of each lane: it names lane, step and action where the environment breaks."""
-
-    def __init__(self, env: Env, lane: int) -> None:
-        super().__init__(env)
-        self.lane, self.clock = lane, 0
-        if multiprocessing.parent_process() is not None:
-            for name in ("SIGINT", *ENDING):  # Ctrl-C and the like are the run's, which closes its lanes
-                if hasattr(signal, name):
-                    signal.signal(getattr(signal, name), signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which it ends them
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """As the environment's."""
-        self.clock = 0
-        try:
-            observation, info = self.env.reset(seed=seed, options=options)
-            self._check_shape(observation)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # an exit, or a panic of a library in Rust, too
-            raise LaneError(f"lane {self.lane}, reset with seed {seed}: {type(error).__name__}: {error}") from error
-        return observation, info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """As the environment's; an episode's last observation is a copy, for a reset may write into its buffer."""
-        try:
-            observation, reward, terminated, truncated, info = self.env.step(action)
-            result = float(reward), bool(terminated), bool(truncated)
-            self._check_shape(observation)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            where = f"lane {self.lane}, step {self.clock} of its episode, action {action}"
-            raise LaneError(f"{where}: {type(error).__name__}: {error}") from error
-        self.clock += 1
-        if (terminated or truncated) and isinstance(observation, np.ndarray):
-            observation = observation.copy()
-        return observation, *result, info
-
-    def _check_shape(self, observation: Any) -> None:
-        shape = getattr(observation, "shape", None)
-        if shape is not None and shape != self.observation_space.shape:
-            raise ValueError(f"observation of shape {list(shape)}, and the space is {self.observation_space}")
-
-
-def make_lanes(settings: "Gymnasium", count: int) -> tuple[VectorEnv[Any, Any, Any], str]:
-    """A vector environment of `count` lanes, and how it resets: next_step, same_step or disabled.
+    The mode is vector_entry_point, sync or async; lanes reset by next_step, same_step or disabled.
 
     Raises:
         UsageError: as `Gymnasium.build`.
     """
     single = _single(settings)
-    arguments: dict[str, Any] = dict(settings.kwargs)
-    if settings.max_episode_steps is not None:
-        arguments["max_episode_steps"] = settings.max_episode_steps
-    if settings.render_mode is not None:
-        arguments["render_mode"] = settings.render_mode
-    mode = _vectorization(settings, single)
+    mode = settings.vectorization_mode
+    own = isinstance(single, str) and gymnasium.spec(single).vector_entry_point is not None
     if mode == "vector_entry_point":
-        lanes = _made(settings, gymnasium.make_vec, single, count, vectorization_mode=mode, **arguments)
-        own = lanes.metadata.get("autoreset_mode", "NextStep")
-        autoreset = {"NextStep": "next_step", "SameStep": "same_step", "Disabled": "disabled"}[
-            getattr(own, "value", own)
-        ]
-        if settings.autoreset not in ("auto", autoreset):
-            raise UsageError(
-                f"environment.autoreset {settings.autoreset}: the vectorised {settings.id} resets by {autoreset}: "
-                "choose environment.vectorization_mode sync"
-            )
-        return _flat(lanes), autoreset
-
-    wrappers = [wrapper(text) for text in settings.wrappers]
-    module = settings.id.rpartition(":")[0]
-
-    def lane(number: int) -> Env:
-        if isinstance(single, str):
-            if module:  # in a process of its own, too, where nothing has registered the id yet
-                _module(module, "environment.id")
-            # Gymnasium checks an environment's first step, and warns; once is enough
-            env = gymnasium.make(single, disable_env_checker=True if number else None, **arguments)
-        else:
-            env = single(**{name: given for name, given in arguments.items() if name != "max_episode_steps"})
-            if settings.max_episode_steps is not None:
-                env = gymnasium.wrappers.TimeLimit(env, settings.max_episode_steps)
-        for wrap in wrappers:
-            env = wrap(env)
-        if not isinstance(env.observation_space, spaces.Box | spaces.Discrete):
-            env = gymnasium.wrappers.FlattenObservation(env)
-        return Guard(env, number)
-
+        if not own:
+            raise UsageError(f"environment.id '{settings.id}' has no vectorised version: choose sync or async")
+        if settings.wrappers:
+            raise UsageError("environment.wrappers go around single lanes: choose environment.vectorization_mode sync")
+        return _own_vectorised(settings, str(single), count)
+    if mode == "auto":
+        found = _preferred(settings, str(single), count) if own else None
+        if found is not None:
+            return found
+        mode = "sync"
+    wanted = Wanted(settings.metrics, settings.action_masks)
+    lane = functools.partial(_lane, settings, single, [wrapper(text) for text in settings.wrappers], wanted)
     autoreset = settings.autoreset
     chosen: dict[str, Any] = {"copy": False}
     if hasattr(gymnasium.vector, "AutoresetMode"):
@@ -134,24 +64,120 @@ def make_lanes(settings: "Gymnasium", count: int) -> tuple[VectorEnv[Any, Any, A
     else:
         autoreset = "next_step"
     if mode == "async":
-        _made(settings, lane, 0).close()  # here, where what is wrong can be said
-    kind = AsyncVectorEnv if mode == "async" else SyncVectorEnv
-    return _made(settings, kind, [functools.partial(lane, number) for number in range(count)], **chosen), autoreset
+        _made(settings, lane, None, 0).close()  # here, where what is wrong can be said
+        makers = [functools.partial(lane, None, number) for number in range(count)]
+        return _made(settings, Processes, makers, **chosen), mode, autoreset
+    whereabouts = [0] * (2 * count)
+    makers = [functools.partial(lane, whereabouts, number) for number in range(count)]
+    lanes = _made(settings, SyncVectorEnv, makers, **chosen)
+    lanes.whereabouts = whereabouts
+    return lanes, mode, autoreset
 
 
-def _vectorization(settings: "Gymnasium", single: "str | Callable[..., Env]") -> str:
-    """Its own vectorised version where it has one and nothing is asked for that this cannot do; else lane by lane."""
-    mode = settings.vectorization_mode
-    own = isinstance(single, str) and gymnasium.spec(single).vector_entry_point is not None
-    if mode == "vector_entry_point" and not own:
-        raise UsageError(f"environment.id '{settings.id}' has no vectorised version: choose sync or async")
-    if mode == "vector_entry_point" and settings.wrappers:
-        raise UsageError("environment.wrappers go around single lanes: choose environment.vectorization_mode sync")
-    if mode != "auto":
-        return mode
-    plain = not settings.wrappers and settings.render_mode is None and settings.autoreset == "auto"
-    plain = plain and own and not gymnasium.spec(str(single)).additional_wrappers
-    return "vector_entry_point" if plain else "sync"
+def _lane(
+    settings: "Gymnasium",
+    single: "str | Callable[..., Env]",
+    wrappers: "list[Callable[[Env], Env]]",
+    wanted: Wanted,
+    whereabouts: list[int] | None,
+    number: int,
+) -> Guard:
+    """One lane, with all that goes around it."""
+    if isinstance(single, str):
+        module = settings.id.rpartition(":")[0]
+        if module:  # in a process of its own, too, where nothing has registered the id yet
+            _module(module, "environment.id")
+        # Gymnasium checks an environment's first step, and warns; once is enough
+        env = gymnasium.make(
+            _spec(settings, single), disable_env_checker=True if number else None, **_arguments(settings)
+        )
+    else:
+        drawn = {} if settings.render_mode is None else {"render_mode": settings.render_mode}
+        env = single(**settings.kwargs, **drawn)
+        if settings.max_episode_steps is not None:
+            env = gymnasium.wrappers.TimeLimit(env, settings.max_episode_steps)
+    if wrappers:
+        env = copying(env)
+    for wrap in wrappers:
+        env = wrap(env)
+    if not isinstance(env.observation_space, spaces.Box | spaces.Discrete):
+        env = gymnasium.wrappers.FlattenObservation(env)
+    if settings.action_masks == "method" and not env.has_wrapper_attr("action_masks"):
+        raise UsageError(
+            f"environment.action_masks method: '{settings.id}' has no method action_masks(): choose info or none"
+        )
+    return Guard(env, number, wanted, whereabouts)
+
+
+def _spec(settings: "Gymnasium", single: str) -> "gymnasium.envs.registration.EnvSpec":
+    """The registered specification with the environment's arguments, also those that `gymnasium.make` has, too."""
+    spec = copy.deepcopy(gymnasium.spec(single))
+    spec.kwargs.update(settings.kwargs)
+    return spec
+
+
+def _arguments(settings: "Gymnasium") -> dict[str, Any]:
+    """What `gymnasium.make` and `make_vec` are given for themselves."""
+    given = {"max_episode_steps": settings.max_episode_steps, "render_mode": settings.render_mode}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _preferred(settings: "Gymnasium", single: str, count: int) -> tuple[VectorEnv[Any, Any, Any], str, str] | None:
+    """Its own vectorised version, where that can do what is asked for and is the world that `gymnasium.make` makes."""
+    asked = settings.wrappers or settings.render_mode is not None or settings.autoreset != "auto"
+    if asked or gymnasium.spec(single).additional_wrappers:
+        return None
+    env = _made(settings, gymnasium.make, _spec(settings, single), disable_env_checker=True, **_arguments(settings))
+    here = env.observation_space, env.action_space
+    env.close()
+    lanes = _vectorised(settings, single, count)
+    if (lanes.single_observation_space, lanes.single_action_space) == here and _declared(lanes) is not None:
+        with suppress(UsageError):
+            return _flat(lanes), "vector_entry_point", str(_declared(lanes))
+    lanes.close()
+    return None
+
+
+def _own_vectorised(settings: "Gymnasium", single: str, count: int) -> tuple[VectorEnv[Any, Any, Any], str, str]:
+    """Its own vectorised version, as asked for."""
+    lanes = _vectorised(settings, single, count)
+    own, asked = _declared(lanes), settings.autoreset
+    if own is None and asked == "auto":
+        lanes.close()
+        raise UsageError(
+            f"environment.id '{settings.id}': its vectorised version does not say when a lane's next episode begins, "
+            "so steps cannot be told from resets: give its class metadata = "
+            '{"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP} (or SAME_STEP, DISABLED), '
+            "set environment.autoreset, or choose environment.vectorization_mode sync"
+        )
+    if own is not None and asked not in ("auto", own):
+        lanes.close()
+        raise UsageError(
+            f"environment.autoreset {asked}: the vectorised {settings.id} resets by {own}: "
+            "choose environment.vectorization_mode sync"
+        )
+    return _flat(lanes), "vector_entry_point", own or asked
+
+
+def _vectorised(settings: "Gymnasium", single: str, count: int) -> VectorEnv[Any, Any, Any]:
+    lanes: VectorEnv[Any, Any, Any] = _made(
+        settings,
+        gymnasium.make_vec,
+        _spec(settings, single),
+        count,
+        vectorization_mode="vector_entry_point",
+        **_arguments(settings),
+    )
+    return lanes
+
+
+def _declared(lanes: VectorEnv[Any, Any, Any]) -> str | None:
+    """How a vectorised environment says that it resets; None: it does not say."""
+    if not hasattr(gymnasium.vector, "AutoresetMode"):
+        return "next_step"  # the one way of Gymnasium 1.0
+    declared = (lanes.metadata or {}).get("autoreset_mode")
+    name = str(getattr(declared, "name", declared)).upper().replace("STEP", "_STEP").replace("__", "_")
+    return name.lower() if name in ("NEXT_STEP", "SAME_STEP", "DISABLED") else None
 
 
 def _single(settings: "Gymnasium") -> "str | Callable[..., Env]":
@@ -223,7 +249,10 @@ def _made(settings: "Gymnasium", make: "Callable[..., Any]", *arguments: Any, **
             f"environment.id '{settings.id}' needs a package that is not installed{mend} ({error})"
         ) from error
     except TypeError as error:
-        raise UsageError(f"environment '{settings.id}' refuses its arguments or wrappers: {error}") from error
+        limit = "; the time limit is environment.max_episode_steps" if "max_episode_steps" in str(error) else ""
+        raise UsageError(f"environment '{settings.id}' refuses its arguments or wrappers: {error}{limit}") from error
+    except LaneError as error:
+        raise UsageError(f"environment '{settings.id}': {error}") from error
 
 
 def _flat(lanes: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
@@ -233,8 +262,3 @@ def _flat(lanes: VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
         return gymnasium.wrappers.vector.FlattenObservation(lanes)
     except ValueError as error:
         raise UsageError(f"{error}: choose environment.vectorization_mode sync") from error
-
-
-def seeds(lanes: VectorEnv[Any, Any, Any], drawn: Sequence[int]) -> Any:
-    """One seed a lane, where the environment takes a list: Gymnasium's own vectorised ones take one number."""
-    return list(drawn) if isinstance(lanes.unwrapped, SyncVectorEnv | AsyncVectorEnv) else drawn[0]

@@ -4,12 +4,14 @@ import re
 from typing import Literal
 
 import torch
-from attrs import field, frozen, validators
+from attrs import evolve, field, frozen, validators
 
+from .infos import DEFAULT_METRICS, Wanted
 from .lanes import GymnasiumLanes
 from .making import make_lanes
 
 VECTORIZATION = ("auto", "vector_entry_point", "sync", "async")
+MASKS = ("auto", "info", "method", "none")
 AUTORESET = ("auto", "next_step", "same_step", "disabled")
 
 
@@ -32,8 +34,10 @@ class Gymnasium:
     brackets, such as FrameStackObservation(stack_size=4)"""
     max_episode_steps: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
     """time limit, a truncation; None: the environment's own"""
-    metrics: tuple[str, ...] = ("is_success", "success")
-    """numbers of `info` that each episode's last step gives, if it does: columns environment/… of metrics.csv"""
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    """numbers of `info` at each episode's last step, columns environment/… of metrics.csv; nested: episode.r"""
+    action_masks: Literal["auto", "info", "method", "none"] = field(default="auto", validator=validators.in_(MASKS))
+    """which actions are allowed: `info["action_mask"]`, or the method `action_masks()`; auto: whichever there is"""
     render_mode: str | None = None  # as Gymnasium's: human, rgb_array …; None: nothing is drawn
 
     @property
@@ -49,5 +53,7 @@ class Gymnasium:
             UsageError: no such environment or wrapper, a package that it needs is missing, or a space that no policy
                 here takes.
         """
-        lanes, autoreset = make_lanes(self, num_envs)
-        return GymnasiumLanes(lanes, autoreset, self.metrics, device)
+        lanes, mode, autoreset = make_lanes(self, num_envs)
+        made = GymnasiumLanes(lanes, autoreset, Wanted(self.metrics, self.action_masks), device)
+        made.settings = evolve(self, vectorization_mode=mode)  # type: ignore[arg-type]
+        return made
