@@ -358,6 +358,7 @@ def blamed(run: Run, error: BaseException) -> BaseException:
     if owner is None:
         return _wrongly_called(run, error) or error
     label, place = owner
+    place = getattr(error, "place", "") or place  # an error that knows the line of the user's own code says so
     named = PartError(f"{label} raised {type(error).__name__}: {error} ({place})")
     named.__cause__ = error
     return named
