@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from attrs import field, frozen
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Discrete, MultiBinary, MultiDiscrete
 from torch import Tensor
 
 from . import checks
@@ -97,12 +98,8 @@ class Entry:
         self.observations("observations", rollout.observations, partial(_after, rollout, 1))
         if rollout.log_probs.shape == rollout.mask.shape:
             checks.finite(f"{self.labels[1]}: act: log_probs", rollout.log_probs)
-        masks = rollout.action_masks
-        if masks is not None and isinstance(self.environment.action_space, Discrete):
-            nothing = (rollout.mask & ~masks.any(-1)).nonzero()
-            if len(nothing):
-                where = _after(rollout, 1, nothing[0].tolist())
-                raise PartError(f"{self.labels[0]}: action_masks: no action is allowed at {where}")
+        if rollout.action_masks is not None:
+            self._allowed(rollout.action_masks, rollout.mask, partial(_after, rollout, 1))
         if isinstance(self.environment.action_space, Discrete):
             checks.in_range(f"{self.labels[1]}: actions", rollout.actions, self.environment.action_space)
 
@@ -138,6 +135,25 @@ class Entry:
             return f"step {row}, lane {index[1]}{action}"
 
         self.observations("observations", inputs.observations.unsqueeze(0), where)
+        if inputs.action_masks is not None:
+            masks = inputs.action_masks.unsqueeze(0)
+            self._allowed(masks, torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device), where)
+
+    def _allowed(self, masks: Tensor, real: Tensor, where: Callable[[Sequence[int]], str]) -> None:
+        """In every real step something is allowed, in each component of the action; masks [T, N, actions]."""
+        space, first = self.environment.action_space, 0
+        if isinstance(space, MultiDiscrete):
+            counts = [int(count) for count in space.nvec.reshape(-1)]
+        elif isinstance(space, MultiBinary):
+            counts = [2] * int(np.prod(space.shape))
+        else:
+            counts = [masks.shape[-1]]
+        for component, count in enumerate(counts):
+            nothing = (real & ~masks[..., first : first + count].any(-1)).nonzero()
+            first += count
+            if len(nothing):
+                named = "no action is" if len(counts) == 1 else f"component {component} has no action that is"
+                raise PartError(f"{self.labels[0]}: action_masks: {named} allowed at {where(nothing[0].tolist())}")
 
     def groups(self, groups: Tensor) -> None:
         """Which lanes share a start."""
@@ -145,7 +161,14 @@ class Entry:
 
     def _masks(self, method: str, masks: Any) -> None:
         label, space = f"{self.labels[0]}: {method}: action_masks", self.environment.action_space
-        shape = (self.lanes, int(space.n)) if isinstance(space, Discrete) else tuple(getattr(masks, "shape", ()))
+        shape = tuple(getattr(masks, "shape", ()))
+        if isinstance(space, Discrete):
+            shape = (self.lanes, int(space.n))
+        elif isinstance(space, MultiDiscrete | MultiBinary):
+            shape = (
+                self.lanes,
+                int(space.nvec.sum() if isinstance(space, MultiDiscrete) else 2 * np.prod(space.shape)),
+            )
         checks.tensor(label, masks, shape, "[N, actions]", torch.bool)
 
 

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from difflib import get_close_matches
@@ -160,14 +161,16 @@ def _own_vectorised(settings: "Gymnasium", single: str, count: int) -> tuple[Vec
 
 
 def _vectorised(settings: "Gymnasium", single: str, count: int) -> VectorEnv[Any, Any, Any]:
-    lanes: VectorEnv[Any, Any, Any] = _made(
-        settings,
-        gymnasium.make_vec,
-        _spec(settings, single),
-        count,
-        vectorization_mode="vector_entry_point",
-        **_arguments(settings),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*missing AutoresetMode metadata")  # `_declared` sees to it
+        lanes: VectorEnv[Any, Any, Any] = _made(
+            settings,
+            gymnasium.make_vec,
+            _spec(settings, single),
+            count,
+            vectorization_mode="vector_entry_point",
+            **_arguments(settings),
+        )
     return lanes
 
 

@@ -1,0 +1,178 @@
+"""What an environment returns is taken where its meaning is clear; else lane, step, expected and got are said."""
+
+import warnings
+
+import gym_vector_worlds
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from framework_gymnasium import Gymnasium
+from gymnasium import spaces
+
+import framework
+from framework import RolloutSettings, UsageError
+
+CPU = torch.device("cpu")
+WHERE = "lane 0, step 0 of its episode, action 0: "
+OLD = ": is it written for the old gym API? Wrap it in shimmy.GymV21CompatibilityV0"
+
+
+def careless(name="odd", vectorization="sync", **kwargs):
+    return Gymnasium(f"gym_careless_worlds:{name}", vectorization, kwargs=kwargs)
+
+
+def first_step(part, lanes=1):
+    """The first step after a reset."""
+    made, generator = part.build(lanes, CPU), torch.Generator().manual_seed(0)
+    try:
+        made.reset(generator)
+        return made.step(torch.zeros(lanes, dtype=torch.int64), generator)
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("reward", "number"), [("array", 2), ("numpy", 2), ("int", 2), ("bool", 1), ("tensor", 2), ("0-d", 2)]
+)
+def test_every_form_of_one_number_is_a_reward(reward, number, vectorization):
+    if vectorization == "async" and reward != "array":
+        vectorization = "sync"
+    assert first_step(careless(reward=reward, vectorization=vectorization)).rewards.tolist() == [number]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"reward": "none"}, WHERE + "reward: expected one number, got None"),
+        ({"reward": "text"}, WHERE + "reward: expected one number, got '2.0'"),
+        ({"reward": "two"}, WHERE + "reward: expected one number, got ndarray of shape [2]"),
+        ({"reward": "list"}, WHERE + "reward: expected one number, got [1.0, 2.0]"),
+        ({"how": "none"}, "step must return 5 values: observation, reward, terminated, truncated, info; got None"),
+        ({"how": "four"}, WHERE + "step must return 5 values: observation, reward, terminated, truncated, info; got 4"),
+        ({"how": "four"}, "got 4" + OLD),
+        ({"how": "info none"}, "reset must return (observation, info), info a dict, got None as info"),
+        ({"how": "bare"}, "reset must return (observation, info), info a dict, got ndarray of shape [2]" + OLD),
+        ({"how": "three"}, "reset must return (observation, info)"),
+        ({"how": "flag"}, WHERE + "truncated: expected True or False, got {}"),
+        ({"how": "text"}, WHERE + "observation: expected numbers of shape [2], got 'seen'"),
+        ({"how": "ragged"}, WHERE + "observation: expected numbers of shape [2], got "),
+        ({"how": "exits"}, WHERE + "SystemExit: 0"),
+    ],
+)
+def test_what_has_no_clear_meaning_is_refused_with_lane_and_step(kwargs, message):
+    with pytest.raises(RuntimeError) as caught:
+        first_step(careless(**kwargs))
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("lane 0, ")
+
+
+@pytest.mark.parametrize("name", ["four", "bug"])
+def test_the_users_own_line_is_cited(name):
+    """Of an exception the line that raised it; of a wrong result the method that returned it."""
+    with pytest.raises(framework.PartError, match=r"gym_careless_worlds\.py:\d+ in step\)$"):
+        framework.train(environment=careless(how=name), rollout=RolloutSettings(lanes=2, steps=4), iterations=1)
+
+
+def test_a_reset_of_the_old_api_is_refused_and_one_without_options_is_not():
+    with pytest.raises(RuntimeError, match=r"reset takes no seed, and Gymnasium's is reset\(self, \*, seed=None, "):
+        first_step(careless("NoSeed"))
+    assert first_step(careless("OnlySeed")).rewards.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "seen", "expected"),
+    [
+        ("uint8", [1, 255], [1, 255]),
+        ("uint8", [1.0, 2.0], [1, 2]),
+        ("uint16", [1, 65535], [1, 65535]),
+        ("uint64", [1, 2**62], [1.0, 2.0**62]),
+        ("uint8", [1, 256], "observation: 256 (int64) is no uint8, which the space has"),
+        ("uint8", [-1, 2], "observation: -1 (int64) is no uint8"),
+        ("int32", [0.5, 2.0], "observation: 0.5 (float64) is no int32"),
+    ],
+)
+def test_whole_numbers_stay_what_they_are_or_are_refused(dtype, seen, expected):
+    part = careless("Whole", dtype=dtype, seen=seen)
+    if isinstance(expected, list):
+        assert first_step(part).successors.tolist() == [expected]
+        return
+    with pytest.raises(RuntimeError) as caught:
+        first_step(part)
+    assert expected in str(caught.value)
+
+
+def test_uint64_and_the_largest_float64_are_trained_on_without_warnings():
+    """Whole numbers beyond int64 become float32, as floating-point observations do; bounds beyond float32 are none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lanes = careless("Whole", dtype="uint64").build(1, CPU)
+    assert lanes.observation_space.dtype == np.float32
+    largest = np.finfo(np.float64).max
+
+    class Far(gymnasium.Env):
+        observation_space = spaces.Box(-largest, largest, (2,), np.float64)
+        action_space = spaces.Discrete(2)
+
+    from framework_gymnasium.lanes import _observations
+
+    space, dtype = _observations(Far.observation_space)
+    assert dtype == torch.float32
+    assert np.isinf(space.high).all()
+
+
+def test_a_keyword_that_this_framework_has_too_reaches_the_environment():
+    """`kwargs` are the environment's own; the setting of the same name is the time limit."""
+    for name in ("gym_careless_worlds:OwnLimit", "gym_careless_worlds:OwnLimit-v0"):
+        for own, limit, length in ((3, None, 3), (3, 2, 2)):
+            part = Gymnasium(name, "sync", kwargs={"max_episode_steps": own}, max_episode_steps=limit)
+            result = framework.evaluate(framework.train(environment=part, iterations=1).policy, part, episodes=2)
+            assert result.lengths.tolist() == [length] * 2
+
+
+def test_a_keyword_that_the_environment_has_not_is_refused_with_the_setting():
+    with pytest.raises(
+        UsageError, match=r"argument 'max_episode_steps' .*; the time limit is environment.max_episode_steps"
+    ):
+        Gymnasium("CartPole-v1", "sync", kwargs={"max_episode_steps": 9}).build(1, CPU)
+
+
+# Vectorised environments
+
+
+def vectorised(name, **kwargs):
+    return Gymnasium(f"gym_vector_worlds:{name}-v0", "vector_entry_point", kwargs=kwargs)
+
+
+def test_a_vectorised_environment_must_say_how_it_resets(monkeypatch):
+    """Else steps cannot be told from resets; `auto` takes single lanes, and whoever knows can say it."""
+    monkeypatch.setattr(gym_vector_worlds.Counting, "metadata", {})
+    with pytest.raises(UsageError, match=r'give its class metadata = \{"autoreset_mode": .*NEXT_STEP\} \(or SAME_STEP'):
+        vectorised("Counting").build(2, CPU)
+    lanes = Gymnasium("gym_vector_worlds:Counting-v0").build(2, CPU)
+    assert lanes.settings.vectorization_mode == "sync"
+    asked = Gymnasium("gym_vector_worlds:Counting-v0", "vector_entry_point", "same_step").build(2, CPU)
+    assert asked.autoreset == "same_step"
+
+
+def test_auto_makes_the_world_that_gymnasium_make_makes():
+    """A vectorised version with other spaces is another world: it is taken only if it is asked for."""
+    for name, mode in (("Other", "sync"), ("Counting", "vector_entry_point")):
+        lanes = Gymnasium(f"gym_vector_worlds:{name}-v0").build(2, CPU)
+        assert lanes.settings.vectorization_mode == mode
+        assert lanes.observation_space.high[0] == np.inf
+    assert vectorised("Other").build(2, CPU).observation_space.high[0] == 9.0
+
+
+def test_rewards_of_a_vectorised_environment_are_one_a_lane(monkeypatch):
+    assert first_step(vectorised("Counting"), 2).rewards.tolist() == [1.0, 1.0]
+    monkeypatch.setattr(gym_vector_worlds.Counting, "__init__", shaped("[N, 1]"))
+    assert first_step(vectorised("Counting"), 2).rewards.tolist() == [1.0, 1.0]
+    monkeypatch.setattr(gym_vector_worlds.Counting, "__init__", shaped("[2, N]"))
+    with pytest.raises(RuntimeError, match=r"rewards: expected 2 numbers, one a lane, got ndarray of shape \[2, 2\]"):
+        first_step(vectorised("Counting"), 2)
+
+
+def shaped(shape, make=gym_vector_worlds.Counting.__init__):
+    return lambda self, num_envs=1, **kwargs: make(self, num_envs, shape=shape)
