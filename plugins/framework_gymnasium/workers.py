@@ -14,10 +14,11 @@ from typing import Any
 from gymnasium.vector import AsyncVectorEnv
 from gymnasium.vector import async_vector_env as gymnasiums
 
+from framework.interrupts import ENDING
+
 from .guard import MAKING, OUTSIDE, RESET, STEP, Env, Guard, LaneError, place
 
 PATIENCE = 5.0  # seconds that a process has to end, or to send what it has to say
-QUIET = ("SIGINT", "SIGHUP", "SIGUSR1")  # are the run's, which closes its lanes
 
 
 class RemoteError(Exception):
@@ -152,7 +153,7 @@ def _work(
     *rest: Any,
 ) -> None:
     """What a lane's process runs: Gymnasium's worker, once the environment is made; else it says why it is not."""
-    for name in QUIET:
+    for name in ("SIGINT", *ENDING):  # they are the run's, which closes its lanes
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # by which the run ends it
