@@ -1,5 +1,6 @@
 """From Python: train with parts as objects, get a recorded policy back, and evaluate one."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,18 @@ from .config import (
     OptimizerSettings,
     RolloutSettings,
     UpdateSettings,
-    configure,
-    merge,
     pick,
     plugin_list,
-    worded,
 )
 from .errors import UsageError
 from .evaluation import Performance, play
 from .plugins import Part
 from .plugins import load as load_plugins
 from .record import claim, policy_file, read_config, read_policy, read_spaces
+from .resolving import recipe_of, resolve_arguments
 from .run import Result, build, build_environment, build_policy, choose_device, close, closed_on_error
 from .training import Core, execute
-from .wiring import NEEDS, chosen_roles, wire, words
+from .wiring import NEEDS, words
 
 
 def train(
@@ -36,33 +35,44 @@ def train(
     estimator: Any = None,
     baseline: Any = None,
     loss: Any = None,
-    extensions: Sequence[Any] = (),
+    extensions: Any = None,
     recipe: str | None = None,
-    rollout: RolloutSettings | None = None,
-    update: UpdateSettings | None = None,
-    optimizer: OptimizerSettings | None = None,
+    rollout: RolloutSettings | Mapping[str, Any] | None = None,
+    update: UpdateSettings | Mapping[str, Any] | None = None,
+    optimizer: OptimizerSettings | Mapping[str, Any] | None = None,
     iterations: int | None = None,
+    steps: int | None = None,
     seed: int | None = None,
-    device: str | None = None,
+    device: Any = None,
     threads: int | None = None,
     compile: bool | None = None,
     trace_gradients: bool | None = None,
     directory: str | Path | None = None,
+    plugins: str | Sequence[str] = (),
+    **flags: Any,
 ) -> Result:
-    """Train with parts given as settings objects; what is left out is the notebook's.
+    """Train. What is left out is the recipe's, or else the notebook's.
+
+    A part is a name (`policy="recurrent"`), a dict (`policy={"shared": True}`, of the recipe's part if it has no
+    "name"), or a settings object, of an installed plugin or of your own class. A section is a dict or a settings
+    object. All of them win over the recipe in what they give, and in nothing else.
 
     Args:
-        environment, policy, estimator, baseline, loss: settings objects, of installed plugins or of your own classes.
-        extensions: settings objects of extensions, in the order in which they shall work; after the recipe's.
-        recipe: a named configuration to start from; what is given here wins over it.
+        environment, policy, estimator, baseline, loss: the five parts.
+        extensions: names and settings objects, added to the recipe's; or a dict, in which `name=False` takes one out.
+        recipe: a named configuration to start from.
         rollout, update, optimizer: how to collect and to learn.
-        iterations: rollouts, each followed by its updates; 100.
-        seed: of all randomness; 0.
+        iterations: rollouts, each followed by its updates; 100, where `steps` is not given either.
+        steps: environment steps; the run ends after the iteration that reaches them.
+        seed: of all random numbers; 0.
         device: where policy and rollouts live; cpu.
         threads: of torch, during the run; 1.
         compile: make C++ of the updates, where it can be done; False.
         trace_gradients: measure in every update which term of the loss reaches which parameters; False.
         directory: where to record the run (a folder that does not exist yet); None: nowhere.
+        plugins: module paths and files (FILE.py) to load besides the installed plugins; their parts win over others of
+            the same name.
+        flags: single settings by their dotted names: `update__epochs=10`, or `**{"update.epochs": 10}`.
 
     Returns:
         The trained policy, the metrics as arrays, and where the record lies.
@@ -74,26 +84,24 @@ def train(
     >>> import framework
     >>> framework.train(iterations=2, seed=1)
     <Result: 2 iterations, mean return ..., record: none>
+    >>> framework.train(recipe="ppo", environment="cartpole", update={"epochs": 2}, steps=1024).metrics["updates"]
+    array([8.])
     """
-    loaded = load_plugins()
-    named = {} if recipe is None else loaded.pick("recipe", recipe)[2]
+    loaded = load_plugins((plugins,) if isinstance(plugins, str) else plugin_list(plugins, "train"), rest=True)
     reports = {"reports": [] if directory is None else ["record", "plot"]}
-    config = configure(loaded, merge(DEFAULTS, named, reports))
-    given = dict(zip(PART_ROLES, (environment, policy, estimator, baseline, loss), strict=True))
-    chosen: dict[str, Any] = {role: loaded.part_of(role, part) for role, part in given.items() if part is not None}
-    sections: dict[str, Any] = {"rollout": rollout, "update": update, "optimizer": optimizer}
-    sections |= {"iterations": iterations, "seed": seed, "device": device}
-    sections |= {"threads": threads, "compile": compile, "trace_gradients": trace_gradients}
-    try:
-        config = attrs.evolve(
-            config,
-            **chosen,
-            **{name: section for name, section in sections.items() if section is not None},
-            extensions=(*config.extensions, *(loaded.part_of("extension", given) for given in extensions)),
+    arguments: dict[str, Any] = dict(zip(PART_ROLES, (environment, policy, estimator, baseline, loss), strict=True))
+    arguments |= {"extensions": extensions, "rollout": rollout, "update": update, "optimizer": optimizer}
+    arguments |= {"iterations": iterations, "steps": steps, "seed": seed, "threads": threads, "compile": compile}
+    arguments |= {"device": None if device is None else str(device), "trace_gradients": trace_gradients}
+    below = (DEFAULTS, recipe_of(loaded, recipe), reports)
+    config, kept = resolve_arguments(loaded, below, arguments, flags)
+    if kept:
+        warnings.warn(
+            f"recipe '{recipe}' sets {', '.join(kept)}, and the object given leaves that at its default: the recipe's "
+            f"is kept. A dict says without doubt what is meant, such as {kept[0].partition('.')[0]}={{…}}",
+            stacklevel=2,
         )
-    except (ValueError, TypeError) as error:
-        raise UsageError(worded("", error)) from None
-    run = build(wire(config, loaded, {*chosen, *chosen_roles(named)}), loaded, Core())
+    run = build(config, loaded, Core())
     with closed_on_error(run):
         if directory is None:
             for part in config.extensions:

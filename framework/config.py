@@ -4,31 +4,55 @@ Layers are merged as plain dicts (`merge`), and become settings once (`configure
 gets the same words from wherever it came. `to_tree` writes a configuration back, complete.
 """
 
+import functools
 import inspect
 import math
-import re
 import tomllib
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
-import cattrs
 import torch
 from attrs import field, frozen, validators
 
 from .errors import UsageError, unknown
+from .kinds import converted, shown, well_formed, written
+from .kinds import worded as worded
+from .layers import COLLECT as COLLECT
+from .layers import PART_ROLES as PART_ROLES
+from .layers import Tree as Tree
+from .layers import deepened
+from .layers import merge as merge
 from .plugins import Loaded, Part, Plugin
+from .remedies import refuse_key
 
-Tree = dict[str, Any]
+MOST_THREADS = 1024  # torch takes any number, and 100,000 end the process
 
-COLLECT = ("steps", "episodes", "fixed_steps")
+
+class Section:
+    """Settings that remember which of them were given: from Python, only those win over a recipe's."""
+
+    __slots__ = ("_given",)
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Any:
+        """Before attrs sets the fields."""
+        made = super().__new__(cls)
+        names = [attribute.name for attribute in attrs.fields(cls)]  # type: ignore[arg-type]
+        object.__setattr__(made, "_given", (*names[: len(arguments)], *named))
+        return made
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles are made by the same arguments."""
+        return functools.partial(type(self), **self.given()), ()
+
+    def given(self) -> Tree:
+        """What was given, by name."""
+        return {name: getattr(self, name) for name in self._given}  # type: ignore[attr-defined]
 
 
 @frozen
-class RolloutSettings:
+class RolloutSettings(Section):
     """How much is collected each iteration. Give one of steps, episodes and fixed_steps; without any: 128 steps."""
 
     lanes: int = field(default=8, validator=validators.ge(1))  # environments stepped together
@@ -57,7 +81,7 @@ class RolloutSettings:
 
 
 @frozen
-class UpdateSettings:
+class UpdateSettings(Section):
     """How the parameters are moved once a rollout is there."""
 
     epochs: int = field(default=1, validator=validators.ge(1))  # passes over each rollout
@@ -66,13 +90,14 @@ class UpdateSettings:
         default="per_step", validator=validators.in_(("per_step", "per_episode", "constant"))
     )
     """what the summed loss is divided by: steps, episodes, or the number `constant`"""
-    constant: float = field(default=1.0, validator=validators.gt(0))  # the divisor where denominator is constant
+    constant: float = field(default=1.0, validator=[validators.gt(0), validators.lt(math.inf)])
+    """the divisor where denominator is constant"""
     max_grad_norm: float | None = field(default=None, validator=validators.optional(validators.gt(0)))
     """gradients of a larger 2-norm are scaled down to it; None: never"""
 
 
 @frozen
-class OptimizerSettings:
+class OptimizerSettings(Section):
     """Which optimizer of torch.optim, and how."""
 
     name: str = field(default="Adam")  # a class of torch.optim
@@ -80,10 +105,10 @@ class OptimizerSettings:
     schedule: Literal["constant", "linear", "cosine"] = field(
         default="constant", validator=validators.in_(("constant", "linear", "cosine"))
     )
-    """how the learning rate falls from `lr` over the iterations"""
+    """how the learning rate falls from `lr` over the run"""
     final: float = field(default=0.0, validator=[validators.ge(0), validators.le(1)])
-    """the fraction of `lr` that linear and cosine reach when the last iteration ends"""
-    options: dict[str, float] = field(factory=dict)  # further arguments of that class: eps, weight_decay, momentum …
+    """the fraction of `lr` that linear and cosine reach when the run ends"""
+    options: dict[str, Any] = field(factory=dict)  # further arguments of that class: eps, betas, weight_decay …
 
     @name.validator
     def _is_in_torch(self, attribute: Any, value: str) -> None:
@@ -119,18 +144,33 @@ class Config:
     optimizer: OptimizerSettings = field(
         default=OptimizerSettings(), validator=validators.instance_of(OptimizerSettings)
     )
-    iterations: int = field(
-        default=100, validator=[validators.instance_of(int), validators.ge(1)]
-    )  # rollouts, each followed by its updates
+    iterations: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
+    """rollouts, each followed by its updates; 100 where `steps` is not given either"""
+    steps: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
+    """environment steps: the run ends after the iteration that reaches them, or with `iterations`, if that is sooner"""
     seed: int = field(default=0, validator=[validators.instance_of(int), validators.ge(0)])  # of all randomness
     device: str = "cpu"  # where policy and rollouts live: cpu, cuda, mps …
-    threads: int = field(default=1, validator=validators.ge(1))  # of torch; small networks are fastest on one
+    threads: int = field(
+        default=1, validator=[validators.ge(1), validators.le(MOST_THREADS)]
+    )  # of torch; small networks are fastest on one
     compile: bool = field(
         default=False, validator=validators.instance_of(bool)
     )  # C++ of the updates, made at the start
     trace_gradients: bool = field(
         default=False, validator=validators.instance_of(bool)
     )  # in every update, which term of the loss reached what, as metrics
+
+    def __attrs_post_init__(self) -> None:
+        """Without any length given: the default one."""
+        if self.iterations is None and self.steps is None:
+            object.__setattr__(self, "iterations", 100)
+
+    def progress(self, iteration: int, steps: int) -> float:
+        """The fraction of the run that is done after so many iterations and environment steps, 0 to 1."""
+        done = [0.0]
+        done += [iteration / self.iterations] if self.iterations is not None else []
+        done += [steps / self.steps] if self.steps is not None else []
+        return min(1.0, max(done))
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -146,9 +186,16 @@ class Config:
         )
 
 
-PART_ROLES = ("environment", "policy", "estimator", "baseline", "loss")
 SECTIONS = {"rollout": RolloutSettings, "update": UpdateSettings, "optimizer": OptimizerSettings}
-SCALARS = {"iterations": int, "seed": int, "device": str, "threads": int, "compile": bool, "trace_gradients": bool}
+SCALARS: dict[str, Any] = {
+    "iterations": int,
+    "steps": int,
+    "seed": int,
+    "device": str,
+    "threads": int,
+    "compile": bool,
+    "trace_gradients": bool,
+}
 
 DEFAULTS: Tree = {
     "environment": {"name": "line_world"},
@@ -163,61 +210,28 @@ DEFAULTS: Tree = {
 
 
 def read_toml(path: Path) -> Tree:
-    """A TOML file's tree; `UsageError` names the file, and the line where it is malformed."""
+    """A TOML file's tree, with or without a byte order mark; `UsageError` names the file, and the line of a mistake."""
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        data = path.read_bytes()
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data:
+            raise UsageError(f"{path} is not UTF-8 (it looks like UTF-16, as Windows may write it): save it as UTF-8")
+        return tomllib.loads(data.decode("utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"no configuration file {path}") from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UsageError(f"{path}: its tables or lists are nested too deep") from None
+    except ValueError as error:  # of TOML, of UTF-8, and numbers of thousands of digits
         raise UsageError(f"{path} is not TOML: {error}") from None
 
 
 def plugin_list(value: Any, origin: str) -> tuple[str, ...]:
     """What a file's `plugins` asks for; `UsageError` where it is no list of strings."""
     try:
-        return tuple(_value(tuple[str, ...], "plugins", value))
+        return tuple(converted(tuple[str, ...], "plugins", value))
     except UsageError as error:
         raise UsageError(f"{origin}: {error}") from None
-
-
-def merge(*layers: Mapping[str, Any]) -> Tree:
-    """Later layers win, key by key; one that names a different part drops the lower layers' settings of that role.
-
-    >>> merge({"estimator": {"name": "gae", "lam": 0.9}}, {"estimator": {"name": "rewards_to_go"}})
-    {'estimator': {'name': 'rewards_to_go'}}
-    """
-    merged: Tree = {}
-    for layer in layers:
-        for key, value in layer.items():
-            below = merged.get(key)
-            if not isinstance(value, Mapping):
-                merged[key] = value
-                continue
-            below = dict(below) if isinstance(below, Mapping) else {}
-            if key in PART_ROLES and value.get("name", below.get("name")) != below.get("name"):
-                below = {}
-            if key == "rollout" and any(name in value for name in COLLECT):
-                below = {name: number for name, number in below.items() if name not in COLLECT}
-            merged[key] = {**below, **value} if key != "extensions" else merge(below, value)
-        _drop_left_out(merged, layer)
-    return merged
-
-
-def _drop_left_out(merged: Tree, layer: Mapping[str, Any]) -> None:
-    """Where a layer names other extensions or reports, the lower layers' settings of those left out go, too."""
-    section = merged.get("extensions")
-    mine = layer.get("extensions", {})
-    if not isinstance(section, Mapping) or not isinstance(mine, Mapping) or not ("reports" in layer or "names" in mine):
-        return
-    chosen = [*_listed(section.get("names")), *_listed(merged.get("reports"))]
-    merged["extensions"] = {key: told for key, told in section.items() if key in ("names", *chosen, *mine)}
-
-
-def _listed(names: Any) -> Sequence[str]:
-    return names if isinstance(names, list | tuple) else ()
 
 
 def pick(loaded: Loaded, role: str, tree: Mapping[str, Any]) -> Part:
@@ -229,16 +243,24 @@ def configure(loaded: Loaded, tree: Mapping[str, Any], origin: str = "") -> Conf
     """Pick the parts that a merged tree names and make all settings. `UsageError` says which key is wrong."""
     known = (*PART_ROLES, *SECTIONS, *SCALARS, "extensions", "reports")
     try:
+        well_formed(tree)
         for key in tree:
             if key not in known:
+                refuse_key(key)
                 raise UsageError(unknown("section or key", key, known))
         values: dict[str, Any] = {role: pick(loaded, role, tree) for role in PART_ROLES}
         values |= {key: _settings(cls, key, _section(tree, key)) for key, cls in SECTIONS.items() if key in tree}
-        values |= {key: _value(cls, key, tree[key]) for key, cls in SCALARS.items() if key in tree}
+        told = {key: tree[key] for key in SCALARS if tree.get(key) not in (None, "None")}
+        values |= {key: converted(SCALARS[key], key, value) for key, value in told.items()}
         section = dict(_section(tree, "extensions"))
-        names = _value(tuple[str, ...], "extensions.names", section.pop("names", ()))
-        reports = _value(tuple[str, ...], "reports", tree.get("reports", ()))
+        names = converted(tuple[str, ...], "extensions.names", section.pop("names", ()))
+        reports = converted(tuple[str, ...], "reports", tree.get("reports", ()))
         for key in section:
+            if section[key] is False:
+                loaded.pick("extension", key)
+                if key in reports:
+                    raise UsageError(f"extension '{key}' is one of the reports: leave it out there, reports = […]")
+                continue
             _section(section, key, "extensions.")
             if key not in (*names, *reports):
                 raise UsageError(
@@ -258,6 +280,11 @@ def configure(loaded: Loaded, tree: Mapping[str, Any], origin: str = "") -> Conf
         raise UsageError(f"{origin}: {error}" if origin else str(error)) from error.__cause__
 
 
+def is_complete(tree: Mapping[str, Any]) -> bool:
+    """Whether a file says everything, as a record's does: then nothing of a recipe is left below it."""
+    return {*PART_ROLES, *SECTIONS, "seed", "device", "threads", "reports", "extensions"} <= tree.keys()
+
+
 def used(config: Config, loaded: Loaded) -> list[Plugin]:
     """The plugins whose parts a configuration names: what it takes to run it again."""
     owners = {part.plugin for part in config.parts}
@@ -270,22 +297,22 @@ def to_tree(config: Config, loaded: Loaded) -> Tree:
     def name_of(part: Part) -> str:
         return loaded.short_name(part.role, part.name, part.plugin)
 
-    tree: Tree = {key: getattr(config, key) for key in SCALARS}
+    tree: Tree = {key: getattr(config, key) for key in SCALARS if getattr(config, key) is not None}
     tree["plugins"] = [plugin.source for plugin in used(config, loaded)]
     tree["reports"] = [name_of(part) for part in config.reports]
     for role in PART_ROLES:
         part = getattr(config, role)
-        tree[role] = {"name": name_of(part), **settings_tree(part.settings)}
-    tree |= {key: settings_tree(getattr(config, key)) for key in SECTIONS}
+        tree[role] = {"name": name_of(part), **settings_tree(part.settings, role)}
+    tree |= {key: settings_tree(getattr(config, key), key) for key in SECTIONS}
     tree["extensions"] = {"names": [name_of(part) for part in config.extensions]}
     for part in (*config.extensions, *config.reports):
-        settings = settings_tree(part.settings)
+        settings = settings_tree(part.settings, f"extensions.{name_of(part)}")
         if settings:
             tree["extensions"][name_of(part)] = settings
     return tree
 
 
-def settings_tree(settings: Any) -> Tree:
+def settings_tree(settings: Any, where: str = "") -> Tree:
     """A settings object as a tree. TOML has no null: None is left out where it is the default, else written "None"."""
     tree: Tree = {}
     for attribute in attrs.fields(type(settings)):
@@ -294,7 +321,7 @@ def settings_tree(settings: Any) -> Tree:
             if attribute.default is None:
                 continue
             value = "None"
-        tree[attribute.name] = _CONVERTER.unstructure(value)
+        tree[attribute.name] = written(f"{where}.{attribute.name}", value)
     return tree
 
 
@@ -309,18 +336,24 @@ def validate(where: str, settings: Any) -> None:
 def _section(tree: Mapping[str, Any], key: str, within: str = "") -> Mapping[str, Any]:
     section = tree.get(key, {})
     if not isinstance(section, Mapping):
-        raise UsageError(f"{within}{key} must be a table, [{within}{key}], got {section!r}")
+        raise UsageError(f"{within}{key} must be a table, [{within}{key}], got {shown(section)}")
     return section
 
 
 def _part(loaded: Loaded, role: str, where: str, section: Mapping[str, Any]) -> Part:
-    name = _value(str, f"{where}.name", section.get("name"))
+    name = converted(str, f"{where}.name", section.get("name"))
     plugin, name, cls = loaded.pick(role, name)
     settings = {key: value for key, value in section.items() if key != "name"}
     return Part(role, name, plugin, _settings(cls, where, settings))
 
 
-def _settings(cls: type[Any], where: str, section: Mapping[str, Any]) -> Any:
+def updated(part: Part, where: str, section: Mapping[str, Any]) -> Part:
+    """The part with these of its settings changed, as flags change them."""
+    return attrs.evolve(part, settings=_settings(type(part.settings), where, section, part.settings))
+
+
+def _settings(cls: type[Any], where: str, section: Mapping[str, Any], base: Any = None) -> Any:
+    """Settings of a class, of the others' values in `base` or else their defaults."""
     try:
         attributes = {attribute.name: attribute for attribute in attrs.fields(attrs.resolve_types(cls))}
     except NameError as error:
@@ -331,95 +364,12 @@ def _settings(cls: type[Any], where: str, section: Mapping[str, Any]) -> Any:
     for key in section:
         if key not in attributes:
             raise UsageError(unknown(f"setting of {where}", key, attributes))
-    values = {key: _value(attributes[key].type, f"{where}.{key}", value) for key, value in section.items()}
+    values = {key: converted(attributes[key].type, f"{where}.{key}", value) for key, value in section.items()}
+    for key, value in values.items():
+        if base is not None and isinstance(value, dict):
+            values[key] = deepened(getattr(base, key), value)
+    given = {attributes[key].alias: value for key, value in values.items()}
     try:
-        return cls(**{attributes[key].alias: value for key, value in values.items()})
+        return cls(**given) if base is None else attrs.evolve(base, **given)
     except (ValueError, TypeError) as error:
         raise UsageError(worded(where, error)) from None
-
-
-def _value(kind: Any, where: str, value: Any) -> Any:
-    try:
-        return _CONVERTER.structure(value, kind)
-    except Exception:
-        raise UsageError(f"{where} must be {_in_words(kind)}: {value!r}") from None
-
-
-def _in_words(kind: Any) -> str:
-    """A type, as an error calls it."""
-    arguments = typing.get_args(kind)
-    if typing.get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, arguments))}"
-    if typing.get_origin(kind) is tuple:
-        return f"a list of {_in_words(arguments[0])}" if Ellipsis in arguments else f"a list of {len(arguments)}"
-    if typing.get_origin(kind) is dict:
-        return f"a table of {_in_words(arguments[1])}"
-    if _is_optional(kind):
-        return " or ".join(_in_words(argument) for argument in arguments if argument is not type(None)) + ' or "None"'
-    if _is_scalars(kind):
-        return " or ".join(_in_words(argument) for argument in arguments)
-    return kind.__name__ if isinstance(kind, type) else str(kind)
-
-
-def worded(where: str, error: Exception) -> str:
-    """`'gamma' must be <= 1.0: 1.5` → `estimator.gamma must be <= 1.0: 1.5`."""
-    text = str(error.args[0]) if error.args else str(error)
-    dotted = f"{where}." if where else ""
-    changed = re.sub(r"^'(\w+)'", rf"{dotted}\1", text)
-    return changed if changed != text or not where else f"{where}: {text}"
-
-
-def _strict(*accepted: type) -> Any:
-    def structure(value: Any, kind: type) -> Any:
-        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
-            raise ValueError(value)
-        return kind(value)
-
-    return structure
-
-
-def _optional(kind: Any) -> Any:
-    (inner,) = [argument for argument in typing.get_args(kind) if argument is not type(None)]
-    return lambda value, _: None if value is None or value == "None" else _CONVERTER.structure(value, inner)
-
-
-def _is_optional(kind: Any) -> bool:
-    return (
-        typing.get_origin(kind) in (typing.Union, types.UnionType)
-        and type(None) in typing.get_args(kind)
-        and len(typing.get_args(kind)) == 2
-    )
-
-
-def _is_scalars(kind: Any) -> bool:
-    """Whether a type is a union of plain ones, such as `int | str`."""
-    union = typing.get_origin(kind) in (typing.Union, types.UnionType)
-    return union and set(typing.get_args(kind)) <= {bool, int, float, str}
-
-
-def _scalar(value: Any, kind: Any) -> Any:
-    if type(value) not in typing.get_args(kind):
-        raise ValueError(value)
-    return value
-
-
-def _list(value: Any, kind: Any) -> tuple[Any, ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise ValueError(value)
-    arguments = typing.get_args(kind)
-    if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(_CONVERTER.structure(item, arguments[0]) for item in value)
-    if len(arguments) != len(value):
-        raise ValueError(value)
-    return tuple(_CONVERTER.structure(item, kind) for item, kind in zip(value, arguments, strict=True))
-
-
-# cattrs alone would turn 1.5 into the integer 1 and "False" into True.
-_CONVERTER = cattrs.Converter()
-_CONVERTER.register_structure_hook(int, _strict(int))
-_CONVERTER.register_structure_hook(float, _strict(int, float))
-_CONVERTER.register_structure_hook(bool, _strict(bool))
-_CONVERTER.register_structure_hook(str, _strict(str))
-_CONVERTER.register_structure_hook_func(lambda kind: getattr(kind, "__origin__", None) is tuple, _list)
-_CONVERTER.register_structure_hook_factory(_is_optional, _optional)
-_CONVERTER.register_structure_hook_func(_is_scalars, _scalar)

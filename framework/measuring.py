@@ -9,7 +9,6 @@ import numpy as np
 
 from .errors import PartError
 from .observers import answers
-from .optimizers import learning_rate
 from .run import RECENT, Run
 
 
@@ -33,7 +32,7 @@ def measure(run: Run, steps: int, began: float) -> dict[str, float]:
     }
     metrics |= {f"environment/{name}": number for name, number in run.finished.told.items()}
     if run.config.optimizer.schedule != "constant":
-        metrics["lr"] = learning_rate(run.config.optimizer, run.iteration, run.config.iterations)
+        metrics["lr"] = float(run.optimizer.param_groups[0]["lr"])
     updates = run.loss_metrics
     for name in dict.fromkeys(name for row in updates for name in row):
         if name in metrics:

@@ -4,6 +4,9 @@ import contextlib
 import functools
 import inspect
 import math
+import operator
+import types
+import typing
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +16,7 @@ from torch.optim import optimizer as module
 
 from .config import Config, OptimizerSettings
 from .errors import UsageError, unknown
+from .kinds import converted, finite
 
 # what they do to each parameter; not public, so that without them torch's own way is gone
 FUSED = {"Adam": getattr(torch, "_fused_adam_", None), "AdamW": getattr(torch, "_fused_adamw_", None)}
@@ -28,27 +32,61 @@ def optimizer(config: Config, parameters: Sequence[nn.Parameter]) -> torch.optim
     cls = lean(getattr(torch.optim, settings.name))
     if not parameters:
         raise UsageError(f"{config.policy.label}: has no parameters to learn")
-    arguments: dict[str, Any] = {"lr": settings.lr, **settings.options}
-    accepted = inspect.signature(cls.__init__).parameters.keys() - {"self", "params", "lr"}
-    for name in settings.options:
-        if name not in accepted:
-            raise UsageError(unknown(f"option of optimizer.name {settings.name}", name, accepted))
+    arguments: dict[str, Any] = {"lr": settings.lr, **options(settings)}
     try:
-        if "fused" in accepted:
+        _try_step(cls, parameters[0], arguments)
+        if "fused" in inspect.signature(cls.__init__).parameters and "fused" not in settings.options:
             with contextlib.suppress(RuntimeError):  # not for this device or dtype
                 fused: torch.optim.Optimizer = cls(parameters, **arguments, fused=True)
                 return fused
         plain: torch.optim.Optimizer = cls(parameters, **arguments)
         return plain
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise UsageError(f"optimizer: {settings.name} refuses its options: {error}") from None
 
 
-def learning_rate(settings: OptimizerSettings, iteration: int, iterations: int) -> float:
+def _try_step(cls: Any, like: nn.Parameter, arguments: dict[str, Any]) -> None:
+    """Some combinations of options, such as `capturable` on a CPU, are refused by the first step only."""
+    if len(arguments) > 1:
+        probe = nn.Parameter(torch.zeros_like(like))
+        probe.grad = torch.zeros_like(like)
+        cls([probe], **arguments).step()
+
+
+def options(settings: OptimizerSettings) -> dict[str, Any]:
+    """The optimizer's further arguments, each of the type that the signature of its class says.
+
+    Raises:
+        UsageError: there is no such argument, or it takes another type.
+    """
+    cls = getattr(torch.optim, settings.name)
+    accepted = inspect.signature(cls.__init__).parameters.keys() - {"self", "params", "lr"}
+    annotations = typing.get_type_hints(cls.__init__)
+    given = {}
+    for name, value in settings.options.items():
+        where = f"optimizer.options.{name}"
+        if name not in accepted:
+            raise UsageError(unknown(f"option of optimizer.name {settings.name}", name, accepted))
+        given[name] = converted(_without_tensors(annotations.get(name, Any)), where, value)
+        finite(where, given[name])
+    return given
+
+
+def _without_tensors(kind: Any) -> Any:
+    """A type without the tensors that it also allows, which no configuration holds."""
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return functools.reduce(operator.or_, (_without_tensors(one) for one in arguments if one is not Tensor))
+    if typing.get_origin(kind) is tuple:
+        return types.GenericAlias(tuple, tuple(map(_without_tensors, arguments)))
+    return kind
+
+
+def learning_rate(settings: OptimizerSettings, iteration: float, iterations: float) -> float:
     """η·(1 − (1 − f)·w) in iteration k of K: linear w = k/K, cosine w = (1 − cos πk/K)/2, constant w = 0.
 
-    η is `lr`, f is `final`. Source of the cosine: Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5 (here without
-    restarts).
+    η is `lr`, f is `final`; k of K may be any fraction of the run. Source of the cosine: Loshchilov & Hutter 2017,
+    arXiv:1608.03983, eq. 5 (here without restarts).
 
     >>> [learning_rate(OptimizerSettings(lr=1.0, schedule="linear"), k, 4) for k in range(4)]
     [1.0, 0.75, 0.5, 0.25]

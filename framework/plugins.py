@@ -22,6 +22,7 @@ from attrs import Factory, field, frozen
 from .errors import UsageError, unknown
 from .hookspecs import PROJECT, ROLES, Providers, RunHooks, names
 from .plugin_files import files_of, import_file
+from .remedies import gymnasium_hint
 
 GROUP = "framework.plugins"
 OWN = "framework-rl"  # the distribution that this is, of which every plugin is allowed
@@ -126,6 +127,8 @@ class Loaded:
             offered = {plugin: cls for plugin, cls in offered.items() if plugin == owner}
         if not offered:
             message = unknown(role, name, self.offers[role])
+            if role == "environment":
+                message += gymnasium_hint(name)
             for failure in self.failures:
                 message += f"\nplugin '{failure.name}' failed to load and may offer it: {failure.reason}"
             if self.left_out:
@@ -209,6 +212,7 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
     offers: dict[str, dict[str, dict[str, Any]]] = {role: {} for role in (*ROLES, "recipe")}
     asked = dict.fromkeys(selection or ())
     others = sorted(points.keys() - asked) if rest or selection is None else []
+    others = [name for name in others if points[name].value not in asked]  # asked for by its module
     for source in [*asked, *others]:
         try:
             if source not in points:

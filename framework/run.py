@@ -25,6 +25,7 @@ from .last_good import LastGood
 from .learnt import Learnt
 from .optimizers import optimizer
 from .plugins import Loaded, Part
+from .remedies import refuse_actions
 from .shard import Shard
 from .spaces import ATTRIBUTE
 from .wiring import GIVES, NEEDS, needed, words
@@ -176,6 +177,7 @@ def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path |
             )
         )
     spaces = shards[0].environment.observation_space, shards[0].environment.action_space
+    refuse_actions(config.policy, spaces[1], loaded)
     policy = build_policy(config.policy, config.seed, spaces, device)
     working = judges(config)
     learnt = Learnt.of(policy, config.optimizer.name)
@@ -273,7 +275,9 @@ def _cuda(device: torch.device) -> list[torch.device]:
 def choose_device(name: str) -> torch.device:
     """The device of that name; `UsageError` where this machine or torch has none."""
     try:
-        return torch.zeros((), device=name).device
+        made = torch.zeros((), device=name)
+        made.item()  # which the device meta, where nothing is computed, refuses
+        return made.device
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None
 

@@ -72,7 +72,7 @@ def _loop(run: Run) -> None:
         run.collector = Collector(run)
     tell(run, "run_started")
     began = time.perf_counter()
-    while run.iteration < config.iterations and not run.stop_reasons:
+    while config.progress(run.iteration, run.steps) < 1 and not run.stop_reasons:
         _iterate(run, compiler, began)
 
 
@@ -127,7 +127,7 @@ def _set_learning_rate(run: Run) -> None:
     settings = run.config.optimizer
     if settings.schedule != "constant":
         for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate(settings, run.iteration, run.config.iterations)
+            group["lr"] = learning_rate(settings, run.config.progress(run.iteration, run.steps), 1)
 
 
 def _reasons(run: Run, metrics: dict[str, float]) -> list[str]:

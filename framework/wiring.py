@@ -16,6 +16,8 @@ import attrs
 
 from .config import DEFAULTS, PART_ROLES, Config
 from .errors import UsageError, unknown
+from .kinds import shown
+from .optimizers import options
 from .plugins import Loaded, Part
 
 NEEDS = {
@@ -43,8 +45,11 @@ GIVER = {"values": "policy", "groups": "environment"}
 def words(part: Part, attribute: str, allowed: Iterable[str]) -> frozenset[str]:
     """The words that a part's settings declare; an unknown one is a `UsageError`."""
     declared = _declared(part, attribute, ())
-    if isinstance(declared, str | Mapping) or not all(isinstance(word, str) for word in declared):
-        raise UsageError(f"{part.label}: {attribute} must be a set of words, got {declared!r}")
+    plain = isinstance(declared, Iterable) and not isinstance(declared, str | Mapping)
+    listed = tuple(declared) if plain else ()
+    if not plain or not all(isinstance(word, str) for word in listed):
+        raise UsageError(f"{part.label}: {attribute} must be a set of words, got {shown(declared)}")
+    declared = listed
     for word in declared:
         if word not in allowed:
             raise UsageError(f"{part.label}: {unknown(f'word for {attribute}', word, allowed)}")
@@ -63,6 +68,7 @@ def wire(config: Config, loaded: Loaded, chosen: Iterable[str] = (), valued: boo
     Raises:
         UsageError: with the reason and the mend.
     """
+    options(config.optimizer)
     observers = [part.name for part in (*config.extensions, *config.reports)]
     for name in observers:
         if observers.count(name) > 1:
@@ -97,10 +103,12 @@ def imply(config: Config, loaded: Loaded, chosen: Iterable[str] = ()) -> Config:
         words(part, "claims", CLAIMS)
         wanted = _declared(part, "implies", {})
         if not isinstance(wanted, Mapping):
-            raise UsageError(f"{part.label}: implies must be a dict from role to name, got {wanted!r}")
+            raise UsageError(f"{part.label}: implies must be a dict from role to name, got {shown(wanted)}")
         for role, name in wanted.items():
             if role not in PART_ROLES:
                 raise UsageError(f"{part.label}: implies a part for '{role}', which is no role")
+            if not isinstance(name, str):
+                raise UsageError(f"{part.label}: implies must name a {role}, got {shown(name)}")
             plugin, name, cls = loaded.pick(role, name)
             current: Part = getattr(config, role)
             if (current.name, current.plugin) != (name, plugin):

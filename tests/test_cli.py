@@ -290,10 +290,6 @@ def test_a_recipe_lies_between_defaults_and_file(tmp_path, monkeypatch, capsys):
         (["--optimizer.name", "Adm"], "error: optimizer: no optimizer 'Adm'. Did you mean 'Adam'?"),
         (["--extensions", "standardise"], "error: no extension 'standardise'. Did you mean 'standardize'?"),
         (["--config", "nowhere.toml"], "error: no configuration file nowhere.toml"),
-        (
-            ["--plugins", "reinforce"],
-            "error: no environment 'line_world'. There is none\ninstalled, but not selected: baselines, ",
-        ),
         (["--plugins", "./nowhere.py"], "error: no plugin file nowhere.py"),
         (["--estimatr", "gae"], "--estimator NAME"),
         (["--estimator.gama", "0.5"], "--estimator.gamma FLOAT"),
@@ -360,28 +356,47 @@ def test_plugins_with_no_value_loads_all_and_lists_them_first(here, capsys):
     assert output.index("provides") < output.index("P(LEFT)")
 
 
-def test_selecting_plugins_selects_only_those(here, capsys):
-    shown = tomllib.loads(said(capsys, "show", "--plugins", "line_world,reinforce").out)
-    assert shown["plugins"] == ["line_world", "reinforce", "reports"]  # bar, record and plot are not switched off
-    shown = tomllib.loads(said(capsys, "show", "--plugins", "line_world,reinforce", "--reports").out)
-    assert shown["plugins"] == ["line_world", "reinforce"]
-    shown = tomllib.loads(said(capsys, "show", "--plugins", "framework_line_world", "reinforce").out)
+def test_naming_plugins_adds_them_to_the_installed_ones(here, capsys):
+    """On the command line as in TOML and from Python; a module that is installed under another name is loaded once."""
+    import textwrap
+
+    (here / "mine.py").write_text(textwrap.dedent(ESTIMATOR))
+    (here / "mine.toml").write_text('plugins = ["./mine.py"]\n')
+    by_flag = said(capsys, "show", "--plugins", "./mine.py", "--estimator", "halved", "--extensions", "standardize")
+    by_file = said(capsys, "show", "--config", "mine.toml", "--estimator", "halved", "--extensions", "standardize")
+    assert by_flag == by_file
+    assert tomllib.loads(by_flag.out)["plugins"] == [
+        str(here / "mine.py"),
+        "line_world",
+        "reinforce",
+        "reports",
+        "standardize",
+    ]
+    from_python = framework.train(plugins="./mine.py", estimator="halved", iterations=1)
+    assert from_python.config.estimator.label == "estimator 'halved' (plugin mine)"
+    shown = tomllib.loads(said(capsys, "show", "--plugins", "framework_line_world,reinforce").out)
     assert shown["plugins"] == ["framework_line_world", "reinforce", "reports"]
     assert shown["environment"]["name"] == "line_world"
-    message = "no extension 'standardize'. There is: plot, progress, record"
-    words = ["show", "--plugins", "line_world,reinforce", "--extensions", "standardize"]
-    assert message in said(capsys, *words, code=2).err
+
+
+def test_the_part_of_a_plugin_that_was_named_wins_over_others_of_its_name(here, capsys):
+    import textwrap
+
+    (here / "mine.py").write_text(textwrap.dedent(ESTIMATOR.replace('"halved": Halved', '"rewards_to_go": Halved')))
+    shown = tomllib.loads(said(capsys, "show", "--plugins", "./mine.py").out)
+    assert shown["estimator"] == {"name": "mine:rewards_to_go", "factor": 0.5}
+    assert framework.train(plugins=["./mine.py"], iterations=1).config.estimator.plugin == "mine"
 
 
 def test_a_file_of_ones_own_is_a_plugin_and_the_record_remembers_it(here, capsys):
     import textwrap
 
     (here / "mine.py").write_text(textwrap.dedent(ESTIMATOR))
-    words = ["--plugins", "line_world,reinforce,./mine.py", "--estimator", "halved", "--estimator.factor", "0.25"]
+    words = ["--plugins", "./mine.py", "--estimator", "halved", "--estimator.factor", "0.25"]
     said(capsys, "run", *words, "--iterations", "2", "--name", "first")
     tree = tomllib.loads((here / "runs" / "first" / "config.toml").read_text())
     assert tree["estimator"] == {"name": "halved", "factor": 0.25}
-    assert tree["plugins"] == ["line_world", "reinforce", str(here / "mine.py"), "reports"]
+    assert tree["plugins"] == [str(here / "mine.py"), "line_world", "reinforce", "reports"]
     said(capsys, "run", "--config", "runs/first/config.toml", "--name", "second")
     first, second = (here / "runs" / name / "policy.safetensors" for name in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()

@@ -160,7 +160,7 @@ REFUSED = [
     ({"policy": {"hidden": [0]}}, "policy.hidden must be >= 1: 0"),
     ({"policy": {"activation": "rely"}}, "policy.activation must be one of relu, tanh, gelu, silu: 'rely'"),
     ({"update": {"max_grad_norm": "no"}}, "update.max_grad_norm must be float or \"None\": 'no'"),
-    ({"optimizer": {"options": 3}}, "optimizer.options must be a table of float: 3"),
+    ({"optimizer": {"options": 3}}, "optimizer.options must be a table: 3"),
     ({"sed": 1}, "no section or key 'sed'. Did you mean 'seed'? There is: "),
     ({"seed": -1}, "seed must be >= 0: -1"),
     ({"iterations": 0}, "iterations must be >= 1: 0"),

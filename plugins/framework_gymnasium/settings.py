@@ -1,7 +1,7 @@
 """Which of Gymnasium's environments, and how its lanes are stepped and reset."""
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from attrs import evolve, field, frozen, validators
@@ -28,7 +28,7 @@ class Gymnasium:
         default="auto", validator=validators.in_(AUTORESET)
     )
     """Gymnasium's AutoresetMode: when a lane begins its next episode; auto: same_step, where there is a choice"""
-    kwargs: dict[str, bool | int | float | str] = field(factory=dict)  # arguments of the environment itself
+    kwargs: dict[str, Any] = field(factory=dict)  # arguments of the environment itself; lists and tables as in TOML
     wrappers: tuple[str, ...] = ()
     """put around each lane, the first innermost: names of gymnasium.wrappers or module:Class, with arguments in
     brackets, such as FrameStackObservation(stack_size=4)"""

@@ -25,12 +25,13 @@ from framework import Action, Evaluation, Inputs, Rollout
 class ActorCritic(NetworkSettings):
     """Softmax over a network's outputs, and a critic."""
 
+    takes = (Discrete,)  # spaces of actions
     gives = frozenset({"values"})
     shared: bool = False  # one network for actions and values; else two of the same sizes
 
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "ActorCriticPolicy":
         """Networks whose sizes come from the spaces."""
-        require("actor_critic", "actions", action_space, Discrete)
+        require("actor_critic", "actions", action_space, *self.takes)
         require_observations("actor_critic", self, observation_space)
         return ActorCriticPolicy(self, observation_space, action_space)  # type: ignore[arg-type]
 

@@ -30,6 +30,7 @@ NODES = 32  # of the quadrature behind a squashed entropy
 class Gaussian(NetworkSettings):
     """A normal distribution for each number of a Box action, and a critic."""
 
+    takes = (Box,)  # spaces of actions
     gives = frozenset({"values"})
     hidden: tuple[int, ...] = field(default=(64, 64), validator=validators.deep_iterable(validators.ge(1)))
     """widths of the hidden layers"""
@@ -45,7 +46,7 @@ class Gaussian(NetworkSettings):
 
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "GaussianPolicy":
         """Networks whose sizes come from the spaces."""
-        require("gaussian", "actions", action_space, Box)
+        require("gaussian", "actions", action_space, *self.takes)
         require_observations("gaussian", self, observation_space)
         assert isinstance(action_space, Box)
         if not np.issubdtype(action_space.dtype, np.floating):

@@ -26,11 +26,12 @@ from framework import Action, Evaluation, Inputs, Rollout, UsageError
 class MultiCategorical(NetworkSettings):
     """An independent softmax for each of several discrete actions (or bits), and a critic."""
 
+    takes = (MultiDiscrete, MultiBinary)  # spaces of actions
     gives = frozenset({"values"})
 
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "MultiCategoricalPolicy":
         """Networks whose sizes come from the spaces."""
-        require("multi_categorical", "actions", action_space, MultiDiscrete, MultiBinary)
+        require("multi_categorical", "actions", action_space, *self.takes)
         require_observations("multi_categorical", self, observation_space)
         if len(action_space.shape or ()) != 1:
             raise UsageError(

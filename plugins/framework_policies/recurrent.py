@@ -23,11 +23,12 @@ class Recurrent(NetworkSettings):
     """
 
     gives = frozenset({"values"})
+    takes = (Discrete,)  # spaces of actions
     memory: int = field(default=32, validator=validators.ge(1))  # numbers that are remembered from step to step
 
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "RecurrentPolicy":
         """A network whose sizes come from the spaces."""
-        require("recurrent", "actions", action_space, Discrete)
+        require("recurrent", "actions", action_space, *self.takes)
         require_observations("recurrent", self, observation_space)
         return RecurrentPolicy(self, observation_space, action_space)  # type: ignore[arg-type]
 

@@ -16,11 +16,12 @@ from framework import Action, Evaluation, Inputs
 class Tabular:
     """One logit a state and action and one value a state, all 0 at first: the uniform policy."""
 
+    takes = (Discrete,)  # spaces of actions
     gives = frozenset({"values"})
 
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "TabularPolicy":
         """Tables whose sizes come from the spaces."""
-        require("tabular", "actions", action_space, Discrete)
+        require("tabular", "actions", action_space, *self.takes)
         require("tabular", "observations", observation_space, Discrete)
         return TabularPolicy(observation_space, action_space)  # type: ignore[arg-type]
 

@@ -23,9 +23,11 @@ MANY = 1024  # numbers from which on it pays to turn them
 class Categorical(NetworkSettings):
     """Softmax over a network's outputs; Discrete observations are embedded, Box ones flattened."""
 
+    takes = (Discrete,)  # spaces of actions
+
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "CategoricalPolicy":
         """A network whose sizes come from the spaces."""
-        require("categorical", "actions", action_space, Discrete)
+        require("categorical", "actions", action_space, *self.takes)
         require_observations("categorical", self, observation_space)
         return CategoricalPolicy(self, observation_space, action_space)  # type: ignore[arg-type]
 

@@ -28,13 +28,15 @@ class ProgressBar:
         if run.quiet:
             return
         beside = "return {task.fields[mean]}  length {task.fields[length]}  {task.fields[speed]} steps/s"
-        self.bar = Bar("iteration", run.config.iterations, beside)
+        steps = run.config.steps
+        unit, total = ("iteration", run.config.iterations) if steps is None else ("step", steps)
+        self.bar = Bar(unit, total or 1, beside)
         self.bar.show(0, mean="-", length="-", speed="-")
 
     @hookimpl
     def iteration_finished(self, run: Run, metrics: Mapping[str, float]) -> None:
         """Draw, if it is time to."""
-        done = run.iteration + 1
+        done = run.iteration + 1 if run.config.steps is None else run.steps
         if self.bar is None or not self.bar.is_due(done):
             return
         self.bar.show(

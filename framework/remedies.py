@@ -1,0 +1,140 @@
+"""What to type instead: names that other libraries use, ids of Gymnasium, and policies for a space of actions."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from gymnasium import Space
+
+    from .plugins import Loaded, Part
+
+INSTEAD: dict[str, tuple[str, ...]] = {
+    "--steps N": ("total_timesteps", "timesteps", "total_steps", "num_timesteps", "n_timesteps", "num_env_steps"),
+    "--iterations N": ("num_iterations", "n_iterations", "num_updates", "training_iterations", "stop_iters"),
+    "--name NAME": ("exp_name", "run_name", "log_dir", "logdir", "save_dir", "output_dir", "tensorboard_log"),
+    "--recipe NAME": ("algo", "algorithm"),
+    "--device cuda": ("cuda", "gpu", "use_cuda"),
+    "--environment gymnasium --environment.id ID": ("env", "env_id", "env_name", "gym_id"),
+    "--policy.hidden N N": ("net_arch", "hidden_sizes", "hidden_size", "fcnet_hiddens"),
+    "--policy.activation NAME": ("activation_fn", "fcnet_activation"),
+    "--policy.orthogonal": ("ortho_init", "orthogonal_init"),
+    "--policy.normalize": ("norm_obs", "normalize_obs", "normalize_observations"),
+    "--estimator.gamma X": ("gamma", "discount", "discount_factor"),
+    "--estimator.lam X": ("gae_lambda", "lam", "lambda", "lambda_"),
+    "--loss.clip X": ("clip_range", "clip_coef", "clip_ratio", "clip_param", "clip_eps"),
+    "--loss.entropy X": ("ent_coef", "entropy_coef", "entropy_coeff"),
+    "--loss.value X": ("vf_coef", "vf_loss_coeff", "value_coef"),
+    "--loss.value-clip X": ("clip_range_vf", "clip_vloss", "vf_clip_param"),
+    "--loss.target-kl X": ("target_kl", "kl_target"),
+    "--rollout.lanes N": ("n_envs", "num_envs", "nenvs", "num_workers", "num_env_runners", "lanes"),
+    "--rollout.fixed-steps N": ("n_steps", "num_steps", "horizon", "rollout_length", "rollout_fragment_length"),
+    "--update.epochs N": ("n_epochs", "num_epochs", "update_epochs", "epochs", "num_sgd_iter", "train_iters"),
+    "--update.minibatches N": ("num_minibatches", "n_minibatches", "minibatches"),
+    "--update.minibatches N, how many there are": (
+        *("batch_size", "minibatch_size", "mini_batch_size", "sgd_minibatch_size"),
+    ),
+    "--update.max-grad-norm X": ("max_grad_norm", "grad_clip", "clip_grad_norm"),
+    "--optimizer.lr X": ("lr", "learning_rate"),
+    "--optimizer.schedule linear": ("anneal_lr", "lr_schedule"),
+    "--extensions standardize": ("norm_adv", "normalize_advantage", "normalize_advantages"),
+    "--extensions NAME": ("callback", "callbacks"),
+    "--extensions evaluate --extensions.evaluate.every N": ("eval_freq", "evaluation_interval", "eval_interval"),
+    "--extensions evaluate --extensions.evaluate.episodes N": ("n_eval_episodes", "eval_episodes"),
+    "--quiet": ("verbose", "verbosity"),
+}
+"""From flags here to what Stable-Baselines3, CleanRL, RLlib and others call them."""
+
+_FLAGS = {foreign: flag for flag, names in INSTEAD.items() for foreign in names}
+
+
+def flag_for(name: str) -> str | None:
+    """The flag here of what other libraries call `name`, as an error says it; None: it is not known.
+
+    >>> flag_for("total_timesteps"), flag_for("num-envs"), flag_for("seed")
+    ('--steps N', '--rollout.lanes N', None)
+    """
+    return _FLAGS.get(name.lower().replace("-", "_"))
+
+
+def refuse_foreign(words: Sequence[str], known: Collection[str]) -> None:
+    """Refuse a flag of another library's with the one that it has here; `known`: the flags of this command's own."""
+    for word in words:
+        name = word.partition("=")[0].removeprefix("--")
+        flag = flag_for(name)
+        if word.startswith("--") and flag is not None and name.replace("-", "_") not in known:
+            raise UsageError(f"no option --{name}: here it is {flag}")
+
+
+def refuse_key(key: str) -> None:
+    """Refuse a key of a file, or an argument in Python, that is another library's, with the one that it has here.
+
+    >>> refuse_key("learning_rate")
+    Traceback (most recent call last):
+    framework.errors.UsageError: no section or key 'learning_rate': here it is optimizer.lr (on the command line, ...)
+    """
+    flag = flag_for(key)
+    if flag is not None:
+        dotted = flag.rpartition("--")[2].partition(" ")[0].replace("-", "_")
+        raise UsageError(f"no section or key '{key}': here it is {dotted} (on the command line, {flag})")
+
+
+def gymnasium_hint(name: str) -> str:
+    """What to say of an unknown environment that may be one of Gymnasium's: how its plugin makes it."""
+    import gymnasium
+
+    bare = name.rpartition(":")[2]
+    ids = {one.lower(): one for one in gymnasium.registry}
+    near = get_close_matches(bare.lower(), ids, n=1, cutoff=0.9)
+    found = ids[near[0]] if near else None
+    if found is None and not re.search(r"-v\d+$", bare):
+        return ""
+    whole = name if found is None else name.removesuffix(bare) + found
+    return (
+        f"\nAn environment of Gymnasium is named by its id: --environment gymnasium --environment.id {whole}, "
+        f'or environment={{"name": "gymnasium", "id": "{whole}"}} in Python'
+    )
+
+
+def refuse_actions(part: Part, space: Space[Any], loaded: Loaded) -> None:
+    """Refuse a policy that does not take a space of actions, and name those that do, and their recipes.
+
+    A policy's settings class says in `takes` which classes of `gymnasium.spaces` it takes; without it, all.
+    """
+    taken = _takes(type(part.settings))
+    if taken is None or isinstance(space, taken):
+        return
+    kinds = " or ".join(kind.__name__ for kind in taken)
+    offers = loaded.offers["policy"]
+    fitting = [name for name in sorted(offers) if any(_fits(cls, space) for cls in offers[name].values())]
+    recipes = loaded.offers["recipe"]
+    brought = [
+        name
+        for name in sorted(recipes)
+        for tree in list(recipes[name].values())[:1]
+        if isinstance(tree.get("policy"), dict) and tree["policy"].get("name") in fitting
+    ]
+    mend = f"choose --policy {_either(fitting)}" if fitting else "no policy that is installed does"
+    also = f", or --recipe {_either(brought)}" if brought else ""
+    raise UsageError(f"policy '{part.name}' takes {kinds} actions, and the environment's are {space}: {mend}{also}")
+
+
+def _either(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _takes(cls: type) -> tuple[type, ...] | None:
+    taken = inspect.getattr_static(cls, "takes", None)
+    return tuple(taken) if isinstance(taken, tuple | list | frozenset) else None
+
+
+def _fits(cls: type, space: Space[Any]) -> bool:
+    taken = _takes(cls)
+    return taken is not None and isinstance(space, taken)
