@@ -21,6 +21,7 @@ from .errors import UsageError
 from .evaluation import Performance, play
 from .plugins import Part
 from .plugins import load as load_plugins
+from .process_state import alone, working
 from .record import claim, policy_file, read_config, read_policy, read_spaces
 from .resolving import recipe_of, resolve_arguments
 from .run import Result, build, build_environment, build_policy, choose_device, close, closed_on_error
@@ -28,6 +29,7 @@ from .training import Core, execute
 from .wiring import NEEDS, words
 
 
+@alone()
 def train(
     *,
     environment: Any = None,
@@ -57,6 +59,10 @@ def train(
     "name"), or a settings object, of an installed plugin or of your own class. A section is a dict or a settings
     object. All of them win over the recipe in what they give, and in nothing else.
 
+    The run works in a process state of its own (torch's default dtype, device, modes, threads and global generators),
+    whatever the caller's is, and puts the caller's back. Runs in several threads of one process work one after the
+    other; one that an extension starts within a run works at once. To run several at once, use processes.
+
     Args:
         environment, policy, estimator, baseline, loss: the five parts.
         extensions: names and settings objects, added to the recipe's; or a dict, in which `name=False` takes one out.
@@ -66,7 +72,7 @@ def train(
         steps: environment steps; the run ends after the iteration that reaches them.
         seed: of all random numbers; 0.
         device: where policy and rollouts live; cpu.
-        threads: of torch, during the run; 1.
+        threads: of torch and of numpy's linear algebra, during the run; 1.
         compile: make C++ of the updates, where it can be done; False.
         trace_gradients: measure in every update which term of the loss reaches which parameters; False.
         directory: where to record the run (a folder that does not exist yet); None: nowhere.
@@ -109,9 +115,11 @@ def train(
                     raise UsageError(f"{part.label} needs a directory: pass directory=")
         else:
             run.directory = claim(Path(directory))
-    return execute(run)
+    result = execute(run)
+    return result if directory is None else attrs.evolve(result, directory=Path(directory))  # as it was given
 
 
+@working(1)
 def load(run: str | Path, device: str = "cpu", best: bool = False, last: bool = False) -> Any:
     """The trained policy of a recorded run: an `nn.Module`, ready to `act` and `evaluate`.
 
@@ -141,6 +149,7 @@ def load(run: str | Path, device: str = "cpu", best: bool = False, last: bool = 
     return policy.eval()
 
 
+@alone()
 def evaluate(
     policy: Any,
     environment: Any,
@@ -150,6 +159,7 @@ def evaluate(
     greedy: bool = False,
     seed: int = 0,
     device: str = "cpu",
+    threads: int = 1,
 ) -> Performance:
     """Let a policy play whole episodes in a fresh environment: returns, lengths, and statistics of the returns.
 
@@ -161,6 +171,7 @@ def evaluate(
         greedy: take the most probable action instead of a sampled one.
         seed: of all randomness, which is never a training run's.
         device: where the policy lives.
+        threads: of torch and of numpy's linear algebra, meanwhile.
 
     Raises:
         UsageError: `policy` is no policy, or one of another world; settings that cannot be used; `greedy` for a
@@ -178,11 +189,13 @@ def evaluate(
         raise UsageError(f"lanes must be >= 1: {lanes}")
     lanes = max(1, min(lanes, episodes))  # more would play nothing
     labels = part.label, f"policy '{type(policy).__name__}'"
-    working = build_environment(part, lanes, where)
-    try:
-        return play(policy, working, lanes, episodes, seed=seed, greedy=greedy, device=where, labels=labels)
-    finally:
-        close(working, part.label)
+    with working(threads):
+        lanes_of_its_own = build_environment(part, lanes, where)
+        try:
+            played = (policy, lanes_of_its_own, lanes, episodes)
+            return play(*played, seed=seed, greedy=greedy, device=where, labels=labels)
+        finally:
+            close(lanes_of_its_own, part.label)
 
 
 def _installed_policy(tree: Mapping[str, Any], plugins: Sequence[str]) -> Part | None:

@@ -13,6 +13,7 @@ from torch import nn
 from . import streams
 from .episodes import Finished
 from .errors import UsageError
+from .process_state import same_randomness
 from .rollout import collect_shard
 from .shard import Shard
 from .spaces import ATTRIBUTE, compare
@@ -101,7 +102,7 @@ def play(
 
     They are played in batches of at most one episode a lane, whose steps are forgotten when the next begins. Randomness
     is that of the stream "evaluate" of `seed`, by batch: never a training run's. The policy is in evaluation mode
-    meanwhile; modes and torch's global generators are put back.
+    meanwhile; modes and the global generators are put back.
 
     Args:
         policy: an `nn.Module` that is a `Policy`.
@@ -127,7 +128,7 @@ def play(
     own = streams.derived_seed(seed, "evaluate")
     shard = Shard(environment, lanes, None, lanes, None, own, 0, device, labels)
     played: list[Finished] = []
-    with torch.no_grad(), _in_evaluation(policy, device):
+    with torch.no_grad(), _in_evaluation(policy):
         streams.seed_global(device, own)
         for batch, first in enumerate(range(0, episodes, lanes)):
             shard.episodes = min(lanes, episodes - first)
@@ -151,10 +152,10 @@ def _actor(policy: Any, greedy: bool) -> Any:
 
 
 @contextmanager
-def _in_evaluation(policy: nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluation mode; then each module's own mode again, and torch's global generators as they were."""
+def _in_evaluation(policy: nn.Module) -> Iterator[None]:
+    """Evaluation mode; then each module's own mode again, and the global generators as they were."""
     modes = [(module, module.training) for module in policy.modules()]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with same_randomness():
         policy.eval()
         try:
             yield

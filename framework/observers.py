@@ -11,6 +11,7 @@ from typing import Any
 import pluggy
 
 from .errors import FrameworkError, warn
+from .process_state import restore_after
 from .run import Run
 
 
@@ -56,7 +57,10 @@ def _implementations(run: Run, hook: str) -> list[pluggy.HookImpl]:
 
 
 def _call(implementation: pluggy.HookImpl, run: Run, arguments: dict[str, Any]) -> Any:
-    return implementation.function(*[run if name == "run" else arguments[name] for name in implementation.argnames])
+    answer = implementation.function(*[run if name == "run" else arguments[name] for name in implementation.argnames])
+    if id(implementation.plugin) not in run.reports:
+        restore_after(lambda: run.owners[id(implementation.plugin)])
+    return answer
 
 
 def _switch_off(run: Run, report: Any, hook: str, error: BaseException) -> None:

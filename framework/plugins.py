@@ -22,6 +22,7 @@ from attrs import Factory, field, frozen
 from .errors import UsageError, unknown
 from .hookspecs import PROJECT, ROLES, Providers, RunHooks, names
 from .plugin_files import files_of, import_file
+from .process_state import undisturbed
 from .remedies import gymnasium_hint
 
 GROUP = "framework.plugins"
@@ -217,9 +218,10 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
         try:
             if source not in points:
                 _refuse_barred(source, barred)
-            plugin = _import(source, points)
-            _register(manager, plugin)
-            mine = _offers(manager, plugin)
+            with undisturbed(f"plugin '{source}'"):
+                plugin = _import(source, points)
+                _register(manager, plugin)
+                mine = _offers(manager, plugin)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # some are no Exception: SystemExit, a panic of an extension module in Rust

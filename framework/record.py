@@ -1,7 +1,8 @@
 """A run's record on disk: what lies in `runs/NAME/`, written and read. No pickle anywhere.
 
 config.toml           the complete configuration; `framework run --config` repeats the run from it
-plugins.json          each used plugin's name, version, distribution and SHA-256; versions of Python and torch
+plugins.json          each used plugin's name, version, distribution and SHA-256; versions of Python, torch and numpy;
+                      BLAS and OpenMP libraries with their number of threads
 metrics.csv           a row an iteration; a number that does not exist (no episode ended) is left empty
 spaces.json           the spaces of observations and actions, so that a policy is read back without its environment
 gradients.json        the first update's gradient norms: by term of the loss, then by group of the policy's parameters
@@ -35,6 +36,7 @@ from .errors import PartError, UsageError, warn
 from .files import PART, write_bytes
 from .metrics import METRICS, MetricsFile, read_metrics
 from .plugins import Loaded
+from .process_state import libraries
 from .run import Run
 from .spaces import Spaces, from_json, to_json
 
@@ -153,7 +155,8 @@ def write_config(directory: Path, config: Config, loaded: Loaded) -> None:
     write_text(directory / CONFIG, tomli_w.dumps(to_tree(config, loaded)))
     versions = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
     described = [plugin.describe() for plugin in used(config, loaded)]
-    write_text(directory / PLUGINS, json.dumps({"versions": versions, "plugins": described}, indent=2) + "\n")
+    told = {"versions": versions, "libraries": libraries(), "plugins": described}
+    write_text(directory / PLUGINS, json.dumps(told, indent=2) + "\n")
 
 
 def write_spaces(directory: Path, environment: Any) -> None:

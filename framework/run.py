@@ -25,6 +25,7 @@ from .last_good import LastGood
 from .learnt import Learnt
 from .optimizers import optimizer
 from .plugins import Loaded, Part
+from .process_state import restore_after, same_randomness, working
 from .remedies import refuse_actions
 from .shard import Shard
 from .spaces import ATTRIBUTE
@@ -33,13 +34,18 @@ from .wiring import GIVES, NEEDS, needed, words
 RECENT = 100  # episodes that the running means of return and length are taken over, as the field does
 
 
+def _absolute(directory: Path | None) -> Path | None:
+    """So that a record stays in its place wherever a part goes."""
+    return None if directory is None else directory.absolute()
+
+
 @define(eq=False)
 class Run:
     """What hooks are handed: the configuration, the working parts, and how far the run has come."""
 
     config: Config
     loaded: Loaded
-    directory: Path | None  # where the record goes, if anywhere; set before run_started
+    directory: Path | None = field(converter=_absolute)  # where the record goes, if anywhere; set before run_started
     device: torch.device
     shards: list[Shard]
     policy: Any  # an nn.Module that is a Policy
@@ -147,7 +153,7 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
     Raises:
         UsageError: a part cannot be built, or an extension does not keep to the rules of hooks.
     """
-    with ExitStack() as opened:  # closed where one of the following cannot be built
+    with ExitStack() as opened, working(config.threads):  # closed where one of the following cannot be built
         run = _build_run(config, loaded, stages, directory, opened)
         run.opened = opened.pop_all()
     return run
@@ -159,6 +165,7 @@ def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path |
     shards = []
     for number in range(count):
         lanes = config.rollout.lanes // count
+        streams.seed_global(device, streams.derived_seed(config.seed, "build environment"))
         environment = build_environment(config.environment, lanes, device)
         opened.callback(close, environment, config.environment.label)
         shards.append(
@@ -179,6 +186,7 @@ def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path |
     spaces = shards[0].environment.observation_space, shards[0].environment.action_space
     refuse_actions(config.policy, spaces[1], loaded)
     policy = build_policy(config.policy, config.seed, spaces, device)
+    streams.seed_global(device, streams.derived_seed(config.seed, "build judges"))
     working = judges(config)
     learnt = Learnt.of(policy, config.optimizer.name)
     learnt.optimizer = optimizer(config, learnt.stepped)
@@ -194,6 +202,7 @@ def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path |
     for number, part in enumerate(
         (*config.reports, *config.extensions)
     ):  # what an extension breaks has been recorded before
+        streams.seed_global(device, streams.derived_seed(config.seed, f"build {part.name}"))
         extension = _build(part, run)
         opened.callback(close, extension, part.label)
         for stage in _register(run.manager, part, extension):
@@ -255,7 +264,7 @@ def close(working: Any, label: str = "the environment") -> None:
 
 def build_policy(part: Part, seed: int, spaces: tuple[Any, Any], device: torch.device) -> Any:
     """The policy, initialised from the run's seed; the global generators are left as they were."""
-    with torch.random.fork_rng(_cuda(device)):
+    with same_randomness():
         streams.seed_global(device, streams.derived_seed(seed, "policy"))
         policy = _build(part, *spaces)
     if not isinstance(policy, nn.Module):
@@ -266,10 +275,6 @@ def build_policy(part: Part, seed: int, spaces: tuple[Any, Any], device: torch.d
     policy = policy.to(device)
     setattr(policy, ATTRIBUTE, spaces)  # so that another world's environment is refused
     return policy
-
-
-def _cuda(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []
 
 
 def choose_device(name: str) -> torch.device:
@@ -304,6 +309,8 @@ def _guarded(part: Part, build: Any, *arguments: Any) -> Any:
         raise
     except BaseException as error:  # an exit, or a panic of a library in Rust, too
         raise UsageError(f"{part.label} cannot be built: {type(error).__name__}: {error}") from error
+    finally:
+        restore_after(lambda: f"{part.label}: build")
 
 
 def _check_protocol(part: Part, made: Any, protocol: type) -> None:
@@ -355,6 +362,18 @@ def _wrongly_called(run: Run, error: BaseException) -> PartError | None:
     return None
 
 
+def suspects(run: Run, *where: str) -> str:
+    """The labels of those whose code has just worked: in these roles, stages, or in any hook ("extensions")."""
+    found = []
+    for place in where:
+        if place == "extensions":
+            found += [part.label for part in (*run.config.extensions, *run.config.reports)]
+        else:
+            part = getattr(run.config, place, None)
+            found += run.wrappers.get(place, []) if part is None else [part.label]
+    return " or ".join(dict.fromkeys(found))
+
+
 def blamed(run: Run, error: BaseException) -> BaseException:
     """An error under the name of the part or plugin whose code raised it; itself, where it was none's."""
     files = {str(path): plugin.name for plugin in run.loaded.plugins for path in plugin.files}
@@ -365,4 +384,6 @@ def blamed(run: Run, error: BaseException) -> BaseException:
     place = getattr(error, "place", "") or place  # an error that knows the line of the user's own code says so
     named = PartError(f"{label} raised {type(error).__name__}: {error} ({place})")
     named.__cause__ = error
+    for note in getattr(error, "__notes__", ()):
+        named.add_note(note)
     return named

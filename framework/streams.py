@@ -5,8 +5,10 @@ not, and because a stream is named by where it is used, there is no generator st
 run asks for the same names and draws the same numbers.
 """
 
+import random
 from hashlib import blake2b
 
+import numpy as np
 import torch
 
 
@@ -30,10 +32,12 @@ def generator(
 
 
 def seed_global(device: torch.device, seed: int) -> None:
-    """Seed torch's global generators of the CPU and of `device`; to be called inside `fork_rng`.
+    """Seed the global generators of torch (CPU and `device`), numpy and Python; they are put back by the caller.
 
     `torch.manual_seed` would do, and keeps a formatted stack trace for every call on a machine without CUDA.
     """
     torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)

@@ -17,34 +17,32 @@ from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Ro
 from .episodes import Finished
 from .errors import PartError
 from .flow import SAID, norms_by_term
-from .hookspecs import hookimpl
+from .hookspecs import STAGES, hookimpl
 from .learnt import backward
 from .measuring import measure
 from .observers import answers, tell, tell_of_failure
 from .optimizers import learning_rate
+from .process_state import restore_after, working
 from .rollout import collect
-from .run import Result, Run, blamed
+from .run import Result, Run, blamed, suspects
 
 
 def execute(run: Run) -> Result:
     """Train: collect, estimate, update, report; again until done or stopped.
 
-    Ctrl-C ends the run like a reason to stop. Torch's thread count and global generators are put back at the end.
+    Ctrl-C ends the run like a reason to stop. What belongs to the process (see `process_state`) is put back at the end.
 
     Raises:
         PartError: a part or extension raised or broke its contract; the extensions were told by `run_failed`.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(run.config.threads)
     try:
-        with run.interrupts.watching(), torch.random.fork_rng([run.device] if run.device.type == "cuda" else []):
+        with working(run.config.threads), run.interrupts.watching():
             try:
                 _train(run)
             except BaseException as error:
                 run.interrupts.hold()
                 _fail(run, error)
     finally:
-        torch.set_num_threads(threads)
         run.close()
     metrics = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
     recent = np.array(run.recent_returns), np.array(run.recent_lengths, np.int64)
@@ -85,7 +83,9 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
     run.loss_metrics.clear()
     _set_learning_rate(run)
     rollout = stage("collect_rollout")
+    restore_after(lambda: suspects(run, "environment", "policy", "collect_rollout"))
     advantages = stage("estimate_advantages", rollout=rollout)
+    restore_after(lambda: suspects(run, "estimator", "baseline", "estimate_advantages"))
     whole = flatten(rollout, advantages)
     pieces = minibatches(run, whole)
     if compiler is not None:
@@ -95,6 +95,7 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
             run.batch = functools.partial(_prepared, run, piece)
             if not _update(run):
                 break
+    restore_after(lambda: suspects(run, "policy", "loss", *STAGES[2:]))
     with run.interrupts.held():
         if hasattr(run.baseline, "update"):
             run.baseline.update(rollout, advantages.returns)
@@ -104,6 +105,7 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
         tell(run, "iteration_finished", metrics=metrics)
         run.stop_reasons += _reasons(run, metrics)
         run.iteration += 1
+    restore_after(lambda: suspects(run, "policy", "baseline", "extensions"))
 
 
 def _update(run: Run) -> bool:

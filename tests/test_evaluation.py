@@ -703,7 +703,7 @@ CHANGES = {
         evaluations,
         (),
         CARELESS,
-        ('torch.random.fork_rng([device] if device.type == "cuda" else [])', "torch.random.fork_rng([], False)"),
+        ("with same_randomness():", "with torch.random.fork_rng([], False):"),
     ),
     "reads the global generator": (
         law_nothing_is_left_changed,

@@ -93,6 +93,7 @@ def _imported(name: str) -> ModuleType:
     """
     if name in sys.modules:
         return sys.modules[name]
+    _wait_without_spinning()
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -101,3 +102,13 @@ def _imported(name: str) -> ModuleType:
         gc.freeze()  # from now on only what is made later is searched
         if collecting:
             gc.enable()
+
+
+def _wait_without_spinning() -> None:
+    """Let GNU's OpenMP, which reads this when torch is imported, hand the processor over while its threads wait.
+
+    By itself it spins for milliseconds at the end of each kernel. Where another process has the processor meanwhile,
+    that takes 8 times as long as one thread does: `--threads 2` with a policy of small kernels seems to hang.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "1000"

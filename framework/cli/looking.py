@@ -5,8 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from ..process_state import working
 from ..record import read_config
 from ..run import Run, blamed
 
@@ -23,15 +22,13 @@ def named_record(arguments: Sequence[str], flags: Sequence[str]) -> tuple[Path |
 @contextmanager
 def at_work(run: Run) -> Iterator[None]:
     """With the run's threads; errors are raised under the name of whose they are, and the run is closed."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(run.config.threads)
     try:
-        yield
+        with working(run.config.threads):
+            yield
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         named = blamed(run, error)
         raise named from named.__cause__
     finally:
-        torch.set_num_threads(threads)
         run.close()

@@ -14,6 +14,7 @@ from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException, Unsatisfiable
 
+from ..process_state import working
 from .clock import Clock
 from .law import Broken, Law, Subject
 from .variants import taking_turns
@@ -179,15 +180,10 @@ def _staying() -> Iterator[None]:
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Torch's generator and thread count as they were, afterwards; warnings are the part's own business.
+    """The process as a run has it, and afterwards as it was; warnings are the part's own business.
 
     What the part prints goes to standard error: standard output is the report's.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with _staying(), redirect_stdout(sys.stderr), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with _staying(), redirect_stdout(sys.stderr), working(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
