@@ -3,7 +3,7 @@
 Torch's default dtype and device, gradient and inference mode, thread counts, the working directory, and the global
 generators of torch, numpy and Python are shared by everything in a process. A caller or a part that changes one of them
 must not change a run silently. So a run works in a state of its own (`working`), looks at the end of each stage whether
-a part has changed it (`restore_after`), and loads plugins in the same way (`undisturbed`). Reading all of it takes 6 µs.
+a part has changed it (`restore_after`), and loads plugins likewise (`undisturbed`). Reading all of it takes 6 µs.
 """
 
 import os
