@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -22,7 +21,7 @@ import torch
 from attrs import evolve, frozen
 from threadpoolctl import ThreadpoolController
 
-from .errors import UsageError
+from .errors import UsageError, warn
 
 PATIENCE = 5.0  # seconds of waiting for a run in another thread, before a warning
 
@@ -165,8 +164,7 @@ def _put_back(now: State, wanted: State, leaving: ExitStack) -> None:
 
 
 def _warn(whose: str, changes: list[str]) -> None:
-    text = f"{whose} changed {', '.join(changes)}: put back. Others in the process depend on it: leave it as it is"
-    warnings.warn(text, RuntimeWarning, stacklevel=3)
+    warn(f"{whose} changed {', '.join(changes)}: put back. Others in the process depend on it: leave it as it is")
 
 
 class Randomness:
@@ -212,11 +210,9 @@ def alone() -> Iterator[None]:
     """One run at a time in a process: another thread waits here until it ends. A run within a run does not wait."""
     lock = _Process.lock
     if not lock.acquire(timeout=PATIENCE):
-        warnings.warn(
+        warn(
             "waiting for a run in another thread of this process: they share torch's global generators and number of "
-            "threads, so that they work one after the other. To run them at once, use processes",
-            RuntimeWarning,
-            stacklevel=4,
+            "threads, so that they work one after the other. To run them at once, use processes"
         )
         lock.acquire()
     try:
