@@ -11,6 +11,7 @@ from attrs import field, frozen
 from torch import nn
 
 from . import streams
+from .carried import give
 from .episodes import Finished
 from .errors import UsageError
 from .process_state import same_randomness
@@ -124,6 +125,7 @@ def play(
     refuse_without_greedy(policy, greedy, labels[1])
     if hasattr(policy, ATTRIBUTE):
         compare(getattr(policy, ATTRIBUTE), environment, labels[1], labels[0])
+    give(policy, environment, labels[0])
     device = torch.device(device)
     own = streams.derived_seed(seed, "evaluate")
     shard = Shard(environment, lanes, None, lanes, None, own, 0, device, labels)

@@ -9,6 +9,7 @@ gradients.json        the first update's gradient norms: by term of the loss, th
 policy.safetensors    the final parameters and buffers
 last.safetensors      those of the last finite moment, where the run failed
 best.safetensors      those of the best evaluation, where the extension `evaluate` works
+*.environment.safetensors  what wrappers of the environment had learnt by then, beside each policy; absent if nothing
 extensions.safetensors  what extensions and the baseline keep, as NAME.key and baseline.key; absent if nothing
 learning_curve.png    mean return over environment steps
 error.txt             the error in a line, then its traceback, where the run failed
@@ -22,6 +23,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from .carried import beside, carried, keep, read
 from .config import Config, read_toml, to_tree, used
 from .errors import PartError, UsageError, warn
 from .files import PART, write_bytes
@@ -45,7 +48,8 @@ __all__ = ["METRICS", "MetricsFile", "read_metrics"]
 CONFIG, PLUGINS, GRADIENTS = "config.toml", "plugins.json", "gradients.json"
 POLICY, BEST, LAST, EXTENSIONS = "policy.safetensors", "best.safetensors", "last.safetensors", "extensions.safetensors"
 CURVE, ERROR, SPACES = "learning_curve.png", "error.txt", "spaces.json"
-FILES = (CONFIG, PLUGINS, METRICS, SPACES, GRADIENTS, POLICY, BEST, LAST, EXTENSIONS, CURVE, ERROR)
+BESIDE = tuple(beside(name) for name in (POLICY, BEST, LAST))
+FILES = (CONFIG, PLUGINS, METRICS, SPACES, GRADIENTS, POLICY, BEST, LAST, *BESIDE, EXTENSIONS, CURVE, ERROR)
 WITHOUT_ROWS = {
     CONFIG,
     PLUGINS,
@@ -134,6 +138,10 @@ def keep_policy(run: Run, state: Mapping[str, Tensor], name: str) -> None:
     """Write a policy's state to the record; where the disk refuses it, to a temporary folder instead."""
     directory = run.directory
     assert directory is not None
+    with suppress(Exception):  # of an environment that failed, those that were kept before
+        keep(run.policy, run.environment, run.config.environment.label)
+    if learnt := carried(run.policy):
+        attempt(run, beside(name), lambda: write_tensors(directory / beside(name), learnt))
     if attempt(run, name, lambda: write_tensors(directory / name, state)):
         return
     try:
@@ -195,6 +203,8 @@ def read_config(directory: Path) -> dict[str, Any]:
 def write_policy(directory: Path, policy: nn.Module, name: str = POLICY) -> None:
     """policy.safetensors, or another file; whole or not at all."""
     write_tensors(directory / name, policy.state_dict())
+    if learnt := carried(policy):
+        write_tensors(directory / beside(name), learnt)
 
 
 def write_states(directory: Path, run: Run) -> None:
@@ -268,6 +278,7 @@ def read_policy(directory: Path, policy: nn.Module, name: str = POLICY) -> None:
         policy.load_state_dict(tensors)
     except Exception as error:
         raise UsageError(f"{path} does not fit the recorded policy: {error}") from error
+    read(path, policy)
 
 
 def refuse_other_numbers(path: Path, tensors: Mapping[str, Tensor], built: Mapping[str, Tensor]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pluggy
 import torch
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from torch import nn
 
 from . import streams
@@ -183,6 +183,7 @@ def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path |
                 (config.environment.label, config.policy.label),
             )
         )
+    config = resolved(config, shards[0].environment)
     spaces = shards[0].environment.observation_space, shards[0].environment.action_space
     refuse_actions(config.policy, spaces[1], loaded)
     policy = build_policy(config.policy, config.seed, spaces, device)
@@ -222,6 +223,16 @@ def closed_on_error(run: Run) -> Iterator[None]:
     except BaseException:
         run.close()
         raise
+
+
+def resolved(config: Config, environment: Any) -> Config:
+    """With what the environment's "auto" came to, so that a repetition and an evaluation have the same world."""
+    part = config.environment
+    found = getattr(environment, "resolved", None) or {}
+    changed = {name: value for name, value in found.items() if getattr(part.settings, name, value) != value}
+    if not changed:
+        return config
+    return evolve(config, environment=evolve(part, settings=evolve(part.settings, **changed)))
 
 
 def judges(config: Config) -> dict[str, Any]:

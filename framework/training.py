@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import checks, streams
 from .batches import Piece, divided, divisor, flatten, minibatches, reduce
+from .carried import keep
 from .collecting import Collector
 from .compiled import Compiler
 from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Rollout
@@ -59,6 +60,7 @@ def _train(run: Run) -> None:
     if run.interrupted:
         run.stop_reasons.append("interrupted")
     _check_policy(run)
+    keep(run.policy, run.environment, run.config.environment.label)
     tell(run, "run_finished")
 
 

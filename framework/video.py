@@ -83,6 +83,11 @@ class Filmed:
         masks: Tensor | None = getattr(self.environment, "action_masks", None)
         return masks
 
+    def __getattr__(self, name: str) -> Any:
+        if name in ("statistics", "load_statistics"):  # and nothing else: it has no tables
+            return getattr(self.environment, name)
+        raise AttributeError(name)
+
     def reset(self, generator: torch.Generator) -> Tensor:
         """As the environment does, and a picture."""
         observations: Tensor = self.environment.reset(generator)

@@ -8,6 +8,7 @@ from attrs import field, frozen, validators
 from torch import Tensor
 
 from framework import Run, hookimpl
+from framework.carried import keep
 from framework.evaluation import play, refuse_without_greedy
 from framework.record import BEST, attempt, copied, keep_policy, write_policy
 from framework.run import RECENT, build_environment, close
@@ -53,6 +54,7 @@ class Evaluator:
         settings, config = self.settings, run.config
         if (run.iteration + 1) % settings.every:
             return None
+        keep(run.policy, run.environment, config.environment.label)
         performance = play(
             run.policy,
             self.environment,

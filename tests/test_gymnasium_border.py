@@ -151,7 +151,7 @@ def test_a_vectorised_environment_must_say_how_it_resets(monkeypatch):
     with pytest.raises(UsageError, match=r'give its class metadata = \{"autoreset_mode": .*NEXT_STEP\} \(or SAME_STEP'):
         vectorised("Counting").build(2, CPU)
     lanes = Gymnasium("gym_vector_worlds:Counting-v0").build(2, CPU)
-    assert lanes.settings.vectorization_mode == "sync"
+    assert lanes.resolved["vectorization_mode"] == "sync"
     asked = Gymnasium("gym_vector_worlds:Counting-v0", "vector_entry_point", "same_step").build(2, CPU)
     assert asked.autoreset == "same_step"
 
@@ -160,7 +160,7 @@ def test_auto_makes_the_world_that_gymnasium_make_makes():
     """A vectorised version with other spaces is another world: it is taken only if it is asked for."""
     for name, mode in (("Other", "sync"), ("Counting", "vector_entry_point")):
         lanes = Gymnasium(f"gym_vector_worlds:{name}-v0").build(2, CPU)
-        assert lanes.settings.vectorization_mode == mode
+        assert lanes.resolved["vectorization_mode"] == mode
         assert lanes.observation_space.high[0] == np.inf
     assert vectorised("Other").build(2, CPU).observation_space.high[0] == 9.0
 

@@ -123,6 +123,7 @@ def _summary(performance: Performance, run: Run, extra: Extra, path: Path, secon
     return {
         "policy": str(path),
         "environment": run.config.environment.title,
+        **(getattr(run.environment, "resolved", None) or {}),
         "actions": "greedy" if extra.greedy else "sampled",
         "seed": run.config.seed,
         "episodes": len(performance.returns),

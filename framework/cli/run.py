@@ -152,6 +152,7 @@ def _summary(result: Result) -> dict[str, Any]:
     recent = result.recent_returns
     return {
         "environment": result.config.environment.title,
+        **(getattr(result.run.environment, "resolved", None) or {}),
         "iterations": len(next(iter(result.metrics.values()), ())),
         "steps": result.run.steps,
         "episodes": result.run.episodes,
@@ -222,8 +223,9 @@ def _print(result: Result) -> None:
         )
     speed = summary["steps"] / summary["seconds"] if summary["seconds"] else 0
     count = summary["iterations"]
+    chosen = "".join(f", {value}" for value in (getattr(result.run.environment, "resolved", None) or {}).values())
     console.print(
-        f"{summary['environment']}: {count} iteration{'s' * (count != 1)}, {summary['steps']:,} steps in "
+        f"{summary['environment']}{chosen}: {count} iteration{'s' * (count != 1)}, {summary['steps']:,} steps in "
         f"{summary['seconds']:.2f} s ({speed:,.0f} steps/s)"
     )
     if summary["stopped"]:

@@ -33,7 +33,7 @@ class GymnasiumLanes:
     environment may keep them and an actor writes the next ones into the same buffer.
     """
 
-    settings: Any = None  # those that make this very environment again: with the vectorization mode that auto chose
+    resolved: Mapping[str, str]  # what settings that were "auto" came to
 
     def __init__(self, lanes: VectorEnv[Any, Any, Any], autoreset: str, wanted: Wanted, device: torch.device):
         """Take the spaces from one lane, and make the buffers."""

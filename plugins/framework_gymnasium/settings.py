@@ -4,7 +4,7 @@ import re
 from typing import Any, Literal
 
 import torch
-from attrs import evolve, field, frozen, validators
+from attrs import field, frozen, validators
 
 from .infos import DEFAULT_METRICS, Wanted
 from .lanes import GymnasiumLanes
@@ -55,5 +55,5 @@ class Gymnasium:
         """
         lanes, mode, autoreset = make_lanes(self, num_envs)
         made = GymnasiumLanes(lanes, autoreset, Wanted(self.metrics, self.action_masks), device)
-        made.settings = evolve(self, vectorization_mode=mode)  # type: ignore[arg-type]
+        made.resolved = {"vectorization_mode": mode}
         return made

@@ -1,0 +1,72 @@
+"""What an environment has learnt that its policy cannot do without: running means of observations, say.
+
+An environment with `statistics()` and `load_statistics(state)` is evaluated with what the training's one had learnt.
+The state goes with the policy, as its plain attribute `environment_statistics`, and lies in the record beside it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from .errors import PartError, UsageError, warn
+
+ATTRIBUTE = "environment_statistics"
+
+
+def beside(name: str) -> str:
+    """The file with a policy's statistics.
+
+    >>> beside("policy.safetensors")
+    'policy.environment.safetensors'
+    """
+    return name.replace(".safetensors", ".environment.safetensors")
+
+
+def carried(policy: Any) -> Mapping[str, Tensor]:
+    """The statistics that go with a policy; empty: none do."""
+    return getattr(policy, ATTRIBUTE, None) or {}
+
+
+def keep(policy: Any, environment: Any, label: str) -> None:
+    """Let the statistics of the training's environment, as they are now, go with the policy.
+
+    Raises:
+        PartError: `statistics()` is no dict of tensors.
+    """
+    if not hasattr(environment, "statistics"):
+        return
+    state = environment.statistics()
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise PartError(f"{label}: statistics: '{name}': expected a tensor, got {type(value).__name__}")
+    if state:
+        setattr(policy, ATTRIBUTE, {name: value.detach().cpu().clone() for name, value in state.items()})
+
+
+def give(policy: Any, environment: Any, label: str) -> None:
+    """Evaluate with them; warn where the environment keeps statistics and the policy brings none."""
+    if not hasattr(environment, "load_statistics"):
+        return
+    state = carried(policy)
+    if state:
+        environment.load_statistics(state)
+    elif names := sorted({name.split(".")[1] for name in environment.statistics()}):
+        warn(
+            f"{label}: {', '.join(names)} begins without what it learnt in training, so that the policy sees other "
+            "numbers than there: evaluate what `framework.train` or `framework.load` returned, or train with "
+            "--policy.normalize, which keeps its statistics in the policy"
+        )
+
+
+def read(path: Path, policy: Any) -> None:
+    """Put what lies in a record beside the policy `path` back on the policy, if anything does."""
+    file = path.with_name(beside(path.name))
+    if not file.is_file():
+        return
+    try:
+        setattr(policy, ATTRIBUTE, load_file(file))
+    except Exception as error:
+        raise UsageError(f"{file} cannot be read: {error}") from None

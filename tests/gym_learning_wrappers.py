@@ -1,0 +1,42 @@
+"""An environment that only normalised observations tell apart, and a wrapper that learns."""
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Far(gymnasium.Env):
+    """Each episode shows 95 or 105, 20 times; the right action earns 1."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.clock, self.side = 0, int(self.np_random.integers(2))
+        return self._seen(), {}
+
+    def _seen(self):
+        return np.array([105.0 if self.side else 95.0], np.float32)
+
+    def step(self, action):
+        self.clock += 1
+        return self._seen(), float(action == self.side), False, self.clock >= 20, {}
+
+
+class Centred(gymnasium.ObservationWrapper):
+    """Subtracts the largest observation so far: a wrapper of one's own that learns."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.largest = 0.0
+
+    def observation(self, observation):
+        self.largest = max(self.largest, float(observation[0]))
+        return observation - np.float32(self.largest)
+
+    def state_dict(self):
+        return {"largest": self.largest}
+
+    def load_state_dict(self, state):
+        self.largest = float(state["largest"])
