@@ -223,7 +223,7 @@ def _print(result: Result) -> None:
         )
     speed = summary["steps"] / summary["seconds"] if summary["seconds"] else 0
     count = summary["iterations"]
-    chosen = "".join(f", {value}" for value in (getattr(result.run.environment, "resolved", None) or {}).values())
+    chosen = "".join(f" ({value})" for value in (getattr(result.run.environment, "resolved", None) or {}).values())
     console.print(
         f"{summary['environment']}{chosen}: {count} iteration{'s' * (count != 1)}, {summary['steps']:,} steps in "
         f"{summary['seconds']:.2f} s ({speed:,.0f} steps/s)"
