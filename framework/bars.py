@@ -62,9 +62,9 @@ class Bar:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = [TextColumn(self.unit), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn()]
+            columns = [TextColumn(self.unit, markup=False), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn()]
             if self.beside:
-                columns.insert(3, TextColumn(self.beside))
+                columns.insert(3, TextColumn(self.beside, markup=False))
             self.drawn = Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=not self.stays)
             self.task = self.drawn.add_task("", total=self.total, **told)
             self.drawn.start()

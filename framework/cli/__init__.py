@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from ..errors import FrameworkError, PartError, say, unknown
+from ..errors import FrameworkError, PartError, UsageError, say, unknown
 from ..version import __version__
+from .output import OutputError, kept, results
 
 HOME = Path(__file__).parent.parent
 
@@ -47,33 +48,41 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0: done, 1: the run failed, 2: it was asked for wrongly, 128 + S: interrupted by signal S."""
+    """Run a command.
+
+    0: done; 1: the run failed, or its result cannot be printed; 2: it was asked for wrongly; 128 + S: interrupted by
+    signal S.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    usual, warnings.formatwarning = warnings.formatwarning, _worded
+    with kept():
+        try:
+            return _main(arguments)
+        except FrameworkError as error:
+            say("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
+            return 1 if isinstance(error, PartError | OutputError) else 2
+        except KeyboardInterrupt:
+            say("interrupted")
+            return 130
+        finally:
+            warnings.formatwarning = usual
+
+
+def _main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS))
-        print(HELP.format(commands="\n".join(f"  {name:<{width}}   {text}" for name, text in COMMANDS.items())), end="")
+        commands = "\n".join(f"  {name:<{width}}   {text}" for name, text in COMMANDS.items())
+        with results():
+            print(HELP.format(commands=commands), end="")
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        print(f"framework-rl {__version__}")
+        with results():
+            print(f"framework-rl {__version__}")
         return 0
     command, *rest = arguments
     if command not in COMMANDS:
-        print(f"error: {unknown('command', command, COMMANDS)}", file=sys.stderr)
-        return 2
-    usual, warnings.formatwarning = warnings.formatwarning, _worded
-    try:
-        return int(_imported(f"{__name__}.{command}").main(rest))
-    except FrameworkError as error:
-        say("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
-        return 1 if isinstance(error, PartError) else 2
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    except BrokenPipeError:  # the reader has seen enough, as in `framework run --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    finally:
-        warnings.formatwarning = usual
+        raise UsageError(unknown("command", command, COMMANDS))
+    return int(_imported(f"{__name__}.{command}").main(rest))
 
 
 def _worded(

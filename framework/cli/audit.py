@@ -17,6 +17,7 @@ from ..spaces import compare
 from .audit_combinations import FLAGS, Combination, Extra, built, wired
 from .looking import at_work, named_record
 from .options import is_terminal
+from .output import results
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,12 +46,13 @@ def main(arguments: Sequence[str]) -> int:
     summary["policy"] = first.config.policy.name if directory is None else str(directory)
     summary |= {"csv": str(extra.out) + ".csv", "picture": str(extra.out) + ".png"}
     _write(summary)
-    if is_terminal():
-        from .audit_table import show
+    with results():
+        if is_terminal():
+            from .audit_table import show
 
-        show(summary)
-    else:
-        print(json.dumps(summary))
+            show(summary)
+        else:
+            print(json.dumps(summary))
     return 0
 
 

@@ -3,16 +3,17 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from . import output
+
 EXPENDABLE = ("ms", "cosine", "MSE", "of\n‖∇J‖", "SNR", "cosine,\na batch")  # the first goes first
 
 
 def show(summary: Mapping[str, Any]) -> None:
     """Print all of it."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = output.console()
     rows = summary["combinations"]
     roles = [role for role in ("estimator", "baseline", "loss") if role != "loss" or several(rows, "loss")]
     columns = {**{role: [row[role] for row in rows] for role in roles}, **dict(cells(rows))}
@@ -28,21 +29,20 @@ def show(summary: Mapping[str, Any]) -> None:
         table.add_row(*cells_of_row)
     console.print(table)
     if left_out:
-        console.print(f"(No room for: {'; '.join(left_out)}. They are in {summary['csv']}.)", highlight=False)
+        console.print(f"(No room for: {'; '.join(left_out)}. They are in {summary['csv']}.)")
     for line in said(summary):
-        console.print(line, highlight=False)
+        console.print(line)
     reasons: dict[str, list[str]] = {}
     for row in summary["refused"]:
         reasons.setdefault(row["reason"], []).append(named(row))
     for reason, names in reasons.items():
-        console.print(f"refused: {', '.join(names)}: {reason}", highlight=False, markup=False)
+        console.print(f"refused: {', '.join(names)}: {reason}")
     whose = "the combination" if len(rows) == 1 else f"each of {len(rows)} combinations"
     console.print(
         f"{summary['episodes']:,} episodes in batches of {summary['batch']} for {whose} in "
         f"{summary['seconds']:.1f} s ({summary['episodes_per_second']:,} episodes/s)",
-        highlight=False,
     )
-    console.print(f"{summary['csv']}, {summary['picture']}", highlight=False)
+    console.print(f"{summary['csv']}, {summary['picture']}")
 
 
 def cells(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:

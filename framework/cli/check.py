@@ -3,9 +3,7 @@
 import itertools
 import json
 import math
-import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from typing import Annotated, Any
 
 import attrs
@@ -19,6 +17,7 @@ from ..hookspecs import ROLES
 from ..plugins import Part, load
 from . import check_table
 from .options import HELP, WITHOUT_COMMENTS, field_of, is_terminal
+from .output import parse, results
 
 WHAT = """\
   FILE.py       all parts that a file offers
@@ -81,8 +80,7 @@ def main(arguments: Sequence[str]) -> int:
         if error.name != "hypothesis":
             raise
         raise UsageError("checking needs Hypothesis: pip install framework-rl[testing]") from None
-    with redirect_stdout(sys.stderr):  # a file may print while it is imported
-        loaded, parts = (load(()), []) if what is None else choosing.chosen(what, flags.role)
+    loaded, parts = (load(()), []) if what is None else choosing.chosen(what, flags.role)
     parts = _with_settings(words, parts)
     lawful = [part for part in parts if checking.laws(part.role)]
     if not lawful:
@@ -112,11 +110,13 @@ def main(arguments: Sequence[str]) -> int:
             return None
         return telling.snippet(verdict.law.name, verdict.subject.part, verdict.case, loaded, flags.seed, examples)
 
-    if is_terminal():
-        for report in reports:
-            check_table.show(report, text)
-    else:
-        print(json.dumps([check_table.listing(report, snippet) for report in reports], indent=2, allow_nan=False))
+    listing = None if is_terminal() else [check_table.listing(report, snippet) for report in reports]
+    with results():
+        if listing is not None:
+            print(json.dumps(listing, indent=2, allow_nan=False))
+        else:
+            for report in reports:
+                check_table.show(report, text)
     if any(report.failed for report in reports):
         return 1
     for report in reports:
@@ -144,7 +144,7 @@ def _first_pass(words: Sequence[str]) -> tuple[str | None, Flags]:
             early.append(word)
     first = _flags(str | None, None)
     with attrs.validators.disabled():
-        parsed: Any = tyro.cli(first, args=early, prog="framework check", add_help=False, config=WITHOUT_COMMENTS)
+        parsed: Any = parse(first, args=early, prog="framework check", add_help=False, config=WITHOUT_COMMENTS)
     validate("", parsed.how)
     return parsed.what, parsed.how
 
@@ -179,7 +179,7 @@ def _with_settings(words: Sequence[str], parts: Sequence[Part]) -> list[Part]:
     alone = [part for part in parts if roles.count(part.role) == 1 and attrs.fields(type(part.settings))]
     flags = _flags(str, **{part.role: part.settings for part in alone})
     with attrs.validators.disabled():
-        parsed: Any = tyro.cli(
+        parsed: Any = parse(
             flags,
             args=HELP[:1] if helped else list(words),
             prog="framework check",

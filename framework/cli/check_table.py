@@ -5,17 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..config import settings_tree
+from . import output
 
-SIGNS = {"passed": "[green]passed[/]", "failed": "[red]failed[/]", "not applicable": "[dim]not applicable[/]"}
+STYLES = {"passed": "green", "failed": "red", "not applicable": "dim"}  # of outcomes
 
 
 def show(report: Any, text: Callable[[Any, Sequence[str]], str]) -> None:
     """A table of all laws, for a person; then each that is broken, in full."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console()
+    console = output.console()
     table = Table(title=report.part.label, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("")
     table.add_column("law", overflow="fold")
@@ -25,20 +25,19 @@ def show(report: Any, text: Callable[[Any, Sequence[str]], str]) -> None:
     for verdict in report.verdicts:
         reason = "raised the same" if verdict in same else verdict.reason
         fits = len(verdict.law.name) + len(": ") + len(reason) <= beside
-        told = f": [dim]{escape(reason)}[/]" if fits else f"\n[dim]{escape(reason)}[/]"
-        table.add_row(SIGNS[verdict.outcome], verdict.law.name + told * bool(reason), str(verdict.examples or ""))
+        told = [": " if fits else "\n", (reason, "dim")] if reason else []
+        outcome = Text(verdict.outcome, STYLES[verdict.outcome])
+        table.add_row(outcome, Text.assemble(verdict.law.name, *told), str(verdict.examples or ""))
     console.print(table)
     for verdict, *others in alike(report.failed):
         console.print()
         also = [other.law.name for other in others]
-        console.print(text(verdict, also), markup=False, highlight=False, soft_wrap=True)
-    counts = {outcome: len(report.of(outcome)) for outcome in SIGNS}
+        console.print(text(verdict, also), soft_wrap=True)
+    counts = {outcome: len(report.of(outcome)) for outcome in STYLES}
     console.print(
         f"{report.part.label}: {len(report.verdicts)} laws, {counts['passed']} kept, {counts['failed']} broken, "
         f"{counts['not applicable']} not applicable; {report.examples} examples in {report.seconds:.1f} s, "
         f"seed {report.seed}",
-        markup=False,
-        highlight=False,
         soft_wrap=True,
     )
 

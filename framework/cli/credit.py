@@ -1,6 +1,5 @@
 """`framework credit`: draw the credit that each estimator gives to the steps of one episode."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,13 +13,14 @@ from torch import Tensor
 
 from ..config import RolloutSettings
 from ..contracts import Estimate, Rollout
-from ..errors import UsageError
+from ..errors import UsageError, say
 from ..exact import action_probabilities, state_values
 from ..plugins import Loaded
 from ..run import Run, build
 from ..training import Core
 from .looking import at_work
 from .options import resolve
+from .output import results
 
 SIGNS = {"gamma": "γ", "lam": "λ", "n": "n"}
 FLAGS = ("environment", "policy", "estimator", "seed", "device", "threads")
@@ -51,7 +51,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(
             f"{resolved.extra.out} cannot be written: {getattr(error, 'strerror', None) or error}"
         ) from None
-    print(resolved.extra.out)
+    with results():
+        print(resolved.extra.out)
     return 0
 
 
@@ -85,7 +86,7 @@ def estimates(run: Run, rollout: Rollout, loaded: Loaded) -> Any:
             continue
         given = {"complete_episodes", "values", *(["groups"] if rollout.groups is not None else [])}
         if missing := set(getattr(settings, "needs", ())) - given:
-            print(f"left out: {name} needs {' and '.join(sorted(missing))}", file=sys.stderr)
+            say(f"left out: {name} needs {' and '.join(sorted(missing))}")
             continue
         values = state_values(mdp, probabilities, getattr(settings, "gamma", 1.0)).float()
         seen = values[rollout.observations]

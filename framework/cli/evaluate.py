@@ -20,8 +20,10 @@ from ..run import Run, build
 from ..spaces import compare
 from ..training import Core
 from ..video import film
+from . import output
 from .looking import at_work, named_record
 from .options import HELP, is_terminal, resolve
+from .output import results
 
 FLAGS = ("environment", "policy", "seed", "device", "threads")
 PATIENCE = 1.0  # seconds before a bar is shown
@@ -74,10 +76,11 @@ def main(arguments: Sequence[str]) -> int:
         performance = _play(run, extra)
         seconds = time.perf_counter() - began
     summary = _summary(performance, run, extra, path, seconds)
-    if is_terminal():
-        _print(summary)
-    else:
-        print(json.dumps({name: _number(value) for name, value in summary.items()}))
+    with results():
+        if is_terminal():
+            _print(summary)
+        else:
+            print(json.dumps({name: _number(value) for name, value in summary.items()}))
     return 0
 
 
@@ -150,10 +153,9 @@ def _number(value: Any) -> Any:
 
 
 def _print(summary: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = output.console()
     count = summary["episodes"]
     table = Table("return of an episode", f"{count} episode{'s' * (count != 1)}")
     low, high = summary["interval"]
@@ -169,6 +171,7 @@ def _print(summary: dict[str, Any]) -> None:
         if name.startswith("environment/"):
             table.add_row(name, f"{value:.3f}")
     console.print(table)
-    console.print(f"{summary['policy']} in {summary['environment']}, {summary['actions']}, seed {summary['seed']}")
+    policy, environment = summary["policy"], summary["environment"]
+    console.print(f"{policy} in {environment}, {summary['actions']}, seed {summary['seed']}", soft_wrap=True)
     if summary["video"]:
-        console.print(f"video: {summary['video']}")
+        console.print(f"video: {summary['video']}", soft_wrap=True)

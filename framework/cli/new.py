@@ -16,6 +16,7 @@ from attrs import frozen
 from ..errors import UsageError, unknown
 from ..hookspecs import ROLES
 from ..plugins import load
+from .output import parse, results
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -94,7 +95,7 @@ class Flags:
 
 def main(arguments: Sequence[str]) -> int:
     """Write it below the working directory, and say what comes next."""
-    flags = tyro.cli(Flags, args=list(arguments), prog="framework new")
+    flags = parse(Flags, args=list(arguments), prog="framework new")
     role, name = flags.role, flags.name
     if role not in ROLES:
         raise UsageError(unknown("role", role, ROLES))
@@ -123,8 +124,9 @@ def main(arguments: Sequence[str]) -> int:
             file.write_text(text, "utf-8")
         except OSError as error:
             raise UsageError(f"{file} cannot be written: {error.strerror}") from None
-        print(file)
-    print(f'\nnext:\n  pip install -e "{name}[test]"\n  {words["run"]}\n  pytest {name}')
+    with results():
+        print(*(Path(name) / path for path in files), sep="\n")
+        print(f'\nnext:\n  pip install -e "{name}[test]"\n  {words["run"]}\n  pytest {name}')
     return 0
 
 

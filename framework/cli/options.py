@@ -5,7 +5,6 @@ parts), the second has the chosen parts' settings as typed flags, with the merge
 """
 
 import re
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from ..plugins import Loaded, Part, load
 from ..remedies import refuse_foreign
 from ..resolving import recipe_of, resolve_layers
 from ..wiring import wire
+from .output import parse, standard_output
 
 HELP = ("-h", "--help")
 WITHOUT_COMMENTS = (tyro.conf.HelptextFromCommentsOff,)  # to find those, sources are parsed: 0.07 s, for `--help` alone
@@ -124,9 +124,7 @@ def resolve(
     quiet = [word for word in arguments if word not in HELP]
     early: Any
     program = f"framework {command}"
-    early, _ = tyro.cli(
-        first, args=quiet, prog=program, return_unknown_args=True, add_help=False, config=WITHOUT_COMMENTS
-    )
+    early, _ = parse(first, args=quiet, prog=program, return_unknown_args=True, add_help=False, config=WITHOUT_COMMENTS)
     choices: Choices = early.choices
     file = {} if choices.config is None else read_toml(_config_file(choices.config))
     listed = choices.plugins == ()
@@ -217,7 +215,7 @@ def _second_pass(
     flags: Any = attrs.make_class("Flags", fields, frozen=True)
     flags.__doc__ = description
     with attrs.validators.disabled():  # validated below, in our own words
-        parsed: Any = tyro.cli(
+        parsed: Any = parse(
             flags,
             args=list(arguments),
             prog=f"framework {command}",
@@ -340,4 +338,5 @@ SCALAR_HELP = {
 
 def is_terminal() -> bool:
     """Whether standard output is read by a person."""
-    return sys.stdout is not None and sys.stdout.isatty()  # None: closed, as by `>&-`
+    stream = standard_output()
+    return stream is not None and stream.isatty()  # None: closed, as by `>&-`

@@ -8,7 +8,9 @@ import tyro
 from attrs import frozen
 
 from ..plugins import Loaded, load, not_allowed
+from . import output
 from .options import is_terminal
+from .output import parse, results
 
 
 @frozen
@@ -23,13 +25,14 @@ class Flags:
 
 def main(arguments: Sequence[str]) -> int:
     """Print a table, or JSON where standard output is not a terminal."""
-    flags = tyro.cli(Flags, args=list(arguments), prog="framework plugins")
+    flags = parse(Flags, args=list(arguments), prog="framework plugins")
     names = [name for word in flags.plugins or () for name in word.split(",") if name]
     loaded = load(names or None)
-    if is_terminal():
-        table(loaded)
-    else:
-        print(json.dumps(_listing(loaded), indent=2))
+    with results():
+        if is_terminal():
+            table(loaded)
+        else:
+            print(json.dumps(_listing(loaded), indent=2))
     return 0
 
 
@@ -61,11 +64,10 @@ def _listing(loaded: Loaded) -> dict[str, object]:
 
 
 def table(loaded: Loaded) -> None:
-    """Print the table of who provides what; on standard error where standard output is kept for a machine."""
-    from rich.console import Console
+    """Print the table of who provides what, on standard error unless within `results`."""
     from rich.table import Table
 
-    console = Console(stderr=not is_terminal())
+    console = output.console()
     rows = Table("plugin", "from", "provides")
     for plugin in loaded.plugins:
         origin = f"{plugin.distribution} {plugin.version}" if plugin.distribution else plugin.source
@@ -73,6 +75,6 @@ def table(loaded: Loaded) -> None:
         rows.add_row(plugin.name, origin, "\n".join(f"{role}: {', '.join(names)}" for role, names in offers.items()))
     console.print(rows)
     for failure in loaded.failures:
-        console.print(f"failed: plugin '{failure.name}' ({failure.distribution}): {failure.reason}", markup=False)
+        console.print(f"failed: plugin '{failure.name}' ({failure.distribution}): {failure.reason}")
     if loaded.not_allowed:
-        console.print(not_allowed(loaded.not_allowed), markup=False, highlight=False)
+        console.print(not_allowed(loaded.not_allowed))

@@ -1,13 +1,12 @@
 """`framework run`: train, then say what came out."""
 
 import ctypes
-import errno
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +22,9 @@ from ..process_state import working
 from ..record import claim, claim_next
 from ..run import Result, build, closed_on_error
 from ..training import Core, execute
+from . import output
 from .options import is_terminal, resolve
+from .output import OutputError, results
 
 ROOT = Path("runs")
 STATES_SHOWN = 32
@@ -53,7 +54,8 @@ def main(arguments: Sequence[str]) -> int:
     if resolved.listed and not extra.quiet:
         from .plugins import table
 
-        table(resolved.loaded)
+        with results() if is_terminal() else nullcontext():
+            table(resolved.loaded)
     keep_memory()
     run = build(config, resolved.loaded, Core())
     run.quiet = extra.quiet
@@ -63,19 +65,21 @@ def main(arguments: Sequence[str]) -> int:
         with closed_on_error(run):
             run.directory = directory = claim(ROOT / extra.name) if extra.name else claim_next(ROOT, stem)
     result = attrs.evolve(execute(run), directory=directory)  # as it is written: runs/NAME
+    unprinted: OutputError | None = None
     if not extra.quiet:
         try:
             with working(config.threads):  # a table of five states took two threads 0.1 s, and takes one 0.3 ms
                 (_print if is_terminal() else _print_json)(result)
-            sys.stdout.flush()
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the terminal was closed: nobody reads
+        except OutputError as error:
+            unprinted = error
     run = result.run
     if run.unwritten:
         missing = "; ".join(f"{name} ({reason})" for name, reason in run.unwritten.items())
         say(f"error: the run ended, but its record {directory} is not complete: {missing}")
+    if unprinted is not None:
+        if directory is not None and not run.unwritten:
+            unprinted.add_note(f"the run is complete, and its record is {directory}")
+        raise unprinted
     if run.interrupted:
         return 128 + run.interrupts.signal
     return 1 if run.unwritten else 0
@@ -171,7 +175,9 @@ def _print_json(result: Result) -> None:
     told: dict[str, Any] = {"states": states, "action_probabilities": probabilities}
     if result.config.trace_gradients:
         told["gradients"] = result.run.traced
-    print(json.dumps({**_summary(result), **told}))
+    text = json.dumps({**_summary(result), **told})
+    with results():
+        print(text)
 
 
 def gradient_rows(result: Result) -> list[tuple[str, ...]]:
@@ -202,11 +208,15 @@ def _print_gradients(result: Result, console: Any) -> None:
 
 
 def _print(result: Result) -> None:
-    from rich.console import Console
+    states, probabilities = action_probabilities(result)
+    with results():
+        _print_tables(result, states, probabilities)
+
+
+def _print_tables(result: Result, states: list[int], probabilities: dict[str, list[float]]) -> None:
     from rich.table import Table
 
-    console = Console()
-    states, probabilities = action_probabilities(result)
+    console = output.console()
     if probabilities:
         table = Table("state", *(f"P({name})" for name in probabilities))
         for state, *row in zip(states, *probabilities.values(), strict=True):
@@ -229,6 +239,6 @@ def _print(result: Result) -> None:
         f"{summary['seconds']:.2f} s ({speed:,.0f} steps/s)"
     )
     if summary["stopped"]:
-        console.print(f"stopped: {'; '.join(summary['stopped'])}")
+        console.print(f"stopped: {'; '.join(summary['stopped'])}", soft_wrap=True)
     if summary["record"]:
-        console.print(f"record: {summary['record']}")
+        console.print(f"record: {summary['record']}", soft_wrap=True)

@@ -6,7 +6,8 @@ import tomli_w
 from attrs import frozen
 
 from ..config import to_tree
-from .options import resolve
+from .options import is_terminal, resolve
+from .output import results
 
 
 @frozen
@@ -17,5 +18,7 @@ class Extra:
 def main(arguments: Sequence[str]) -> int:
     """Print TOML; the same flags as `run`."""
     resolved = resolve("show", "Print the configuration that `run` with the same flags would use.", arguments, Extra)
-    print(tomli_w.dumps(to_tree(resolved.config, resolved.loaded)), end="")
+    text = tomli_w.dumps(to_tree(resolved.config, resolved.loaded))
+    with results(encoding=None if is_terminal() else "utf-8"):  # TOML is UTF-8, whatever the terminal's code page
+        print(text, end="")
     return 0
