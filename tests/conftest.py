@@ -1,6 +1,7 @@
 """Hypothesis profiles: `dev` (quick, the default) and `ci` (HYPOTHESIS_PROFILE=ci)."""
 
 import os
+import sys
 
 import pytest
 import torch
@@ -28,6 +29,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def same_path():
+    """The folder of a plugin file stays on `sys.path`, for a process; here, for a test."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
 
 
 @pytest.fixture
