@@ -211,22 +211,6 @@ def test_a_bar_s_text_is_printed_as_it_is(monkeypatch):
     assert "law [/b]" in err.text
 
 
-# Streams that fail
-
-
-def test_a_bar_on_a_terminal_that_was_closed_is_given_up(monkeypatch):
-    class Closed(Terminal):
-        def write(self, text):
-            raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(sys, "stderr", Closed("utf-8"))
-    bar = Bar("episode", 3)
-    for count in (1, 2, 3):
-        bar.show(count)
-    bar.stop()
-    assert not bar.is_due(3)
-
-
 # Widths
 
 
