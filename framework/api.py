@@ -114,7 +114,7 @@ def train(
                 if "directory" in words(part, "needs", NEEDS):
                     raise UsageError(f"{part.label} needs a directory: pass directory=")
         else:
-            run.directory = claim(Path(directory))
+            run.directory = claim(Path(directory)).absolute()
     result = execute(run)
     return result if directory is None else attrs.evolve(result, directory=Path(directory))  # as it was given
 

@@ -218,7 +218,8 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
         try:
             if source not in points:
                 _refuse_barred(source, barred)
-            with undisturbed(f"plugin '{source}'"):
+            new = source not in points or points[source].module not in sys.modules
+            with undisturbed(f"plugin '{source}'", generators=new):
                 plugin = _import(source, points)
                 _register(manager, plugin)
                 mine = _offers(manager, plugin)

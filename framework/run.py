@@ -14,7 +14,7 @@ from attrs import define, evolve, field, frozen
 from torch import nn
 
 from . import streams
-from .config import Config
+from .config import PART_ROLES, Config
 from .contracts import Batch, Environment, Policy
 from .episodes import Finished
 from .errors import FrameworkError, PartError, UsageError, culprit, unknown, warn
@@ -34,18 +34,13 @@ from .wiring import GIVES, NEEDS, needed, words
 RECENT = 100  # episodes that the running means of return and length are taken over, as the field does
 
 
-def _absolute(directory: Path | None) -> Path | None:
-    """So that a record stays in its place wherever a part goes."""
-    return None if directory is None else directory.absolute()
-
-
 @define(eq=False)
 class Run:
     """What hooks are handed: the configuration, the working parts, and how far the run has come."""
 
     config: Config
     loaded: Loaded
-    directory: Path | None = field(converter=_absolute)  # where the record goes, if anywhere; set before run_started
+    directory: Path | None  # where the record goes, if anywhere; absolute, and set before run_started
     device: torch.device
     shards: list[Shard]
     policy: Any  # an nn.Module that is a Policy
@@ -373,15 +368,21 @@ def _wrongly_called(run: Run, error: BaseException) -> PartError | None:
     return None
 
 
+EDGES = 3  # iterations in which the process is looked at after every stage: a part that changes it does so at once
+
+
+def look_at_process(run: Run, *where: str) -> None:
+    """At the end of a stage, in the first iterations: put back what these parts or wrappers changed, and name them."""
+    if run.iteration < EDGES:
+        restore_after(lambda: suspects(run, *where))
+
+
 def suspects(run: Run, *where: str) -> str:
-    """The labels of those whose code has just worked: in these roles, stages, or in any hook ("extensions")."""
-    found = []
-    for place in where:
-        if place == "extensions":
-            found += [part.label for part in (*run.config.extensions, *run.config.reports)]
-        else:
-            part = getattr(run.config, place, None)
-            found += run.wrappers.get(place, []) if part is None else [part.label]
+    """The labels of those whose code has just worked: in these roles and stages; by default, of all."""
+    labels = {role: [getattr(run.config, role).label] for role in PART_ROLES} | run.wrappers
+    found = [label for place in where or labels for label in labels.get(place, ())]
+    if not where:
+        found += [part.label for part in run.config.extensions]
     return " or ".join(dict.fromkeys(found))
 
 

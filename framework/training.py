@@ -25,7 +25,7 @@ from .observers import answers, tell, tell_of_failure
 from .optimizers import learning_rate
 from .process_state import restore_after, working
 from .rollout import collect
-from .run import Result, Run, blamed, suspects
+from .run import Result, Run, blamed, look_at_process, suspects
 
 
 def execute(run: Run) -> Result:
@@ -85,9 +85,9 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
     run.loss_metrics.clear()
     _set_learning_rate(run)
     rollout = stage("collect_rollout")
-    restore_after(lambda: suspects(run, "environment", "policy", "collect_rollout"))
+    look_at_process(run, "environment", "policy", "collect_rollout")
     advantages = stage("estimate_advantages", rollout=rollout)
-    restore_after(lambda: suspects(run, "estimator", "baseline", "estimate_advantages"))
+    look_at_process(run, "estimator", "baseline", "estimate_advantages")
     whole = flatten(rollout, advantages)
     pieces = minibatches(run, whole)
     if compiler is not None:
@@ -97,7 +97,7 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
             run.batch = functools.partial(_prepared, run, piece)
             if not _update(run):
                 break
-    restore_after(lambda: suspects(run, "policy", "loss", *STAGES[2:]))
+    look_at_process(run, "policy", "loss", *STAGES[2:])
     with run.interrupts.held():
         if hasattr(run.baseline, "update"):
             run.baseline.update(rollout, advantages.returns)
@@ -107,7 +107,7 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
         tell(run, "iteration_finished", metrics=metrics)
         run.stop_reasons += _reasons(run, metrics)
         run.iteration += 1
-    restore_after(lambda: suspects(run, "policy", "baseline", "extensions"))
+    restore_after(lambda: suspects(run))
 
 
 def _update(run: Run) -> bool:

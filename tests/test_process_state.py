@@ -108,6 +108,10 @@ def test_the_seed_is_that_of_every_global_generator():
 # What parts change
 
 
+def blas():
+    return next(library for library in process_state._libraries() if library.user_api == "blas")
+
+
 CHANGES = {
     "torch's default dtype from torch.float32 to torch.float64": lambda: torch.set_default_dtype(torch.float64),
     "torch's default device from cpu to meta": lambda: torch.set_default_device("meta"),
@@ -116,7 +120,7 @@ CHANGES = {
     "torch's deterministic algorithms from False to True": lambda: torch.use_deterministic_algorithms(True),
     "torch's anomaly detection from False to True": lambda: torch.autograd.set_detect_anomaly(True),
     "torch's float32 matmul precision from highest to medium": lambda: torch.set_float32_matmul_precision("medium"),
-    "the number of threads of BLAS and OpenMP from": lambda: process_state._Process.libraries[-1].set_num_threads(7),
+    "the number of threads of BLAS and OpenMP from": lambda: blas().set_num_threads(7),
     "the working directory from": lambda: os.chdir("/"),
 }
 

@@ -13,6 +13,7 @@ from ..audit.gradients import finite_spaces
 from ..config import RolloutSettings, validate
 from ..errors import UsageError
 from ..plugins import Loaded
+from ..process_state import working
 from ..run import Run, build, build_environment, choose_device, close, closed_on_error, judges, owners
 from ..training import Core
 from ..wiring import NEEDS, needed, words
@@ -151,11 +152,12 @@ def _qualified(loaded: Loaded, role: str, name: str) -> str:
 
 def _is_finite(resolved: Resolved) -> bool:
     config = resolved.config
-    environment = build_environment(config.environment, resolved.extra.batch, choose_device(config.device))
-    try:
-        return finite_spaces(environment) is not None
-    finally:
-        close(environment, config.environment.label)
+    with working(config.threads):
+        environment = build_environment(config.environment, resolved.extra.batch, choose_device(config.device))
+        try:
+            return finite_spaces(environment) is not None
+        finally:
+            close(environment, config.environment.label)
 
 
 def built(resolved: Sequence[Resolved], batch: int) -> list[Run]:
@@ -166,8 +168,9 @@ def built(resolved: Sequence[Resolved], batch: int) -> list[Run]:
     runs = [first]
     with closed_on_error(first):
         for config in configs[1:]:
-            working = judges(config)
-            first.owners |= owners(config, working)
-            working |= {"needs": needed(config), "loss_needs": words(config.loss, "needs", NEEDS)}
-            runs.append(attrs.evolve(first, config=config, **working))
+            with working(config.threads):
+                judging = judges(config)
+            first.owners |= owners(config, judging)
+            judging |= {"needs": needed(config), "loss_needs": words(config.loss, "needs", NEEDS)}
+            runs.append(attrs.evolve(first, config=config, **judging))
     return runs

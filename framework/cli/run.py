@@ -63,7 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     if "directory" in run.needs:
         stem = "-".join(_as_folder(part.title) for part in (config.environment, config.loss))
         with closed_on_error(run):
-            run.directory = directory = claim(ROOT / extra.name) if extra.name else claim_next(ROOT, stem)
+            directory = claim(ROOT / extra.name) if extra.name else claim_next(ROOT, stem)
+            run.directory = directory.absolute()
     result = attrs.evolve(execute(run), directory=directory)  # as it is written: runs/NAME
     unprinted: OutputError | None = None
     if not extra.quiet:
