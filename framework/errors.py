@@ -26,9 +26,11 @@ class PartError(FrameworkError):
 
 
 def warn(message: str) -> None:
-    """Warn (`RuntimeWarning`), if there is still a standard error to warn on: a closed terminal fails no run."""
-    with contextlib.suppress(OSError, ValueError):
+    """Warn (`RuntimeWarning`). It never raises: not where standard error is closed, nor where warnings are errors."""
+    try:
         warnings.warn(message, RuntimeWarning, stacklevel=1)
+    except (OSError, ValueError, RuntimeWarning):
+        say(f"warning: {message}")
 
 
 def say(message: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .errors import UsageError
-from .files import whole
+from .files import write_bytes
 
 METRICS = "metrics.csv"
 
@@ -54,20 +54,23 @@ class MetricsFile:
             OSError: it cannot be written; the old file is as it was.
         """
         self.torn = True
-        columns = list(history)
-        length = max(map(len, history.values()), default=0)
-        padded = [column + [math.nan] * (length - len(column)) for column in history.values()]
-        with whole(self.path) as temporary:
-            temporary.write_bytes(_lines([columns], zip(*padded, strict=True)))
-            self._file.close()
+        self._file.close()  # Windows renames over no open file
+        write_rows(self.path, history)
         self._file = self.path.open("ab", buffering=0)
-        self.columns, self.torn = columns, False
+        self.columns, self.torn = list(history), False
 
     def close(self) -> None:
         """Put all on the disk, and close the file."""
         if not self._file.closed:
             os.fsync(self._file.fileno())
             self._file.close()
+
+
+def write_rows(path: Path, history: Mapping[str, list[float]]) -> None:
+    """Write a whole table, of columns that grow at their ends."""
+    length = max(map(len, history.values()), default=0)
+    padded = [column + [math.nan] * (length - len(column)) for column in history.values()]
+    write_bytes(path, _lines([list(history)], zip(*padded, strict=True)))
 
 
 def _lines(head: Iterable[list[str]], rows: Iterable[Iterable[float]]) -> bytes:

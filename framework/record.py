@@ -37,13 +37,13 @@ from .carried import beside, carried, keep, read
 from .config import Config, read_toml, to_tree, used
 from .errors import PartError, UsageError, warn
 from .files import PART, write_bytes
-from .metrics import METRICS, MetricsFile, read_metrics
+from .metrics import METRICS, MetricsFile, read_metrics, write_rows
 from .plugins import Loaded
 from .process_state import libraries
 from .run import Run
 from .spaces import Spaces, from_json, to_json
 
-__all__ = ["METRICS", "MetricsFile", "read_metrics"]
+__all__ = ["METRICS", "MetricsFile", "read_metrics", "write_rows"]
 
 CONFIG, PLUGINS, GRADIENTS = "config.toml", "plugins.json", "gradients.json"
 POLICY, BEST, LAST, EXTENSIONS = "policy.safetensors", "best.safetensors", "last.safetensors", "extensions.safetensors"
@@ -120,36 +120,48 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def attempt(run: Run, name: str, write: Callable[[], object]) -> bool:
-    """Write a file of the record. What the disk refuses is warned of and kept in `run.unwritten`; the run goes on."""
-    try:
-        write()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if name not in run.unwritten:
-            warn(f"{name} of the record {run.directory} cannot be written, and the run goes on: {reason}")
-        run.unwritten[name] = reason
-        return False
-    run.unwritten.pop(name, None)
-    return True
+def attempt(run: Run, name: str, write: Callable[[Path], object], *, rescue: bool = True) -> bool:
+    """Write a file of the record, by a function of the folder; whether it lies there.
 
-
-def keep_policy(run: Run, state: Mapping[str, Tensor], name: str) -> None:
-    """Write a policy's state to the record; where the disk refuses it, to a temporary folder instead."""
+    What the disk refuses is warned of once, and kept in `run.unwritten`: a full disk fails no run. With `rescue` it is
+    written to a temporary folder instead, if that takes it.
+    """
     directory = run.directory
     assert directory is not None
-    with suppress(Exception):  # of an environment that failed, those that were kept before
+    try:
+        write(directory)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    else:
+        run.unwritten.pop(name, None)
+        return True
+    if name not in run.unwritten:
+        warn(f"{directory / name} cannot be written: {reason}")
+    run.unwritten[name] = reason
+    if not rescue:
+        return False
+    with suppress(OSError):
+        if run.elsewhere is None:
+            run.elsewhere = Path(tempfile.mkdtemp(prefix=f"framework-{directory.name}-"))
+        write(run.elsewhere)
+        run.unwritten[name] += f", so that it lies in {run.elsewhere}"
+    return False
+
+
+def keep_policy(run: Run, state: Mapping[str, Tensor], name: str) -> bool:
+    """Write a state of the run's policy, and what goes with it of the environment; whether it lies in the record."""
+    written = attempt(run, name, lambda directory: write_tensors(directory / name, state))
+    with suppress(Exception):  # of an environment that failed, the statistics that were kept before
         keep(run.policy, run.environment, run.config.environment.label)
     if learnt := carried(run.policy):
-        attempt(run, beside(name), lambda: write_tensors(directory / beside(name), learnt))
-    if attempt(run, name, lambda: write_tensors(directory / name, state)):
-        return
-    try:
-        path = Path(tempfile.mkdtemp(prefix=f"framework-{directory.name}-")) / name
-        write_tensors(path, state)
-    except OSError:
-        return
-    run.unwritten[name] += f"; it is kept as {path}"
+        attempt(run, beside(name), lambda directory: write_tensors(directory / beside(name), learnt))
+    return written
+
+
+def missing(run: Run) -> str:
+    """What the record lacks, in a sentence; empty if nothing."""
+    files = "; ".join(f"{name} ({reason})" for name, reason in run.unwritten.items())
+    return f"the record {run.directory} is not complete: {files}" if files else ""
 
 
 def clean(directory: Path) -> None:

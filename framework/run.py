@@ -62,6 +62,7 @@ class Run:
     opened: ExitStack = field(factory=ExitStack)  # closes all that was built and has close()
     last_good: LastGood = field(factory=LastGood)
     unwritten: dict[str, str] = field(factory=dict)  # file of the record → why it could not be written
+    elsewhere: Path | None = None  # the temporary folder where such files lie
     collector: Any = None  # of rollouts by a compiled program, with `compile`
     iteration: int = 0  # counted from 0; of the one that is under way
     steps: int = 0  # real environment steps, in all

@@ -10,7 +10,7 @@ from torch import Tensor
 from framework import Run, hookimpl
 from framework.carried import keep
 from framework.evaluation import play, refuse_without_greedy
-from framework.record import BEST, attempt, copied, keep_policy, write_policy
+from framework.record import BEST, copied, keep_policy
 from framework.run import RECENT, build_environment, close
 from framework.streams import derived_seed
 
@@ -68,9 +68,8 @@ class Evaluator:
         if performance.mean > self.highest:
             self.highest = performance.mean
             self.best = copied(run.policy.state_dict())
-            directory = run.directory
-            if directory is not None and attempt(run, BEST, lambda: write_policy(directory, run.policy, BEST)):
-                self.best = None
+            if run.directory is not None:
+                self._write(run)
         return {
             "evaluation/mean_return": performance.mean,
             "evaluation/std_return": performance.std,
@@ -80,14 +79,20 @@ class Evaluator:
 
     @hookimpl
     def run_finished(self, run: Run) -> None:
-        """Try again to keep the best one, where the disk refused it."""
-        if BEST in run.unwritten and self.best is not None:
-            keep_policy(run, self.best, BEST)
+        """Try again to write the best one, where the disk refused it."""
+        if run.directory is not None and self.best is not None:
+            self._write(run)
 
     @hookimpl
     def run_failed(self, run: Run, error: BaseException) -> None:
         """Likewise."""
         self.run_finished(run)
+
+    def _write(self, run: Run) -> None:
+        best = self.best
+        assert best is not None
+        if keep_policy(run, best, BEST):
+            self.best = None
 
     def close(self) -> None:
         """Let the environment go."""

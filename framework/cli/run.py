@@ -19,7 +19,7 @@ from gymnasium.spaces import Discrete
 from ..contracts import Inputs
 from ..errors import UsageError, say
 from ..process_state import working
-from ..record import claim, claim_next
+from ..record import claim, claim_next, missing
 from ..run import Result, build, closed_on_error
 from ..training import Core, execute
 from . import output
@@ -75,8 +75,7 @@ def main(arguments: Sequence[str]) -> int:
             unprinted = error
     run = result.run
     if run.unwritten:
-        missing = "; ".join(f"{name} ({reason})" for name, reason in run.unwritten.items())
-        say(f"error: the run ended, but its record {directory} is not complete: {missing}")
+        say(f"error: {missing(run)}")
     if unprinted is not None:
         if directory is not None and not run.unwritten:
             unprinted.add_note(f"the run is complete, and its record is {directory}")

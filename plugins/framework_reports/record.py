@@ -1,9 +1,9 @@
 """The extension that keeps a run's record, row by row."""
 
+import contextlib
 import time
 import traceback
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from attrs import frozen
@@ -20,8 +20,10 @@ from framework.record import (
     attempt,
     clean,
     keep_policy,
+    missing,
     write_config,
     write_gradients,
+    write_rows,
     write_spaces,
     write_states,
     write_text,
@@ -66,10 +68,11 @@ class Recorder:
     @hookimpl(tryfirst=True)
     def iteration_finished(self, run: Run, metrics: Mapping[str, float]) -> None:
         """A row; all rows again, once there is space again."""
-        assert self.metrics is not None
+        written = self.metrics
+        assert written is not None
         if METRICS in run.unwritten and time.monotonic() < self.again:
-            self.metrics.torn = True
-        elif not attempt(run, METRICS, partial(self.metrics.add, metrics, run.history)):
+            written.torn = True
+        elif not attempt(run, METRICS, lambda _: written.add(metrics, run.history), rescue=False):
             self.again = time.monotonic() + AGAIN
 
     @hookimpl(tryfirst=True)
@@ -93,28 +96,40 @@ class Recorder:
                 self._finish(run)
             except PartError as second:
                 error.add_note(str(second))
-        elif self.metrics is not None:
-            self.metrics.close()
-        text = "".join(traceback.format_exception(error))
-        attempt(run, ERROR, partial(write_text, directory / ERROR, f"{' '.join(str(error).split())}\n\n{text}"))
-        error.add_note(f"record: {directory}, with {' and '.join(found)}")
+        elif (metrics := self.metrics) is not None:
+            attempt(run, METRICS, lambda _: metrics.close(), rescue=False)
+        text = "\n\n".join([in_a_line(error), "".join(traceback.format_exception(error))])
+        if self.metrics is None:  # perhaps because the folder takes no file, which is said already
+            with contextlib.suppress(OSError):
+                write_text(directory / ERROR, text)
+            return
+        attempt(run, ERROR, lambda directory: write_text(directory / ERROR, text))
+        error.add_note(missing(run) or f"record: {directory}, with {' and '.join(found)}")
 
     def _finish(self, run: Run) -> None:
         """What a record has beside the policy, whether the run failed or not."""
-        directory, metrics = folder(run), self.metrics
+        metrics, traced = self.metrics, run.traced
         assert metrics is not None
         if metrics.torn:
-            attempt(run, METRICS, partial(metrics.rewrite, run.history))
-        attempt(run, METRICS, metrics.close)
-        if run.traced is not None:
-            attempt(run, GRADIENTS, partial(write_gradients, directory, run.traced))
+            attempt(run, METRICS, lambda directory: write_rows(directory / METRICS, run.history))
+            with contextlib.suppress(OSError):
+                metrics.close()
+        else:
+            attempt(run, METRICS, lambda _: metrics.close(), rescue=False)
+        if traced is not None:
+            attempt(run, GRADIENTS, lambda directory: write_gradients(directory, traced))
         try:
-            attempt(run, EXTENSIONS, partial(write_states, directory, run))
+            attempt(run, EXTENSIONS, lambda directory: write_states(directory, run))
         finally:
-            clean(directory)
+            clean(folder(run))
 
 
 def folder(run: Run) -> Path:
     """Where the record goes."""
     assert run.directory is not None
     return run.directory
+
+
+def in_a_line(error: BaseException) -> str:
+    """What is said of a failure where there is no room for a traceback."""
+    return " ".join(str(error).split()) or type(error).__name__
