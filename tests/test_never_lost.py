@@ -482,7 +482,8 @@ def test_a_disk_that_is_full_at_the_beginning_is_refused_before_training(small_d
     with pytest.raises(OSError, match="No space"):
         (small_disk / "filler").write_bytes(bytes(2**20))
     assert main(["run", "--iterations", "1", "--name", "a"]) == 1
-    said = f"error: extension 'record' (plugin reports) cannot write to {small_disk / 'runs' / 'a'}: No space left on device"
+    record = small_disk / "runs" / "a"
+    said = f"error: extension 'record' (plugin reports) cannot write to {record}: No space left on device"
     assert said in capsys.readouterr().err
 
 
