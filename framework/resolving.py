@@ -145,6 +145,8 @@ def _extensions(
     loaded: Loaded, layers: Sequence[Mapping[str, Any]], config: Config, given: Given, kept: list[str]
 ) -> tuple[Part, ...]:
     """The layers' extensions, then those that were given, in their order; an object may be over a layer's."""
+    if all(isinstance(item, str) for item in given.extensions):
+        return config.extensions
     names = merge(*layers).get("extensions", {}).get("names", ())
     lower = [loaded.pick("extension", name)[:2] for name in names]
     below = [part for part in config.extensions if (part.plugin, part.name) in lower]
@@ -162,7 +164,10 @@ def _extensions(
             parts[mine[0]] = _over(part, below[mine[0]], f"extensions.{part.name}", kept)
         else:
             parts.append(part)
-    return tuple(parts)
+    return (
+        *parts,
+        *(part for part in config.extensions if (part.plugin, part.name) not in lower and part not in parts),
+    )
 
 
 def recipe_of(loaded: Loaded, recipe: Any) -> Tree:
