@@ -144,8 +144,8 @@ class Config:
     optimizer: OptimizerSettings = field(
         default=OptimizerSettings(), validator=validators.instance_of(OptimizerSettings)
     )
-    iterations: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
-    """rollouts, each followed by its updates; 100 where `steps` is not given either"""
+    iterations: int | None = field(default=100, validator=validators.optional(validators.ge(1)))
+    """rollouts, each followed by its updates; None: no limit but `steps`"""
     steps: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
     """environment steps: the run ends after the iteration that reaches them, or with `iterations`, if that is sooner"""
     seed: int = field(default=0, validator=[validators.instance_of(int), validators.ge(0)])  # of all randomness
@@ -161,7 +161,7 @@ class Config:
     )  # in every update, which term of the loss reached what, as metrics
 
     def __attrs_post_init__(self) -> None:
-        """Without any length given: the default one."""
+        """Something ends every run."""
         if self.iterations is None and self.steps is None:
             object.__setattr__(self, "iterations", 100)
 
@@ -252,6 +252,8 @@ def configure(loaded: Loaded, tree: Mapping[str, Any], origin: str = "") -> Conf
         values |= {key: _settings(cls, key, _section(tree, key)) for key, cls in SECTIONS.items() if key in tree}
         told = {key: tree[key] for key in SCALARS if tree.get(key) not in (None, "None")}
         values |= {key: converted(SCALARS[key], key, value) for key, value in told.items()}
+        if "steps" in values and "iterations" not in values:
+            values["iterations"] = None
         section = dict(_section(tree, "extensions"))
         names = converted(tuple[str, ...], "extensions.names", section.pop("names", ()))
         reports = converted(tuple[str, ...], "reports", tree.get("reports", ()))
