@@ -42,7 +42,7 @@ commands:
 examples:
   framework run
   framework run --environment.goal 8 --baseline leave_one_out
-  framework run --plugins line_world,reinforce,./my_estimator.py --estimator mine
+  framework run --plugins ./my_estimator.py --estimator mine
   framework evaluate runs/NAME --episodes 1000
 """
 
