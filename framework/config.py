@@ -10,7 +10,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import attrs
 import torch
@@ -144,7 +144,7 @@ class Config:
     optimizer: OptimizerSettings = field(
         default=OptimizerSettings(), validator=validators.instance_of(OptimizerSettings)
     )
-    iterations: int | None = field(default=100, validator=validators.optional(validators.ge(1)))
+    iterations: int | None = field(default=cast("int | None", 100), validator=validators.optional(validators.ge(1)))
     """rollouts, each followed by its updates; None: no limit but `steps`"""
     steps: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
     """environment steps: the run ends after the iteration that reaches them, or with `iterations`, if that is sooner"""
