@@ -53,16 +53,17 @@ class Section:
 
 @frozen
 class RolloutSettings(Section):
-    """How much is collected each iteration. Give one of steps, episodes and fixed_steps; without any: 128 steps."""
+    """Size of each iteration's rollout. Give one of steps, episodes and fixed_steps; the default is 128 steps."""
 
-    lanes: int = field(default=8, validator=validators.ge(1))  # environments stepped together
+    lanes: int = field(default=8, validator=validators.ge(1))  # number of environments stepped together
     steps: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
-    """whole episodes of at least so many steps in all: a lane begins another one only while fewer were taken"""
+    """minimum number of steps in all, in whole episodes; once it is reached, no lane begins another episode"""
     episodes: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
-    """whole episodes, exactly so many: all that were begun are finished"""
+    """exact number of episodes, each played to its end"""
     fixed_steps: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
-    """so many steps of every lane; episodes are carried over to the next iteration"""
-    shards: int = field(default=1, validator=validators.ge(1))  # equal groups of lanes with randomness of their own
+    """exact number of steps in every lane; unfinished episodes go on in the next iteration"""
+    shards: int = field(default=1, validator=validators.ge(1))
+    """number of equal groups of lanes, each with its own random numbers"""
 
     @shards.validator
     def _fit_together(self, attribute: Any, value: int) -> None:
@@ -82,32 +83,32 @@ class RolloutSettings(Section):
 
 @frozen
 class UpdateSettings(Section):
-    """How the parameters are moved once a rollout is there."""
+    """How the parameters are updated from each rollout."""
 
-    epochs: int = field(default=1, validator=validators.ge(1))  # passes over each rollout
-    minibatches: int = field(default=1, validator=validators.ge(1))  # optimizer steps a pass
+    epochs: int = field(default=1, validator=validators.ge(1))  # number of passes over each rollout
+    minibatches: int = field(default=1, validator=validators.ge(1))  # number of optimizer steps per pass
     denominator: Literal["per_step", "per_episode", "constant"] = field(
         default="per_step", validator=validators.in_(("per_step", "per_episode", "constant"))
     )
-    """what the summed loss is divided by: steps, episodes, or the number `constant`"""
+    """divisor of the summed loss: the number of steps, the number of episodes, or the setting `constant`"""
     constant: float = field(default=1.0, validator=[validators.gt(0), validators.lt(math.inf)])
-    """the divisor where denominator is constant"""
+    """divisor of the summed loss where denominator is constant"""
     max_grad_norm: float | None = field(default=None, validator=validators.optional(validators.gt(0)))
-    """gradients of a larger 2-norm are scaled down to it; None: never"""
+    """largest 2-norm of the gradient, to which a larger one is scaled down; None: no limit"""
 
 
 @frozen
 class OptimizerSettings(Section):
-    """Which optimizer of torch.optim, and how."""
+    """The optimizer of torch.optim and its arguments."""
 
-    name: str = field(default="Adam")  # a class of torch.optim
+    name: str = field(default="Adam")  # name of a class of torch.optim
     lr: float = field(default=1e-3, validator=[validators.ge(0), validators.lt(math.inf)])  # learning rate
     schedule: Literal["constant", "linear", "cosine"] = field(
         default="constant", validator=validators.in_(("constant", "linear", "cosine"))
     )
-    """how the learning rate falls from `lr` over the run"""
+    """course of the learning rate over the run: constant, or falling from `lr`"""
     final: float = field(default=0.0, validator=[validators.ge(0), validators.le(1)])
-    """the fraction of `lr` that linear and cosine reach when the run ends"""
+    """fraction of `lr` that linear and cosine schedules reach at the end of the run"""
     options: dict[str, Any] = field(factory=dict)  # further arguments of that class: eps, betas, weight_decay …
 
     @name.validator
@@ -148,17 +149,15 @@ class Config:
     """rollouts, each followed by its updates; None: no limit but `steps`"""
     steps: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
     """environment steps: the run ends after the iteration that reaches them, or with `iterations`, if that is sooner"""
-    seed: int = field(default=0, validator=[validators.instance_of(int), validators.ge(0)])  # of all randomness
-    device: str = "cpu"  # where policy and rollouts live: cpu, cuda, mps …
-    threads: int = field(
-        default=1, validator=[validators.ge(1), validators.le(MOST_THREADS)]
-    )  # of torch; small networks are fastest on one
-    compile: bool = field(
-        default=False, validator=validators.instance_of(bool)
-    )  # C++ of the updates, made at the start
-    trace_gradients: bool = field(
-        default=False, validator=validators.instance_of(bool)
-    )  # in every update, which term of the loss reached what, as metrics
+    seed: int = field(default=0, validator=[validators.instance_of(int), validators.ge(0)])
+    """seed of all random numbers"""
+    device: str = "cpu"  # torch device of policy and rollouts
+    threads: int = field(default=1, validator=[validators.ge(1), validators.le(MOST_THREADS)])
+    """number of torch's threads; small networks are fastest with one"""
+    compile: bool = field(default=False, validator=validators.instance_of(bool))
+    """compile updates and rollouts to C++ at the start"""
+    trace_gradients: bool = field(default=False, validator=validators.instance_of(bool))
+    """measure in every update which term of the loss reaches which parameters"""
 
     def __attrs_post_init__(self) -> None:
         """Something ends every run."""
@@ -206,7 +205,7 @@ DEFAULTS: Tree = {
     "extensions": {"names": []},
     "reports": ["progress", "record", "plot"],
 }
-"""The notebook's job, as names of parts; their own defaults are the notebook's numbers."""
+"""REINFORCE on the line world: what a run does when nothing else is said."""
 
 
 def read_toml(path: Path) -> Tree:

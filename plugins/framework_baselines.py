@@ -20,11 +20,11 @@ NEUTRAL = frozenset({"neutral"})
 
 @frozen
 class Constant:
-    """One number, the same for all steps."""
+    """A constant, the same for all steps."""
 
     claims = NEUTRAL
     value: float = field(default=0.0, validator=[validators.gt(-math.inf), validators.lt(math.inf)])
-    """what is subtracted"""
+    """number that is subtracted from the returns"""
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
         """The number, everywhere in `[T, N]`, in float64."""
@@ -33,7 +33,7 @@ class Constant:
 
 @frozen
 class TimeMean:
-    """The mean return of all steps that are as far into their episode.
+    """The mean return of all steps at the same time within their episodes.
 
     A step's own return is in its mean: where only one episode lasts so long, nothing is learnt from its step.
     """
@@ -52,7 +52,7 @@ class TimeMean:
 
 @frozen
 class GroupMean:
-    """The mean score of the episodes that started where this one did, itself included.
+    """The mean score of all episodes of the group, that is with the same start.
 
     With `total_return` that shrinks the expected gradient by 1 − 1/G of G episodes; with other estimators it changes
     its direction, too. The baseline of GRPO, which also scales by the group's deviation: Shao et al. 2024,
@@ -80,7 +80,8 @@ class MovingAverage:
     """
 
     claims = LINEAR | NEUTRAL
-    decay: float = field(default=0.9, validator=[validators.ge(0.0), validators.lt(1.0)])  # of the past, each rollout
+    decay: float = field(default=0.9, validator=[validators.ge(0.0), validators.lt(1.0)])
+    """weight of the past at each rollout, 0 to 1"""
 
     def build(self) -> "MovingAverageBaseline":
         """The average for one run."""
@@ -123,7 +124,7 @@ class LinearFeatures:
     """
 
     claims = LINEAR | NEUTRAL
-    ridge: float = field(default=1e-5, validator=validators.gt(0.0))  # weight of the squared coefficients
+    ridge: float = field(default=1e-5, validator=validators.gt(0.0))  # weight of the penalty on squared coefficients
 
     def build(self) -> "LinearFeaturesBaseline":
         """The regression for one run."""
@@ -174,7 +175,7 @@ def features(rollout: Rollout) -> Tensor:
 
 @frozen
 class Value:
-    """The policy's critic: V(s) of the parameters that acted."""
+    """The value V(s) of the policy's critic, before the updates."""
 
     needs = frozenset({"values"})
     claims = LINEAR | NEUTRAL

@@ -25,10 +25,10 @@ class Corridor:
     of goal_reward and miss_reward, one with memory goal_reward.
     """
 
-    length: int = field(default=8, validator=validators.ge(1))  # steps from the start to the junction
-    goal_reward: float = field(default=4.0, validator=FINITE)  # for turning to the right side
-    miss_reward: float = field(default=-0.1, validator=COST)  # for turning to the wrong one, or standing still
-    max_steps: int = field(default=100, validator=validators.ge(0))  # time limit, a truncation; 0: none
+    length: int = field(default=8, validator=validators.ge(1))  # number of steps from the start to the junction
+    goal_reward: float = field(default=4.0, validator=FINITE)  # reward for turning to the correct side
+    miss_reward: float = field(default=-0.1, validator=COST)  # reward for turning to the wrong side or standing still
+    max_steps: int = field(default=100, validator=validators.ge(0))  # time limit in steps; 0: no limit
 
     def __attrs_post_init__(self) -> None:
         """Refuse a limit within which nobody can turn."""

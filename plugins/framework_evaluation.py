@@ -17,16 +17,16 @@ from framework.streams import derived_seed
 
 @frozen
 class Evaluate:
-    """Evaluate the policy now and then, in an environment of its own, and keep the best one.
+    """Evaluate the policy regularly, in a separate environment, and keep the best one.
 
     The best is kept as best.safetensors in the run's folder; without one, as `best` of the working extension.
     Randomness is apart from the training's, so that a run learns the same with this extension and without.
     """
 
-    every: int = field(default=10, validator=validators.ge(1))  # iterations from one evaluation to the next
-    episodes: int = field(default=20, validator=validators.ge(1))  # whole episodes of each evaluation
-    greedy: bool = False  # the most probable action instead of a sampled one
-    lanes: int = field(default=10, validator=validators.ge(1))  # episodes that are played at once
+    every: int = field(default=10, validator=validators.ge(1))  # number of iterations between evaluations
+    episodes: int = field(default=20, validator=validators.ge(1))  # number of whole episodes per evaluation
+    greedy: bool = False  # take the most probable action instead of sampling one
+    lanes: int = field(default=10, validator=validators.ge(1))  # number of episodes played at the same time
 
     def build(self, run: Run) -> "Evaluator":
         """The extension for one run."""
@@ -109,11 +109,11 @@ class Evaluator:
 
 @frozen
 class EarlyStop:
-    """Stop once the last training episodes are good enough on average."""
+    """Stop the run once the mean return of the last training episodes is high enough."""
 
-    mean_return: float = 475.0  # what their mean return must reach
+    mean_return: float = 475.0  # mean return at which the run stops
     episodes: int = field(default=RECENT, validator=[validators.ge(1), validators.le(RECENT)])
-    """how many of the last ones; it takes so many to stop"""
+    """number of last episodes that the mean return is taken over; no run stops before it has so many"""
 
     def build(self, run: Run) -> "EarlyStop":
         """Itself: it keeps no state."""

@@ -16,18 +16,18 @@ FINITE = [validators.gt(-math.inf), validators.lt(math.inf)]
 
 @frozen
 class LineWorld:
-    """Walk from state 0 to the goal, paying for each step.
+    """Walk from state 0 along a line to the goal; each step costs reward.
 
     Grouped lanes keep their start until the next `reset`. Starts near the goal make for short episodes, and so for more
     of them, unless each lane is asked for one (rollout.episodes = rollout.lanes).
     """
 
-    goal: int = field(default=4, validator=validators.ge(1))  # the last state, where an episode ends
-    step_reward: float = field(default=-1.0, validator=FINITE)  # for a step that does not reach the goal
-    goal_reward: float = field(default=10.0, validator=FINITE)  # for the step that does
-    max_steps: int = field(default=100, validator=validators.ge(0))  # time limit, a truncation; 0: none
+    goal: int = field(default=4, validator=validators.ge(1))  # number of the last state, where an episode ends
+    step_reward: float = field(default=-1.0, validator=FINITE)  # reward for a step that does not reach the goal
+    goal_reward: float = field(default=10.0, validator=FINITE)  # reward for the step that reaches the goal
+    max_steps: int = field(default=100, validator=validators.ge(0))  # time limit in steps; 0: no limit
     group_size: int = field(default=0, validator=validators.ge(0))
-    """lanes that share a random start, short of the goal; 0: every lane starts in state 0"""
+    """number of lanes that share a random start, short of the goal; 0: every lane starts in state 0"""
 
     @property
     def gives(self) -> frozenset[str]:

@@ -27,14 +27,14 @@ def entropy_terms(coefficient: float, evaluation: Evaluation) -> tuple[dict[str,
 
 @frozen
 class ActorCriticLoss:
-    """−A·log π(a|s), and the critic's squared error: advantage actor-critic.
+    """The loss of advantage actor-critic (A2C): −A·log π(a|s) and the critic's squared error.
 
     Source: Mnih et al. 2016, arXiv:1602.01783, §4 and algorithm S3.
     """
 
     claims = frozenset({"policy_gradient"})
     value: float = field(default=0.5, validator=COEFFICIENT)  # coefficient of the critic's squared error; 0: no critic
-    entropy: float = field(default=0.0, validator=COEFFICIENT)  # coefficient of the entropy bonus (nats)
+    entropy: float = field(default=0.0, validator=COEFFICIENT)  # coefficient of the entropy bonus
 
     @property
     def needs(self) -> frozenset[str]:
@@ -54,21 +54,22 @@ class ActorCriticLoss:
 
 @frozen
 class PPO:
-    """Proximal policy optimisation with a clipped ratio ρ = π(a|s)/π_old(a|s): −min(ρ·A, clip(ρ, 1 − ε, 1 + ε)·A).
+    """The clipped loss of PPO: −min(ρ·A, clip(ρ, 1 − ε, 1 + ε)·A) with the ratio ρ = π(a|s)/π_old(a|s).
 
     Source: Schulman et al. 2017, arXiv:1707.06347, eq. 7 and 9. Without a critic (`value` 0) its terms are those of
     GRPO without the KL penalty: Shao et al. 2024, arXiv:2402.03300, eq. 3.
     """
 
-    clip: float = field(default=0.2, validator=validators.gt(0.0))  # ε: how far the ratio counts
+    clip: float = field(default=0.2, validator=validators.gt(0.0))
+    """ε, the largest change of the ratio ρ from 1 that counts"""
     value: float = field(default=0.5, validator=COEFFICIENT)  # coefficient of the critic's squared error; 0: no critic
-    entropy: float = field(default=0.0, validator=COEFFICIENT)  # coefficient of the entropy bonus (nats)
+    entropy: float = field(default=0.0, validator=COEFFICIENT)  # coefficient of the entropy bonus
     value_clip: float | None = field(default=None, validator=OPTIONAL)
-    """how far a value may move from what it was: the critic's error is the larger of both; None: any distance"""
+    """largest change of a value that lowers the critic's error; None: no limit"""
     dual_clip: float | None = field(default=None, validator=validators.optional(validators.gt(1.0)))
-    """largest ratio that counts where the advantage is negative (Ye et al. 2020, arXiv:1912.09729, eq. 5); None: any"""
+    """largest ratio that counts at negative advantages (Ye et al. 2020, arXiv:1912.09729, eq. 5); None: no limit"""
     target_kl: float | None = field(default=None, validator=OPTIONAL)
-    """KL from the policy that acted (nats, estimated) beyond which the iteration's updates end; None: no limit"""
+    """KL divergence from the policy that acted (in nats) that ends the iteration's updates; None: no limit"""
 
     @property
     def needs(self) -> frozenset[str]:

@@ -18,18 +18,18 @@ class _Bootstrapping:
 
     needs = frozenset({"values"})
     claims = frozenset({"causal", "linear"})
-    gamma: float = field(default=0.99, validator=UNIT)  # discount a step, 0 to 1
+    gamma: float = field(default=0.99, validator=UNIT)  # discount per step, 0 to 1
 
 
 @frozen
 class NStep(_Bootstrapping):
-    """n rewards, then the critic: Gₜ = rₜ + … + γⁿ⁻¹·rₜ₊ₙ₋₁ + γⁿ·V(sₜ₊ₙ).
+    """N-step returns: n rewards, then the critic's value: Gₜ = rₜ + … + γⁿ⁻¹·rₜ₊ₙ₋₁ + γⁿ·V(sₜ₊ₙ).
 
     Source: Sutton & Barto 2018, eq. 7.1. With baseline `value`, and n no less than a rollout's steps, the advantage of
     A2C: Mnih et al. 2016, arXiv:1602.01783, §4.
     """
 
-    n: int = field(default=5, validator=validators.ge(1))  # rewards before the critic is asked
+    n: int = field(default=5, validator=validators.ge(1))  # number of rewards before the critic's value
 
     def __call__(self, rollout: Rollout) -> Estimate:
         """Returns `[T, N]`, which are the critic's targets, too."""
@@ -39,7 +39,10 @@ class NStep(_Bootstrapping):
 
 @frozen
 class TD0(_Bootstrapping):
-    """One reward, then the critic: Gₜ = rₜ + γ·V(sₜ₊₁). Source: Sutton & Barto 2018, eq. 6.2."""
+    """One reward, then the critic's value: Gₜ = rₜ + γ·V(sₜ₊₁).
+
+    Source: Sutton & Barto 2018, eq. 6.2.
+    """
 
     def __call__(self, rollout: Rollout) -> Estimate:
         """Returns `[T, N]`, which are the critic's targets, too."""
@@ -49,13 +52,13 @@ class TD0(_Bootstrapping):
 
 @frozen
 class LambdaReturns(_Bootstrapping):
-    """All n-step returns, the longer by λ weightier: Gₜ = rₜ + γ[(1 − λ)·V(sₜ₊₁) + λ·Gₜ₊₁].
+    """λ-returns: all n-step returns, averaged with weights of λ: Gₜ = rₜ + γ[(1 − λ)·V(sₜ₊₁) + λ·Gₜ₊₁].
 
     With baseline `value` the advantage is GAE(γ, λ): Schulman et al. 2016, arXiv:1506.02438, eq. 16. Source: Sutton &
     Barto 2018, eq. 12.18.
     """
 
-    lam: float = field(default=0.95, validator=UNIT)  # λ; 0: TD(0), 1: Monte Carlo
+    lam: float = field(default=0.95, validator=UNIT)  # λ, 0 to 1; 0: TD(0), 1: Monte Carlo
 
     def __call__(self, rollout: Rollout) -> Estimate:
         """Returns `[T, N]`, which are the critic's targets, too."""
@@ -65,7 +68,7 @@ class LambdaReturns(_Bootstrapping):
 
 @frozen
 class GAE(LambdaReturns):
-    """Generalised advantage estimation: λ-returns, which imply the baseline `value`.
+    """Generalised advantage estimation: λ-returns together with the baseline `value`.
 
     Source: Schulman et al. 2016, arXiv:1506.02438, eq. 16.
     """
@@ -75,17 +78,17 @@ class GAE(LambdaReturns):
 
 @frozen
 class VTrace(_Bootstrapping):
-    """Returns corrected for having been sampled by another policy, μ, by clipped ratios π/μ.
+    """V-trace: returns of another policy μ, corrected by clipped ratios π/μ.
 
     Targets vₜ = V(sₜ) + ρₜδₜ + γcₜ(vₜ₊₁ − V(sₜ₊₁)), returns rₜ + γvₜ₊₁, weights ρₜ, where ρₜ = min(ρ̄, π/μ) and
     cₜ = min(c̄, π/μ). Where the rollout has no log-probs of another policy, π = μ. Source: Espeholt et al. 2018,
     arXiv:1802.01561, eq. 1 and §4.2.
     """
 
-    rho_clip: float = field(default=1.0, validator=validators.gt(0.0))  # ρ̄: decides what the critic converges to
-    c_clip: float = field(
-        default=1.0, validator=validators.gt(0.0)
-    )  # c̄ (the paper takes c̄ ≤ ρ̄): how far corrections reach back
+    rho_clip: float = field(default=1.0, validator=validators.gt(0.0))
+    """ρ̄, bound of the ratio π/μ that decides what the critic converges to"""
+    c_clip: float = field(default=1.0, validator=validators.gt(0.0))
+    """c̄, bound of the ratio π/μ that decides how far corrections reach back; at most ρ̄ in the paper"""
 
     def __call__(self, rollout: Rollout) -> Estimate:
         """Returns, targets and weights `[T, N]`."""

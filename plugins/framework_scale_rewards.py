@@ -14,15 +14,16 @@ from framework.returns import discounted_sums
 
 @frozen
 class ScaleRewards:
-    """Rewards over √(Var R + ε), uncentred, where Rₜ = rₜ + γ·Rₜ₋₁ of each lane, begun anew with every episode.
+    """Divide rewards by √(Var R + ε), where Rₜ = rₜ + γ·Rₜ₋₁ starts again with every episode of a lane.
 
     The variance is that of R over the real steps of all rollouts, this one included. Source: Engstrom et al. 2020,
     arXiv:2005.12729, algorithm 1; ε, clipping and the new beginnings are those of VecNormalize in OpenAI's baselines.
     """
 
-    gamma: float = field(default=0.99, validator=[validators.ge(0.0), validators.le(1.0)])  # discount a step, 0 to 1
-    clip: float = field(default=10.0, validator=validators.gt(0.0))  # scaled rewards lie within ± this
-    epsilon: float = field(default=1e-8, validator=validators.gt(0.0))  # added to the variance
+    gamma: float = field(default=0.99, validator=[validators.ge(0.0), validators.le(1.0)])
+    """discount per step, 0 to 1; best the estimator's own"""
+    clip: float = field(default=10.0, validator=validators.gt(0.0))  # largest absolute value of a scaled reward
+    epsilon: float = field(default=1e-8, validator=validators.gt(0.0))  # number added to the variance
 
     def build(self, run: Any) -> "RewardScaler":
         """The extension for one run."""

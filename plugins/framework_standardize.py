@@ -13,7 +13,7 @@ from framework.returns import episode_groups, episode_means
 
 @frozen
 class Standardize:
-    """Advantages minus their mean, over their standard deviation.
+    """Standardise advantages: subtract their mean and divide by their standard deviation.
 
     Within a group, mean and deviation are those of its episodes' scores (an episode's mean advantage). With
     `total_return` and `group_mean` that is GRPO's advantage: Shao et al. 2024, arXiv:2402.03300, §4.1.2.
@@ -23,10 +23,10 @@ class Standardize:
     within: Literal["batch", "minibatch", "group"] = field(
         default="batch", validator=validators.in_(("batch", "minibatch", "group"))
     )
-    """of what mean and deviation are taken: all steps, those of a minibatch, or the scores of a group's episodes"""
+    """steps whose mean and deviation are used: all of them, those of a minibatch, or a group's episode scores"""
     center: bool = True  # subtract the mean
-    scale: bool = True  # divide by the standard deviation (n − 1)
-    epsilon: float = field(default=1e-8, validator=validators.gt(0.0))  # added to the deviation
+    scale: bool = True  # divide by the standard deviation (of a sample, n − 1)
+    epsilon: float = field(default=1e-8, validator=validators.gt(0.0))  # number added to the deviation
 
     @property
     def needs(self) -> frozenset[str]:

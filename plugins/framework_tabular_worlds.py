@@ -19,14 +19,14 @@ def _steps(default: int) -> Any:
 
 @frozen
 class ShortCorridor:
-    """Three states that look the same, and in the second of them LEFT and RIGHT are exchanged.
+    """Three states that look the same; in the second, LEFT and RIGHT are exchanged.
 
     A policy cannot tell them apart, so that the best one is stochastic: undiscounted and without a time limit,
     P(RIGHT) = 2 − √2 earns −6 − 4√2 ≈ −11.66, and RIGHT or LEFT in 95 of 100 steps −44 or −82.
     Source: Sutton & Barto 2018, Example 13.1.
     """
 
-    max_steps: int = _steps(1000)  # time limit, a truncation; 0: none
+    max_steps: int = _steps(1000)  # time limit in steps; 0: no limit
 
     def build(self, num_envs: int, device: torch.device) -> TabularLanes:
         """`num_envs` lanes on `device`."""
@@ -38,13 +38,13 @@ class ShortCorridor:
 
 @frozen
 class Cliff:
-    """Four rows of twelve cells: along the cliff from one corner to the next, −1 a step; a fall costs 100.
+    """Walk along a cliff, in four rows of twelve cells; reward −1 per step, −100 for a fall.
 
     Who falls starts again, and the episode goes on. The best path, along the edge, earns −13; the safest, along the far
     wall, −17. Source: Sutton & Barto 2018, Example 6.6. Cells and actions are numbered as in Gymnasium's CliffWalking.
     """
 
-    max_steps: int = _steps(1000)  # time limit, a truncation; 0: none
+    max_steps: int = _steps(1000)  # time limit in steps; 0: no limit
 
     def build(self, num_envs: int, device: torch.device) -> TabularLanes:
         """`num_envs` lanes on `device`."""
@@ -65,7 +65,7 @@ class Cliff:
 
 @frozen
 class RandomMDP:
-    """A Garnet: from each state and action `branching` different successors, with random probabilities and rewards.
+    """A Garnet: random transitions to `branching` successors of each state and action, with random rewards.
 
     Probabilities are the lengths into which branching − 1 uniform points cut the unit interval; the reward of each
     transition is standard normal; each episode starts anywhere. Nothing is terminal: without a time limit, only
@@ -74,11 +74,12 @@ class RandomMDP:
     and change over time, which these do not.
     """
 
-    states: int = field(default=5, validator=validators.ge(1))  # in all
-    actions: int = field(default=2, validator=validators.ge(1))  # in each state
-    branching: int = field(default=2, validator=validators.ge(1))  # successors of each state and action
-    seed: int = field(default=0, validator=validators.ge(0))  # of the world, not of the run
-    max_steps: int = _steps(10)  # time limit, a truncation; 0: none
+    states: int = field(default=5, validator=validators.ge(1))  # number of states
+    actions: int = field(default=2, validator=validators.ge(1))  # number of actions in each state
+    branching: int = field(default=2, validator=validators.ge(1))  # number of successors of each state and action
+    seed: int = field(default=0, validator=validators.ge(0))
+    """seed of transitions and rewards; the run has a seed of its own"""
+    max_steps: int = _steps(10)  # time limit in steps; 0: no limit
 
     def __attrs_post_init__(self) -> None:
         """No more successors than states."""

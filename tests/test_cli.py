@@ -79,7 +79,7 @@ def test_help_and_version_do_not_import_torch():
 
 def test_the_top_level_help_names_every_command(capsys):
     text = said(capsys, "--help").out
-    for command in ("run", "show", "evaluate", "credit", "plugins", "new"):
+    for command in ("run", "show", "evaluate", "audit", "credit", "plugins", "new", "check", "completion"):
         assert re.search(rf"^  {command} ", text, re.M)
     assert said(capsys, code=2).out == text
 
@@ -91,7 +91,7 @@ def test_an_unknown_command_gets_the_nearest():
 def test_an_unknown_command_is_said(capsys):
     assert (
         said(capsys, "rnu", code=2).err == "error: no command 'rnu'. Did you mean 'run'? "
-        "There is: audit, check, credit, evaluate, new, plugins, run, show\n"
+        "There is: audit, check, completion, credit, evaluate, new, plugins, run, show\n"
     )
 
 
@@ -103,12 +103,12 @@ def test_help_shows_each_chosen_parts_settings_with_defaults(command, capsys):
     words = [command, "--help", "--environment.goal", "8", "--extensions", "standardize", "--baseline", "leave_one_out"]
     text = " ".join(said(capsys, *words).out.split())
     for flag, line in {
-        "--environment.goal INT": "the last state, where an episode ends (default: 4)",
-        "--estimator.gamma FLOAT": "discount a step, 0 to 1 (default: 0.99)",
+        "--environment.goal INT": "number of the last state, where an episode ends (default: 4)",
+        "--estimator.gamma FLOAT": "discount per step, 0 to 1 (default: 0.99)",
         "--extensions.standardize.within {batch,minibatch,group}": "mean and deviation",
         "--policy.hidden [INT [INT ...]]": "widths of the hidden layers (default: 32)",
-        "--rollout.lanes INT": "environments stepped together (default: 8)",
-        "--baseline NAME": "which baseline is subtracted (default: leave_one_out)",
+        "--rollout.lanes INT": "number of environments stepped together (default: 8)",
+        "--baseline NAME": "value (default: leave_one_out)",
     }.items():
         assert flag in text.replace("│ ", "").replace(" │", "")
         assert line in text.replace("│ ", "").replace(" │", ""), line

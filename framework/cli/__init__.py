@@ -14,36 +14,47 @@ from types import ModuleType
 
 from ..errors import FrameworkError, PartError, UsageError, say, unknown
 from ..version import __version__
+from .help import fitted
 from .output import OutputError, kept, results
 
 HOME = Path(__file__).parent.parent
 
-COMMANDS = {
-    "run": "train: the notebook's job, or what flags, a recipe or a file say",
-    "show": "print the resolved configuration, without training",
-    "evaluate": "let a recorded policy play, and say how well it does",
-    "audit": "measure bias and variance of the gradient that estimators, baselines and losses make",
-    "credit": "draw the credit that each estimator gives to the steps of one episode",
-    "check": "put a part, or all that a plugin or file offers, to the laws of its role",
-    "plugins": "list what is installed, what each offers, what failed and why",
-    "new": "write a package with a part of your own in it, and its test",
+GROUPS = {
+    "train": {
+        "run": "train a policy and record the run",
+        "show": "print the configuration that a run would use",
+        "evaluate": "measure, and film, how well a recorded policy plays",
+    },
+    "compare parts": {
+        "plugins": "list the installed plugins and the parts that they offer",
+        "audit": "measure bias and variance of the gradient for each combination",
+        "credit": "draw how each estimator credits the steps of an episode",
+    },
+    "write parts": {
+        "new": "write a package with a part of your own and its test",
+        "check": "test parts against the laws of their roles",
+    },
+    "set up": {"completion": "print the completion script for bash or zsh"},
 }
+COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
 
 HELP = """usage: framework COMMAND [OPTIONS]
 
 Policy-gradient reinforcement learning in which every part is a plugin.
 
-commands:
 {commands}
-
-  framework COMMAND --help   a command's options, those of the chosen parts included
-  framework --version        the version
 
 examples:
   framework run
-  framework run --environment.goal 8 --baseline leave_one_out
+  framework run --recipe ppo \\
+      --environment gymnasium --environment.id CartPole-v1
+  framework evaluate runs/CartPole-v1-ppo-1 --episodes 100
   framework run --plugins ./my_estimator.py --estimator mine
-  framework evaluate runs/NAME --episodes 1000
+  framework run --recipe ppo --estimator vtrace --help
+
+options:
+  -h, --help   this help; after a command: its options and those of the parts
+  --version    the version
 """
 
 
@@ -70,10 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
-        commands = "\n".join(f"  {name:<{width}}   {text}" for name, text in COMMANDS.items())
         with results():
-            print(HELP.format(commands=commands), end="")
+            print(fitted(HELP.format(commands=_listed())), end="")
         return 0 if arguments else 2
     if arguments[0] == "--version":
         with results():
@@ -83,6 +92,16 @@ def _main(arguments: Sequence[str]) -> int:
     if command not in COMMANDS:
         raise UsageError(unknown("command", command, COMMANDS))
     return int(_imported(f"{__name__}.{command}").main(rest))
+
+
+def _listed() -> str:
+    """The commands, group by group, with a line each."""
+    width = max(map(len, COMMANDS))
+    groups = [
+        "\n".join([f"{title}:", *(f"  {name:<{width}}   {text}" for name, text in commands.items())])
+        for title, commands in GROUPS.items()
+    ]
+    return "\n\n".join(groups)
 
 
 def _worded(

@@ -17,16 +17,18 @@ from ..process_state import working
 from ..run import Run, build, build_environment, choose_device, close, closed_on_error, judges, owners
 from ..training import Core
 from ..wiring import NEEDS, needed, words
-from .options import HELP, Resolved, resolve
+from .help import HELP
+from .options import Resolved, resolve
 
 JUDGES = ("estimator", "baseline", "loss")
 FLAGS = ("environment", "policy", *JUDGES, "seed", "device", "threads")
 DESCRIPTION = (
-    "Sample gradients at one fixed policy, and say of each combination how far their mean lies from the exact gradient "
-    "(bias) and how much they scatter (variance). --estimator, --baseline and --loss take lists: a,b,c; a setting such "
-    "as --estimator.gamma is that of all that have it. The policy is that of the record RUN, where one is named, else "
-    "an untrained one: over finite spaces a table of logits, all 0, which is uniform. Only what reaches the "
-    "log-probs counts: entropy bonus, critic, extensions and optimizer play no part."
+    "Sample gradients of one fixed policy, and report for each combination of estimator, baseline and loss how far "
+    "their mean lies from the exact gradient (bias) and how much they vary (variance).\n\n"
+    "--estimator, --baseline and --loss take lists: a,b,c. A setting such as --estimator.gamma applies to every "
+    "estimator that has it. The policy is that of the record RUN, if you name one; otherwise an untrained one, in "
+    "finite spaces the uniform policy. The gradient is that of the log-probabilities alone: without entropy bonus and "
+    "critic, and before the optimizer."
 )
 
 
@@ -34,16 +36,20 @@ DESCRIPTION = (
 class Extra:
     """Flags of `audit` alone."""
 
-    episodes: Annotated[int, tyro.conf.arg(help="whole episodes, the same ones for all combinations")] = field(
+    episodes: Annotated[int, tyro.conf.arg(help="number of whole episodes, the same for all combinations")] = field(
         default=100_000, validator=validators.ge(1)
     )
-    batch: Annotated[int, tyro.conf.arg(help="episodes that one gradient is made of, as in an update")] = field(
+    batch: Annotated[int, tyro.conf.arg(help="number of episodes per gradient, as in an update")] = field(
         default=16, validator=validators.ge(1)
     )
     critic: Annotated[
-        Literal["exact", "policy"], tyro.conf.arg(help="whose V(s) parts are given: the exact one, or the policy's own")
+        Literal["exact", "policy"],
+        tyro.conf.arg(help="source of V(s): exact values, or the policy's critic"),
     ] = field(default="exact", validator=validators.in_(("exact", "policy")))
-    out: Annotated[Path, tyro.conf.arg(help="PATH.csv and PATH.png are written", metavar="PATH")] = Path("audit")
+    out: Annotated[
+        Path,
+        tyro.conf.arg(help="path of PATH.csv and PATH.png, the results", metavar="PATH"),
+    ] = Path("audit")
 
 
 @frozen(eq=False)

@@ -16,8 +16,9 @@ from ..errors import UsageError
 from ..hookspecs import ROLES
 from ..plugins import Part, load
 from . import check_table
-from .options import HELP, WITHOUT_COMMENTS, field_of, is_terminal
-from .output import parse, results
+from .help import HELP, parse
+from .options import field_of, is_terminal
+from .output import results
 
 WHAT = """\
   FILE.py       all parts that a file offers
@@ -25,11 +26,11 @@ WHAT = """\
                 PLUGIN:NAME or ROLE:NAME
   PLUGIN        all parts of an installed plugin (framework plugins lists them)
   some.module   all parts of a plugin that can be imported"""
-SHORTLY = "FILE.py, a part, a plugin or a module"
+SHORTLY = "what to check: FILE.py, a part, a plugin or a module"
 DESCRIPTION = f"""\
-Put parts to the laws of their roles, with their default settings and others.
+Test parts against the laws of their roles, with their default and with other settings.
 
-Of a broken law: the smallest example found, and Python that repeats it.
+A broken law is reported with the smallest example found and Python code that repeats it.
 
 WHAT is one of
 {WHAT}
@@ -54,17 +55,17 @@ class Flags:
 
     quick: Annotated[
         tyro.conf.FlagCreatePairsOff[bool],
-        tyro.conf.arg(help="few examples a law, and 8 s a part in all: for while one writes", help_behavior_hint=""),
+        tyro.conf.arg(help="few examples per law, and at most 8 s per part", help_behavior_hint=""),
     ] = False
     role: Annotated[
         str | None,
-        tyro.conf.arg(metavar="ROLE", help=f"only parts of this role: {', '.join(ROLES)}", help_behavior_hint=""),
+        tyro.conf.arg(metavar="ROLE", help=f"check only parts of this role: {', '.join(ROLES)}", help_behavior_hint=""),
     ] = None
     examples: Annotated[
         int | None,
-        tyro.conf.arg(metavar="N", help="examples a law", help_behavior_hint="(default: 100; with --quick, 15)"),
+        tyro.conf.arg(metavar="N", help="examples per law", help_behavior_hint="(default: 100; with --quick, 15)"),
     ] = field(default=None, validator=validators.optional(validators.ge(1)))
-    seed: Annotated[int, tyro.conf.arg(metavar="N", help="of the examples: the same seed draws the same")] = 0
+    seed: Annotated[int, tyro.conf.arg(metavar="N", help="seed of the examples: the same seed draws the same ones")] = 0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -144,7 +145,7 @@ def _first_pass(words: Sequence[str]) -> tuple[str | None, Flags]:
             early.append(word)
     first = _flags(str | None, None)
     with attrs.validators.disabled():
-        parsed: Any = parse(first, args=early, prog="framework check", add_help=False, config=WITHOUT_COMMENTS)
+        parsed: Any = parse(first, early, "framework check", add_help=False)
     validate("", parsed.how)
     return parsed.what, parsed.how
 
@@ -179,13 +180,7 @@ def _with_settings(words: Sequence[str], parts: Sequence[Part]) -> list[Part]:
     alone = [part for part in parts if roles.count(part.role) == 1 and attrs.fields(type(part.settings))]
     flags = _flags(str, **{part.role: part.settings for part in alone})
     with attrs.validators.disabled():
-        parsed: Any = parse(
-            flags,
-            args=HELP[:1] if helped else list(words),
-            prog="framework check",
-            description=DESCRIPTION,
-            config=() if helped else WITHOUT_COMMENTS,
-        )
+        parsed: Any = parse(flags, HELP[:1] if helped else words, "framework check", DESCRIPTION)
     for part in alone:
         validate(part.role, getattr(parsed, part.role))
     return [attrs.evolve(part, settings=getattr(parsed, part.role, part.settings)) for part in parts]

@@ -31,12 +31,12 @@ SHORTEST, LONGEST, TRIES = 5, 16, 1000  # steps of an episode that shows somethi
 class Extra:
     """Flags of `credit` alone."""
 
-    out: Annotated[Path, tyro.conf.arg(help="the picture", metavar="FILE.png")] = Path("credit.png")
+    out: Annotated[Path, tyro.conf.arg(help="file for the picture", metavar="FILE.png")] = Path("credit.png")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Draw; exit code 0."""
-    description = "Draw the credit that each installed estimator gives to the steps of one episode of a tabular world."
+    description = "Draw how each installed estimator credits the steps of one episode of a small tabular world."
     resolved = resolve("credit", description, arguments, Extra, offered=FLAGS, valued=True)
     config = attrs.evolve(resolved.config, extensions=(), reports=(), rollout=RolloutSettings(lanes=1, episodes=1))
     run = build(config, resolved.loaded, Core())

@@ -21,8 +21,9 @@ from ..spaces import compare
 from ..training import Core
 from ..video import film
 from . import output
+from .help import HELP
 from .looking import at_work, named_record
-from .options import HELP, is_terminal, resolve
+from .options import flag, is_terminal, resolve
 from .output import results
 
 FLAGS = ("environment", "policy", "seed", "device", "threads")
@@ -33,19 +34,19 @@ PATIENCE = 1.0  # seconds before a bar is shown
 class Extra:
     """Flags of `evaluate` alone."""
 
-    episodes: Annotated[int, tyro.conf.arg(help="whole episodes, exactly so many")] = field(
+    episodes: Annotated[int, tyro.conf.arg(help="number of whole episodes to play")] = field(
         default=100, validator=validators.ge(1)
     )
-    lanes: Annotated[int, tyro.conf.arg(help="episodes that are played at once")] = field(
+    lanes: Annotated[int, tyro.conf.arg(help="number of episodes played at the same time")] = field(
         default=16, validator=validators.ge(1)
     )
-    greedy: Annotated[bool, tyro.conf.arg(help="the most probable action instead of a sampled one")] = False
-    best: Annotated[bool, tyro.conf.arg(help=f"{BEST}, which the extension `evaluate` keeps, not {POLICY}")] = False
-    last: Annotated[bool, tyro.conf.arg(help=f"{LAST}, where the run failed: the parameters before the failure")] = (
+    greedy: Annotated[bool, tyro.conf.arg(help="take the most probable action instead of sampling one")] = False
+    best: Annotated[bool, tyro.conf.arg(help=f"evaluate {BEST}, kept by the extension `evaluate`, not {POLICY}")] = (
         False
     )
+    last: Annotated[bool, tyro.conf.arg(help=f"evaluate {LAST}, the parameters before the run failed")] = False
     video: Annotated[
-        Path | None, tyro.conf.arg(help="film one more episode; needs framework-rl[video]", metavar="FILE.mp4")
+        Path | None, flag("file for a video of one more episode; needs framework-rl[video]", "FILE.mp4", "no video")
     ] = None
 
 
@@ -55,9 +56,9 @@ def main(arguments: Sequence[str]) -> int:
     if directory is None and not set(HELP) & set(words):
         raise UsageError("which run? Its folder comes first: framework evaluate runs/NAME [OPTIONS]")
     description = (
-        "Let the policy of the record RUN, such as runs/first, play whole episodes, and say what they returned. "
-        "The record says which environment, policy and seed; flags win over it. The same seed repeats an evaluation, "
-        "and never a training run's episodes. Estimator, baseline, loss and extensions play no part."
+        "Play whole episodes with the policy of the record RUN, such as runs/first, and report their returns.\n\n"
+        "Environment, policy and seed are the record's unless you give others. The same seed repeats an evaluation "
+        "and never repeats a training run's episodes."
     )
     resolved = resolve("evaluate RUN", description, words, Extra, below, FLAGS)
     assert directory is not None  # help exits

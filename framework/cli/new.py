@@ -16,7 +16,8 @@ from attrs import frozen
 from ..errors import UsageError, unknown
 from ..hookspecs import ROLES
 from ..plugins import load
-from .output import parse, results
+from .help import parse
+from .output import results
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -85,17 +86,17 @@ class Flags:
 
     role: Annotated[
         tyro.conf.Positional[str],
-        tyro.conf.arg(metavar="ROLE", help="environment, policy, estimator, baseline, loss or extension"),
+        tyro.conf.arg(metavar="ROLE", help="its role: environment, policy, estimator, baseline, loss or extension"),
     ]
     name: Annotated[
         tyro.conf.Positional[str],
-        tyro.conf.arg(metavar="NAME", help="of the folder, the module and the part: small letters, digits, _"),
+        tyro.conf.arg(metavar="NAME", help="name of the folder, the module and the part: small letters, digits and _"),
     ]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write it below the working directory, and say what comes next."""
-    flags = parse(Flags, args=list(arguments), prog="framework new")
+    flags: Flags = parse(Flags, arguments, "framework new")
     role, name = flags.role, flags.name
     if role not in ROLES:
         raise UsageError(unknown("role", role, ROLES))

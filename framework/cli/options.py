@@ -6,6 +6,7 @@ parts), the second has the chosen parts' settings as typed flags, with the merge
 
 import re
 import tomllib
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,42 +26,39 @@ from ..plugins import Loaded, Part, load
 from ..remedies import refuse_foreign
 from ..resolving import recipe_of, resolve_layers
 from ..wiring import wire
-from .output import parse, standard_output
-
-HELP = ("-h", "--help")
-WITHOUT_COMMENTS = (tyro.conf.HelptextFromCommentsOff,)  # to find those, sources are parsed: 0.07 s, for `--help` alone
+from .help import HELP, parse
+from .output import standard_output
 
 
-def _flag(name: str, text: str, metavar: str = "NAME") -> Any:
-    return tyro.conf.arg(name=name, help=text, metavar=metavar)
+def flag(text: str, metavar: str, default: str | None = None, name: str | None = None) -> Any:
+    """How help shows a flag; `default` is what it says of that, where its value says too little."""
+    hint = None if default is None else f"(default: {default})"
+    return tyro.conf.arg(name=name, help=text, metavar=metavar, help_behavior_hint=hint)
+
+
+ALL = (*PART_ROLES, *configs.SECTIONS, *configs.SCALARS, "extensions", "reports")
+PLUGINS_HELP = (
+    "plugins to load besides the installed ones: module paths or FILE.py; without a value: list all plugins first"
+)
 
 
 @frozen
 class Choices:
     """What decides which flags there are."""
 
-    plugins: Annotated[
-        tuple[str, ...] | None,
-        _flag(
-            "plugins",
-            "load these besides the installed plugins: module paths, FILE.py; without a value: list all first",
-            "A,B",
-        ),
-    ] = None
-    config: Annotated[Path | None, _flag("config", "a TOML file, or a record's folder", "FILE")] = None
-    recipe: Annotated[str | None, _flag("recipe", "a named configuration to start from")] = None
-    environment: Annotated[str | None, _flag("environment", "which environment")] = None
-    policy: Annotated[str | None, _flag("policy", "which policy")] = None
-    estimator: Annotated[str | None, _flag("estimator", "which return estimator")] = None
-    baseline: Annotated[str | None, _flag("baseline", "which baseline is subtracted")] = None
-    loss: Annotated[str | None, _flag("loss", "which loss")] = None
+    recipe: Annotated[str | None, flag("named configuration to start from: {}", "NAME", "none")] = None
+    config: Annotated[Path | None, flag("configuration file in TOML, or a record's folder", "FILE", "none")] = None
+    environment: Annotated[str | None, flag("environment: {}", "NAME")] = None
+    policy: Annotated[str | None, flag("policy, with a critic or without: {}", "NAME")] = None
+    estimator: Annotated[str | None, flag("estimator of each step's return: {}", "NAME")] = None
+    baseline: Annotated[str | None, flag("baseline that is subtracted from the returns: {}", "NAME")] = None
+    loss: Annotated[str | None, flag("loss that the updates minimise: {}", "NAME")] = None
     extensions: Annotated[
         tuple[str, ...] | None,
-        _flag("extensions", "added to the recipe's, in this order; --extensions.no-NAME takes one out", "A,B"),
+        flag("extensions to add, in this order: {}; --extensions.no-NAME takes one out", "A,B"),
     ] = None
-    reports: Annotated[
-        tuple[str, ...] | None, _flag("reports", "what watches the run; without a value: nothing", "A,B")
-    ] = None
+    reports: Annotated[tuple[str, ...] | None, flag("reports on the run: {}; without a value: none", "A,B")] = None
+    plugins: Annotated[tuple[str, ...] | None, flag(PLUGINS_HELP, "A,B", "none")] = None
 
 
 @frozen
@@ -101,7 +99,7 @@ def resolve(
     arguments: Sequence[str],
     extra: type[Any],
     below: Mapping[str, Any] | None = None,
-    offered: Sequence[str] = (*PART_ROLES, *configs.SECTIONS, *configs.SCALARS, "extensions"),
+    offered: Sequence[str] = ALL,
     valued: bool = False,
 ) -> Resolved:
     """Parse a command's words.
@@ -124,7 +122,7 @@ def resolve(
     quiet = [word for word in arguments if word not in HELP]
     early: Any
     program = f"framework {command}"
-    early, _ = parse(first, args=quiet, prog=program, return_unknown_args=True, add_help=False, config=WITHOUT_COMMENTS)
+    early, _ = parse(first, quiet, program, return_unknown_args=True, add_help=False)
     choices: Choices = early.choices
     file = {} if choices.config is None else read_toml(_config_file(choices.config))
     listed = choices.plugins == ()
@@ -189,15 +187,16 @@ def _second_pass(
     offered: Sequence[str],
 ) -> tuple[Config, Any]:
     scalars, sections = ([key for key in keys if key in offered] for keys in (configs.SCALARS, configs.SECTIONS))
-    fields: dict[str, Any] = {
-        "choices": field_of(Annotated[Choices, tyro.conf.arg(name="")], default=_shown(choices, base, loaded)),
-        "extra": field_of(Annotated[extra, tyro.conf.arg(name="")], default=extra()),
-    }
+    numbers: dict[str, Any] = {}
     for key in scalars:
         kind = attrs.fields_dict(Config)[key].type
-        text = SCALAR_HELP[key]
-        shown = tyro.conf.arg(help=text, metavar="INT" if key in LENGTHS else None)
-        fields[key] = field_of(Annotated[kind, shown], default=getattr(base, key))
+        shown = tyro.conf.arg(help=SCALAR_HELP[key], metavar="INT" if key in LENGTHS else None)
+        numbers[key] = field_of(Annotated[kind, shown], default=getattr(base, key))
+    numbered: Any = attrs.make_class("Numbers", numbers, frozen=True)
+    groups = {"choices": _shown(choices, base, loaded, offered), "numbers": numbered(), "extra": extra()}
+    fields: dict[str, Any] = {
+        key: field_of(Annotated[type(group), tyro.conf.arg(name="")], default=group) for key, group in groups.items()
+    }
     for role in PART_ROLES:
         settings = getattr(base, role).settings
         if role in offered and attrs.fields(type(settings)):
@@ -215,15 +214,9 @@ def _second_pass(
     flags: Any = attrs.make_class("Flags", fields, frozen=True)
     flags.__doc__ = description
     with attrs.validators.disabled():  # validated below, in our own words
-        parsed: Any = parse(
-            flags,
-            args=list(arguments),
-            prog=f"framework {command}",
-            description=description,
-            config=() if set(HELP) & set(arguments) else WITHOUT_COMMENTS,
-            registry=_tables(),
-        )
-    changed: dict[str, Any] = {key: getattr(parsed, key) for key in (*scalars, *sections)}
+        parsed: Any = parse(flags, arguments, f"framework {command}", description, registry=_tables())
+    changed: dict[str, Any] = {key: getattr(parsed.numbers, key) for key in scalars}
+    changed |= {key: getattr(parsed, key) for key in sections}
     for key in sections:
         changed[key] = _checked(key, getattr(base, key), changed[key])
     for role in PART_ROLES:
@@ -315,24 +308,50 @@ def _as_word(value: Any) -> str:
     return value if isinstance(value, str) else tomli_w.dumps({"v": value}).removeprefix("v = ").strip()
 
 
-def _shown(choices: Choices, base: Config, loaded: Loaded) -> Choices:
-    """The choices with what they came to, so that `--help` shows it."""
-    return attrs.evolve(
-        choices,
-        **{role: getattr(base, role).name for role in PART_ROLES},
-        extensions=tuple(part.name for part in base.extensions),
-        reports=tuple(part.name for part in base.reports),
-    )
+def names_of(loaded: Loaded) -> dict[str, list[str]]:
+    """The names that there are for each choice."""
+    reports = set(DEFAULTS["reports"])
+    names = {role: loaded.names(role) for role in (*PART_ROLES, "recipe")}
+    names["extensions"] = [name for name in loaded.names("extension") if name not in reports]
+    names["reports"] = [name for name in loaded.names("extension") if name in reports]
+    return names
+
+
+def choices_of(offered: Sequence[str]) -> list[Any]:
+    """The fields of `Choices` that a command with options for these has."""
+    return [
+        field
+        for field in attrs.fields(Choices)
+        if field.name in offered or field.name in ("recipe", "config", "plugins")
+    ]
+
+
+def _shown(choices: Choices, base: Config, loaded: Loaded, offered: Sequence[str]) -> Any:
+    """The choices that a command offers, with what they came to and the names that there are: what `--help` shows."""
+    came_to: dict[str, Any] = {role: getattr(base, role).name for role in PART_ROLES}
+    came_to |= {key: tuple(part.name for part in getattr(base, key)) for key in ("extensions", "reports")}
+    names = names_of(loaded)
+    fields: dict[str, Any] = {}
+    for field in choices_of(offered):
+        value, kind = came_to.get(field.name, getattr(choices, field.name)), field.type
+        if field.name in names:
+            kind, told = typing.get_args(kind)
+            default = " ".join(value) if isinstance(value, tuple) else value
+            text = told.help.format(", ".join(names[field.name]))
+            kind = Annotated[kind, flag(text, told.metavar, default or "none")]
+        fields[field.name] = field_of(kind, default=value)
+    shown: Any = attrs.make_class("Choices", fields, frozen=True)
+    return shown()
 
 
 SCALAR_HELP = {
-    "iterations": "rollouts, each followed by its updates; without a limit where --steps is given alone",
-    "steps": "environment steps: the run ends after the iteration that reaches them",
-    "seed": "of all randomness",
-    "device": "where policy and rollouts live: cpu, cuda, mps …",
-    "threads": "of torch; small networks are fastest on one",
-    "compile": "make C++ of the updates: 15 s at the start (5 once cached), then they are faster",
-    "trace_gradients": "in every update, which term of the loss reaches which parameters; else in the first only",
+    "iterations": "number of iterations, each a rollout and its updates; no limit if only --steps is given",
+    "steps": "number of environment steps; the run ends after the iteration that reaches it",
+    "seed": "seed of all random numbers",
+    "device": "torch device of policy and rollouts: cpu, cuda, mps …",
+    "threads": "number of torch's threads; small networks are fastest with one",
+    "compile": "compile updates and rollouts to C++: 20 s or more at the start of the first run, about 5 s later",
+    "trace_gradients": "measure in every update which term of the loss reaches which parameters; else in the first",
 }
 
 

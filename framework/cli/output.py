@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import attrs
 
@@ -120,17 +120,6 @@ def console(stderr: bool = False) -> "Console":
     from rich.console import Console
 
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
-
-
-def parse(*arguments: Any, **options: Any) -> Any:
-    """`tyro.cli`, whose help is printed on standard output."""
-    import tyro
-
-    if standard_output() is None:
-        return tyro.cli(*arguments, **options)
-    with results():
-        return tyro.cli(*arguments, **options)
-    raise SystemExit(0)  # whoever read the help has left
 
 
 def _flush(stream: TextIO | None, descriptor: int) -> None:

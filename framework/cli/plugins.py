@@ -4,28 +4,28 @@ import json
 from collections.abc import Sequence
 from typing import Annotated
 
-import tyro
 from attrs import frozen
 
 from ..plugins import Loaded, load, not_allowed
 from . import output
-from .options import is_terminal
-from .output import parse, results
+from .help import parse
+from .options import flag, is_terminal
+from .output import results
 
 
 @frozen
 class Flags:
-    """List plugins: where they come from, what each offers, what failed and why."""
+    """List the installed plugins: where each comes from, which parts it offers, and which failed to load and why."""
 
     plugins: Annotated[
         tuple[str, ...] | None,
-        tyro.conf.arg(help="only these: installed names, module paths, FILE.py", metavar="A,B"),
+        flag("plugins to list: installed names, module paths or FILE.py", "A,B", "all that are installed"),
     ] = None
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print a table, or JSON where standard output is not a terminal."""
-    flags = parse(Flags, args=list(arguments), prog="framework plugins")
+    flags: Flags = parse(Flags, arguments, "framework plugins")
     names = [name for word in flags.plugins or () for name in word.split(",") if name]
     loaded = load(names or None)
     with results():

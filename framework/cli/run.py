@@ -23,7 +23,7 @@ from ..record import claim, claim_next, missing
 from ..run import Result, build, closed_on_error
 from ..training import Core, execute
 from . import output
-from .options import is_terminal, resolve
+from .options import flag, is_terminal, resolve
 from .output import OutputError, results
 
 ROOT = Path("runs")
@@ -31,21 +31,33 @@ STATES_SHOWN = 32
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
+DESCRIPTION = """\
+Train a policy and record the run in runs/.
+
+Flags win over --config, --config over --recipe, and --recipe over the defaults. The chosen parts decide which further
+options there are: name them before --help to see theirs.
+
+examples:
+  framework run
+  framework run --recipe ppo \\
+      --environment gymnasium --environment.id CartPole-v1
+  framework run --recipe ppo_continuous --environment.id Pendulum-v1
+  framework run --baseline leave_one_out --environment.goal 8 --seed 1 --name first"""
+
+
 @frozen
 class Extra:
     """Flags of `run` alone."""
 
-    name: Annotated[str | None, tyro.conf.arg(help="the record's folder under runs/; default: made from the parts")] = (
-        None
-    )
+    name: Annotated[
+        str | None, flag("name of the record's folder in runs/", "NAME", "ENVIRONMENT-LOSS-1, or the next free number")
+    ] = None
     quiet: Annotated[bool, tyro.conf.arg(help="print nothing but errors")] = False
 
 
 def main(arguments: Sequence[str]) -> int:
     """Train; exit code 0, 128 + S after signal S (130 after Ctrl-C), or 1 where the record is not complete."""
-    resolved = resolve(
-        "run", "Train a policy. Flags win over --config, that over --recipe, that over defaults.", arguments, Extra
-    )
+    resolved = resolve("run", DESCRIPTION, arguments, Extra)
     config, extra = resolved.config, resolved.extra
     if extra.name is not None and (
         Path(extra.name).is_absolute() or not Path(extra.name).parts or ".." in Path(extra.name).parts

@@ -17,7 +17,8 @@ class Extra:
 
 def main(arguments: Sequence[str]) -> int:
     """Print TOML; the same flags as `run`."""
-    resolved = resolve("show", "Print the configuration that `run` with the same flags would use.", arguments, Extra)
+    description = "Print the configuration that `framework run` would use, as TOML."
+    resolved = resolve("show", description, arguments, Extra)
     text = tomli_w.dumps(to_tree(resolved.config, resolved.loaded))
     with results(encoding=None if is_terminal() else "utf-8"):  # TOML is UTF-8, whatever the terminal's code page
         print(text, end="")

@@ -23,9 +23,9 @@ FASTEST = (4 * math.pi, 9 * math.pi)  # rad/s
 
 @frozen
 class Acrobot:
-    """Swing the tip one link above the joint that holds it, at −1 a step, the last one free."""
+    """Acrobot-v1: swing the tip of two links up; reward −1 per step, 0 for the last."""
 
-    max_steps: int = field(default=500, validator=validators.ge(0))  # time limit, a truncation; 0: none
+    max_steps: int = field(default=500, validator=validators.ge(0))  # time limit in steps; 0: no limit
 
     def build(self, num_envs: int, device: torch.device) -> Lanes:
         """`num_envs` lanes on `device`."""

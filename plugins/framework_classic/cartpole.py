@@ -29,9 +29,9 @@ STEEPEST = math.radians(12)
 
 @frozen
 class CartPole:
-    """Push a cart so that its pole stays upright, at 1 a step, the last included."""
+    """CartPole-v1: push a cart so that its pole stays upright; reward 1 per step."""
 
-    max_steps: int = field(default=500, validator=validators.ge(0))  # time limit, a truncation; 0: none
+    max_steps: int = field(default=500, validator=validators.ge(0))  # time limit in steps; 0: no limit
 
     def build(self, num_envs: int, device: torch.device) -> Lanes:
         """`num_envs` lanes on `device`."""

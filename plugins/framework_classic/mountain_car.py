@@ -23,9 +23,9 @@ GOAL = 0.5
 
 @frozen
 class MountainCar:
-    """Drive to the top of the right hill, at −1 a step."""
+    """MountainCar-v0: drive to the top of the right hill; reward −1 per step."""
 
-    max_steps: int = field(default=200, validator=validators.ge(0))  # time limit, a truncation; 0: none
+    max_steps: int = field(default=200, validator=validators.ge(0))  # time limit in steps; 0: no limit
 
     def build(self, num_envs: int, device: torch.device) -> Lanes:
         """`num_envs` lanes on `device`."""

@@ -19,9 +19,9 @@ FASTEST = 8.0  # rad/s
 
 @frozen
 class Pendulum:
-    """Swing a pendulum up and hold it, paying for angle, speed and torque. The world never ends by itself."""
+    """Pendulum-v1: swing a pendulum up and hold it; cost of angle, speed and torque. Only the time limit ends it."""
 
-    max_steps: int = field(default=200, validator=validators.ge(0))  # time limit, a truncation; 0: none
+    max_steps: int = field(default=200, validator=validators.ge(0))  # time limit in steps; 0: no limit
 
     def build(self, num_envs: int, device: torch.device) -> Lanes:
         """`num_envs` lanes on `device`."""

@@ -17,28 +17,27 @@ AUTORESET = ("auto", "next_step", "same_step", "disabled")
 
 @frozen
 class Gymnasium:
-    """Any environment of Gymnasium, by its registered id or a function that makes one."""
+    """An environment of Gymnasium, by its registered id or by a function that makes one."""
 
-    id: str = "CartPole-v1"  # a registered id, module:id (imported first), or module:function that makes one
+    id: str = "CartPole-v1"  # registered id, module:id (the module is imported first) or module:function
     vectorization_mode: Literal["auto", "vector_entry_point", "sync", "async"] = field(
         default="auto", validator=validators.in_(VECTORIZATION)
     )
-    """its own vectorised version, lanes in this process, or one process a lane; auto: its own, else sync"""
+    """how lanes are stepped: vectorised by Gymnasium, one by one (sync), or each in a process of its own (async)"""
     autoreset: Literal["auto", "next_step", "same_step", "disabled"] = field(
         default="auto", validator=validators.in_(AUTORESET)
     )
-    """Gymnasium's AutoresetMode: when a lane begins its next episode; auto: same_step, where there is a choice"""
-    kwargs: dict[str, Any] = field(factory=dict)  # arguments of the environment itself; lists and tables as in TOML
+    """when a lane begins its next episode (Gymnasium's AutoresetMode); auto: same_step, where there is a choice"""
+    kwargs: dict[str, Any] = field(factory=dict)  # keyword arguments of the environment; lists and tables as in TOML
     wrappers: tuple[str, ...] = ()
-    """put around each lane, the first innermost: names of gymnasium.wrappers or module:Class, with arguments in
-    brackets, such as FrameStackObservation(stack_size=4)"""
+    """wrappers of each lane, the first innermost, such as FrameStackObservation(stack_size=4) or module:Class"""
     max_episode_steps: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
-    """time limit, a truncation; None: the environment's own"""
+    """time limit in steps, after which an episode is truncated; None: the environment's own limit"""
     metrics: tuple[str, ...] = DEFAULT_METRICS
-    """numbers of `info` at each episode's last step, columns environment/… of metrics.csv; nested: episode.r"""
+    """keys of `info` in each episode's last step that become columns environment/… of metrics.csv; nested: episode.r"""
     action_masks: Literal["auto", "info", "method", "none"] = field(default="auto", validator=validators.in_(MASKS))
-    """which actions are allowed: `info["action_mask"]`, or the method `action_masks()`; auto: whichever there is"""
-    render_mode: str | None = None  # as Gymnasium's: human, rgb_array …; None: nothing is drawn
+    """source of the mask of allowed actions: `info["action_mask"]` or `action_masks()`; auto: whichever there is"""
+    render_mode: str | None = None  # Gymnasium's render_mode: human, rgb_array …; None: no rendering
 
     @property
     def title(self) -> str:

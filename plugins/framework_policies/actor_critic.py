@@ -23,11 +23,11 @@ from framework import Action, Evaluation, Inputs, Rollout
 
 @frozen
 class ActorCritic(NetworkSettings):
-    """Softmax over a network's outputs, and a critic."""
+    """Softmax policy over discrete actions, with a critic."""
 
     takes = (Discrete,)  # spaces of actions
     gives = frozenset({"values"})
-    shared: bool = False  # one network for actions and values; else two of the same sizes
+    shared: bool = False  # share one network between actions and values, instead of two of equal size
 
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "ActorCriticPolicy":
         """Networks whose sizes come from the spaces."""

@@ -28,7 +28,7 @@ NODES = 32  # of the quadrature behind a squashed entropy
 
 @frozen
 class Gaussian(NetworkSettings):
-    """A normal distribution for each number of a Box action, and a critic."""
+    """Normal distributions over Box actions, with a critic."""
 
     takes = (Box,)  # spaces of actions
     gives = frozenset({"values"})
@@ -37,12 +37,12 @@ class Gaussian(NetworkSettings):
     activation: Literal["relu", "tanh", "gelu", "silu"] = field(
         default="tanh", validator=validators.in_(tuple(ACTIVATIONS))
     )
-    """between the layers"""
+    """activation between the layers"""
     deviation: Literal["global", "state"] = field(default="global", validator=validators.in_(("global", "state")))
-    """whether deviations are learnt once for all states, or are outputs of the network"""
+    """standard deviations: parameters that are the same in all states, or outputs of the network"""
     initial_deviation: float = field(default=1.0, validator=validators.gt(0))
-    """of each number, before squashing; with `deviation` state, times e to the network's first outputs"""
-    squash: bool = False  # into the bounds by tanh, with the density that follows; else actions are clipped
+    """standard deviation at the start, before squashing"""
+    squash: bool = False  # squash actions into the bounds by tanh, instead of clipping them
 
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "GaussianPolicy":
         """Networks whose sizes come from the spaces."""

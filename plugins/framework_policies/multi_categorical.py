@@ -24,7 +24,7 @@ from framework import Action, Evaluation, Inputs, Rollout, UsageError
 
 @frozen
 class MultiCategorical(NetworkSettings):
-    """An independent softmax for each of several discrete actions (or bits), and a critic."""
+    """Independent softmax policies over several discrete actions or bits, with a critic."""
 
     takes = (MultiDiscrete, MultiBinary)  # spaces of actions
     gives = frozenset({"values"})

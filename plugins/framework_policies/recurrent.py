@@ -15,7 +15,7 @@ from framework import Action, Evaluation, Inputs, Rollout
 
 @frozen
 class Recurrent(NetworkSettings):
-    """Softmax over what a gated recurrent unit remembers, and a critic.
+    """Softmax policy with memory, a gated recurrent unit, and a critic.
 
     Both share the memory: returns should be of the size of 1 (extension scale_rewards).
 
@@ -24,7 +24,8 @@ class Recurrent(NetworkSettings):
 
     gives = frozenset({"values"})
     takes = (Discrete,)  # spaces of actions
-    memory: int = field(default=32, validator=validators.ge(1))  # numbers that are remembered from step to step
+    memory: int = field(default=32, validator=validators.ge(1))
+    """width of the memory, the state of the gated recurrent unit"""
 
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "RecurrentPolicy":
         """A network whose sizes come from the spaces."""

@@ -14,7 +14,7 @@ from framework import Action, Evaluation, Inputs
 
 @frozen
 class Tabular:
-    """One logit a state and action and one value a state, all 0 at first: the uniform policy."""
+    """Table of a logit per state and action, and of a value per state; uniform at first."""
 
     takes = (Discrete,)  # spaces of actions
     gives = frozenset({"values"})

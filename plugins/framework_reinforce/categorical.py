@@ -21,7 +21,10 @@ MANY = 1024  # numbers from which on it pays to turn them
 
 @frozen
 class Categorical(NetworkSettings):
-    """Softmax over a network's outputs; Discrete observations are embedded, Box ones flattened."""
+    """Softmax policy over discrete actions, without a critic.
+
+    Discrete observations are embedded, Box observations flattened.
+    """
 
     takes = (Discrete,)  # spaces of actions
 

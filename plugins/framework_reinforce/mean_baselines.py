@@ -24,7 +24,7 @@ class NoBaseline:
 
 @frozen
 class BatchMean:
-    """The mean of all episodes' scores.
+    """The mean score of all episodes.
 
     An episode's own score is in it, which shrinks the expected gradient by the factor 1 − 1/E of E episodes
     (exactly so for one score an episode, as total_return gives).
@@ -40,7 +40,7 @@ class BatchMean:
 
 @frozen
 class LeaveOneOut:
-    """The mean of the other episodes' scores (RLOO): independent of the judged episode, if collected by number.
+    """The mean score of the other episodes (RLOO), independent of the episode itself if collected by number.
 
     Collected by size, an episode's length has a part in which others there are, and biases their mean a little. Where
     lanes are grouped, the others are those of its group, which began where it did. Source: Kool et al. 2019 (Buy 4

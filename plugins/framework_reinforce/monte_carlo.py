@@ -11,7 +11,7 @@ GAMMA = [validators.ge(0.0), validators.le(1.0)]
 
 @frozen
 class RewardsToGo:
-    """What was earned from each step on, discounted from there: Gₜ = Σ_{k≥t} γ^{k−t} rₖ.
+    """Rewards-to-go: the rewards from each step on, discounted from that step: Gₜ = Σ_{k≥t} γ^{k−t} rₖ.
 
     With γ < 1 the gradient lacks the factor γᵗ and is that of neither objective (Nota & Thomas 2020,
     arXiv:1906.07073); with γ = 1 it is that of the undiscounted return. `discounted_objective` gives each step the
@@ -19,8 +19,8 @@ class RewardsToGo:
     """
 
     needs = frozenset({"complete_episodes"})
-    gamma: float = field(default=0.99, validator=GAMMA)  # discount a step, 0 to 1
-    discounted_objective: bool = False  # weigh each step by γᵗ, which makes the gradient that of the discounted return
+    gamma: float = field(default=0.99, validator=GAMMA)  # discount per step, 0 to 1
+    discounted_objective: bool = False  # weight each step by γᵗ: the gradient of the discounted return
 
     @property
     def claims(self) -> frozenset[str]:
@@ -43,13 +43,13 @@ class RewardsToGo:
 
 @frozen
 class TotalReturn:
-    """The whole episode's discounted return, the same at each of its steps: G = Σₖ γᵏ rₖ.
+    """The discounted return of the whole episode, the same for each of its steps: G = Σₖ γᵏ rₖ.
 
     Source: Williams 1992, doi:10.1007/BF00992696, §5 (episodic REINFORCE).
     """
 
     needs = frozenset({"complete_episodes"})
-    gamma: float = field(default=0.99, validator=GAMMA)  # discount a step, 0 to 1
+    gamma: float = field(default=0.99, validator=GAMMA)  # discount per step, 0 to 1
 
     @property
     def claims(self) -> frozenset[str]:

@@ -30,10 +30,10 @@ class NetworkSettings:
     activation: Literal["relu", "tanh", "gelu", "silu"] = field(
         default="relu", validator=validators.in_(tuple(ACTIVATIONS))
     )
-    """between the layers"""
-    embedding: int = field(default=8, validator=validators.ge(1))  # numbers a Discrete observation is embedded in
-    orthogonal: bool = False  # weights orthogonal and biases 0 at first, a policy's outputs near 0; else torch's own
-    normalize: bool = False  # Box observations: centre and scale by all those collected in earlier iterations
+    """activation between the layers"""
+    embedding: int = field(default=8, validator=validators.ge(1))  # width of the embedding of a Discrete observation
+    orthogonal: bool = False  # orthogonal first weights, with the policy's outputs near 0; else torch's defaults
+    normalize: bool = False  # centre and scale Box observations by those of earlier iterations
 
 
 class Network(nn.Module):

@@ -7,12 +7,12 @@ from framework import Batch, Evaluation, Loss
 
 @frozen
 class REINFORCE:
-    """−A·log π(a|s), whose gradient is the policy gradient; an entropy bonus on request.
+    """The REINFORCE loss −A·log π(a|s), whose gradient is the policy gradient.
 
     Source: Williams 1992, doi:10.1007/BF00992696, eq. 4; Sutton & Barto 2018, eq. 13.8.
     """
 
-    entropy: float = field(default=0.0, validator=validators.ge(0.0))  # coefficient of the entropy bonus (nats)
+    entropy: float = field(default=0.0, validator=validators.ge(0.0))  # coefficient of the entropy bonus
 
     @property
     def needs(self) -> frozenset[str]:

@@ -17,10 +17,10 @@ EVALUATED = "evaluation/mean_return"  # what the extension `evaluate` measures n
 
 @frozen
 class Plot:
-    """Draw mean return over environment steps as learning_curve.png."""
+    """Draw the learning curve, mean return over environment steps, as learning_curve.png."""
 
     needs = frozenset({"directory"})
-    smooth: int = field(default=10, validator=validators.ge(1))  # iterations that the line averages over
+    smooth: int = field(default=10, validator=validators.ge(1))  # number of iterations that the line averages over
 
     def build(self, run: Run) -> "Plotter":
         """The extension for one run."""

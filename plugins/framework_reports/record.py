@@ -34,7 +34,7 @@ AGAIN = 60.0  # seconds until metrics.csv is tried again, once the disk refused 
 
 @frozen
 class Record:
-    """Keep configuration, plugins, metrics, the final policy and states in runs/NAME."""
+    """Record configuration, plugins, metrics and the final policy in runs/NAME."""
 
     needs = frozenset({"directory"})
 

@@ -1,0 +1,118 @@
+"""`framework completion`: a script that lets bash or zsh complete commands, options, and names of parts."""
+
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+import attrs
+import tyro
+from attrs import frozen
+
+from ..config import SCALARS, SECTIONS
+from ..hookspecs import ROLES
+from ..plugins import Loaded, load
+from . import COMMANDS, audit_combinations, check, credit, evaluate, plugins, run
+from .help import parse
+from .options import ALL, choices_of, names_of
+from .output import results
+
+Shell = Literal["bash", "zsh"]
+DESCRIPTION = """\
+Print a script that completes commands, options and names of parts.
+
+For bash, in ~/.bashrc:
+  source <(framework completion bash)
+For zsh, in ~/.zshrc, after compinit:
+  source <(framework completion zsh)
+Starting a shell is faster if the script is kept in a file. Print it again after plugins were installed."""
+
+# of each command: the roles, sections and numbers that it has options for, and its own options
+OWN: dict[str, tuple[Sequence[str], type[Any] | None]] = {
+    "run": (ALL, run.Extra),
+    "show": (ALL, None),
+    "evaluate": (evaluate.FLAGS, evaluate.Extra),
+    "audit": (audit_combinations.FLAGS, audit_combinations.Extra),
+    "credit": (credit.FLAGS, credit.Extra),
+}
+LONE: dict[str, type[Any]] = {"check": check.Flags, "plugins": plugins.Flags}
+
+SCRIPT = """\
+_framework() {{
+    local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" words=""
+    if [[ $COMP_CWORD -eq 1 ]]; then
+        words="{commands} --help --version"
+    elif [[ "$current" == -* ]]; then
+        case "${{COMP_WORDS[1]}}" in
+{options}
+        esac
+    else
+        case "$previous" in
+{values}
+        esac
+    fi
+    COMPREPLY=( $(compgen -W "$words" -- "$current") )
+}}
+complete -o default -F _framework framework
+"""
+ZSH = "autoload -U +X bashcompinit && bashcompinit\n"
+
+
+@frozen
+class Flags:
+    """Which shell."""
+
+    shell: Annotated[tyro.conf.Positional[Shell], tyro.conf.arg(help="shell that the script is for")]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the script."""
+    shell = parse(Flags, arguments, "framework completion", DESCRIPTION).shell
+    text = (ZSH if shell == "zsh" else "") + script(load())
+    with results():
+        print(text, end="")
+    return 0
+
+
+def script(loaded: Loaded) -> str:
+    """The script for bash, with the parts that there are."""
+    options = {command: dict(_options(command, loaded)) for command in COMMANDS}
+    values = {flag: listed for flags in options.values() for flag, listed in flags.items() if listed}
+    values |= {"new": [*ROLES], "completion": [*typing.get_args(Shell)], "--role": [*ROLES]}
+
+    def cases(lists: dict[str, Any]) -> str:
+        return "\n".join(f'            {word}) words="{" ".join(listed)}" ;;' for word, listed in lists.items())
+
+    return SCRIPT.format(commands=" ".join(COMMANDS), options=cases(options), values=cases(values))
+
+
+def _options(command: str, loaded: Loaded) -> Iterator[tuple[str, list[str]]]:
+    """A command's options, those of all parts that it may have included, each with the values that are known."""
+    yield "--help", []
+    offered, own = OWN.get(command, ((), LONE.get(command)))
+    yield from () if own is None else _flags(own)
+    if command in OWN:
+        names = names_of(loaded)
+        yield from ((f"--{field.name}", names.get(field.name, [])) for field in choices_of(offered))
+        numbers = {key: attrs.field(type=kind) for key, kind in SCALARS.items() if key in offered}
+        yield from _flags(attrs.make_class("Numbers", numbers))
+        for key in filter(offered.__contains__, SECTIONS):
+            yield from _flags(SECTIONS[key], f"{key}.")
+    offers = ROLES if command == "check" else [role for role in ROLES if _word(role) in offered]
+    for role in offers:
+        for name, owners in loaded.offers[role].items():
+            for cls in owners.values():
+                yield from _flags(cls, f"extensions.{name.replace('_', '-')}." if role == "extension" else f"{role}.")
+
+
+def _word(role: str) -> str:
+    return "extensions" if role == "extension" else role
+
+
+def _flags(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    """The options that a class's fields are, each with the values that its type allows, where they are few."""
+    for field in attrs.fields(attrs.resolve_types(cls, include_extras=True)):
+        name, kind, told = field.name.replace("_", "-"), field.type, getattr(field.type, "__metadata__", ())
+        kind = typing.get_args(kind)[0] if told else kind
+        yield f"--{prefix}{name}", [str(value) for value in typing.get_args(kind) if typing.get_origin(kind) is Literal]
+        if kind is bool and tyro.conf.FlagCreatePairsOff not in told:
+            yield f"--{prefix}no-{name}", []
