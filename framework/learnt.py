@@ -120,6 +120,12 @@ class Learnt:
             numbers.copy_(kept)
         self.touch()
 
+    def release(self) -> None:
+        """At the end of a run: storage of its own for each parameter, so that copies and pickles hold it once."""
+        for parameter, _, _, _ in self.views:
+            parameter.data = parameter.detach().clone()
+        self.views = []
+
     def touch(self) -> None:
         """Let torch notice a backward pass through what has moved."""
         if self.views:

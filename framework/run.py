@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pluggy
 import torch
 from attrs import define, evolve, field, frozen
@@ -32,6 +33,11 @@ from .spaces import ATTRIBUTE
 from .wiring import GIVES, NEEDS, needed, words
 
 RECENT = 100  # episodes that the running means of return and length are taken over, as the field does
+
+LIVE = (
+    *("loaded", "shards", "estimator", "baseline", "loss", "learnt", "optimizer", "stages", "manager", "extensions"),
+    *("reports", "owners", "interrupts", "opened", "last_good", "collector", "_batch", "loss_metrics"),
+)  # of a run: what works only in the process in which it was built
 
 
 @define(eq=False)
@@ -100,6 +106,15 @@ class Run:
         """The environment of the first shard."""
         return self.shards[0].environment
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle or a copy holds: settings, policy and numbers; what is at work (LIVE) is left out, as None."""
+        return {one.name: None if one.name in LIVE else getattr(self, one.name) for one in attrs.fields(Run)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take them."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
     def close(self) -> None:
         """Close extensions and environments, each once; one whose close() raises is named in a warning."""
         self.opened.close()
@@ -107,7 +122,10 @@ class Run:
 
 @frozen(eq=False)
 class Result:
-    """What a run left behind."""
+    """What a run left behind. It can be pickled and copied, as a process pool does: then without what is at work.
+
+    In a copy, `run` has its settings, numbers and policy; environments, optimizer, working parts and hooks are None.
+    """
 
     policy: Any  # trained, an nn.Module
     metrics: dict[str, Any]  # each a float64 array with an entry an iteration
@@ -116,7 +134,7 @@ class Result:
     stop_reasons: tuple[str, ...]
     directory: Path | None
     config: Config
-    run: Run
+    run: Run  # how far it came, and its working parts
 
     def __repr__(self) -> str:
         """In a notebook: what came out, in a line."""
