@@ -49,6 +49,7 @@ def train(
     threads: int | None = None,
     compile: bool | None = None,
     trace_gradients: bool | None = None,
+    step_timeout: float | None = None,
     directory: str | Path | None = None,
     plugins: str | Sequence[str] = (),
     **flags: Any,
@@ -75,6 +76,7 @@ def train(
         threads: of torch and of numpy's linear algebra, during the run; 1.
         compile: make C++ of the updates, where it can be done; False.
         trace_gradients: measure in every update which term of the loss reaches which parameters; False.
+        step_timeout: seconds that a reset or step of the environment may take; None: for ever.
         directory: where to record the run (a folder that does not exist yet); None: nowhere.
         plugins: module paths and files (FILE.py) to load besides the installed plugins; their parts win over others of
             the same name.
@@ -99,6 +101,7 @@ def train(
     arguments |= {"extensions": extensions, "rollout": rollout, "update": update, "optimizer": optimizer}
     arguments |= {"iterations": iterations, "steps": steps, "seed": seed, "threads": threads, "compile": compile}
     arguments |= {"device": None if device is None else str(device), "trace_gradients": trace_gradients}
+    arguments |= {"step_timeout": step_timeout}
     below = (DEFAULTS, recipe_of(loaded, recipe), reports)
     config, kept = resolve_arguments(loaded, below, arguments, flags)
     if kept:

@@ -7,6 +7,7 @@ gets the same words from wherever it came. `to_tree` writes a configuration back
 import functools
 import inspect
 import math
+import threading
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -158,6 +159,11 @@ class Config:
     """compile updates and rollouts to C++ at the start"""
     trace_gradients: bool = field(default=False, validator=validators.instance_of(bool))
     """measure in every update which term of the loss reaches which parameters"""
+    step_timeout: float | None = field(
+        default=None,
+        validator=validators.optional(validators.and_(validators.gt(0.0), validators.lt(threading.TIMEOUT_MAX))),
+    )
+    """seconds that an environment's reset or step may take; a longer one ends the run; None: no limit"""
 
     def __attrs_post_init__(self) -> None:
         """Something ends every run."""
@@ -194,6 +200,7 @@ SCALARS: dict[str, Any] = {
     "threads": int,
     "compile": bool,
     "trace_gradients": bool,
+    "step_timeout": float,
 }
 
 DEFAULTS: Tree = {

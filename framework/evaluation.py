@@ -18,6 +18,7 @@ from .process_state import same_randomness
 from .rollout import collect_shard
 from .shard import Shard
 from .spaces import ATTRIBUTE, compare
+from .step_timeout import Limit
 
 Array = np.ndarray[Any, Any]
 
@@ -98,6 +99,7 @@ def play(
     device: torch.device | str = "cpu",
     labels: tuple[str, str] = ("environment", "policy"),
     told: Callable[[int], object] = lambda count: None,
+    limit: Limit | None = None,
 ) -> Performance:
     """Let a policy play exactly `episodes` whole episodes; all that are begun are finished, however long they take.
 
@@ -115,6 +117,7 @@ def play(
         device: where policy and environment live.
         labels: what errors call the environment and the policy.
         told: is called with the number of episodes played, after each batch.
+        limit: how long a reset or step may take.
 
     Raises:
         UsageError: `greedy`, and the policy has no such method; or the policy was built for other spaces.
@@ -129,6 +132,7 @@ def play(
     device = torch.device(device)
     own = streams.derived_seed(seed, "evaluate")
     shard = Shard(environment, lanes, None, lanes, None, own, 0, device, labels)
+    shard.limit = limit
     played: list[Finished] = []
     with torch.no_grad(), _in_evaluation(policy):
         streams.seed_global(device, own)

@@ -5,12 +5,13 @@ a report that raises is named in one warning and called no more. What an extensi
 so is a `FrameworkError` of a report, which speaks of another part.
 """
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pluggy
 
-from .errors import FrameworkError, warn
+from .errors import FrameworkError, PartError, say, warn
 from .process_state import restore_after
 from .run import Run
 
@@ -50,6 +51,14 @@ def tell_of_failure(run: Run, error: BaseException) -> None:
             else:
                 whose = run.owners[id(extension)]
                 error.add_note(f"{whose} raised {type(second).__name__} in run_failed, too: {second}")
+
+
+def abandon(run: Run, error: PartError) -> None:
+    """Record that a step never returns, from another thread than the one that waits for it, and end the process."""
+    tell_of_failure(run, error)
+    for line in (f"error: {error}", *getattr(error, "__notes__", ())):
+        say(line)
+    os._exit(1)
 
 
 def _implementations(run: Run, hook: str) -> list[pluggy.HookImpl]:

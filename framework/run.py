@@ -30,6 +30,7 @@ from .process_state import restore_after, same_randomness, working
 from .remedies import refuse_actions
 from .shard import Shard
 from .spaces import ATTRIBUTE
+from .step_timeout import Limit
 from .wiring import GIVES, NEEDS, needed, words
 
 RECENT = 100  # episodes that the running means of return and length are taken over, as the field does
@@ -211,6 +212,11 @@ def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path |
     run.owners = owners(config, working)
     run.owners |= {id(shard.environment): config.environment.label for shard in shards}
     run.owners[id(policy)] = config.policy.label
+    if config.step_timeout is not None:
+        limit = Limit(config.step_timeout, config.environment.label)
+        opened.callback(limit.close)
+        for shard in shards:
+            shard.limit = limit
 
     run.manager.add_hookspecs(RunHooks)
     run.manager.register(stages, "core")
@@ -412,8 +418,9 @@ def blamed(run: Run, error: BaseException) -> BaseException:
     if owner is None:
         return _wrongly_called(run, error) or error
     label, place = owner
-    place = getattr(error, "place", "") or place  # an error that knows the line of the user's own code says so
-    named = PartError(f"{label} raised {type(error).__name__}: {error} ({place})")
+    place = getattr(error, "place", place)  # an error that knows the line of the user's own code, or that there is none
+    where = f" ({place})" if place else ""
+    named = PartError(f"{label} raised {type(error).__name__}: {error}{where}")
     named.__cause__ = error
     for note in getattr(error, "__notes__", ()):
         named.add_note(note)

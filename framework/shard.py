@@ -17,6 +17,7 @@ from .contracts import Action, Actor, Environment, Inputs, Rollout, Step
 from .entry import Entry
 from .episodes import Ends, Finished, Turns, to_host, view
 from .errors import PartError
+from .step_timeout import Limit
 
 FLAGS = ("terminated", "truncated")
 
@@ -69,6 +70,7 @@ class Shard:
     values_agree: bool | None = None  # whether the policy's `evaluate` and `values` say the same of values
     tables: tabular.Tables | None = field(init=False)  # of a world small enough to be sampled without stepping it
     states: np.ndarray[Any, Any] | None = None  # [N] where the lanes of such a world stand
+    limit: Limit | None = None  # how long a reset or step may take
 
     def __attrs_post_init__(self) -> None:
         """Begin with nothing earned."""
@@ -142,12 +144,15 @@ class Shard:
     def _collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
         world = streams.generator(self.seed, "environment", iteration, self.number, self.device)
         noise = streams.generator(self.seed, "act", iteration, self.number, self.device)
-        environment, act, step_lanes = self.environment, actor.act, self.environment.step
+        environment, act = self.environment, actor.act
+        reset, step_lanes = environment.reset, environment.step
+        if self.limit is not None:
+            reset, step_lanes = self.limit.around(environment)
         local = self.device.type == "cpu"
         translate = getattr(policy, "environment_actions", None)
         lanes, inputs = self.lanes, self.inputs
         if inputs is None or self.fixed_steps is None:
-            first, masks = environment.reset(world), getattr(environment, "action_masks", None)
+            first, masks = reset(world), getattr(environment, "action_masks", None)
             self.entry.first(first, masks)
             inputs = self.inputs = Inputs(first, masks)  # and nothing remembered
             self.clock[:] = 0

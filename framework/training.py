@@ -21,7 +21,7 @@ from .flow import SAID, norms_by_term
 from .hookspecs import STAGES, hookimpl
 from .learnt import backward
 from .measuring import measure
-from .observers import answers, tell, tell_of_failure
+from .observers import abandon, answers, tell, tell_of_failure
 from .optimizers import learning_rate
 from .process_state import restore_after, working
 from .rollout import collect
@@ -36,6 +36,8 @@ def execute(run: Run) -> Result:
     Raises:
         PartError: a part or extension raised or broke its contract; the extensions were told by `run_failed`.
     """
+    if (limit := run.shards[0].limit) is not None:
+        limit.abandon = functools.partial(abandon, run)
     try:
         with working(run.config.threads), run.interrupts.watching():
             try:

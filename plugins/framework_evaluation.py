@@ -64,6 +64,7 @@ class Evaluator:
             greedy=settings.greedy,
             device=run.device,
             labels=(config.environment.label, config.policy.label),
+            limit=run.shards[0].limit,
         )
         if performance.mean > self.highest:
             self.highest = performance.mean

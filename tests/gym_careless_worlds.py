@@ -2,7 +2,11 @@
 
 import array
 import collections
+import ctypes
+import multiprocessing
 import os
+import signal
+import threading
 import time
 
 import gymnasium
@@ -139,7 +143,10 @@ class Hanging(Odd):
 
     def __init__(self, how="sleep", where="step", lane=1):
         super().__init__(limit=3)
-        self.bad, self.how, self.where = Hanging.made == lane, how, where
+        number = str(Hanging.made)
+        if multiprocessing.parent_process() is not None:  # Gymnasium numbers its workers
+            number = multiprocessing.current_process().name.rpartition("-")[2]
+        self.bad, self.how, self.where = number == str(lane), how, where
         Hanging.made += 1
         self.total = 0
 
@@ -151,6 +158,12 @@ class Hanging(Odd):
                 pass
         if self.how == "exit":
             os._exit(7)
+        if self.how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "c":  # a call into C that no signal interrupts, and that lets other threads work
+            libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+            libc.pthread_mutex_lock(mutex)
+            libc.pthread_mutex_lock(mutex)
 
     def reset(self, *, seed=None, options=None):
         if self.bad and self.where == "reset" and self.total >= 3:
@@ -200,3 +213,32 @@ INFOS = {
 }
 
 gymnasium.register("OwnLimit-v0", entry_point="gym_careless_worlds:OwnLimit")
+
+
+class UnsendableError(Exception):
+    """Cannot be sent to another process."""
+
+    def __init__(self, code, why):
+        super().__init__(why)
+        self.lock = threading.Lock()
+
+
+class Panic(BaseException):
+    """No `Exception`, as what a library in Rust raises."""
+
+
+class Alone(Odd):
+    """A simulator that takes one client: no process of its own can make it."""
+
+    def __init__(self, how="raise"):
+        super().__init__()
+        if multiprocessing.parent_process() is not None:
+            why = "the simulator takes no second client"
+            if how == "die":
+                os._exit(3)
+            raise {
+                "raise": ConnectionError(why),
+                "unpicklable": UnsendableError(3, why),
+                "panic": Panic(why),
+                "exit": SystemExit(0),
+            }[how]

@@ -26,7 +26,7 @@ from .looking import at_work, named_record
 from .options import flag, is_terminal, resolve
 from .output import results
 
-FLAGS = ("environment", "policy", "seed", "device", "threads")
+FLAGS = ("environment", "policy", "seed", "device", "threads", "step_timeout")
 PATIENCE = 1.0  # seconds before a bar is shown
 
 
@@ -115,6 +115,7 @@ def _play(run: Run, extra: Extra) -> Performance:
             device=run.device,
             labels=(config.environment.label, config.policy.label),
             told=bar.show,
+            limit=run.shards[0].limit,
         )
 
 

@@ -4,15 +4,15 @@ An environment may hand out its own buffer, a list, an array, a tensor or any ot
 What leaves the guard is a copy, in the dtype of the observation space; of `info`, only what was asked for.
 """
 
-import sysconfig
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
+
+from framework.places import own_line
 
 from .infos import OURS, Array, MisuseError, Wanted, choices, mask, metric, number, short
 from .statistics import lane_statistics, set_lane_statistics
@@ -21,8 +21,6 @@ Env = gymnasium.Env[Any, Any]
 
 OUTSIDE, MAKING, RESET, STEP = 1, 2, 3, 4  # what a lane does; 0: its process has not begun
 OLD_API = "is it written for the old gym API? Wrap it in shimmy.GymV21CompatibilityV0 or GymV26CompatibilityV0"
-_LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-_HERE = str(Path(__file__).parent)
 
 
 class LaneError(RuntimeError):
@@ -184,22 +182,8 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
                 if isinstance(error, TypeError) and f"unexpected keyword argument '{word}'" in str(error):
                     text = f"reset takes no {word}, and Gymnasium's is reset(self, *, seed=None, options=None): {text}"
             named = LaneError(f"{where}: {text}")
-            named.place = place(error)
+            named.place = own_line(error)
         raise named from error
-
-
-def place(error: BaseException) -> str:
-    """The innermost line of the user's own code that an exception passed: `file:line in function`."""
-    entries, traceback = [], error.__traceback__
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if not code.co_filename.startswith(_HERE):
-            entries.append((code.co_filename, traceback.tb_lineno, code.co_name))
-        traceback = traceback.tb_next
-    own = [entry for entry in entries if not entry[0].startswith((*_LIBRARIES, "<"))]
-    for file, line, name in (own or entries)[-1:]:
-        return f"{file}:{line} in {name}"
-    return ""
 
 
 def copying(env: Env) -> Env:

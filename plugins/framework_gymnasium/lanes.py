@@ -11,8 +11,9 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from framework import Step, UsageError
+from framework.places import own_line
 
-from .guard import OUTSIDE, LaneError, place, seeds
+from .guard import OUTSIDE, LaneError, seeds
 from .infos import OURS, Array, MisuseError, Wanted, choices, look_up, mask, number, short
 from .statistics import merged
 from .workers import activity
@@ -235,7 +236,7 @@ class GymnasiumLanes:
             raise error
         text = str(error) if isinstance(error, MisuseError) else f"{type(error).__name__}: {error}"
         named = LaneError(f"{where}: {text}")
-        named.place = place(error)
+        named.place = own_line(error)
         raise named from error
 
     def _draw(self, generator: torch.Generator) -> list[int]:

@@ -15,8 +15,9 @@ from gymnasium.vector import AsyncVectorEnv
 from gymnasium.vector import async_vector_env as gymnasiums
 
 from framework.interrupts import ENDING
+from framework.places import own_line
 
-from .guard import MAKING, OUTSIDE, RESET, STEP, Env, Guard, LaneError, place
+from .guard import MAKING, OUTSIDE, RESET, STEP, Env, Guard, LaneError
 
 PATIENCE = 5.0  # seconds that a process has to end, or to send what it has to say
 
@@ -169,7 +170,7 @@ def _work(
             f"lane {index}, which has a process of its own, cannot make its environment: "
             f"{type(error).__name__}: {error} (environment.vectorization_mode sync makes all lanes in one process)"
         )
-        named.place = place(error)
+        named.place = own_line(error)
         errors.put((index, LaneError, named, traceback.format_exc()))
         parent_pipe.close()
         with suppress(EOFError, OSError):
