@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .errors import PartError, UsageError, warn
+from .errors import UsageError, warn
 
 ATTRIBUTE = "environment_statistics"
 
@@ -33,17 +33,17 @@ def carried(policy: Any) -> Mapping[str, Tensor]:
 def keep(policy: Any, environment: Any, label: str) -> None:
     """Let the statistics of the training's environment, as they are now, go with the policy.
 
-    Raises:
-        PartError: `statistics()` is no dict of tensors.
+    Where they cannot be had, the policy keeps those that it has, with a warning: they are no reason to lose it.
     """
     if not hasattr(environment, "statistics"):
         return
-    state = environment.statistics()
-    for name, value in state.items():
-        if not isinstance(value, Tensor):
-            raise PartError(f"{label}: statistics: '{name}': expected a tensor, got {type(value).__name__}")
+    try:
+        state = {name: value.detach().cpu().clone() for name, value in environment.statistics().items()}
+    except Exception as error:
+        warn(f"{label}: statistics() failed, so that none go with the policy: {type(error).__name__}: {error}")
+        return
     if state:
-        setattr(policy, ATTRIBUTE, {name: value.detach().cpu().clone() for name, value in state.items()})
+        setattr(policy, ATTRIBUTE, state)
 
 
 def give(policy: Any, environment: Any, label: str) -> None:

@@ -151,8 +151,7 @@ def attempt(run: Run, name: str, write: Callable[[Path], object], *, rescue: boo
 def keep_policy(run: Run, state: Mapping[str, Tensor], name: str) -> bool:
     """Write a state of the run's policy, and what goes with it of the environment; whether it lies in the record."""
     written = attempt(run, name, lambda directory: write_tensors(directory / name, state))
-    with suppress(Exception):  # of an environment that failed, the statistics that were kept before
-        keep(run.policy, run.environment, run.config.environment.label)
+    keep(run.policy, run.environment, run.config.environment.label)
     if learnt := carried(run.policy):
         attempt(run, beside(name), lambda directory: write_tensors(directory / beside(name), learnt))
     return written

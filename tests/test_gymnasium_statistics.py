@@ -113,3 +113,15 @@ def test_the_vectorization_mode_that_was_chosen_is_recorded_printed_and_used(nam
         assert tomllib.load(file)["environment"]["vectorization_mode"] == mode
     assert main(["evaluate", "runs/a", "--episodes", "2"]) == 0
     assert json.loads(capsys.readouterr().out)["vectorization_mode"] == mode
+
+
+@pytest.mark.parametrize("received", [0, 1])
+def test_lanes_that_ctrl_c_interrupted_in_a_step_still_say_what_they_learnt(received):
+    """The step was asked for, and some lanes had answered, when the interrupt came."""
+    lanes = Gymnasium(WORLD, "async", wrappers=("NormalizeObservation",)).build(2, CPU)
+    lanes.reset(torch.Generator())
+    lanes.lanes.step_async(np.zeros(2, np.int64))
+    for pipe in lanes.lanes.parent_pipes[:received]:
+        pipe.recv()
+    assert float(lanes.statistics()["0.NormalizeObservation.obs_rms.count"]) == pytest.approx(4, abs=0.01)
+    lanes.close()

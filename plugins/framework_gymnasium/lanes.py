@@ -16,7 +16,7 @@ from framework.places import own_line
 from .guard import OUTSIDE, LaneError, seeds
 from .infos import OURS, Array, MisuseError, Wanted, choices, look_up, mask, number, short
 from .statistics import merged
-from .workers import activity
+from .workers import Processes, activity
 
 
 class GymnasiumLanes:
@@ -46,6 +46,7 @@ class GymnasiumLanes:
         self.action_space = lanes.single_action_space
         if not isinstance(self.action_space, spaces.Discrete | spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
             raise UsageError(f"environment 'gymnasium': no policy takes actions of {self.action_space}")
+        self.learns = self.guarded and bool(lanes.call("statistics")[0])  # type: ignore[attr-defined]
         self.render_fps = lanes.metadata.get("render_fps", 30)
         self.action_masks: Tensor | None = None  # [N, actions] bool; known after the first reset
 
@@ -123,7 +124,11 @@ class GymnasiumLanes:
 
     def statistics(self) -> dict[str, Tensor]:
         """What wrappers have learnt of the numbers that passed through them; empty: there are no such wrappers."""
-        return merged(self.lanes.call("statistics")) if self.guarded else {}
+        if not self.learns:
+            return {}
+        if isinstance(self.lanes.unwrapped, Processes):
+            self.lanes.unwrapped.settle()
+        return merged(self.lanes.call("statistics"))
 
     def load_statistics(self, state: Mapping[str, Tensor]) -> None:
         """Put it into the wrappers of every lane, which learn no more."""

@@ -5,6 +5,7 @@ import functools
 import multiprocessing
 import queue
 import signal
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager, suppress
@@ -68,6 +69,24 @@ class Processes(AsyncVectorEnv):
         """As Gymnasium's."""
         with self._answering():
             return super().call(name, *arguments, **by_name)
+
+    def settle(self) -> None:
+        """Let lanes finish that were interrupted, by Ctrl-C, in the middle of a step; what they answer is let go.
+
+        Raises:
+            LaneError: a lane does not finish.
+        """
+        if self._state == gymnasiums.AsyncState.DEFAULT:
+            return
+        deadline = time.monotonic() + PATIENCE
+        for lane, pipe in enumerate(self.parent_pipes):
+            while self.whereabouts[2 * lane + 1] != OUTSIDE:
+                if time.monotonic() > deadline:
+                    raise LaneError(f"lane {lane} does not return")
+                time.sleep(0.001)
+            while pipe.poll(0.02):
+                pipe.recv()
+        self._state = gymnasiums.AsyncState.DEFAULT
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """End the processes: those that wait for work are asked to, all others are ended."""
