@@ -19,14 +19,18 @@ from .config import (
 )
 from .errors import UsageError
 from .evaluation import Performance, play
-from .plugins import Part
+from .plugins import Loaded, Part
 from .plugins import load as load_plugins
 from .process_state import alone, working
-from .record import claim, policy_file, read_config, read_policy, read_spaces
+from .record import claim, policy_file, read_policy, read_spaces
+from .recorded import Recorded, read_record
 from .resolving import recipe_of, resolve_arguments
 from .run import Result, build, build_environment, build_policy, choose_device, close, closed_on_error
 from .training import Core, execute
+from .trust import foreign_imports, foreign_plugins, named_beside, refuse
 from .wiring import NEEDS, words
+
+TRUSTING = "framework.load(…, trust=True)"
 
 
 @alone()
@@ -123,7 +127,7 @@ def train(
 
 
 @working(1)
-def load(run: str | Path, device: str = "cpu", best: bool = False, last: bool = False) -> Any:
+def load(run: str | Path, device: str = "cpu", best: bool = False, last: bool = False, trust: bool = False) -> Any:
     """The trained policy of a recorded run: an `nn.Module`, ready to `act` and `evaluate`.
 
     Args:
@@ -131,23 +135,37 @@ def load(run: str | Path, device: str = "cpu", best: bool = False, last: bool = 
         device: where the policy shall live.
         best: that of the best evaluation (the extension `evaluate` keeps it), not that of the end.
         last: that of a run that failed, as it was before; of one that did not fail, that of the end.
+        trust: import code that only the record names (plugins by file or module, an environment's module): needed for
+            a record that is not your own.
 
     Raises:
-        UsageError: there is no such record, a plugin is missing, or the run failed and `last` is not given.
+        UsageError: there is no such record, a plugin is missing, or the run failed and `last` is not given; the record
+            is incomplete; the parameters are not finite, or not the policy's; the record names code and `trust` is not
+            given.
     """
     directory, where = Path(run), choose_device(device)
-    tree = read_config(directory)
-    plugins, spaces = plugin_list(tree.pop("plugins", ()), str(directory)), read_spaces(directory)
-    part = None if spaces is None else _installed_policy(tree, plugins)
+    record, spaces = read_record(directory), read_spaces(directory)
+    part, loaded = None, load_plugins()
+    if spaces is not None:  # else a record of an older version, or of spaces that the file cannot hold
+        part = _installed_policy(loaded, record)
     if part is None:
-        loaded = load_plugins(plugins, rest=True)
-        part = pick(loaded, "policy", tree)
-    if spaces is None:  # a record of an older version, or of spaces that the file cannot hold
-        world = pick(loaded, "environment", tree)
+        if not trust and (plugins := foreign_plugins(record)):
+            refuse(record, plugins, named_beside(record), TRUSTING)
+        loaded = load_plugins(record.plugins, rest=True)
+        part = pick(loaded, "policy", record.tree)
+    record.refuse_incomplete(loaded, ("policy", "seed"))
+    if spaces is not None:
+        record.warn_of_differences(loaded, [part], files=False)
+    else:
+        world = pick(loaded, "environment", record.tree)
+        if not trust and (modules := foreign_imports([world], [record])):
+            refuse(record, [], modules, TRUSTING)
+        record.refuse_incomplete(loaded, ("environment",))
+        record.warn_of_differences(loaded, [part, world])
         environment = build_environment(world, 1, where)
         spaces = environment.observation_space, environment.action_space
         close(environment, world.label)
-    policy = build_policy(part, tree.get("seed", 0), spaces, where)
+    policy = build_policy(part, record.tree["seed"], spaces, where)
     read_policy(directory, policy, policy_file(best, last, directory))
     return policy.eval()
 
@@ -201,13 +219,13 @@ def evaluate(
             close(lanes_of_its_own, part.label)
 
 
-def _installed_policy(tree: Mapping[str, Any], plugins: Sequence[str]) -> Part | None:
-    """The policy's part, where an installed plugin offers it that the record names; the others need not be here."""
+def _installed_policy(loaded: Loaded, record: Recorded) -> Part | None:
+    """The policy's part, where an installed plugin offers it that the record names; its others need not be here."""
     try:
-        part = pick(load_plugins(), "policy", tree)
+        part = pick(loaded, "policy", record.tree)
     except UsageError:
         return None
-    return part if part.plugin in plugins else None
+    return part if part.plugin in record.plugins else None
 
 
 def _policy(given: Any) -> Any:

@@ -1,8 +1,8 @@
 """A run's record on disk: what lies in `runs/NAME/`, written and read. No pickle anywhere.
 
 config.toml           the complete configuration; `framework run --config` repeats the run from it
-plugins.json          each used plugin's name, version, distribution and SHA-256; versions of Python, torch and numpy;
-                      BLAS and OpenMP libraries with their number of threads
+plugins.json          the code that was used: plugins, files, versions; BLAS and OpenMP libraries with their threads
+signature.json        that this user made the record, so that the code that its configuration names is trusted
 metrics.csv           a row an iteration; a number that does not exist (no episode ended) is left empty
 spaces.json           the spaces of observations and actions, so that a policy is read back without its environment
 gradients.json        the first update's gradient norms: by term of the loss, then by group of the policy's parameters
@@ -19,7 +19,6 @@ Each file is written whole or not at all, but metrics.csv, whose rows are append
 
 import json
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -27,20 +26,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tomli_w
-import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .carried import beside, carried, keep, read
-from .config import Config, read_toml, to_tree, used
+from .config import Config, to_tree, used
 from .errors import PartError, UsageError, warn
 from .files import PART, write_bytes
 from .metrics import METRICS, MetricsFile, read_metrics, write_rows
 from .plugins import Loaded
-from .process_state import libraries
+from .provenance import described, imports, not_repeatable
 from .run import Run
+from .signing import SIGNATURE, sign
 from .spaces import Spaces, from_json, to_json
 
 __all__ = ["METRICS", "MetricsFile", "read_metrics", "write_rows"]
@@ -49,10 +47,14 @@ CONFIG, PLUGINS, GRADIENTS = "config.toml", "plugins.json", "gradients.json"
 POLICY, BEST, LAST, EXTENSIONS = "policy.safetensors", "best.safetensors", "last.safetensors", "extensions.safetensors"
 CURVE, ERROR, SPACES = "learning_curve.png", "error.txt", "spaces.json"
 BESIDE = tuple(beside(name) for name in (POLICY, BEST, LAST))
-FILES = (CONFIG, PLUGINS, METRICS, SPACES, GRADIENTS, POLICY, BEST, LAST, *BESIDE, EXTENSIONS, CURVE, ERROR)
+FILES = (
+    *(CONFIG, PLUGINS, SIGNATURE, METRICS, SPACES, GRADIENTS),
+    *(POLICY, BEST, LAST, *BESIDE, EXTENSIONS, CURVE, ERROR),
+)
 WITHOUT_ROWS = {
     CONFIG,
     PLUGINS,
+    SIGNATURE,
     METRICS,
     SPACES,
     GRADIENTS,
@@ -170,12 +172,23 @@ def clean(directory: Path) -> None:
 
 
 def write_config(directory: Path, config: Config, loaded: Loaded) -> None:
-    """config.toml and plugins.json."""
-    write_text(directory / CONFIG, tomli_w.dumps(to_tree(config, loaded)))
-    versions = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
-    described = [plugin.describe() for plugin in used(config, loaded)]
-    told = {"versions": versions, "libraries": libraries(), "plugins": described}
-    write_text(directory / PLUGINS, json.dumps(told, indent=2) + "\n")
+    """config.toml, plugins.json, and this user's signature of them; warns of parts that cannot be repeated."""
+    configuration = tomli_w.dumps(to_tree(config, loaded))
+    made = json.dumps(described(config, loaded), indent=2) + "\n"
+    write_text(directory / CONFIG, configuration)
+    write_text(directory / PLUGINS, made)
+    try:
+        signature = sign(configuration.encode(), made.encode())
+    except OSError as error:
+        if any(not plugin.distribution for plugin in used(config, loaded)) or any(map(imports, config.parts)):
+            warn(f"this record cannot be signed ({error}): to read it back will take --trust")
+    else:
+        write_text(directory / SIGNATURE, signature)
+    if lost := not_repeatable(config, loaded):
+        warn(
+            f"the record of this run cannot repeat it: {'; '.join(lost)}. Offer it by a plugin, in a file of its own, "
+            "and import it from there"
+        )
 
 
 def write_spaces(directory: Path, environment: Any) -> None:
@@ -202,13 +215,6 @@ def read_spaces(directory: Path) -> Spaces | None:
 def write_gradients(directory: Path, norms: Mapping[str, Mapping[str, float]]) -> None:
     """gradients.json."""
     write_text(directory / GRADIENTS, json.dumps(norms, indent=2) + "\n")
-
-
-def read_config(directory: Path) -> dict[str, Any]:
-    """The configuration tree of a recorded run."""
-    if not directory.is_dir():
-        raise UsageError(f"no run directory {directory}")
-    return read_toml(directory / CONFIG)
 
 
 def write_policy(directory: Path, policy: nn.Module, name: str = POLICY) -> None:

@@ -3,14 +3,13 @@
 `Box`, `Discrete`, `MultiDiscrete`, `MultiBinary`, and `Dict` and `Tuple` of these.
 """
 
-import warnings
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces import Space
 
-from .errors import UsageError
+from .errors import UsageError, warn
 
 Spaces = tuple["Space[Any]", "Space[Any]"]  # of observations, of actions
 JSON = dict[str, Any]
@@ -129,6 +128,4 @@ def compare(trained: Spaces, environment: Any, policy: str, label: str) -> None:
                 "choose the environment and settings that it was trained with"
             )
         if one != other:
-            warnings.warn(
-                f"{policy} was trained on {what} {one}, and {label} has {what} {other}: other bounds", stacklevel=2
-            )
+            warn(f"{policy} was trained on {what} {one}, and {label} has {what} {other}: other bounds")

@@ -28,7 +28,7 @@ from mutants import mutate
 import framework
 from framework import Action, Evaluation, RolloutSettings, UsageError
 from framework.cli import main
-from framework.record import read_config
+from framework.recorded import read_record
 from framework.rollout import collect
 from framework.shard import Shard
 
@@ -375,7 +375,7 @@ def test_arguments_and_wrappers_come_from_flags_and_from_the_record(tmp_path, mo
     words += ["sync", "--environment.kwargs", "lengths", "2,3", "ends", "u", "--environment.wrappers"]
     words += ["FrameStackObservation(stack_size=2)", "--iterations", "2", "--name"]
     assert main(["run", *words, "first", "--quiet"]) == 0
-    recorded = read_config(tmp_path / "runs" / "first")["environment"]
+    recorded = read_record(tmp_path / "runs" / "first").tree["environment"]
     assert recorded["kwargs"] == {"lengths": "2,3", "ends": "u"}
     assert recorded["wrappers"] == ["FrameStackObservation(stack_size=2)"]
     assert main(["run", "--config", "runs/first/config.toml", "--name", "again", "--quiet"]) == 0

@@ -43,7 +43,7 @@ def test_a_record_holds_these_files_and_no_pickle(here):
     record = here / "runs" / "first"
     assert {path.name for path in record.iterdir()} == {
         *("config.toml", "plugins.json", "metrics.csv", "gradients.json", "policy.safetensors", "learning_curve.png"),
-        "spaces.json",
+        *("spaces.json", "signature.json"),
     }
     assert (record / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert len({path.stat().st_mode for path in record.iterdir()}) == 1  # who may read one may read all

@@ -191,7 +191,7 @@ class World:
 def test_other_bounds_are_a_warning_that_names_both():
     trained = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(2)
     message = r"p was trained on observations Box\(-1.0, 1.0, .* and w has observations Box\(0.0, 1.0, .*: other bounds"
-    with pytest.warns(UserWarning, match=message):
+    with pytest.warns(RuntimeWarning, match=message):
         compare(trained, World(spaces.Box(0.0, 1.0, (2,))), "p", "w")
     compare(trained, World(spaces.Box(-1.0, 1.0, (2,))), "p", "w")
 

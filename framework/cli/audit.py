@@ -22,8 +22,9 @@ from .output import results
 
 def main(arguments: Sequence[str]) -> int:
     """Audit; exit code 0."""
-    directory, given, below = named_record(arguments, FLAGS)
-    combinations = wired(given, below)
+    record, given, below = named_record(arguments, FLAGS)
+    directory = None if record is None else record.directory
+    combinations = wired(given, below, record)
     kept = [one for one in combinations if one.resolved is not None]
     if not kept:
         raise UsageError(

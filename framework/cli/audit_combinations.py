@@ -14,9 +14,12 @@ from ..config import RolloutSettings, validate
 from ..errors import UsageError
 from ..plugins import Loaded
 from ..process_state import working
+from ..provenance import imports
+from ..recorded import Recorded
 from ..run import Run, build, build_environment, choose_device, close, closed_on_error, judges, owners
 from ..training import Core
 from ..wiring import NEEDS, needed, words
+from .consent import UnresolvedError
 from .help import HELP
 from .options import Resolved, resolve
 
@@ -114,34 +117,40 @@ class Combination:
     refused: str = ""
 
 
-def wired(arguments: Sequence[str], below: Mapping[str, Any]) -> list[Combination]:
-    """Every combination of the lists, wired as a run's parts would be; the first that is there decides of flags."""
+def wired(arguments: Sequence[str], below: Mapping[str, Any], record: Recorded | None = None) -> list[Combination]:
+    """Every combination of the lists, wired as a run's parts would be; the first that is there decides of flags.
+
+    `record` is where `below` comes from.
+    """
     sorted_words = Words.sorted([word for word in arguments if word not in HELP])
-    plain = resolve("audit", DESCRIPTION, sorted_words.rest, Extra, below, FLAGS, valued=True)
+    helps = bool(set(HELP) & set(arguments))
+
+    def resolved_of(words: Sequence[str], command: str = "audit [RUN]") -> Resolved:
+        return resolve(command, DESCRIPTION, words, Extra, below, FLAGS, True, record, imports=not helps)
+
+    try:
+        plain = resolved_of(sorted_words.rest)
+    except UnresolvedError:  # help then shows what there is without the record
+        resolved_of([*sorted_words.rest, "--help"])
+        raise
+    if plain.trusted:
+        sorted_words.rest.append("--trust")  # the user is not asked again
     validate("", plain.extra)
     names = {
         role: [_qualified(plain.loaded, role, name) for name in sorted_words.names[role]] for role in sorted_words.names
     }
-    if "policy" not in below and "tabular" in plain.loaded.names("policy") and _is_finite(plain):
+    if "policy" not in below and "tabular" in plain.loaded.names("policy") and _is_finite(plain, helps):
         below = {**below, "policy": {"name": "tabular"}}
-    if set(HELP) & set(arguments):  # help: the first combination's flags, and exit
+    if helps:  # the first combination's flags, and exit
         first = {role: listed[0] for role, listed in names.items()}
-        resolve(
-            "audit [RUN]",
-            DESCRIPTION,
-            [*sorted_words.of(first, plain.loaded), "--help"],
-            Extra,
-            below,
-            FLAGS,
-            valued=True,
-        )
+        resolved_of([*sorted_words.of(first, plain.loaded), "--help"])
     found = []
     for chosen in itertools.product(*names.values()):
         combination = dict(zip(names, chosen, strict=True))
         refused, resolved = "", None
         try:
             flags = sorted_words.of(combination, plain.loaded)
-            resolved = resolve("audit", DESCRIPTION, flags, Extra, below, FLAGS, valued=True)
+            resolved = resolved_of(flags)
         except UsageError as error:
             refused = str(error)
         taken = plain if resolved is None else resolved
@@ -156,8 +165,10 @@ def _qualified(loaded: Loaded, role: str, name: str) -> str:
     return name
 
 
-def _is_finite(resolved: Resolved) -> bool:
+def _is_finite(resolved: Resolved, helps: bool) -> bool:
     config = resolved.config
+    if helps and imports(config.environment):  # no help is worth running somebody's code
+        return False
     with working(config.threads):
         environment = build_environment(config.environment, resolved.extra.batch, choose_device(config.device))
         try:

@@ -52,21 +52,21 @@ class Extra:
 
 def main(arguments: Sequence[str]) -> int:
     """Evaluate; exit code 0."""
-    directory, words, below = named_record(arguments, FLAGS)
-    if directory is None and not set(HELP) & set(words):
+    record, words, below = named_record(arguments, FLAGS)
+    if record is None and not set(HELP) & set(words):
         raise UsageError("which run? Its folder comes first: framework evaluate runs/NAME [OPTIONS]")
     description = (
         "Play whole episodes with the policy of the record RUN, such as runs/first, and report their returns.\n\n"
         "Environment, policy and seed are the record's unless you give others. The same seed repeats an evaluation "
         "and never repeats a training run's episodes."
     )
-    resolved = resolve("evaluate RUN", description, words, Extra, below, FLAGS)
-    assert directory is not None  # help exits
+    resolved = resolve("evaluate RUN", description, words, Extra, below, FLAGS, record=record)
+    assert record is not None  # help exits
     extra = resolved.extra
     validate("", extra)
     rollout = RolloutSettings(lanes=min(extra.lanes, extra.episodes), episodes=1)
     config = attrs.evolve(resolved.config, extensions=(), reports=(), rollout=rollout)
-    path = directory / policy_file(extra.best, extra.last, directory)
+    path = record.directory / policy_file(extra.best, extra.last, record.directory)
     run = build(config, resolved.loaded, Core())
     with at_work(run):
         _read(run, path)

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from ..process_state import working
-from ..record import read_config
+from ..recorded import Recorded, read_record
 from ..run import Run, blamed
 
 
-def named_record(arguments: Sequence[str], flags: Sequence[str]) -> tuple[Path | None, list[str], dict[str, Any]]:
-    """The folder that comes first, if one does; the other words; and what it says of plugins and of these flags."""
+def named_record(arguments: Sequence[str], flags: Sequence[str]) -> tuple[Recorded | None, list[str], dict[str, Any]]:
+    """The record whose folder comes first, if one does; the other words; and what it says of these flags."""
     words = list(arguments)
     if not words or words[0].startswith("-"):
         return None, words, {}
-    directory = Path(words.pop(0))
-    return directory, words, {key: told for key, told in read_config(directory).items() if key in ("plugins", *flags)}
+    record = read_record(Path(words.pop(0)))
+    return record, words, {key: value for key, value in record.tree.items() if key in flags}
 
 
 @contextmanager

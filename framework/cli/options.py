@@ -7,7 +7,8 @@ parts), the second has the chosen parts' settings as typed flags, with the merge
 import re
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,14 +19,16 @@ from attrs import frozen
 
 from .. import config as configs
 from .. import kinds
-from ..config import COLLECT, DEFAULTS, PART_ROLES, Config, Tree, configure, is_complete, merge, read_toml
-from ..errors import UsageError
+from ..config import COLLECT, DEFAULTS, PART_ROLES, Config, Tree, configure, is_complete, merge
+from ..errors import UsageError, say
 from ..kinds import plain
 from ..layers import LENGTHS, deepened
 from ..plugins import Loaded, Part, load
+from ..recorded import Recorded, read
 from ..remedies import refuse_foreign
 from ..resolving import recipe_of, resolve_layers
 from ..wiring import wire
+from .consent import Consent, UnresolvedError
 from .help import HELP, parse
 from .output import standard_output
 
@@ -48,6 +51,9 @@ class Choices:
 
     recipe: Annotated[str | None, flag("named configuration to start from: {}", "NAME", "none")] = None
     config: Annotated[Path | None, flag("configuration file in TOML, or a record's folder", "FILE", "none")] = None
+    trust: Annotated[
+        bool, tyro.conf.arg(help="import the code that only the configuration file or record names (docs/trust.md)")
+    ] = False
     environment: Annotated[str | None, flag("environment: {}", "NAME")] = None
     policy: Annotated[str | None, flag("policy, with a critic or without: {}", "NAME")] = None
     estimator: Annotated[str | None, flag("estimator of each step's return: {}", "NAME")] = None
@@ -86,6 +92,7 @@ class Resolved:
     loaded: Loaded
     extra: Any  # the command's own flags
     listed: bool  # --plugins without a value
+    trusted: bool = False  # the user has consented to import what files name
 
 
 def field_of(type: Any, **default: Any) -> Any:
@@ -101,12 +108,15 @@ def resolve(
     below: Mapping[str, Any] | None = None,
     offered: Sequence[str] = ALL,
     valued: bool = False,
+    record: Recorded | None = None,
+    imports: bool = True,
 ) -> Resolved:
     """Parse a command's words.
 
     `extra` is a frozen attrs class of flags that only this command has; `below` a tree, such as a record's, that is
     the layer right above the defaults; `offered` says of which roles, sections and scalars there are flags;
-    `valued` is that of `wire`.
+    `valued` is that of `wire`; `record` is where `below` comes from. Without `imports`, and for `--help`, code that
+    only a file names is not imported: help then leaves the file out, and else `UnresolvedError` is raised.
     """
     first: Any = attrs.make_class(
         "First",
@@ -118,26 +128,65 @@ def resolve(
         frozen=True,
     )
     refuse_foreign(arguments, attrs.fields_dict(extra))
+    words = arguments
     arguments, left_out = _left_out(arguments)
     quiet = [word for word in arguments if word not in HELP]
     early: Any
     program = f"framework {command}"
     early, _ = parse(first, quiet, program, return_unknown_args=True, add_help=False)
     choices: Choices = early.choices
-    file = {} if choices.config is None else read_toml(_config_file(choices.config))
-    listed = choices.plugins == ()
+    helps = bool(set(HELP) & set(arguments))
+    given = None if choices.config is None else read(_config_file(choices.config))
+    also = _names(choices.plugins or ())
+    consent = Consent(record, given, choices.trust, command, words)
+    if not consent.to_plugins(also, asks=imports and not helps):
+        if not helps:
+            raise UnresolvedError(consent)
+        say(f"note: this help leaves out what is not imported.\n{consent.refused}")
+        record, given, below = None, None, {}
+    file = {} if given is None else given.tree
     lowest = dict(below or {})
-    listing = configs.plugin_list(lowest.pop("plugins", ()), "the record")
-    listing += configs.plugin_list(file.pop("plugins", ()), str(choices.config))
+    listed = choices.plugins == ()
+    listing = [plugin for one in (record, given) if one is not None for plugin in one.plugins]
     named = _named(choices, early.rollout, getattr(early, "lengths", None), left_out)
-    loaded = load((*listing, *_names(choices.plugins or ())), rest=True)
+    loaded = load((*listing, *also), rest=True)
+    if record is not None:
+        elsewhere = [role for role in PART_ROLES if role in named and named[role] != {"name": _name(lowest, role)}]
+        record.refuse_incomplete(loaded, set(offered) - set(elsewhere))
+    if given is not None and given.made is not None:
+        given.refuse_incomplete(loaded)
     recipe = recipe_of(loaded, choices.recipe)
     layers = (DEFAULTS, lowest, {} if is_complete(file) else recipe, file)
     if choices.config:
         configure(loaded, merge(*layers), str(choices.config))  # so that its faults are called its own
     base, chosen = resolve_layers(loaded, *layers, named)
     config, extras = _second_pass(command, description, arguments, base, loaded, choices, extra, offered)
-    return Resolved(wire(config, loaded, chosen, valued), loaded, extras, listed)
+
+    def without_files(bare: Callable[[], Config]) -> Config:
+        return _second_pass(command, description, arguments, bare(), loaded, choices, extra, offered)[0]
+
+    ways = (lambda: configure(loaded, merge(DEFAULTS, recipe, named)), lambda: _unset(base))
+    consent.to_parts(config, [partial(without_files, bare) for bare in ways], asks=imports)
+    if imports:
+        used = [getattr(config, role) for role in PART_ROLES if role in offered]
+        for one in consent.files:
+            one.warn_of_differences(loaded, used if one is record else (*used, *config.extensions))
+    return Resolved(wire(config, loaded, chosen, valued), loaded, extras, listed, bool(consent.allowed))
+
+
+def _unset(config: Config) -> Config:
+    """The same parts, with their defaults."""
+
+    def unset(part: Part) -> Part:
+        return attrs.evolve(part, settings=type(part.settings)())
+
+    roles: Any = {role: unset(getattr(config, role)) for role in PART_ROLES}
+    return attrs.evolve(config, **roles, extensions=tuple(map(unset, config.extensions)))
+
+
+def _name(tree: Mapping[str, Any], role: str) -> Any:
+    section = tree.get(role)
+    return section.get("name") if isinstance(section, Mapping) else None
 
 
 def _names(words: Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ import tomli_w
 from attrs import frozen
 
 from ..config import to_tree
+from ..errors import say
+from .consent import UnresolvedError
 from .options import is_terminal, resolve
 from .output import results
 
@@ -18,8 +20,12 @@ class Extra:
 def main(arguments: Sequence[str]) -> int:
     """Print TOML; the same flags as `run`."""
     description = "Print the configuration that `framework run` would use, as TOML."
-    resolved = resolve("show", description, arguments, Extra)
-    text = tomli_w.dumps(to_tree(resolved.config, resolved.loaded))
+    try:
+        resolved = resolve("show", description, arguments, Extra, imports=False)
+        text = tomli_w.dumps(to_tree(resolved.config, resolved.loaded))
+    except UnresolvedError as error:
+        text = "".join(tomli_w.dumps({"plugins": list(one.plugins), **one.tree}) for one in error.consent.files)
+        say(f"note: {error} So this is the file as it stands; `framework show --trust` resolves it.")
     with results(encoding=None if is_terminal() else "utf-8"):  # TOML is UTF-8, whatever the terminal's code page
         print(text, end="")
     return 0

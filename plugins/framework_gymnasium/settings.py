@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from attrs import field, frozen, validators
 
+from .code import named_modules, registered_modules
 from .infos import DEFAULT_METRICS, Wanted
 from .lanes import GymnasiumLanes
 from .making import make_lanes
@@ -44,6 +45,16 @@ class Gymnasium:
         """What summaries call it: a registered id without its module, or `module:function`."""
         name = self.id.rpartition(":")[2]
         return name if re.search(r"-v\d+$", name) else self.id
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """The modules that building these settings imports because they are named here."""
+        return named_modules(self)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The modules whose code a registered id runs."""
+        return registered_modules(self)
 
     def build(self, num_envs: int, device: torch.device) -> GymnasiumLanes:
         """`num_envs` lanes, whose tensors live on `device`; they are stepped on the host.
