@@ -363,7 +363,8 @@ def test_naming_plugins_adds_them_to_the_installed_ones(here, capsys):
     (here / "mine.py").write_text(textwrap.dedent(ESTIMATOR))
     (here / "mine.toml").write_text('plugins = ["./mine.py"]\n')
     by_flag = said(capsys, "show", "--plugins", "./mine.py", "--estimator", "halved", "--extensions", "standardize")
-    by_file = said(capsys, "show", "--config", "mine.toml", "--estimator", "halved", "--extensions", "standardize")
+    words = ["--trust", "--estimator", "halved", "--extensions", "standardize"]
+    by_file = said(capsys, "show", "--config", "mine.toml", *words)
     assert by_flag == by_file
     assert tomllib.loads(by_flag.out)["plugins"] == [
         str(here / "mine.py"),
