@@ -371,7 +371,7 @@ def choices_of(offered: Sequence[str]) -> list[Any]:
     return [
         field
         for field in attrs.fields(Choices)
-        if field.name in offered or field.name in ("recipe", "config", "plugins")
+        if field.name in offered or field.name in ("recipe", "config", "trust", "plugins")
     ]
 
 
