@@ -164,7 +164,7 @@ def told_nothing(monkeypatch):
 
     def check(part, **rest):
         asked.append((part, rest))
-        return types.SimpleNamespace(failed=(), unchecked=None)
+        return types.SimpleNamespace(failed=(), undecided=(), unchecked=None)
 
     monkeypatch.setattr("framework.testing.checking.check", check)
     monkeypatch.setattr("framework.cli.check_table.listing", lambda report, snippet: {})

@@ -12,7 +12,7 @@ from attrs import field, frozen, validators
 
 from ..bars import Bar
 from ..config import validate
-from ..errors import UsageError
+from ..errors import UsageError, say
 from ..hookspecs import ROLES
 from ..plugins import Part, load
 from . import check_table
@@ -39,7 +39,8 @@ Settings of a part come after WHAT; framework check WHAT --help lists them.
 
 On a terminal it prints tables, else JSON.
 
-exit codes: 0 all laws are kept, 1 one is broken, 2 nothing was checked
+exit codes: 0 all laws are kept, 1 one is broken, 2 nothing was checked,
+3 none is broken, and one is not decided, as --quick ran out of time
 
 examples:
   framework check my_estimator.py --quick
@@ -55,7 +56,7 @@ class Flags:
 
     quick: Annotated[
         tyro.conf.FlagCreatePairsOff[bool],
-        tyro.conf.arg(help="few examples per law, and at most 8 s per part", help_behavior_hint=""),
+        tyro.conf.arg(help="few examples per law, and little time per part", help_behavior_hint=""),
     ] = False
     role: Annotated[
         str | None,
@@ -69,7 +70,11 @@ class Flags:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check; exit code 0: all laws are kept, 1: one is broken, 2: no law could be asked of a part."""
+    """Check.
+
+    Exit code 0: all laws are kept, 1: one is broken, 2: no law could be asked of a part, 3: none is broken, and one is
+    not decided.
+    """
     words = list(arguments)
     helped = bool(set(HELP) & set(words))
     what, flags = _first_pass(words)
@@ -123,7 +128,11 @@ def main(arguments: Sequence[str]) -> int:
     for report in reports:
         if report.unchecked is not None:
             raise UsageError(f"nothing could be checked of {report.part.label}: {report.unchecked}")
-    return 0
+    for report in reports:
+        if report.undecided:
+            count = f"{len(report.undecided)} law{'s are' if len(report.undecided) > 1 else ' is'}"
+            say(f"{report.part.label}: {count} not decided: time ran out. Without --quick there is no limit")
+    return 3 if any(report.undecided for report in reports) else 0
 
 
 def _first_pass(words: Sequence[str]) -> tuple[str | None, Flags]:

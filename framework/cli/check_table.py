@@ -7,7 +7,7 @@ from typing import Any
 from ..config import settings_tree
 from . import output
 
-STYLES = {"passed": "green", "failed": "red", "not applicable": "dim"}  # of outcomes
+STYLES = {"passed": "green", "failed": "red", "not decided": "yellow", "not applicable": "dim"}  # of outcomes
 
 
 def show(report: Any, text: Callable[[Any, Sequence[str]], str]) -> None:
@@ -34,9 +34,10 @@ def show(report: Any, text: Callable[[Any, Sequence[str]], str]) -> None:
         also = [other.law.name for other in others]
         console.print(text(verdict, also), soft_wrap=True)
     counts = {outcome: len(report.of(outcome)) for outcome in STYLES}
+    undecided = f"{counts['not decided']} not decided, " if counts["not decided"] else ""
     console.print(
         f"{report.part.label}: {len(report.verdicts)} laws, {counts['passed']} kept, {counts['failed']} broken, "
-        f"{counts['not applicable']} not applicable; {report.examples} examples in {report.seconds:.1f} s, "
+        f"{undecided}{counts['not applicable']} not applicable; {report.examples} examples in {report.seconds:.1f} s, "
         f"seed {report.seed}",
         soft_wrap=True,
     )
@@ -68,7 +69,7 @@ def listing(report: Any, snippet: Callable[[Any], str | None]) -> dict[str, Any]
         "role": part.role,
         "name": part.name,
         "plugin": part.plugin,
-        "passed": not report.failed and report.unchecked is None,
+        "passed": not report.failed and not report.undecided and report.unchecked is None,
         "examples": report.examples,
         "seconds": round(report.seconds, 3),
         "seed": report.seed,

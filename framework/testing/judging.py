@@ -20,13 +20,14 @@ from .law import Broken, Law, Subject
 from .variants import taking_turns
 
 EXAMPLES = 100  # of a law
+LEAST = 5  # examples, however long they take
 
 
 class _EnoughError(BaseException):
     """Time has run out: no Exception, so that Hypothesis lets it through."""
 
 
-Outcome = Literal["passed", "failed", "not applicable"]
+Outcome = Literal["passed", "failed", "not decided", "not applicable"]
 
 
 @frozen(eq=False)
@@ -35,7 +36,7 @@ class Verdict:
 
     law: Law
     outcome: Outcome
-    reason: str = ""  # why it failed, or does not apply
+    reason: str = ""  # why it failed, is not decided, or does not apply
     examples: int = 0  # that it was asked of, while one was looked for that breaks it
     subject: Subject | None = None  # of the counterexample, with its settings
     case: tuple[Any, ...] = ()  # the shrunk counterexample; empty where the law takes none
@@ -48,7 +49,7 @@ def judge(
     """Ask one law of a part, with each of its settings that the law concerns. Nothing is printed, nothing is kept.
 
     What a part raises breaks the law, and is told: also where it is only asked whether the law concerns it, or tried
-    for a case that fits it. `clock` says when to stop, after one example.
+    for a case that fits it. `clock` says when to stop, after five examples: then the law is not decided.
     """
     clock = clock or Clock()
     clock.begin()
@@ -94,7 +95,7 @@ def _judged(law: Law, subjects: Sequence[Subject], examples: int, seed: int, clo
     @given(taking_turns(concerned).flatmap(of))
     def search(drawn: tuple[Subject, Any]) -> None:
         nonlocal count, found
-        if count and clock.over:
+        if clock.over and (found is not None or count >= LEAST):
             raise _EnoughError
         try:
             ask(law, drawn[0], drawn[1])
@@ -108,14 +109,13 @@ def _judged(law: Law, subjects: Sequence[Subject], examples: int, seed: int, clo
             found = (*drawn, error)
             raise
 
-    stopped = ""
     try:
         with apart():
             search()
     except _EnoughError:
         if found is not None:
             return Verdict(law, "failed", words(found[2]), count, found[0], (found[1],), found[2])
-        stopped = _stopped(examples)
+        return _undecided(law, count, examples)
     except Unsatisfiable:
         return Verdict(law, "failed", "refuses every case that it was given", count)
     except Exception as error:
@@ -126,7 +126,7 @@ def _judged(law: Law, subjects: Sequence[Subject], examples: int, seed: int, clo
         if isinstance(error, HypothesisException):
             return Verdict(law, "failed", f"is not repeatable: {error}", count, subject, (case,), broken)
         return Verdict(law, "failed", words(broken), count, subject, (case,), broken)
-    return Verdict(law, "passed", stopped, count)
+    return Verdict(law, "passed", examples=count)
 
 
 def ask(law: Law, subject: Subject, *case: Any) -> None:
@@ -151,17 +151,17 @@ def reason(law: Law, subject: Subject) -> str | None:
         return law.applies(subject)
 
 
-def _stopped(examples: int) -> str:
-    """Why a law that passed was asked of fewer examples."""
-    return f"stopped by the clock, before {examples} examples"
+def _undecided(law: Law, count: int, examples: int) -> Verdict:
+    """Of a law that no example broke, and that was asked of too few."""
+    return Verdict(law, "not decided", f"time ran out after {count} of {examples} examples", count)
 
 
 def _asked_of_each(law: Law, subjects: Sequence[Subject], clock: Clock) -> Verdict:
     """A law without cases, once for each of the settings."""
     with apart():
         for count, subject in enumerate(subjects, 1):
-            if count > 1 and clock.over:
-                return Verdict(law, "passed", _stopped(len(subjects)), count - 1)
+            if count > LEAST and clock.over:
+                return _undecided(law, count - 1, len(subjects))
             try:
                 ask(law, subject)
             except Exception as error:
