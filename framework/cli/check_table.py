@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..config import settings_tree
+import attrs
+
 from . import output
 
 STYLES = {"passed": "green", "failed": "red", "not decided": "yellow", "not applicable": "dim"}  # of outcomes
@@ -58,7 +59,7 @@ def listing(report: Any, snippet: Callable[[Any], str | None]) -> dict[str, Any]
             error = verdict.error
             entry |= {
                 "statement": verdict.law.statement,
-                "settings": None if verdict.subject is None else _plain(settings_tree(verdict.subject.settings)),
+                "settings": None if verdict.subject is None else _plain(verdict.subject.settings),
                 "expected": _plain(getattr(error, "expected", None)),
                 "got": _plain(getattr(error, "got", None)),
                 "case": _plain(getattr(error, "case", ())),
@@ -90,6 +91,8 @@ def _plain(value: Any) -> Any:
     """As JSON has it; what it cannot hold, as a word."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
+    if attrs.has(type(value)):
+        return {field.name: _plain(getattr(value, field.name)) for field in attrs.fields(type(value)) if field.init}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
