@@ -11,6 +11,7 @@ from torch import Tensor
 from . import checks
 from .contracts import Actor, Evaluation, Inputs, Rollout
 from .episodes import Ends, Finished
+from .handed_out import only_read
 from .shard import FLAGS, Shard
 
 ROWS = 8192  # evaluated at once: what lies between the layers stays small
@@ -25,7 +26,8 @@ def collect(
         rollout = collected[0][0] if len(collected) == 1 else _assemble([part[0] for part in collected])
         missing = rollout.log_probs.shape != rollout.mask.shape
         if missing or values:
-            log_probs, valued = _judged(rollout, policy, missing, values, shards[0])
+            with only_read(iteration == 0, f"{shards[0].labels[1]}: evaluate or values", rollout):
+                log_probs, valued = _judged(rollout, policy, missing, values, shards[0])
             if log_probs is not None:
                 rollout = evolve(rollout, log_probs=log_probs.masked_fill(~rollout.mask, 0))
             if valued is not None:

@@ -37,7 +37,7 @@ RECENT = 100  # episodes that the running means of return and length are taken o
 
 LIVE = (
     *("loaded", "shards", "estimator", "baseline", "loss", "learnt", "optimizer", "stages", "manager", "extensions"),
-    *("reports", "owners", "interrupts", "opened", "last_good", "collector", "_batch", "loss_metrics"),
+    *("reports", "owners", "interrupts", "opened", "last_good", "handed", "collector", "_batch", "loss_metrics"),
 )  # of a run: what works only in the process in which it was built
 
 
@@ -70,6 +70,7 @@ class Run:
     last_good: LastGood = field(factory=LastGood)
     unwritten: dict[str, str] = field(factory=dict)  # file of the record → why it could not be written
     elsewhere: Path | None = None  # the temporary folder where such files lie
+    handed: tuple[Any, dict[str, int]] | None = None  # what a stage made, with its checksums: see handed_out
     collector: Any = None  # of rollouts by a compiled program, with `compile`
     iteration: int = 0  # counted from 0; of the one that is under way
     steps: int = 0  # real environment steps, in all

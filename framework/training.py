@@ -18,6 +18,7 @@ from .contracts import Advantages, Batch, Estimate, Evaluation, Inputs, Loss, Ro
 from .episodes import Finished
 from .errors import PartError
 from .flow import SAID, norms_by_term
+from .handed_out import handed, only_read, still_as_handed
 from .hookspecs import STAGES, hookimpl
 from .learnt import backward
 from .measuring import measure
@@ -102,15 +103,22 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
                 break
     look_at_process(run, "policy", "loss", *STAGES[2:])
     with run.interrupts.held():
-        if hasattr(run.baseline, "update"):
-            run.baseline.update(rollout, advantages.returns)
-        if hasattr(run.policy, "observe"):
-            run.policy.observe(rollout)
+        _observe(run, rollout, advantages)
         metrics = measure(run, whole.total_steps, began)
         tell(run, "iteration_finished", metrics=metrics)
         run.stop_reasons += _reasons(run, metrics)
         run.iteration += 1
     restore_after(lambda: suspects(run))
+
+
+def _observe(run: Run, rollout: Rollout, advantages: Advantages) -> None:
+    """Let baseline and policy learn what they keep of rollouts."""
+    if hasattr(run.baseline, "update"):
+        with only_read(run.iteration == 0, f"{run.config.baseline.label}: update", rollout, advantages):
+            run.baseline.update(rollout, advantages.returns)
+    if hasattr(run.policy, "observe"):
+        with only_read(run.iteration == 0, f"{run.config.policy.label}: observe", rollout):
+            run.policy.observe(rollout)
 
 
 def _update(run: Run) -> bool:
@@ -152,13 +160,16 @@ def _stage(run: Run, name: str, **arguments: Any) -> Any:
     wrappers = run.wrappers.get(name)
     if not wrappers:
         return getattr(run.stages, name)(run, **arguments)
+    whose = " or ".join(wrappers)
     try:
-        result = getattr(run.hook, name)(run=run, **arguments)
+        with only_read(run.traced is None, f"{whose}: {name}", *arguments.values()):
+            result = getattr(run.hook, name)(run=run, **arguments)
     except RuntimeError as error:  # pluggy's own, of a generator that yields never or twice
         if "wrap_controller at" in str(error):
-            raise PartError(f"{' or '.join(wrappers)}: {name}: a wrapper must yield once: {error}") from error
+            raise PartError(f"{whose}: {name}: a wrapper must yield once: {error}") from error
         raise
-    checks.stage_result(f"{' or '.join(wrappers)}: {name}", name, result, **arguments)
+    still_as_handed(run, f"{whose}: {name}")
+    checks.stage_result(f"{whose}: {name}", name, result, **arguments)
     return result
 
 
@@ -200,7 +211,7 @@ class Core:
         made: tuple[Rollout, Finished] | None = None if run.collector is None else run.collector.collect()
         if made is not None:
             rollout, run.finished = made
-            return rollout
+            return handed(run, "collect_rollout", rollout)
         snapshot = run.policy.actor() if hasattr(run.policy, "actor") else None
         if snapshot is not None:
             run.owners[id(snapshot)] = run.config.policy.label
@@ -208,14 +219,14 @@ class Core:
         rollout, run.finished = collect(run.shards, run.policy, actor, run.iteration, "values" in run.needs)
         if snapshot is not None:
             del run.owners[id(snapshot)]
-        return rollout
+        return handed(run, "collect_rollout", rollout)
 
     @hookimpl
     def estimate_advantages(self, run: Run, rollout: Rollout) -> Advantages:
         """advantages = weights · (returns − baseline)."""
-        return advantages_of(
-            rollout, run.estimator, run.baseline, run.config.estimator.label, run.config.baseline.label
-        )
+        labels = run.config.estimator.label, run.config.baseline.label
+        made = advantages_of(rollout, run.estimator, run.baseline, *labels, looking=run.traced is None)
+        return handed(run, "estimate_advantages", made)
 
     @hookimpl
     def prepare_batch(self, run: Run, batch: Batch) -> Batch:
@@ -225,11 +236,13 @@ class Core:
     @hookimpl
     def compute_loss(self, run: Run, batch: Batch) -> Loss:
         """Evaluate the policy on the batch and ask the loss."""
-        evaluation = evaluated(run, batch)
+        with only_read(run.traced is None, f"{run.config.policy.label}: evaluate", batch):
+            evaluation = evaluated(run, batch)
         if not evaluation.log_probs.requires_grad and torch.is_grad_enabled() and not _is_learnt(evaluation):
             whose = f"{run.config.policy.label}: evaluate"
             raise PartError(f"{whose}: carries no gradient (was a graph cut by detach or torch.tensor?)")
-        loss: Loss = run.loss(batch, evaluation)
+        with only_read(run.traced is None, run.config.loss.label, batch):
+            loss: Loss = run.loss(batch, evaluation)
         checks.loss(run.config.loss.label, loss, batch.advantages.shape)
         return loss
 
@@ -243,19 +256,29 @@ class Core:
 
 
 def advantages_of(
-    rollout: Rollout, estimator: Any, baseline: Any, whose: str = "the estimator", whose_baseline: str = "the baseline"
+    rollout: Rollout,
+    estimator: Any,
+    baseline: Any,
+    whose: str = "the estimator",
+    whose_baseline: str = "the baseline",
+    looking: bool = False,
 ) -> Advantages:
-    """advantages = weights · (returns − baseline), of the working parts; what they return is checked."""
+    """advantages = weights · (returns − baseline), of the working parts; what they return is checked.
+
+    If `looking`, one that writes into what it is handed is refused.
+    """
     with torch.no_grad():
         shape = rollout.mask.shape
-        estimate = estimator(rollout)
+        with only_read(looking, whose, rollout):
+            estimate = estimator(rollout)
         checks.kind(whose, estimate, Estimate)
         checks.per_step(f"{whose}: returns", estimate.returns, shape)
         if estimate.value_targets is not estimate.returns:
             checks.per_step(f"{whose}: value_targets", estimate.value_targets, shape)
         if estimate.weights is not None:
             checks.per_step(f"{whose}: weights", estimate.weights, shape)
-        subtracted = baseline(rollout, estimate.returns)
+        with only_read(looking, whose_baseline, rollout, estimate):
+            subtracted = baseline(rollout, estimate.returns)
         checks.per_step(whose_baseline, subtracted, shape)
         advantages = estimate.returns - subtracted  # in the wider dtype: a baseline's may be float64
         if estimate.weights is not None:
