@@ -10,6 +10,7 @@ from torch import nn
 
 from .config import (
     DEFAULTS,
+    MOST_THREADS,
     PART_ROLES,
     OptimizerSettings,
     RolloutSettings,
@@ -19,6 +20,7 @@ from .config import (
 )
 from .errors import UsageError
 from .evaluation import Performance, play
+from .kinds import converted
 from .plugins import Loaded, Part
 from .plugins import load as load_plugins
 from .process_state import alone, working
@@ -206,8 +208,13 @@ def evaluate(
     """
     policy = _policy(policy)
     part, where = load_plugins().part_of("environment", environment), choose_device(device)
+    episodes, lanes = converted(int, "episodes", episodes), converted(int, "lanes", lanes)
+    seed, threads = converted(int, "seed", seed), converted(int, "threads", threads)
+    greedy = converted(bool, "greedy", greedy)
     if lanes < 1:
         raise UsageError(f"lanes must be >= 1: {lanes}")
+    if not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"threads must be 1 to {MOST_THREADS}: {threads}")
     lanes = max(1, min(lanes, episodes))  # more would play nothing
     labels = part.label, f"policy '{type(policy).__name__}'"
     with working(threads):

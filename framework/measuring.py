@@ -4,10 +4,12 @@ import math
 import time
 from collections.abc import Mapping
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
 from .errors import PartError
+from .kinds import shown
 from .observers import answers
 from .run import RECENT, Run
 
@@ -37,7 +39,8 @@ def measure(run: Run, steps: int, began: float) -> dict[str, float]:
     for name in dict.fromkeys(name for row in updates for name in row):
         if name in metrics:
             raise PartError(f"{run.config.loss.label}: metric '{name}' is the run's own: give it another name")
-        given = [float(row[name]) for row in updates if name in row]
+        whose = f"{run.config.loss.label}: metric '{name}'"
+        given = [_as_float(whose, row[name]) for row in updates if name in row]
         metrics[name] = sum(given) / len(given)
     own = dict.fromkeys((*metrics, "updates", "seconds", "steps_per_second"), "the run or its loss")
     measured = _measured(run, own) if run.hook.measure.get_hookimpls() else {}
@@ -53,6 +56,13 @@ def measure(run: Run, steps: int, began: float) -> dict[str, float]:
     return metrics
 
 
+def _as_float(label: str, number: Any) -> float:
+    try:
+        return float(number)
+    except (OverflowError, ValueError, TypeError, RuntimeError):
+        raise PartError(f"{label}: expected a number that a float can hold, got {shown(number)}") from None
+
+
 def _measured(run: Run, owners: dict[str, str]) -> dict[str, float]:
     """What extensions measure, asked one by one, so that it is known whose it is; `owners`: whose each name is."""
     measured: dict[str, float] = {}
@@ -62,9 +72,9 @@ def _measured(run: Run, owners: dict[str, str]) -> dict[str, float]:
             raise PartError(f"{whose}: measure: expected a dict from name to number, or None, got {answer!r}")
         for name, number in answer.items():
             if not isinstance(name, str) or not isinstance(number, Real):
-                raise PartError(f"{whose}: measure: expected names with a number each, got {name!r}: {number!r}")
+                raise PartError(f"{whose}: measure: expected names with a number each, got {name!r}: {shown(number)}")
             if name in owners:
                 raise PartError(f"{whose}: measure: '{name}' is a number of {owners[name]}: give it another name")
             owners[name] = whose
-            measured[name] = float(number)
+            measured[name] = _as_float(f"{whose}: measure: '{name}'", number)
     return measured

@@ -54,6 +54,8 @@ def files_of(module: ModuleType) -> list[Path]:
 def _executed(path: Path, name: str, sources: dict[Path, bytes]) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
+    if sources[path].startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in sources[path]:
+        raise UsageError(f"{path} is not UTF-8 (it looks like UTF-16, as Windows may write it): save it as UTF-8")
     module = importlib.util.module_from_spec(spec)
     setattr(module, SOURCES, sources)
     sys.modules[name] = module  # where attrs looks annotations up

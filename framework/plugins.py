@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import keyword
 import os
 import re
 import sys
@@ -21,6 +22,7 @@ from attrs import Factory, field, frozen
 
 from .errors import UsageError, unknown
 from .hookspecs import PROJECT, ROLES, Providers, RunHooks, names
+from .kinds import well_formed
 from .plugin_files import files_of, import_file
 from .process_state import undisturbed
 from .remedies import gymnasium_hint
@@ -358,9 +360,12 @@ def _offers(manager: pluggy.PluginManager, plugin: Plugin) -> dict[str, dict[str
         for name, settings in parts.items():
             if not name.isidentifier():
                 raise _RefusedError(f"hook '{caller.name}': a name is letters, digits and underscores, got {name!r}")
+            if keyword.iskeyword(name) or name == "self":
+                raise _RefusedError(f"hook '{caller.name}': '{name}' has a meaning in Python: choose another name")
             if role == "recipe":
                 if not isinstance(settings, Mapping):
                     raise _RefusedError(f"recipe '{name}' must be a configuration (a dict), got {settings!r}")
+                well_formed(settings, f"recipe '{name}'")
             elif not (isinstance(settings, type) and attrs.has(settings)):
                 raise _RefusedError(
                     f"{role} '{name}' must be an attrs class (its fields are its options), got {settings!r}"

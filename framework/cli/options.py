@@ -4,6 +4,7 @@ Two passes of tyro over the same words: the first reads only what chooses (plugi
 parts), the second has the chosen parts' settings as typed flags, with the merged lower layers as defaults.
 """
 
+import os
 import re
 import tomllib
 import typing
@@ -196,7 +197,7 @@ def _names(words: Sequence[str]) -> tuple[str, ...]:
 
 def _config_file(path: Path) -> Path:
     """A file itself, or that of a record's folder."""
-    return path / "config.toml" if path.is_dir() else path
+    return path / "config.toml" if os.path.isdir(path) else path  # Path.is_dir raises for a name that is too long
 
 
 def _left_out(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
