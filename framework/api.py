@@ -18,6 +18,7 @@ from .config import (
     pick,
     plugin_list,
 )
+from .endless import MOST, Longest
 from .errors import UsageError
 from .evaluation import Performance, play
 from .kinds import converted
@@ -182,6 +183,7 @@ def evaluate(
     greedy: bool = False,
     seed: int = 0,
     device: str = "cpu",
+    max_episode_steps: int = MOST,
     threads: int = 1,
 ) -> Performance:
     """Let a policy play whole episodes in a fresh environment: returns, lengths, and statistics of the returns.
@@ -194,6 +196,7 @@ def evaluate(
         greedy: take the most probable action instead of a sampled one.
         seed: of all randomness, which is never a training run's.
         device: where the policy lives.
+        max_episode_steps: an episode that does not end by then is an error.
         threads: of torch and of numpy's linear algebra, meanwhile.
 
     Raises:
@@ -210,9 +213,11 @@ def evaluate(
     part, where = load_plugins().part_of("environment", environment), choose_device(device)
     episodes, lanes = converted(int, "episodes", episodes), converted(int, "lanes", lanes)
     seed, threads = converted(int, "seed", seed), converted(int, "threads", threads)
+    max_episode_steps = converted(int, "max_episode_steps", max_episode_steps)
     greedy = converted(bool, "greedy", greedy)
-    if lanes < 1:
-        raise UsageError(f"lanes must be >= 1: {lanes}")
+    for name, number in (("lanes", lanes), ("max_episode_steps", max_episode_steps)):
+        if number < 1:
+            raise UsageError(f"{name} must be >= 1: {number}")
     if not 1 <= threads <= MOST_THREADS:
         raise UsageError(f"threads must be 1 to {MOST_THREADS}: {threads}")
     lanes = max(1, min(lanes, episodes))  # more would play nothing
@@ -221,7 +226,9 @@ def evaluate(
         lanes_of_its_own = build_environment(part, lanes, where)
         try:
             played = (policy, lanes_of_its_own, lanes, episodes)
-            return play(*played, seed=seed, greedy=greedy, device=where, labels=labels)
+            return play(
+                *played, seed=seed, greedy=greedy, device=where, labels=labels, longest=Longest(max_episode_steps)
+            )
         finally:
             close(lanes_of_its_own, part.label)
 

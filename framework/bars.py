@@ -87,3 +87,8 @@ class Bar:
             with contextlib.suppress(Exception):  # give standard output and error back, drawn or not
                 drawn.stop()
         warn(f"the progress bar is switched off: {type(error).__name__}: {error}")
+
+
+def so_far(episodes: int, steps: int) -> str:
+    """What a bar says of steps: that no episode has ended, where none has."""
+    return f"{steps:,} steps" if episodes else f"no episode has ended yet ({steps:,} steps)"

@@ -17,6 +17,7 @@ import attrs
 import torch
 from attrs import field, frozen, validators
 
+from .endless import MOST
 from .errors import UsageError, unknown
 from .kinds import converted, shown, well_formed, written
 from .kinds import worded as worded
@@ -65,6 +66,8 @@ class RolloutSettings(Section):
     """exact number of steps in every lane; unfinished episodes go on in the next iteration"""
     shards: int = field(default=1, validator=validators.ge(1))
     """number of equal groups of lanes, each with its own random numbers"""
+    max_episode_steps: int = field(default=MOST, validator=validators.ge(1))
+    """maximum number of steps of an episode, where whole episodes are collected: a longer one ends the run"""
 
     @shards.validator
     def _fit_together(self, attribute: Any, value: int) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from . import streams
 from .carried import give
+from .endless import Longest
 from .episodes import Finished
 from .errors import UsageError
 from .process_state import same_randomness
@@ -100,8 +101,10 @@ def play(
     labels: tuple[str, str] = ("environment", "policy"),
     told: Callable[[int], object] = lambda count: None,
     limit: Limit | None = None,
+    working: Callable[[int, int], object] | None = None,
+    longest: Longest = Longest(),  # noqa: B008 - it is frozen
 ) -> Performance:
-    """Let a policy play exactly `episodes` whole episodes; all that are begun are finished, however long they take.
+    """Let a policy play exactly `episodes` whole episodes; all that are begun are finished.
 
     They are played in batches of at most one episode a lane, whose steps are forgotten when the next begins. Randomness
     is that of the stream "evaluate" of `seed`, by batch: never a training run's. The policy is in evaluation mode
@@ -118,10 +121,12 @@ def play(
         labels: what errors call the environment and the policy.
         told: is called with the number of episodes played, after each batch.
         limit: how long a reset or step may take.
+        working: is called a few times a second with the episodes played and the steps taken.
+        longest: how many steps an episode may take.
 
     Raises:
         UsageError: `greedy`, and the policy has no such method; or the policy was built for other spaces.
-        PartError: a part broke its contract.
+        PartError: a part broke its contract, or an episode does not end.
     """
     if lanes < 1 or episodes < 1:
         raise UsageError(f"an evaluation takes at least one lane and one episode: {lanes} lanes, {episodes} episodes")
@@ -131,9 +136,14 @@ def play(
     give(policy, environment, labels[0])
     device = torch.device(device)
     own = streams.derived_seed(seed, "evaluate")
-    shard = Shard(environment, lanes, None, lanes, None, own, 0, device, labels)
+    shard = Shard(environment, lanes, None, lanes, None, own, 0, device, labels, longest)
     shard.limit = limit
     played: list[Finished] = []
+    if working is not None:
+        shard.told = lambda steps, ended: working(
+            sum(len(part.returns) for part in played) + ended,
+            sum(int(part.lengths.sum()) for part in played) + steps,
+        )
     with torch.no_grad(), _in_evaluation(policy):
         streams.seed_global(device, own)
         for batch, first in enumerate(range(0, episodes, lanes)):

@@ -17,6 +17,7 @@ from torch import nn
 from . import streams
 from .config import PART_ROLES, Config
 from .contracts import Batch, Environment, Policy
+from .endless import Longest
 from .episodes import Finished
 from .errors import FrameworkError, PartError, UsageError, culprit, unknown, warn
 from .flow import Norms
@@ -197,6 +198,7 @@ def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path |
                 number,
                 device,
                 (config.environment.label, config.policy.label),
+                Longest.of_rollouts(config.rollout.max_episode_steps, config.environment),
             )
         )
     config = resolved(config, shards[0].environment)
@@ -221,9 +223,7 @@ def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path |
 
     run.manager.add_hookspecs(RunHooks)
     run.manager.register(stages, "core")
-    for number, part in enumerate(
-        (*config.reports, *config.extensions)
-    ):  # what an extension breaks has been recorded before
+    for number, part in enumerate((*config.reports, *config.extensions)):  # reports first: they are told first
         streams.seed_global(device, streams.derived_seed(config.seed, f"build {part.name}"))
         extension = _build(part, run)
         opened.callback(close, extension, part.label)

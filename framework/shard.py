@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import checks, streams, tabular, walks
 from .contracts import Action, Actor, Environment, Inputs, Rollout, Step
+from .endless import Longest, Told, Watch
 from .entry import Entry
 from .episodes import Ends, Finished, Turns, to_host, view
 from .errors import PartError
@@ -60,6 +61,8 @@ class Shard:
     number: int
     device: torch.device
     labels: tuple[str, str]  # the environment's and the policy's, for errors
+    longest: Longest = field(factory=Longest)  # that a whole episode may be
+    told: Told | None = None  # is told a few times a second how far a rollout is
     inputs: Inputs | None = None
     table: Table | None = None  # what is being collected, and the row that comes next
     row: int = 0
@@ -87,11 +90,14 @@ class Shard:
         if self.states is None:
             self.states = tabular.begin(tables, self.lanes, draw)
         carry = walks.Carry(self.states, self.clock, self.earned)
-        amount = walks.Amount(self.steps, self.episodes, self.fixed_steps, self.capacity)
+        amount = walks.Amount(self.steps, self.episodes, self.fixed_steps, self.capacity, self.longest.steps)
         whose = f"{self.labels[1]}: actor: log_probs"
         checks.tensor(whose, log_probs, tables.shape, "[O, A]", "floating point")
         table = log_probs.numpy()
-        paths = walks.walk(tables, table, self.lanes, amount, carry, draw)
+        try:
+            paths = walks.walk(tables, table, self.lanes, amount, carry, draw)
+        except walks.EndlessError as endless:
+            raise self.longest.error(self.labels[0], endless.lane) from None
 
         outcomes, real = paths.outcomes, paths.mask
         self.capacity = len(real) + len(real) // 8 + 1
@@ -175,6 +181,7 @@ class Shard:
         seen = view(inputs.observations)
         remembered = inputs.state  # before the first row; of a policy without memory, always None
         fresh = False if inputs.started is None else to_host(inputs.started)  # [N]: no real step of the episode yet
+        watch = Watch(self.labels[0], self.longest if self.fixed_steps is None else None, self.told)
 
         while True:
             if t == table.capacity:
@@ -246,6 +253,8 @@ class Shard:
             self.row = t
             if t == self.fixed_steps or working == 0:
                 break
+            if t == watch.due:
+                watch.look(t, taken, len(turns.left) if self.fixed_steps else begun - working, rows, alive)
 
         self.inputs, self.table, self.capacity = inputs, None, t + t // 4 + 1
         if self.fixed_steps is not None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from attrs import frozen
 
+from .endless import MOST
 from .tabular import Array, Tables, begin
 
 FEW_LANES = 64  # up to here Python follows lane by lane
@@ -54,6 +55,15 @@ class Amount:
     episodes: int | None
     fixed_steps: int | None
     rows: int = 64  # time steps that it will about take
+    most: int = MOST  # steps of a whole episode
+
+
+class EndlessError(Exception):
+    """A whole episode took more steps than it may."""
+
+    def __init__(self, lane: int) -> None:
+        super().__init__(lane)
+        self.lane = lane
 
 
 def walk(
@@ -130,7 +140,11 @@ def _shared_out(trail: _Trail, lanes: int, amount: Amount) -> tuple[Array, Array
         if number >= at_once and (lanes * row >= steps if most is None else number >= most):
             break
         while number == len(ends):
+            if place[1] >= amount.most:
+                raise EndlessError(lane)
             place = trail.extend(*place, TRAIL)
+        if ends[number] - first > amount.most:
+            raise EndlessError(lane)
         where.append(lane)
         begins.append(row)
         heapq.heapreplace(free, (row + ends[number] - first, lane))
@@ -210,6 +224,7 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
     truncations: list[tuple[int, Array]] = []
     finished: list[tuple[Array, Array]] = []
     working, taken, t = begun, 0, 0
+    due = amount.most if fixed is None else -1  # when the oldest episode may be too long
     used = BLOCK
     gained, ended = np.empty(lanes), np.empty(lanes, bool)
     take = functools.partial(np.take, mode="clip")  # no index is out of range; looking for one takes a quarter longer
@@ -266,6 +281,11 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
             working -= len(where) - going
             alive[where[going:]] = False
             stopped[who[where[going:]]] = t
+        if t == due and working:
+            oldest = np.where(alive, born, t).argmin()
+            if t - born[oldest] >= amount.most:
+                raise EndlessError(int(who[oldest]))
+            due = int(born[oldest]) + amount.most
     if fixed is not None:
         carry.states[:], carry.clock[:], carry.earned[:] = at // width, t - born, earned
     clock = np.arange(t)[:, None]

@@ -65,6 +65,7 @@ class Evaluator:
             device=run.device,
             labels=(config.environment.label, config.policy.label),
             limit=run.shards[0].limit,
+            longest=run.shards[0].longest,
         )
         if performance.mean > self.highest:
             self.highest = performance.mean

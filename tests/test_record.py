@@ -62,7 +62,7 @@ def test_the_configuration_is_complete(here):
     }  # fmt: skip
     assert tree["estimator"] == {"name": "rewards_to_go", "gamma": 0.99, "discounted_objective": False}
     assert (tree["baseline"], tree["loss"]) == ({"name": "none"}, {"name": "reinforce", "entropy": 0.0})
-    assert tree["rollout"] == {"lanes": 8, "steps": 128, "shards": 1}
+    assert tree["rollout"] == {"lanes": 8, "steps": 128, "shards": 1, "max_episode_steps": 100_000}
     assert tree["update"] == {"epochs": 1, "minibatches": 1, "denominator": "per_step", "constant": 1.0}
     assert tree["optimizer"] == {
         "name": "Adam", "lr": 0.001, "schedule": "constant", "final": 0.0, "options": {}

@@ -11,8 +11,9 @@ import attrs
 import tyro
 from attrs import field, frozen, validators
 
-from ..bars import Bar
+from ..bars import Bar, so_far
 from ..config import RolloutSettings, validate
+from ..endless import MOST, Longest
 from ..errors import UsageError
 from ..evaluation import CONFIDENCE, Performance, play, refuse_without_greedy
 from ..record import BEST, LAST, POLICY, policy_file, read_policy, read_spaces
@@ -45,6 +46,9 @@ class Extra:
         False
     )
     last: Annotated[bool, tyro.conf.arg(help=f"evaluate {LAST}, the parameters before the run failed")] = False
+    max_episode_steps: Annotated[int, tyro.conf.arg(help="an episode that does not end by then is an error")] = field(
+        default=MOST, validator=validators.ge(1)
+    )
     video: Annotated[
         Path | None, flag("file for a video of one more episode; needs framework-rl[video]", "FILE.mp4", "no video")
     ] = None
@@ -104,7 +108,7 @@ def _read(run: Run, path: Path) -> None:
 
 def _play(run: Run, extra: Extra) -> Performance:
     config = run.config
-    with Bar("episode", extra.episodes, patience=PATIENCE) as bar:
+    with Bar("episode", extra.episodes, "{task.fields[steps]}", patience=PATIENCE) as bar:
         return play(
             run.policy,
             run.environment,
@@ -114,8 +118,9 @@ def _play(run: Run, extra: Extra) -> Performance:
             greedy=extra.greedy,
             device=run.device,
             labels=(config.environment.label, config.policy.label),
-            told=bar.show,
             limit=run.shards[0].limit,
+            working=lambda count, steps: bar.show(count, steps=so_far(count, steps)),
+            longest=Longest(extra.max_episode_steps, "give the environment a time limit, or raise --max-episode-steps"),
         )
 
 

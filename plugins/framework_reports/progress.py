@@ -1,11 +1,13 @@
 """The progress bar of a run."""
 
+import time
 from collections.abc import Collection, Mapping
+from functools import partial
 
 from attrs import frozen
 
 from framework import Run, hookimpl
-from framework.bars import Bar
+from framework.bars import Bar, so_far
 
 
 @frozen
@@ -21,42 +23,55 @@ class ProgressBar:
     """Draws on standard error."""
 
     bar: Bar | None = None
+    began = 0.0  # seconds
 
     @hookimpl
     def run_started(self, run: Run) -> None:
         """Draw the empty bar."""
         if run.quiet:
             return
-        beside = "return {task.fields[mean]}  length {task.fields[length]}  {task.fields[speed]} steps/s"
         steps = run.config.steps
         unit, total = ("iteration", run.config.iterations) if steps is None else ("step", steps)
-        self.bar = Bar(unit, total or 1, beside)
-        self.bar.show(0, mean="-", length="-", speed="-")
+        self.bar = Bar(unit, total or 1, "{task.fields[told]}")
+        self.bar.show(0, told=_returns(run))
+        self.began = time.perf_counter()
+        for shard in run.shards:
+            shard.told = partial(self._collecting, run)
+
+    def _collecting(self, run: Run, steps: int, ended: int) -> None:
+        """Within a rollout, which may be a long one: draw, if it is time to, what is known so far."""
+        done = run.iteration if run.config.steps is None else run.steps
+        if self.bar is not None and self.bar.is_due(done):
+            self._draw(run, done, run.steps + steps, run.episodes + ended)
 
     @hookimpl
     def iteration_finished(self, run: Run, metrics: Mapping[str, float]) -> None:
         """Draw, if it is time to."""
         done = run.iteration + 1 if run.config.steps is None else run.steps
-        if self.bar is None or not self.bar.is_due(done):
-            return
-        self.bar.show(
-            done,
-            mean=_mean(run.recent_returns, ".2f"),
-            length=_mean(run.recent_lengths, ".1f"),
-            speed=f"{run.steps / metrics['seconds']:,.0f}",
-        )
+        if self.bar is not None and self.bar.is_due(done):
+            self._draw(run, done, run.steps, run.episodes)
+
+    def _draw(self, run: Run, done: int, steps: int, episodes: int) -> None:
+        assert self.bar is not None
+        speed = f"{steps / (time.perf_counter() - self.began):,.0f} steps/s"
+        self.bar.show(done, told=f"{_returns(run) if episodes else so_far(episodes, steps)}  {speed}")
 
     @hookimpl
     def run_finished(self, run: Run) -> None:
         """Leave the last state standing."""
+        for shard in run.shards:
+            shard.told = None
         if self.bar is not None:
             self.bar.stop()
 
     @hookimpl
     def run_failed(self, run: Run, error: BaseException) -> None:
         """Likewise, so that the error is printed below it."""
-        if self.bar is not None:
-            self.bar.stop()
+        self.run_finished(run)
+
+
+def _returns(run: Run) -> str:
+    return f"return {_mean(run.recent_returns, '.2f')}  length {_mean(run.recent_lengths, '.1f')}"
 
 
 def _mean(numbers: Collection[float], pattern: str) -> str:
