@@ -17,7 +17,7 @@ A2C = {
 
 PPO = {
     # Schulman et al. 2017, arXiv:1707.06347: clipped ratios, several epochs; advantages standardised in the minibatch.
-    # Learning rate, target_kl and iterations (199,680 steps) were fixed on CartPole-v1: docs/evidence.md
+    # Learning rate, target_kl and iterations (199,680 rows) were fixed on CartPole-v1: docs/evidence.md
     "policy": {"name": "actor_critic", "hidden": [64, 64], "activation": "tanh"},
     "estimator": {"name": "gae", "gamma": 0.99, "lam": 0.95},
     "baseline": {"name": "value"},

@@ -359,20 +359,6 @@ def test_every_default_part_is_listed_with_its_settings(role):
         assert table[f"{role}.{name}"][0] == shown(value)
 
 
-def test_every_part_that_comes_with_the_framework_is_listed():
-    loaded = load()
-    ours = [plugin.name for plugin in loaded.plugins if plugin.distribution == "framework-rl"]
-    settings = {
-        f"{role}:{name}": [] if role == "recipe" else [field.name for field in attrs.fields(owners[plugin])]
-        for role, parts in loaded.offers.items()
-        for name, owners in parts.items()
-        for plugin in owners
-        if plugin in ours
-    }
-    table = rows(CONFIGURATION["Parts that come with the framework"])
-    assert {part: re.findall(r"`(\w+)`", cells[0]) for part, cells in table.items()} == settings
-
-
 def test_every_setting_of_the_extensions_is_listed():
     table = rows(CONFIGURATION["[extensions]"])
     loaded = load()

@@ -13,7 +13,7 @@ from ..hookspecs import ROLES
 from ..plugins import Loaded, load
 from . import COMMANDS, audit_combinations, check, credit, evaluate, plugins, run
 from .help import parse
-from .options import ALL, choices_of, names_of
+from .options import ALL, Choices, choices_of, names_of
 from .output import results
 
 Shell = Literal["bash", "zsh"]
@@ -92,7 +92,11 @@ def _options(command: str, loaded: Loaded) -> Iterator[tuple[str, list[str]]]:
     yield from () if own is None else _flags(own)
     if command in OWN:
         names = names_of(loaded)
-        yield from ((f"--{field.name}", names.get(field.name, [])) for field in choices_of(offered))
+        chosen = {field.name for field in choices_of(offered)}
+        for flag, listed in _flags(Choices):
+            name = flag.removeprefix("--").removeprefix("no-")
+            if name in chosen:
+                yield flag, names.get(name, listed)
         numbers = {key: attrs.field(type=kind) for key, kind in SCALARS.items() if key in offered}
         yield from _flags(attrs.make_class("Numbers", numbers))
         for key in filter(offered.__contains__, SECTIONS):

@@ -400,7 +400,7 @@ SCALAR_HELP = {
     "seed": "seed of all random numbers",
     "device": "torch device of policy and rollouts: cpu, cuda, mps …",
     "threads": "number of torch's threads; small networks are fastest with one",
-    "compile": "compile updates and rollouts to C++: 20 s or more at the start of the first run, about 5 s later",
+    "compile": "compile updates and rollouts to C++, in 20 to 35 s at the start of the first run and about 5 s later",
     "trace_gradients": "measure in every update which term of the loss reaches which parameters; else in the first",
     "step_timeout": "seconds that a reset or step of the environment may take; a longer one ends the run",
 }
