@@ -1,6 +1,9 @@
 """A video of one episode: the environment's pictures, written one by one as it is played."""
 
 import importlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +44,17 @@ def film(
     environment = pictured(part, device)
     try:
         # sides are made even, as the codec wants them, and no further
-        writer = encoder.get_writer(temporary, format="FFMPEG", fps=_frames_a_second(environment), macro_block_size=2)
+        rate = _frames_a_second(environment, part.label)
+        writer = encoder.get_writer(temporary, format="FFMPEG", fps=rate, macro_block_size=2)
         try:
-            filmed, labels, own = (
-                Filmed(environment, writer, part.label),
-                (part.label, label),
-                derived_seed(seed, "film"),
-            )
+            filmed, labels = Filmed(environment, writer, part.label, path), (part.label, label)
+            own = derived_seed(seed, "film")
             performance = play(policy, filmed, 1, 1, seed=own, greedy=greedy, device=device, labels=labels)
         finally:
-            writer.close()
-        temporary.replace(path)
+            with _writing(path):
+                writer.close()
+        with _writing(path):
+            temporary.replace(path)
         return performance
     finally:
         temporary.unlink(missing_ok=True)
@@ -72,9 +75,11 @@ def pictured(part: Part, device: torch.device) -> Any:
 class Filmed:
     """An environment whose every state is written as a picture when it is reached. It is stepped, and has no tables."""
 
-    def __init__(self, environment: Any, writer: Any, label: str) -> None:
-        """Of a working environment; `label` says whose a wrong picture is."""
-        self.environment, self.writer, self.label = environment, writer, label
+    size: tuple[int, ...] | None = None  # of the first picture, which that of a video is
+
+    def __init__(self, environment: Any, writer: Any, label: str, path: Path) -> None:
+        """Of a working environment; `label` says whose a wrong picture is, `path` what is written."""
+        self.environment, self.writer, self.label, self.path = environment, writer, label, path
         self.observation_space, self.action_space = environment.observation_space, environment.action_space
 
     @property
@@ -103,17 +108,37 @@ class Filmed:
     def _take(self) -> None:
         picture = self.environment.render()
         right = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)
-        if not right:
+        if not right or not picture.size:
             got = (
                 f"{picture.dtype} {list(picture.shape)}" if isinstance(picture, np.ndarray) else type(picture).__name__
             )
             raise PartError(f"{self.label}: render: expected a numpy array uint8 [H, W, 3], got {got}")
-        self.writer.append_data(picture)
+        self.size = self.size or picture.shape
+        if picture.shape != self.size:
+            raise PartError(
+                f"{self.label}: render: all pictures of a video have one size: expected {list(self.size)} as the first "
+                f"one, got {list(picture.shape)}"
+            )
+        with _writing(self.path):
+            self.writer.append_data(picture)
 
 
-def _frames_a_second(environment: Any) -> float:
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """The encoder is another program: where it cannot write, it ends."""
+    try:
+        yield
+    except OSError as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"{path} cannot be written: {said} (what the encoder says of it is above)") from error
+
+
+def _frames_a_second(environment: Any, label: str) -> float:
     metadata = getattr(environment, "metadata", None) or {}
-    return float(getattr(environment, "render_fps", None) or metadata.get("render_fps") or FRAMES_A_SECOND)
+    rate = getattr(environment, "render_fps", None) or metadata.get("render_fps") or FRAMES_A_SECOND
+    if not (isinstance(rate, int | float | np.number) and 0 < rate < math.inf):
+        raise PartError(f"{label}: render_fps: expected a number of pictures a second above 0, got {rate!r}")
+    return float(rate)
 
 
 def _encoder(path: Path) -> Any:

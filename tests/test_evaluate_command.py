@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -319,6 +320,7 @@ def test_odd_sides_are_made_even(seen):
         (np.zeros((4, 4, 3)), r"float64 \[4, 4, 3\]"),
         (np.zeros((4, 4), np.uint8), r"uint8 \[4, 4\]"),
         (np.zeros((4, 4, 4), np.uint8), r"uint8 \[4, 4, 4\]"),
+        (np.zeros((0, 4, 3), np.uint8), r"uint8 \[0, 4, 3\]"),
     ],
 )
 def test_what_is_no_picture_is_refused(seen, picture, got):
@@ -327,6 +329,46 @@ def test_what_is_no_picture_is_refused(seen, picture, got):
     sys.modules["framework_file_camera"].CameraLanes.render = lambda self: picture
     with pytest.raises(PartError, match=f"environment 'camera' .*: render: expected a numpy array uint8 .*, got {got}"):
         filmed(seen, part)
+    assert not list(seen.glob("*.mp4"))
+
+
+def test_pictures_that_change_their_size_are_refused_in_a_sentence(seen, capsys):
+    sizes = iter([(32, 64, 3), (32, 64, 3), *[(34, 64, 3)] * 1000])
+    load(["line_world", "./camera.py"])
+    lanes = sys.modules["framework_file_camera"].CameraLanes
+    lanes.render = lambda self: np.zeros(next(sizes), np.uint8)
+    captured = said(capsys, "evaluate", "runs/seen", "--episodes", "1", "--video", "film.mp4", code=1)
+    assert captured.err == (
+        "error: environment 'camera' (plugin camera): render: all pictures of a video have one size: "
+        "expected [32, 64, 3] as the first one, got [34, 64, 3]\n"
+    )
+    assert not list(seen.glob("*.mp4"))
+
+
+@pytest.mark.parametrize("rate", [-1, float("nan"), "fast"])
+def test_a_rate_that_is_none_is_refused(seen, rate):
+    camera = load(["line_world", "./camera.py"]).pick("environment", "camera")[2]
+    part = part_of(camera)
+    sys.modules["framework_file_camera"].CameraLanes.metadata = {"render_fps": rate}
+    with pytest.raises(PartError, match=r"environment 'camera' .*: render_fps: expected a number of pictures a second"):
+        filmed(seen, part)
+
+
+@pytest.mark.slow
+def test_a_video_that_cannot_be_written_is_said(seen):
+    """As on a full disk, where the encoder ends in the middle."""
+    camera = seen / "camera.py"
+    camera.write_text(camera.read_text() + "\nCameraLanes.render = lambda self: np.zeros((512, 512, 3), np.uint8)\n")
+    real, exe = imageio_ffmpeg.get_ffmpeg_exe(), seen / "encoder"
+    full = "head -c 100 > /dev/null; echo 'No space left on device' >&2; exit 1"
+    exe.write_text(f'#!/bin/sh\ncase "$*" in *rawvideo*) {full};; esac\nexec "{real}" "$@"\n')
+    exe.chmod(0o755)
+    words = [sys.executable, "-m", "framework", "evaluate", "runs/seen", "--video", "film.mp4"]
+    environment = {**os.environ, "IMAGEIO_FFMPEG_EXE": str(exe)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "No space left on device\nerror: film.mp4 cannot be written: [Errno 32] Broken pipe (what " in done.stderr
+    assert "Traceback" not in done.stderr
     assert not list(seen.glob("*.mp4"))
 
 

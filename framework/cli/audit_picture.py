@@ -34,7 +34,7 @@ def draw(summary: Mapping[str, Any]) -> Any:
         _bars(grid[1], places, biases, colours, texts, ends)
         grid[1].barh(places, floors, 0.8, facecolor="none", edgecolor="0.25", hatch="////", linewidth=0, alpha=0.6)
         grid[1].xaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
-        _title(grid[1], "bias, of ‖∇J‖", "hatched: left by chance; *: biased, certainly")
+        _title(grid[1], "bias, of ‖∇J‖", "hatched: what chance leaves; *: biased beyond doubt")
         cosines = [row["batch_cosine"] or 0.0 for row in rows]
         _bars(grid[2], places, cosines, colours, [f"{cosine:.2f}" for cosine in cosines])
         _title(grid[2], "cosine to ∇J", f"of the gradient of {summary['batch']} episodes")

@@ -1,11 +1,14 @@
 """What `framework audit` prints for a person: a table, what it is measured against, and what was refused."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..audit.samples import BIASED
 from . import output
 
-EXPENDABLE = ("ms", "cosine", "MSE", "of\n‖∇J‖", "SNR", "cosine,\na batch")  # the first goes first
+EXPENDABLE = ("ms", "cosine", "MSE", "of\n‖∇J‖", "SNR", "cosine,\none batch")  # the first goes first
+
+IN_WORDS = {"of\n‖∇J‖": "the bias relative to ‖∇J‖", "cosine,\none batch": "the cosine of one batch"}
 
 
 def show(summary: Mapping[str, Any]) -> None:
@@ -21,7 +24,7 @@ def show(summary: Mapping[str, Any]) -> None:
     for heading in EXPENDABLE:  # where a terminal is narrow
         if heading in columns and width(columns) > console.width:
             del columns[heading]
-            left_out.append(heading.replace("\n", " "))
+            left_out.append(IN_WORDS.get(heading, heading))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in columns:
         table.add_column(heading, justify="left" if heading in roles else "right", overflow="fold")
@@ -29,7 +32,7 @@ def show(summary: Mapping[str, Any]) -> None:
         table.add_row(*cells_of_row)
     console.print(table)
     if left_out:
-        console.print(f"(No room for: {'; '.join(left_out)}. They are in {summary['csv']}.)")
+        console.print(f"This terminal is too narrow for {listed(left_out)}: see {summary['csv']}.")
     for line in said(summary):
         console.print(line)
     reasons: dict[str, list[str]] = {}
@@ -58,7 +61,7 @@ def cells(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
     yield "SNR", [number(row["signal_to_noise"], ".3f") for row in rows]
     if rows[0]["cosine"] is not None:
         yield "cosine", [number(row["cosine"], ".4f") for row in rows]
-        yield "cosine,\na batch", [number(row["batch_cosine"], ".3f") for row in rows]
+        yield "cosine,\none batch", [number(row["batch_cosine"], ".3f") for row in rows]
     yield "ms", [f"{1000 * row['seconds']:.2f}" for row in rows]
 
 
@@ -93,16 +96,30 @@ def said(summary: Mapping[str, Any]) -> Iterator[str]:
         )
     else:
         for (kind, gamma, norm), names in against(rows).items():
-            whose = "" if len(against(rows)) == 1 else f" (for {', '.join(dict.fromkeys(names))})"
-            discount = "" if kind == "undiscounted" else f" by γ = {gamma:g}"
-            yield f"Bias against ∇J of the {kind} return{discount}, ‖∇J‖ = {norm:.4g}{whose}."
-        yield "± is what chance leaves of a bias. *: biased, certainly."
+            whose = "" if len(against(rows)) == 1 else f" of {listed(list(dict.fromkeys(names)))}"
+            aim = "undiscounted return" if kind == "undiscounted" else f"return discounted by γ = {gamma:g}"
+            yield f"The bias{whose} is the distance from ∇J, the exact gradient of the {aim}. ‖∇J‖ = {norm:.4g}."
+        yield (
+            "After ± stands the bias that chance alone leaves in so many episodes. An asterisk (*) marks estimates "
+            f"that are biased beyond doubt: by more than {BIASED:g} times that, or by their exact bias."
+        )
     yield (
-        "Variance is an episode's: a batch's, times its episodes. MSE and cosine are a batch's, SNR an episode's, "
-        "ms those of a batch."
+        "The variance and SNR (signal-to-noise ratio) are of the gradient of one episode; MSE (mean squared error), "
+        "cosine and ms (milliseconds) are of a batch."
     )
     if summary["critic"] is not None:
-        yield "V(s) is " + ("exact." if summary["critic"] == "exact" else "the policy's own critic's.")
+        source = "exact" if summary["critic"] == "exact" else "those of the policy's own critic"
+        yield f"The values V(s) that estimators and baselines use are {source}."
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as a sentence lists them.
+
+    >>> listed(["ms"]), listed(["ms", "cosine", "MSE"])
+    ('ms', 'ms, cosine and MSE')
+    """
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def against(rows: list[dict[str, Any]]) -> dict[tuple[str, float, float], list[str]]:
