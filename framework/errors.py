@@ -8,9 +8,8 @@ exit with 1. Anything else that escapes is a fault of this framework.
 import contextlib
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from difflib import get_close_matches
-from types import TracebackType
 
 
 class FrameworkError(Exception):
@@ -50,36 +49,3 @@ def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> str:
     guess = f" Did you mean '{near[0]}'?" if near else ""
     listing = f"There is: {', '.join(names)}" if names else "There is none"
     return f"no {what} '{name}'{where}.{guess} {listing}"
-
-
-def culprit(
-    traceback: TracebackType | None, objects: Mapping[int, str], files: Mapping[str, str]
-) -> tuple[str, str] | None:
-    """Whose code raised: the label of the innermost part or plugin on the traceback, and the place; or None.
-
-    `objects` maps `id(object)` to a label and is compared with each frame's `self`; `files` maps source files
-    to names of plugins. A wrapper that an error merely passes through is not to blame: its frame lies directly outside
-    one of pluggy's. Code of a plugin that one of its parts called is that part's.
-
-    Nothing is paid for this while all goes well: no part's call is wrapped.
-    """
-    entries = []
-    while traceback is not None:
-        entries.append(traceback)
-        traceback = traceback.tb_next
-    passing = False
-    found: tuple[str, str] | None = None  # a plugin, and the place
-    for entry in reversed(entries):
-        frame = entry.tb_frame
-        name, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
-        part, plugin = objects.get(id(frame.f_locals.get("self"))), files.get(file)
-        place = f"{file}:{entry.tb_lineno} in {frame.f_code.co_name}"
-        if found is None and not passing:
-            if part is not None:
-                return part, place
-            if plugin is not None:
-                found = plugin, place
-        elif found is not None and part is not None and part.endswith(f"(plugin {found[0]})"):
-            return part, found[1]
-        passing = name.startswith("pluggy.")
-    return None if found is None else (f"plugin '{found[0]}'", found[1])

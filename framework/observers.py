@@ -66,6 +66,7 @@ def _implementations(run: Run, hook: str) -> list[pluggy.HookImpl]:
 
 
 def _call(implementation: pluggy.HookImpl, run: Run, arguments: dict[str, Any]) -> Any:
+    _called = run.owners.get(id(implementation.plugin))  # for blame
     answer = implementation.function(*[run if name == "run" else arguments[name] for name in implementation.argnames])
     if id(implementation.plugin) not in run.reports:
         restore_after(lambda: run.owners[id(implementation.plugin)])

@@ -78,6 +78,7 @@ def _judged(
         some = evolve(inputs, observations=inputs.observations[piece], action_masks=masks)
         valued = None
         if log_probs:
+            _called = label  # for blame
             evaluation = policy.evaluate(some, actions[piece], False)
             checks.kind(f"{label}: evaluate", evaluation, Evaluation)
             checks.columns(f"{label}: evaluate: log_probs", evaluation.log_probs, some)
@@ -94,6 +95,7 @@ def _judged(
 
 def _valued(policy: Any, inputs: Inputs, label: str, known: Tensor | None = None) -> Tensor:
     """V of each row of `inputs`, unless it is known."""
+    _called = label  # for blame
     valued: Tensor = policy.values(inputs) if known is None else known
     checks.per_step(f"{label}: values", valued, tuple(inputs.observations.shape[: 1 if inputs.state is None else 2]))
     return valued

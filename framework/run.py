@@ -1,7 +1,6 @@
 """One run: what it holds, and how it is built from a configuration."""
 
 import inspect
-import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,11 +14,11 @@ from attrs import define, evolve, field, frozen
 from torch import nn
 
 from . import streams
-from .config import PART_ROLES, Config
+from .config import Config
 from .contracts import Batch, Environment, Policy
 from .endless import Longest
 from .episodes import Finished
-from .errors import FrameworkError, PartError, UsageError, culprit, unknown, warn
+from .errors import UsageError, unknown, warn
 from .flow import Norms
 from .hookspecs import PROJECT, STAGES, RunHooks, names
 from .interrupts import Interrupts
@@ -377,52 +376,3 @@ def _register(manager: pluggy.PluginManager, part: Part, extension: Any) -> list
     except pluggy.PluginValidationError as error:
         raise UsageError(f"{part.label}: {' '.join(str(error).split())}") from error
     return [name for name in marked if name in STAGES]
-
-
-def _wrongly_called(run: Run, error: BaseException) -> PartError | None:
-    """The error of a part whose method takes other arguments than it is called with: no frame of its own says so."""
-    found = re.match(r"(\S+)\.(\w+)\(\) (missing|takes|got) ", str(error)) if isinstance(error, TypeError) else None
-    if found is None:
-        return None
-    parts = (run.environment, run.policy, run.estimator, run.baseline, run.loss, *run.extensions.values())
-    for part in parts:
-        if type(part).__qualname__ == found[1] and id(part) in run.owners:
-            whose = run.owners[id(part)]
-            named = PartError(f"{whose}: {found[2]} is called with other arguments than it takes: {error}")
-            named.__cause__ = error
-            return named
-    return None
-
-
-EDGES = 3  # iterations in which the process is looked at after every stage: a part that changes it does so at once
-
-
-def look_at_process(run: Run, *where: str) -> None:
-    """At the end of a stage, in the first iterations: put back what these parts or wrappers changed, and name them."""
-    if run.iteration < EDGES:
-        restore_after(lambda: suspects(run, *where))
-
-
-def suspects(run: Run, *where: str) -> str:
-    """The labels of those whose code has just worked: in these roles and stages; by default, of all."""
-    labels = {role: [getattr(run.config, role).label] for role in PART_ROLES} | run.wrappers
-    found = [label for place in where or labels for label in labels.get(place, ())]
-    if not where:
-        found += [part.label for part in run.config.extensions]
-    return " or ".join(dict.fromkeys(found))
-
-
-def blamed(run: Run, error: BaseException) -> BaseException:
-    """An error under the name of the part or plugin whose code raised it; itself, where it was none's."""
-    files = {str(path): plugin.name for plugin in run.loaded.plugins for path in plugin.files}
-    owner = None if isinstance(error, FrameworkError) else culprit(error.__traceback__, run.owners, files)
-    if owner is None:
-        return _wrongly_called(run, error) or error
-    label, place = owner
-    place = getattr(error, "place", place)  # an error that knows the line of the user's own code, or that there is none
-    where = f" ({place})" if place else ""
-    named = PartError(f"{label} raised {type(error).__name__}: {error}{where}")
-    named.__cause__ = error
-    for note in getattr(error, "__notes__", ()):
-        named.add_note(note)
-    return named

@@ -157,7 +157,9 @@ class Shard:
         local = self.device.type == "cpu"
         translate = getattr(policy, "environment_actions", None)
         lanes, inputs = self.lanes, self.inputs
+        world_label, player_label = self.labels
         if inputs is None or self.fixed_steps is None:
+            _called = world_label  # for blame
             first, masks = reset(world), getattr(environment, "action_masks", None)
             self.entry.first(first, masks)
             inputs = self.inputs = Inputs(first, masks)  # and nothing remembered
@@ -186,6 +188,7 @@ class Shard:
         while True:
             if t == table.capacity:
                 table.grow()
+            _called = player_label
             chosen = act(inputs, noise)
             if chosen is not action:
                 self.entry.action(chosen, action)
@@ -205,6 +208,7 @@ class Shard:
             if inputs.action_masks is not None:
                 rows["action_masks"][t] = view(inputs.action_masks)
 
+            _called = world_label
             given = step_lanes(action.actions if translate is None else translate(action.actions), world)
             if given is not step:
                 self.entry.step(given, step, inputs)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import checks, streams
 from .batches import Piece, divided, divisor, flatten, minibatches, reduce
+from .blame import blamed, look_at_process, suspects
 from .carried import keep
 from .collecting import Collector
 from .compiled import Compiler
@@ -26,7 +27,7 @@ from .observers import abandon, answers, tell, tell_of_failure
 from .optimizers import learning_rate
 from .process_state import restore_after, working
 from .rollout import collect
-from .run import Result, Run, blamed, look_at_process, suspects
+from .run import Result, Run
 
 
 def execute(run: Run) -> Result:
@@ -114,9 +115,11 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
 def _observe(run: Run, rollout: Rollout, advantages: Advantages) -> None:
     """Let baseline and policy learn what they keep of rollouts."""
     if hasattr(run.baseline, "update"):
+        _called = run.config.baseline.label  # for blame
         with only_read(run.iteration == 0, f"{run.config.baseline.label}: update", rollout, advantages):
             run.baseline.update(rollout, advantages.returns)
     if hasattr(run.policy, "observe"):
+        _called = run.config.policy.label
         with only_read(run.iteration == 0, f"{run.config.policy.label}: observe", rollout):
             run.policy.observe(rollout)
 
@@ -212,6 +215,7 @@ class Core:
         if made is not None:
             rollout, run.finished = made
             return handed(run, "collect_rollout", rollout)
+        _called = run.config.policy.label
         snapshot = run.policy.actor() if hasattr(run.policy, "actor") else None
         if snapshot is not None:
             run.owners[id(snapshot)] = run.config.policy.label
@@ -241,7 +245,8 @@ class Core:
         if not evaluation.log_probs.requires_grad and torch.is_grad_enabled() and not _is_learnt(evaluation):
             whose = f"{run.config.policy.label}: evaluate"
             raise PartError(f"{whose}: carries no gradient (was a graph cut by detach or torch.tensor?)")
-        with only_read(run.traced is None, run.config.loss.label, batch):
+        _called = run.config.loss.label
+        with only_read(run.traced is None, _called, batch):
             loss: Loss = run.loss(batch, evaluation)
         checks.loss(run.config.loss.label, loss, batch.advantages.shape)
         return loss
@@ -269,6 +274,7 @@ def advantages_of(
     """
     with torch.no_grad():
         shape = rollout.mask.shape
+        _called = whose
         with only_read(looking, whose, rollout):
             estimate = estimator(rollout)
         checks.kind(whose, estimate, Estimate)
@@ -277,6 +283,7 @@ def advantages_of(
             checks.per_step(f"{whose}: value_targets", estimate.value_targets, shape)
         if estimate.weights is not None:
             checks.per_step(f"{whose}: weights", estimate.weights, shape)
+        _called = whose_baseline
         with only_read(looking, whose_baseline, rollout, estimate):
             subtracted = baseline(rollout, estimate.returns)
         checks.per_step(whose_baseline, subtracted, shape)
@@ -299,6 +306,7 @@ def evaluated(run: Run, batch: Batch) -> Evaluation:
         inputs, actions, shape = Inputs(batch.observations, batch.action_masks), batch.actions, batch.advantages.shape
     else:
         inputs, actions, shape = parts.inputs, parts.actions, parts.real.shape
+    _called = label
     evaluation = run.policy.evaluate(inputs, actions, "entropies" in run.needs)
     checks.kind(f"{label}: evaluate", evaluation, Evaluation)
     given: dict[str, Any] = {name: getattr(evaluation, name) for name in SAID}

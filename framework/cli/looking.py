@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..blame import blamed
 from ..process_state import working
 from ..recorded import Recorded, read_record
-from ..run import Run, blamed
+from ..run import Run
 
 
 def named_record(arguments: Sequence[str], flags: Sequence[str]) -> tuple[Recorded | None, list[str], dict[str, Any]]:
