@@ -155,8 +155,8 @@ def load(run: str | Path, device: str = "cpu", best: bool = False, last: bool = 
         if not trust and (plugins := foreign_plugins(record)):
             refuse(record, plugins, named_beside(record), TRUSTING)
         loaded = load_plugins(record.plugins, rest=True)
-        part = pick(loaded, "policy", record.tree)
     record.refuse_incomplete(loaded, ("policy", "seed"))
+    part = pick(loaded, "policy", record.tree) if part is None else part
     if spaces is not None:
         record.warn_of_differences(loaded, [part], files=False)
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from .config import (
     DEFAULTS,
@@ -39,6 +39,7 @@ class Recorded:
     plugins: tuple[str, ...]
     made: Mapping[str, Any] | None  # plugins.json; None: the file is no record's
     doubt: str  # why what it names is not trusted; "" where this user signed it
+    said: set[str] = field(factory=set)  # the differences that were warned of
 
     @property
     def directory(self) -> Path:
@@ -87,6 +88,8 @@ class Recorded:
     def warn_of_differences(self, loaded: Loaded, parts: Sequence[Part], files: bool = True) -> None:
         """One warning, where the code that is here is not the code that made the record."""
         found = [] if self.made is None else differences(self.made, loaded, parts, files)
+        found = [one for one in found if one not in self.said]
+        self.said.update(found)
         if found:
             warn(f"{self.path.parent} was made by other code: {'; '.join(found)}")
 
@@ -107,7 +110,7 @@ class Recorded:
         """Whether the code that has this setting is not the code that wrote the record."""
         made = self.made or {}
         role, dot, _ = name.partition(".")
-        if role in PART_ROLES and dot and self.tree.get(role):
+        if role in PART_ROLES and dot and "name" in self.tree.get(role, ()):
             owner = pick(loaded, role, self.tree).plugin
             then = {one.get("name"): (one.get("version"), one.get("sha256")) for one in made.get("plugins", ())}
             now = {one["name"]: (one["version"], one["sha256"]) for one in map(Plugin.describe, loaded.plugins)}

@@ -53,7 +53,8 @@ class Choices:
     recipe: Annotated[str | None, flag("named configuration to start from: {}", "NAME", "none")] = None
     config: Annotated[Path | None, flag("configuration file in TOML, or a record's folder", "FILE", "none")] = None
     trust: Annotated[
-        bool, tyro.conf.arg(help="import the code that only the configuration file or record names (docs/trust.md)")
+        tyro.conf.FlagCreatePairsOff[bool],
+        tyro.conf.arg(help="import the code that only the configuration file or record names (docs/trust.md)"),
     ] = False
     environment: Annotated[str | None, flag("environment: {}", "NAME")] = None
     policy: Annotated[str | None, flag("policy, with a critic or without: {}", "NAME")] = None
@@ -379,6 +380,7 @@ def choices_of(offered: Sequence[str]) -> list[Any]:
 def _shown(choices: Choices, base: Config, loaded: Loaded, offered: Sequence[str]) -> Any:
     """The choices that a command offers, with what they came to and the names that there are: what `--help` shows."""
     came_to: dict[str, Any] = {role: getattr(base, role).name for role in PART_ROLES}
+    came_to["trust"] = False  # a flag that was given is parsed anew, and one that is on could only be taken back
     came_to |= {key: tuple(part.name for part in getattr(base, key)) for key in ("extensions", "reports")}
     names = names_of(loaded)
     fields: dict[str, Any] = {}
