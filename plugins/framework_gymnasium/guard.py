@@ -68,7 +68,8 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As the environment's."""
-        self._does(STEP)
+        whereabouts, at = self.whereabouts, 2 * self.lane
+        whereabouts[at + 1] = STEP
         try:
             given: Any = self.env.step(action)
             if type(given) is not tuple or len(given) != 5:
@@ -81,7 +82,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
                 terminated = _flag("terminated", terminated)
             if type(truncated) is not bool:
                 truncated = _flag("truncated", truncated)
-            if not isinstance(info, Mapping):
+            if type(info) is not dict and not isinstance(info, Mapping):
                 raise MisuseError(
                     f"info: expected a dict, an empty one where there is nothing to say, got {short(info)}"
                 )
@@ -94,7 +95,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         except BaseException as error:
             self._raise(error, f"lane {self.lane}, step {self.clock} of its episode, action {action}", "step")
         self.clock += 1
-        self._does(OUTSIDE)
+        whereabouts[at], whereabouts[at + 1] = self.clock, OUTSIDE
         return observation, reward, terminated, truncated, told
 
     def statistics(self) -> dict[str, Any]:
