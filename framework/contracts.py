@@ -182,6 +182,9 @@ class Environment(Protocol):
     May also have: `groups` ([N] int64), `action_masks` ([N, actions] bool: what is allowed in the observations that
     `reset` returned; each `Step` must then have its own), `action_names` (of a Discrete action space),
     `mdp() -> TabularMDP`, `state_dict()` and `load_state_dict(state)`, `close()` (called when the run has ended);
+    `statistics() -> dict[str, Tensor]` and `load_statistics(state)` (what it has learnt of the numbers that passed,
+    which goes with the policy to its evaluations), `resolved` (what settings that were "auto" came to),
+    `busy() -> str` (which lanes are in the middle of a step);
     `transition(state, actions, noise) -> (state, Step)` and `transition_noise` (the same step as a pure function of
     tensors: of what `state_dict()` returned and uniform numbers [N, transition_noise], float64 in [0, 1));
     `render()`, a picture of the first lane (a numpy array uint8 [H, W, 3]), with `render_fps` or

@@ -11,6 +11,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from framework import Step, UsageError
+from framework.errors import warn
 from framework.places import own_line
 
 from .guard import OUTSIDE, LaneError, seeds
@@ -73,7 +74,8 @@ class GymnasiumLanes:
         self._metrics = {name: column.numpy() for name, column in columns.items()}
         self._masks: Array | None = None
         self._ended: Array = np.zeros(self.count, bool)
-        self._clock = 0
+        self._clock = self._episodes = 0
+        self._missing = set(wanted.metrics) if wanted.by_name else set()  # asked for by name, and not come yet
 
     def reset(self, generator: torch.Generator) -> Tensor:
         """New episodes everywhere, each lane with a seed drawn from `generator`."""
@@ -144,8 +146,15 @@ class GymnasiumLanes:
 
     def close(self) -> None:
         """End the lanes' processes and close their windows."""
-        if not self.lanes.closed:
-            self.lanes.close()
+        if self.lanes.closed:
+            return
+        self.lanes.close()
+        if self._missing and self._episodes:
+            names = ", ".join(sorted(self._missing))
+            warn(
+                f"environment 'gymnasium': metrics {names}: at the end of none of {self._episodes} episodes was there "
+                "such a number in info"
+            )
 
     def _finish(self, observations: Any, info: Any, generator: torch.Generator) -> Any:
         """What the last steps of episodes say; returns what the policy sees next."""
@@ -161,6 +170,9 @@ class GymnasiumLanes:
         for lane in ended.tolist():
             for column, found in zip(self._metrics.values(), self._numbers(last, lane), strict=True):
                 column[lane] = np.nan if found is None else found
+            self._episodes += 1
+        if self._missing:
+            self._missing = {name for name in self._missing if np.isnan(self._metrics[name][ended]).all()}
         for column in self._metrics.values():
             column[~self._ended] = np.nan
         if self._masks is not None:
