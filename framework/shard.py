@@ -137,9 +137,11 @@ class Shard:
         """
         try:
             return self._collect(policy, actor, iteration, ends_wanted)
-        except PartError:
+        except (PartError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:
+            if "step" not in str(error):
+                error.add_note(f"It was raised at step {self.row} of the rollout, which has {self.lanes} lanes.")
             if self.inputs is not None and self.table is not None:
                 try:
                     self.entry.latest(self.inputs, self.row, self.table.columns.get("actions"))

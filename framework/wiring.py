@@ -134,7 +134,9 @@ def _declared(part: Part, attribute: str, default: Any) -> Any:
     """What a part's settings say of themselves; it may be a property, and raise."""
     try:
         return getattr(part.settings, attribute, default)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise UsageError(f"{part.label}: {attribute} raised {type(error).__name__}: {error}") from error
 
 
@@ -173,6 +175,8 @@ def _declares(loaded: Loaded, role: str, name: str, attribute: str, word: str) -
         try:
             if word in getattr(cls(), attribute, ()):
                 return True
-        except Exception:  # settings without defaults declare nothing before they are made
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # settings without defaults declare nothing before they are made
             continue
     return False

@@ -147,7 +147,7 @@ def words(error: BaseException) -> str:
 
 def reason(law: Law, subject: Subject) -> str | None:
     """Why a law does not concern a part; None: it does. Raises what the part raises when it is tried for that."""
-    with apart():
+    with apart(), _staying():
         return law.applies(subject)
 
 
@@ -171,11 +171,16 @@ def _asked_of_each(law: Law, subjects: Sequence[Subject], clock: Clock) -> Verdi
 
 @contextmanager
 def _staying() -> Iterator[None]:
-    """A part may not end the program that checks it: that would look as if all were well."""
+    """A part may not end the program that checks it: that would look as if all were well. Nor may a panic of its."""
     try:
         yield
     except SystemExit as error:
         raise Broken(words(error), expected="to go on", got=f"sys.exit({error.code!r})") from error
+    except BaseException as error:
+        tools = type(error).__module__.partition(".")[0] in ("hypothesis", "_pytest")  # which steer by such errors
+        if tools or isinstance(error, Exception | KeyboardInterrupt):
+            raise
+        raise Broken(words(error), expected="to go on", got=type(error).__name__) from error
 
 
 @contextmanager
