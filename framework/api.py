@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 from torch import nn
 
+from .blame import culprit
 from .config import (
     DEFAULTS,
     MOST_THREADS,
@@ -19,7 +20,7 @@ from .config import (
     plugin_list,
 )
 from .endless import MOST, Longest
-from .errors import UsageError
+from .errors import PartError, UsageError
 from .evaluation import Performance, play
 from .kinds import converted
 from .plugins import Loaded, Part
@@ -229,6 +230,12 @@ def evaluate(
             return play(
                 *played, seed=seed, greedy=greedy, device=where, labels=labels, longest=Longest(max_episode_steps)
             )
+        except BaseException as error:  # an exit, or a panic: it is to be seen, and not to end the program
+            if isinstance(error, Exception | KeyboardInterrupt):
+                raise
+            owners = {id(lanes_of_its_own): labels[0], id(policy): labels[1]}
+            whose, _ = culprit(error.__traceback__, owners, {}, {}) or (" or ".join(labels), "")
+            raise PartError(f"{whose} raised {type(error).__name__}: {error}") from error
         finally:
             close(lanes_of_its_own, part.label)
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from attrs import frozen
 from framework_line_world import LineWorld
+from framework_reinforce import Categorical
 from safetensors.torch import load_file
 
 import framework
@@ -599,6 +600,70 @@ def raising(error, method):
     return Raising(), closed
 
 
+@frozen
+class Slow:
+    "The categorical policy, acting step by step."
+
+    def build(self, *spaces):
+        policy = Categorical().build(*spaces)
+        policy.__class__ = type("Stepped", (type(policy),), {"actor": lambda self: None})
+        return policy
+
+
+@pytest.mark.parametrize("where", ["needs", "call"])
+def test_a_part_that_exits_is_no_success_for_any_command(here, capsys, where):
+    (here / "leaves.py").write_text(LEAVES)
+    plugins = ["--plugins", "line_world,reinforce,reports,./leaves.py", "--estimator", where]
+    assert main(["run", *plugins, "--iterations", "1", "--name", "a"]) in (1, 2)
+    expected = {"needs": "(plugin leaves): needs raised SystemExit: 0", "call": "(plugin leaves) raised Panic: boom"}
+    assert expected[where] in capsys.readouterr().err
+
+
+def test_a_check_survives_what_is_no_exception(here, capsys):
+    (here / "leaves.py").write_text(LEAVES)
+    assert main(["check", "./leaves.py", "--quick", "--examples", "5"]) == 1
+    said = capsys.readouterr().out
+    assert "raised Panic: boom" in said
+    assert "SystemExit" in said
+
+
+LEAVES = """
+import sys
+
+from attrs import frozen
+from framework import hookimpl
+
+
+class Panic(BaseException):
+    "As a library in Rust raises it."
+
+
+@frozen
+class Needs:
+    "Exits when it is asked what it needs."
+
+    @property
+    def needs(self):
+        sys.exit(0)
+
+    def __call__(self, rollout):
+        pass
+
+
+@frozen
+class Calls:
+    "Panics when it is called."
+
+    def __call__(self, rollout):
+        raise Panic("boom")
+
+
+@hookimpl
+def estimators():
+    return {"needs": Needs, "call": Calls}
+"""
+
+
 @pytest.mark.parametrize("error", NO_EXCEPTIONS, ids=lambda error: type(error).__name__)
 def test_what_is_no_exception_is_named_like_one(error, tmp_path):
     label = r"environment 'Raising' .plugin test_never_lost."
@@ -606,11 +671,15 @@ def test_what_is_no_exception_is_named_like_one(error, tmp_path):
     with pytest.raises(UsageError, match=f"{label} cannot be built: {name}: "):
         framework.train(environment=raising(error, "build")[0], directory=tmp_path / "run")
     world, closed = raising(error, "step")
-    with pytest.raises(PartError, match=f"{label} raised {name}: "):
-        framework.train(environment=world, iterations=1)
+    with pytest.raises(PartError, match=f"{label} raised {name}: ") as caught:
+        framework.train(environment=world, policy=Slow(), rollout=framework.RolloutSettings(lanes=3), iterations=1)
+    assert "It was raised at step 0 of the rollout, which has 3 lanes." in caught.value.__notes__
     assert len(closed) == 1
+    with pytest.raises(PartError, match=f"{label} raised {name}: "):
+        framework.evaluate(framework.train(iterations=1, policy=Slow()), world, episodes=2)
+    assert len(closed) == 2
     with pytest.raises(PartError, match=f"extension 'Acts' .* raised {name}: "):
-        framework.train(extensions=[failing(error)[1]], directory=tmp_path / "run")
+        framework.train(extensions=[failing(type(error)(*error.args))[1]], directory=tmp_path / "run")
     assert (tmp_path / "run" / "last.safetensors").is_file()
 
 
