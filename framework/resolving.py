@@ -76,6 +76,8 @@ def _sorted(arguments: Mapping[str, Any], flags: Mapping[str, Any]) -> Given:
         elif key in PART_ROLES:
             if isinstance(value, str):
                 tree[key] = {"name": value}
+            elif not (isinstance(value, type) or attrs.has(type(value))):
+                raise UsageError(f"{key} must be a name, a dict or a settings object, got {shown(value)}")
             else:
                 objects[key] = value
         elif key in SECTIONS:

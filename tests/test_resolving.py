@@ -268,7 +268,7 @@ class Own:
         ({"update__epcohs": 3}, "no setting of update 'epcohs'. Did you mean 'epochs'?"),
         ({"policy": {"hiden": 3}}, "no setting of policy 'hiden'. Did you mean 'hidden'?"),
         ({"policy": "actor_critc"}, "no policy 'actor_critc'. Did you mean 'actor_critic'?"),
-        ({"policy": 5}, "policy must be a settings object"),
+        ({"policy": 5}, "policy must be a name, a dict or a settings object, got 5"),
         ({"update": 5}, "update must be a dict or UpdateSettings(…), got 5"),
         ({"update": RolloutSettings()}, "update must be a dict or UpdateSettings(…), got RolloutSettings("),
         ({"extensions": 5}, "extensions must be a list of names and settings objects, or a dict, got 5"),

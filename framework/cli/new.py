@@ -146,8 +146,8 @@ def _refuse(name: str) -> None:
     """Refuse what is no name of a module, and what exists."""
     likely = re.sub(r"\W+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)).strip("_").lower()
     likely = likely if likely.isidentifier() else f"my_{likely}"
-    if name in dir(builtins) or keyword.issoftkeyword(name) or name in ("self", "cls"):
-        raise UsageError(f"'{name}' has a meaning in Python: choose another name, such as my_{name.lower()}")
+    if name in ("self", "cls"):
+        raise UsageError(f"'{name}' has a meaning in Python: choose another name, such as my_{name}")
     if name != likely or keyword.iskeyword(name) or not name.isascii():
         mend = f". Did you mean '{likely}'?" if name != likely and likely.isascii() else ""
         raise UsageError(f"'{name}' is no name of a module: small letters, digits and _{mend}")
