@@ -18,6 +18,7 @@ from .config import (
     UpdateSettings,
     pick,
     plugin_list,
+    to_tree,
 )
 from .endless import MOST, Longest
 from .errors import PartError, UsageError
@@ -116,8 +117,10 @@ def train(
         warnings.warn(
             f"recipe '{recipe}' sets {', '.join(kept)}, and the object given leaves that at its default: the recipe's "
             f"is kept. A dict says without doubt what is meant, such as {kept[0].partition('.')[0]}={{…}}",
-            stacklevel=2,
+            stacklevel=3,  # of whom called: `alone` is a frame between
         )
+    if directory is not None:
+        to_tree(config, loaded)  # a value that no file can hold is refused before there is a folder
     run = build(config, loaded, Core())
     with closed_on_error(run):
         if directory is None:

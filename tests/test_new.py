@@ -209,5 +209,7 @@ def test_all_are_installed_tested_chosen_and_clean(here):
 def test_a_name_that_python_gives_a_meaning_is_refused(name, here, capsys):
     """An extension `self` could be written, and then no flag of it could be made."""
     assert main(["new", "extension", name]) == 2
-    assert capsys.readouterr().err == f"error: '{name}' has a meaning in Python: choose another name, such as my_{name}\n"
+    assert (
+        capsys.readouterr().err == f"error: '{name}' has a meaning in Python: choose another name, such as my_{name}\n"
+    )
     assert not list(here.iterdir())
