@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 from torch import nn
 
-from .blame import culprit
+from .blame import culprit, meant_for_caller
 from .config import (
     DEFAULTS,
     MOST_THREADS,
@@ -30,7 +30,7 @@ from .process_state import alone, working
 from .record import claim, policy_file, read_policy, read_spaces
 from .recorded import Recorded, read_record
 from .resolving import recipe_of, resolve_arguments
-from .run import Result, build, build_environment, build_policy, choose_device, close, closed_on_error
+from .run import Result, Run, build, build_environment, build_policy, choose_device, close, closed_on_error
 from .training import Core, execute
 from .trust import foreign_imports, foreign_plugins, named_beside, refuse
 from .wiring import NEEDS, words
@@ -97,6 +97,8 @@ def train(
     Raises:
         UsageError: a setting or combination that cannot be run.
         PartError: a part raised, or broke its contract.
+        Exception: an extension raised one of a class that is not Python's, torch's or numpy's, such as a tuner's to
+            prune a trial: it reaches the caller as it is, after the record was finished as that of a failed run.
 
     >>> import framework
     >>> framework.train(iterations=2, seed=1)
@@ -129,7 +131,7 @@ def train(
                     raise UsageError(f"{part.label} needs a directory: pass directory=")
         else:
             run.directory = claim(Path(directory)).absolute()
-    result = execute(run)
+    result = _execute(run)
     return result if directory is None else attrs.evolve(result, directory=Path(directory))  # as it was given
 
 
@@ -241,6 +243,17 @@ def evaluate(
             raise PartError(f"{whose} raised {type(error).__name__}: {error}") from error
         finally:
             close(lanes_of_its_own, part.label)
+
+
+def _execute(run: Run) -> Result:
+    """Train; what an extension raises on purpose, to end the run from outside, reaches the caller as it is."""
+    try:
+        return execute(run)
+    except PartError as error:
+        ended = meant_for_caller(error)
+        if ended is None:
+            raise
+    raise ended
 
 
 def _installed_policy(loaded: Loaded, record: Recorded) -> Part | None:

@@ -8,6 +8,7 @@ it calls a part, the core keeps the part's label in a local variable `_called`.
 
 import functools
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType, FunctionType, ModuleType, TracebackType
@@ -55,6 +56,26 @@ def blamed(run: Run, error: BaseException) -> BaseException:
     for note in getattr(error, "__notes__", ()):
         named.add_note(note)
     return named
+
+
+def meant_for_caller(error: PartError) -> BaseException | None:
+    """What an extension raised on purpose: an exception of a class that is not Python's, torch's or numpy's.
+
+    Such a class is somebody's word to somebody further out, as a tuner's that prunes a trial. None: an ordinary error.
+    """
+    raised = error.__cause__
+    if raised is None or not str(error).startswith("extension '"):
+        return None
+    if type(raised).__module__.partition(".")[0] in {
+        "builtins",
+        "framework",
+        "numpy",
+        "torch",
+        *sys.stdlib_module_names,
+    }:
+        return None
+    raised.add_note(str(error).partition(" raised ")[0] + " raised this during a run.")
+    return raised
 
 
 def culprit(
