@@ -22,6 +22,7 @@ from .process_state import restore_after
 from .run import Run
 
 CALLED = "_called"  # the local variable
+ORDINARY = {"builtins", "framework", "numpy", "torch", *sys.stdlib_module_names}  # whose exceptions are errors
 HOME = str(Path(__file__).parent)
 
 
@@ -66,13 +67,7 @@ def meant_for_caller(error: PartError) -> BaseException | None:
     raised = error.__cause__
     if raised is None or not str(error).startswith("extension '"):
         return None
-    if type(raised).__module__.partition(".")[0] in {
-        "builtins",
-        "framework",
-        "numpy",
-        "torch",
-        *sys.stdlib_module_names,
-    }:
+    if type(raised).__module__.partition(".")[0] in ORDINARY:
         return None
     raised.add_note(str(error).partition(" raised ")[0] + " raised this during a run.")
     return raised

@@ -14,7 +14,7 @@ from framework import PartError
 from framework.cli import main
 
 
-class TrialPruned(Exception):
+class TrialPruned(Exception):  # noqa: N818
     """As tuners have one."""
 
 
@@ -57,9 +57,10 @@ def test_the_exception_reaches_the_caller_as_it_is(hook, kind, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("wrong"), torch.OutOfMemoryError("full"), subprocess.TimeoutExpired("x", 1)]
-)
+ERRORS = [ValueError("wrong"), torch.OutOfMemoryError("full"), subprocess.TimeoutExpired("x", 1)]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_exceptions_of_python_and_torch_are_errors_of_the_extension(error):
     with pytest.raises(PartError, match="^extension 'Pruner' .* raised ") as caught:
         framework.train(extensions=[ending(error)], iterations=5)
