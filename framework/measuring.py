@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-import attrs
 import numpy as np
 
-from .errors import PartError, warn
+from .errors import PartError
 from .kinds import shown
 from .observers import answers
 from .run import RECENT, Run
@@ -33,8 +32,6 @@ def measure(run: Run, steps: int, began: float) -> dict[str, float]:
         "std_return": deviation,
         "mean_length": float(lengths.sum()) / count if count else math.nan,
     }
-    if run.episodes - count < RECENT <= run.episodes:
-        warn_of_missing(run, run.finished.told)
     metrics |= {f"environment/{name}": number for name, number in run.finished.told.items()}
     if run.config.optimizer.schedule != "constant":
         metrics["lr"] = float(run.optimizer.param_groups[0]["lr"])
@@ -57,22 +54,6 @@ def measure(run: Run, steps: int, began: float) -> dict[str, float]:
             run.history[name] = [math.nan] * run.iteration
         run.history[name].append(number)
     return metrics
-
-
-def warn_of_missing(run: Run, told: Mapping[str, float] | None = None) -> None:
-    """Say which of the environment's metrics were asked for by name, and never came."""
-    part = run.config.environment
-    asked = attrs.fields_dict(type(part.settings)).get("metrics")
-    wanted = getattr(part.settings, "metrics", ())
-    if asked is None or wanted == asked.default or not run.episodes:
-        return
-    came = {name for name, column in run.history.items() if not all(number != number for number in column)}
-    missing = [name for name in wanted if f"environment/{name}" not in came and name not in (told or {})]
-    if missing:
-        warn(
-            f"{part.label}: metrics {', '.join(missing)} were asked for, and did not come in {run.episodes} episodes: "
-            "no info of their last steps has them"
-        )
 
 
 def _as_float(label: str, number: Any) -> float:

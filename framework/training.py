@@ -22,12 +22,12 @@ from .flow import SAID, norms_by_term
 from .handed_out import handed, only_read, still_as_handed
 from .hookspecs import STAGES, hookimpl
 from .learnt import backward
-from .measuring import measure, warn_of_missing
+from .measuring import measure
 from .observers import abandon, answers, tell, tell_of_failure
 from .optimizers import learning_rate
 from .process_state import restore_after, working
 from .rollout import collect
-from .run import RECENT, Result, Run
+from .run import Result, Run
 
 
 def execute(run: Run) -> Result:
@@ -65,8 +65,6 @@ def _train(run: Run) -> None:
     if run.interrupted:
         run.stop_reasons.append("interrupted")
     _check_policy(run)
-    if run.episodes < RECENT:
-        warn_of_missing(run)
     keep(run.policy, run.environment, run.config.environment.label)
     tell(run, "run_finished")
 

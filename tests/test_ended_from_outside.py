@@ -3,11 +3,9 @@
 import subprocess
 import sys
 
-import gymnasium
 import pytest
 import torch
 from attrs import frozen
-from framework_parts import Gymnasium
 
 import framework
 from framework import PartError
@@ -107,30 +105,3 @@ def test_on_the_command_line_it_is_an_error_in_a_line(tmp_path, monkeypatch, cap
     assert main(["run", "--plugins", "./prunes.py", "--extensions", "prunes", "--iterations", "2", "--reports"]) == 1
     assert "error: extension 'prunes' (plugin prunes) raised Pruned: now (" in capsys.readouterr().err
     sys.modules.pop("framework_file_prunes")
-
-
-class Telling(gymnasium.Wrapper):
-    """Its last steps tell `score`."""
-
-    def step(self, action):
-        *made, info = super().step(action)
-        return *made, {**info, "score": 1.0}
-
-
-def world(**keywords):
-    return Telling(gymnasium.make("CartPole-v1", **keywords))
-
-
-@pytest.mark.parametrize("iterations", [1, 30])
-def test_a_metric_that_was_asked_for_and_never_came_is_said(iterations, monkeypatch):
-    """At the end of a run of few episodes; after a hundred of them in others, once."""
-    monkeypatch.setattr(sys.modules[__name__], "world", world)
-    environment = Gymnasium(id="test_ended_from_outside:world", metrics=("score", "succes"))
-    with pytest.warns(RuntimeWarning, match="gymnasium.*: metrics succes were asked for, and did not come in") as said:
-        framework.train(environment=environment, iterations=iterations)
-    assert len(said) == 1
-
-
-def test_nobody_is_warned_of_metrics_that_came():
-    environment = Gymnasium(id="test_ended_from_outside:world", metrics=("score",))
-    assert "environment/score" in framework.train(environment=environment, iterations=1).metrics
