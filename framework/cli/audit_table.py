@@ -6,9 +6,9 @@ from typing import Any
 from ..audit.samples import BIASED
 from . import output
 
-EXPENDABLE = ("ms", "cosine", "MSE", "of\n‖∇J‖", "SNR", "cosine,\none batch")  # the first goes first
+EXPENDABLE = ("ms", "cosine", "MSE", "of\n‖∇J‖", "SNR", "cosine,\na batch")  # the first goes first
 
-IN_WORDS = {"of\n‖∇J‖": "the bias relative to ‖∇J‖", "cosine,\none batch": "the cosine of one batch"}
+IN_WORDS = {"of\n‖∇J‖": "the bias relative to ‖∇J‖", "cosine,\na batch": "the cosine of one batch"}
 
 
 def show(summary: Mapping[str, Any]) -> None:
@@ -61,7 +61,7 @@ def cells(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
     yield "SNR", [number(row["signal_to_noise"], ".3f") for row in rows]
     if rows[0]["cosine"] is not None:
         yield "cosine", [number(row["cosine"], ".4f") for row in rows]
-        yield "cosine,\none batch", [number(row["batch_cosine"], ".3f") for row in rows]
+        yield "cosine,\na batch", [number(row["batch_cosine"], ".3f") for row in rows]
     yield "ms", [f"{1000 * row['seconds']:.2f}" for row in rows]
 
 
