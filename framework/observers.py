@@ -31,7 +31,7 @@ def answers(run: Run, hook: str, **arguments: Any) -> Iterator[tuple[Any, Any]]:
         except (KeyboardInterrupt, FrameworkError):
             raise
         except BaseException as error:
-            if id(extension) not in run.reports:
+            if not _is_dispensable(run, extension):
                 raise
             _switch_off(run, extension, hook, error)
         else:
@@ -46,7 +46,7 @@ def tell_of_failure(run: Run, error: BaseException) -> None:
         try:
             _call(implementation, run, {"error": error})
         except BaseException as second:
-            if id(extension) in run.reports:
+            if _is_dispensable(run, extension):
                 _switch_off(run, extension, "run_failed", second)
             else:
                 whose = run.owners[id(extension)]
@@ -71,6 +71,11 @@ def _call(implementation: pluggy.HookImpl, run: Run, arguments: dict[str, Any]) 
     if id(implementation.plugin) not in run.reports:
         restore_after(lambda: run.owners[id(implementation.plugin)])
     return answer
+
+
+def _is_dispensable(run: Run, extension: Any) -> bool:
+    """A report, but for one that says it is `essential`: a run without its record has failed."""
+    return id(extension) in run.reports and not getattr(extension, "essential", False)
 
 
 def _switch_off(run: Run, report: Any, hook: str, error: BaseException) -> None:

@@ -85,7 +85,8 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
     """Collect, estimate, update, report; what was collected is let go before the next time."""
     config, stage = run.config, functools.partial(_stage, run)
     streams.seed_global(run.device, streams.derived_seed(config.seed, "update", run.iteration))
-    run.last_good.keep(run.policy, run._batch)
+    if run.directory is not None:
+        run.last_good.keep(run.policy, run._batch)
     run.batch = None
     run.loss_metrics.clear()
     _set_learning_rate(run)

@@ -144,6 +144,29 @@ def extensions():
 """
 
 
+@frozen
+class Stateless:
+    "A policy that cannot say its state at the end."
+
+    def build(self, *spaces):
+        policy = Categorical().build(*spaces)
+
+        def state_dict(self, *arguments, **keywords):
+            if sys._getframe(1).f_code.co_name == "run_finished":
+                raise ValueError("no state")
+            return super(type(policy), self).state_dict(*arguments, **keywords)
+
+        policy.__class__ = type("Stateless", (type(policy),), {"state_dict": state_dict})
+        return policy
+
+
+def test_the_record_is_the_one_report_that_is_not_switched_off(tmp_path):
+    """A run whose policy cannot be recorded has failed, and the policy is to blame."""
+    with pytest.raises(PartError, match="policy 'Stateless' .* raised ValueError: no state"):
+        framework.train(policy=Stateless(), iterations=2, directory=tmp_path / "run")
+    assert {"error.txt", "last.safetensors", "metrics.csv"} <= {path.name for path in (tmp_path / "run").iterdir()}
+
+
 def test_a_warning_that_nobody_can_read_fails_no_run(here, monkeypatch):
     """Standard error is closed."""
     from framework import errors

@@ -50,6 +50,7 @@ class Recorder:
     the same.
     """
 
+    essential = True  # what it raises is an error of the run: it is not switched off, as other reports are
     metrics: MetricsFile | None = None
     again = 0.0  # when metrics.csv is tried again
 
@@ -89,13 +90,13 @@ class Recorder:
         directory = folder(run)
         found = [ERROR]
         if self.metrics is not None and self.metrics.columns:
-            if not (directory / POLICY).is_file() and (state := run.last_good.of(run.policy)):
-                keep_policy(run, state, LAST)
-                found.append(LAST)
             try:
+                if not (directory / POLICY).is_file() and (state := run.last_good.of(run.policy)):
+                    keep_policy(run, state, LAST)
+                    found.append(LAST)
                 self._finish(run)
-            except PartError as second:
-                error.add_note(str(second))
+            except Exception as second:
+                error.add_note(in_a_line(second))
         elif (metrics := self.metrics) is not None:
             attempt(run, METRICS, lambda _: metrics.close(), rescue=False)
         text = "\n\n".join([in_a_line(error), "".join(traceback.format_exception(error))])
