@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import importlib.metadata
+import os
 import platform
 import sys
 import sysconfig
@@ -83,7 +84,7 @@ def find(module: str) -> Path | None:
     loaded = sys.modules.get(module)
     if loaded is not None:
         return _path(loaded)
-    folders: Sequence[str] | None = None
+    folders: Sequence[str] | None = [*sys.path, os.getcwd()]  # where modules that settings name are looked for, too
     names = module.split(".")
     for count in range(1, len(names) + 1):
         spec = PathFinder.find_spec(".".join(names[:count]), folders)

@@ -186,8 +186,8 @@ def write_config(directory: Path, config: Config, loaded: Loaded) -> None:
         write_text(directory / SIGNATURE, signature)
     if lost := not_repeatable(config, loaded):
         warn(
-            f"the record of this run cannot repeat it: {'; '.join(lost)}. Offer it by a plugin, in a file of its own, "
-            "and import it from there"
+            f"the record of this run cannot repeat it: {'; '.join(lost)}. Offer it by a plugin, in a file of its own "
+            "(mine.py), import it from there, and name the plugin: framework.train(…, plugins='mine')"
         )
 
 

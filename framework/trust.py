@@ -7,19 +7,21 @@ an installed package registers, are the user's own choice. All else that only a 
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NoReturn
 
 from .config import DEFAULTS, PART_ROLES, merge, pick
 from .errors import UsageError
-from .plugins import Part, installed, load
+from .plugins import GROUP, Part, load
 from .provenance import imports
 from .recorded import Recorded
 
 
 def foreign_plugins(file: Recorded, named: Iterable[str] = ()) -> list[str]:
     """What a file's `plugins` lists that is not installed, not `named` by the user, not of the user's own record."""
-    known = {*installed(), *(_place(name) for name in named)}
+    points = entry_points(group=GROUP)  # those that FRAMEWORK_PLUGINS bars are refused when they are loaded
+    known = {*points.names, *(point.module for point in points), *(_place(name) for name in named)}
     return [one for one in file.plugins if one not in known and _place(one) not in known and not file.vouches(one)]
 
 

@@ -363,6 +363,24 @@ def test_so_is_one_that_was_made_inside_a_function(tmp_path):
         framework.train(estimator=Local(), iterations=1, directory=tmp_path / "run")
 
 
+def test_what_the_warning_says_to_do_is_right(here, capsys):
+    """A class of a module that offers it as a plugin, which is named: the record repeats the run."""
+    (here / "far_unused.py").write_text(
+        "from attrs import frozen\nfrom framework import hookimpl\nfrom framework_reinforce import RewardsToGo\n\n"
+        "@frozen\nclass Offered(RewardsToGo):\n    'Of a plugin.'\n\n"
+        "@hookimpl\ndef estimators():\n    return {'offered': Offered}\n"
+    )
+    sys.path.insert(0, str(here))
+    from far_unused import Offered
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        framework.train(estimator=Offered(gamma=0.5), plugins="far_unused", iterations=1, directory="runs/own")
+    assert main(["run", "--config", "runs/own", "--name", "again", "--quiet"]) == 0
+    one, other = (here / "runs" / name / "policy.safetensors" for name in ("own", "again"))
+    assert one.read_bytes() == other.read_bytes()
+
+
 def test_without_a_record_there_is_nothing_to_warn_of():
     framework.train(estimator=Mine(), iterations=1)
 

@@ -184,6 +184,21 @@ def test_a_record_goes_along_with_its_code_and_not_with_code_of_the_same_name(ow
     assert not imported(here)
 
 
+def test_the_first_import_of_a_process_looks_in_the_current_folder_too(own, here, capsys, monkeypatch):
+    """No path leads there before the module is imported: that of a stranger must not be taken for none at all."""
+    (moved := here / "moved").mkdir()
+    (moved / "strange_world.py").write_text(WORLD + "\nMORE = 1\n")
+    monkeypatch.chdir(moved)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(here), str(moved))])
+    assert "It is not trusted" in said(capsys, "evaluate", str(own), code=2).err
+    assert not imported(here)
+
+
+def test_an_installed_plugin_may_be_named_by_its_module(here, capsys):
+    Path("mine.toml").write_text('plugins = ["framework_line_world", "reinforce"]\n')
+    said(capsys, "run", "--config", "mine.toml", *SHORT)
+
+
 def test_where_no_key_can_be_made_the_record_says_so_once_and_takes_consent(here, capsys, monkeypatch):
     (here / "file").touch()
     monkeypatch.setenv("XDG_DATA_HOME", str(here / "file"))
