@@ -42,7 +42,7 @@ examples:
   framework run --recipe ppo \\
       --environment gymnasium --environment.id CartPole-v1
   framework run --recipe ppo_continuous --environment.id Pendulum-v1
-  framework run --baseline leave_one_out --environment.goal 8 --seed 1 --name first"""
+  framework run --baseline leave_one_out --environment.goal 8 --name first"""
 
 
 @frozen
