@@ -25,6 +25,7 @@ from .interrupts import Interrupts
 from .last_good import LastGood
 from .learnt import Learnt
 from .optimizers import optimizer
+from .places import own_line
 from .plugins import Loaded, Part
 from .process_state import restore_after, same_randomness, working
 from .remedies import refuse_actions
@@ -339,7 +340,9 @@ def _guarded(part: Part, build: Any, *arguments: Any) -> Any:
     except (UsageError, KeyboardInterrupt):
         raise
     except BaseException as error:  # an exit, or a panic of a library in Rust, too
-        raise UsageError(f"{part.label} cannot be built: {type(error).__name__}: {error}") from error
+        place = own_line(error, or_else=False)
+        where = f" ({place})" if place else ""
+        raise UsageError(f"{part.label} cannot be built: {type(error).__name__}: {error}{where}") from error
     finally:
         restore_after(lambda: f"{part.label}: build")
 

@@ -1,5 +1,6 @@
 """What an environment returns is taken where its meaning is clear; else lane, step, expected and got are said."""
 
+import re
 import warnings
 
 import gym_vector_worlds
@@ -172,6 +173,51 @@ def test_rewards_of_a_vectorised_environment_are_one_a_lane(monkeypatch):
     monkeypatch.setattr(gym_vector_worlds.Counting, "__init__", shaped("[2, N]"))
     with pytest.raises(RuntimeError, match=r"rewards: expected 2 numbers, one a lane, got ndarray of shape \[2, 2\]"):
         first_step(vectorised("Counting"), 2)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (
+            lambda seen: (seen, [1.0, 1.0], [False] * 2, {}),
+            "step must return 5 values: observations, rewards, .*; got 4",
+        ),
+        (lambda seen: None, "step must return 5 values: .*; got None"),
+        (
+            lambda seen: (seen[0], [1.0] * 2, [False] * 2, [False] * 2, {}),
+            r"expected numbers of shape \[2, 1\], got nda",
+        ),
+        (lambda seen: (seen, [1.0] * 2, [False], [False] * 2, {}), "terminated: expected 2 numbers, one a lane"),
+    ],
+)
+def test_what_a_vectorised_environment_must_return(returned, message, monkeypatch):
+    """A row for all lanes would be spread over them, silently."""
+    monkeypatch.setattr(gym_vector_worlds.Counting, "step", lambda self, actions: returned(self.seen))
+    with pytest.raises(RuntimeError, match=message) as caught:
+        first_step(vectorised("Counting"), 2)
+    assert "since the last reset of all lanes, actions [0, 0]: " in str(caught.value)
+
+
+def test_a_vectorised_version_that_cannot_be_made_is_no_reason_to_refuse_single_lanes(monkeypatch):
+    def fails(self, num_envs=1, **kwargs):
+        raise ImportError("jax is not installed")
+
+    monkeypatch.setattr(gym_vector_worlds.Counting, "__init__", fails)
+    assert Gymnasium("gym_vector_worlds:Counting-v0").build(2, CPU).resolved == {"vectorization_mode": "sync"}
+    with pytest.raises(UsageError, match="needs a package that is not installed"):
+        vectorised("Counting").build(2, CPU)
+
+
+@pytest.mark.filterwarnings("ignore")  # Gymnasium's checker of registered ids warns of the same
+def test_a_registered_environment_of_the_old_api_is_told_the_same():
+    """Gymnasium's own wrappers unpack first; the line that is cited is the environment's all the same."""
+    gymnasium.register("OldStep-v0", entry_point="gym_careless_worlds:odd", max_episode_steps=9)
+    try:
+        with pytest.raises(RuntimeError, match=f"5 values: .*; got 4{re.escape(OLD)}") as caught:
+            first_step(Gymnasium("OldStep-v0", "sync", kwargs={"how": "four"}))
+        assert "gym_careless_worlds.py:" in caught.value.place
+    finally:
+        del gymnasium.registry["OldStep-v0"]
 
 
 def shaped(shape, make=gym_vector_worlds.Counting.__init__):

@@ -20,6 +20,7 @@ from .statistics import lane_statistics, set_lane_statistics
 Env = gymnasium.Env[Any, Any]
 
 OUTSIDE, MAKING, RESET, STEP = 1, 2, 3, 4  # what a lane does; 0: its process has not begun
+FIVE = "step must return 5 values: observation, reward, terminated, truncated, info"
 OLD_API = "is it written for the old gym API? Wrap it in shimmy.GymV21CompatibilityV0 or GymV26CompatibilityV0"
 
 
@@ -142,8 +143,8 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         if how == "info" or (how == "auto" and mask(info.get("action_mask"), count) is not None):
             return lambda info: info.get("action_mask")
         if how == "method" or (how == "auto" and self.env.has_wrapper_attr("action_masks")):
-            method = self.env.get_wrapper_attr("action_masks")
-            return lambda info: method()
+            given = self.env.get_wrapper_attr("action_masks")
+            return lambda info: given() if callable(given) else self.env.get_wrapper_attr("action_masks")
         return None
 
     def _mask(self, info: Mapping[str, Any]) -> Array | None:
@@ -173,17 +174,16 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         if outside or isinstance(error, KeyboardInterrupt | GeneratorExit):
             raise error
         self._does(OUTSIDE)
-        if isinstance(error, MisuseError):
-            named = LaneError(f"{where}: {error}")
-            code = getattr(getattr(self.env.unwrapped, method), "__code__", None)
-            named.place = f"{code.co_filename}:{code.co_firstlineno} in {method}" if code else ""
-        else:
-            text = f"{type(error).__name__}: {error}"
-            for word in ("seed", "options"):
-                if isinstance(error, TypeError) and f"unexpected keyword argument '{word}'" in str(error):
-                    text = f"reset takes no {word}, and Gymnasium's is reset(self, *, seed=None, options=None): {text}"
-            named = LaneError(f"{where}: {text}")
-            named.place = own_line(error)
+        text = str(error) if isinstance(error, MisuseError) else f"{type(error).__name__}: {error}"
+        for word in ("seed", "options"):
+            if isinstance(error, TypeError) and f"unexpected keyword argument '{word}'" in str(error):
+                text = f"reset takes no {word}, and Gymnasium's is reset(self, *, seed=None, options=None): {text}"
+        if isinstance(error, ValueError) and "unpack (expected 5, got 4)" in str(error):  # by a wrapper of Gymnasium's
+            text = f"{FIVE}; got 4: {OLD_API}"
+        named = LaneError(f"{where}: {text}")
+        code = getattr(getattr(self.env.unwrapped, method, None), "__code__", None)
+        defined = f"{code.co_filename}:{code.co_firstlineno} in {method}" if code else ""
+        named.place = defined if isinstance(error, MisuseError) else own_line(error, or_else=False) or defined
         raise named from error
 
 
@@ -210,7 +210,8 @@ def _own(given: Any) -> Any:
     if isinstance(given, Mapping):
         return {name: _own(part) for name, part in given.items()}
     if isinstance(given, tuple):
-        return tuple(_own(part) for part in given)
+        parts = [_own(part) for part in given]
+        return type(given)(*parts) if hasattr(given, "_fields") else tuple(parts)  # a graph's tuple has names
     if isinstance(given, Sequence) and not isinstance(given, str | bytes):
         return [_own(part) for part in given]
     if hasattr(given, "detach"):
@@ -222,11 +223,10 @@ def _wrong_step(given: Any) -> None:
     """Refuse what is no result of a step; a list of five is one."""
     if isinstance(given, tuple | list) and len(given) == 5:
         return
-    expected = "step must return 5 values: observation, reward, terminated, truncated, info"
     if isinstance(given, tuple | list):
         old = f": {OLD_API}" if len(given) == 4 else ""
-        raise MisuseError(f"{expected}; got {len(given)}{old}")
-    raise MisuseError(f"{expected}; got {short(given)}")
+        raise MisuseError(f"{FIVE}; got {len(given)}{old}")
+    raise MisuseError(f"{FIVE}; got {short(given)}")
 
 
 def _reward(given: Any) -> float:

@@ -15,8 +15,9 @@ from framework.errors import warn
 from framework.places import own_line
 
 from .guard import OUTSIDE, LaneError, seeds
-from .infos import OURS, Array, MisuseError, Wanted, choices, look_up, mask, number, short
+from .infos import OURS, Array, MisuseError, Wanted, choices, look_up, number, short
 from .statistics import merged
+from .vectorised import masked, one_a_lane, rows_of_masks, taken
 from .workers import Processes, activity
 
 
@@ -80,8 +81,15 @@ class GymnasiumLanes:
     def reset(self, generator: torch.Generator) -> Tensor:
         """New episodes everywhere, each lane with a seed drawn from `generator`."""
         try:
-            observations, info = self.lanes.reset(seed=seeds(self.lanes, self._draw(generator)))
-            np.copyto(self._seen, observations, casting="same_kind")
+            result = self.lanes.reset(seed=seeds(self.lanes, self._draw(generator)))
+            if not isinstance(result, tuple | list) or len(result) != 2:
+                raise MisuseError(f"reset must return (observations, info), got {short(result)}")
+            observations, info = result
+            np.copyto(
+                self._seen,
+                observations if self.guarded else taken(observations, self._seen, self.lanes.single_observation_space),
+                casting="same_kind",
+            )
             self._allow_first(info)
         except Exception as error:
             self._raise(error, "reset of all lanes")
@@ -95,15 +103,21 @@ class GymnasiumLanes:
         given = given.astype(self.action_space.dtype)  # a copy, always
         try:
             result = self.lanes.step(given)
-            if len(result) != 5:
-                raise MisuseError(f"step must return 5 arrays, got {len(result)}")
+            if not isinstance(result, tuple | list) or len(result) != 5:
+                got = len(result) if isinstance(result, tuple | list) else short(result)
+                raise MisuseError(
+                    f"step must return 5 values: observations, rewards, terminated, truncated, info; got {got}"
+                )
             observations, rewards, terminated, truncated, info = result
+            observations = (
+                observations if self.guarded else taken(observations, self._seen, self.lanes.single_observation_space)
+            )
             self._clock += 1
             if self._valid is not None:
                 np.logical_not(self._ended, out=self._valid)
-            self._rewards[:] = rewards if self.guarded else self._flat("rewards", rewards)
-            self._over[:] = terminated
-            self._out[:] = truncated
+            self._rewards[:] = rewards if self.guarded else one_a_lane("rewards", rewards, self.count)
+            self._over[:] = terminated if self.guarded else one_a_lane("terminated", terminated, self.count)
+            self._out[:] = truncated if self.guarded else one_a_lane("truncated", truncated, self.count)
             np.logical_or(self._over, self._out, out=self._ended)
             if self._valid is None:
                 np.copyto(self._reached, observations, casting="same_kind")
@@ -184,6 +198,9 @@ class GymnasiumLanes:
             if isinstance(drawn, list):
                 drawn = [seed if over else None for seed, over in zip(drawn, self._ended, strict=True)]
             observations, info = self.lanes.reset(seed=drawn, options={"reset_mask": self._ended.copy()})
+            observations = (
+                observations if self.guarded else taken(observations, self._seen, self.lanes.single_observation_space)
+            )
             if self._masks is not None:
                 self._allow(info, self._ended)
         return observations
@@ -197,7 +214,7 @@ class GymnasiumLanes:
 
     def _number(self, name: str, last: Any, lane: int) -> float | None:
         """Out of the `info` of a vectorised environment: a column of all lanes, or of those that `_name` tells."""
-        column, known = look_up(last, name), look_up(last, _masked(name))
+        column, known = look_up(last, name), look_up(last, masked(name))
         if column is None or (known is not None and not np.broadcast_to(known, self.count)[lane]):
             return None
         given = column[lane] if np.ndim(column) else column
@@ -224,13 +241,17 @@ class GymnasiumLanes:
         if self.guarded:
             return OURS in info
         count, how = choices(self.action_space), self.wanted.masks
-        return count is not None and how != "none" and (how == "info" or _rows(info, self.count, count) is not None)
+        return (
+            count is not None
+            and how != "none"
+            and (how == "info" or rows_of_masks(info, self.count, count) is not None)
+        )
 
     def _allow(self, info: Any, which: Array) -> None:
         """Take the masks of the lanes `which` [N] bool; a lane that says nothing may do all."""
         assert self._masks is not None
         if not self.guarded:
-            rows = _rows(info, *self._masks.shape)
+            rows = rows_of_masks(info, *self._masks.shape)
             if rows is None and self.wanted.masks == "info":
                 raise MisuseError(f"info has no 'action_mask' of shape {list(self._masks.shape)}")
             self._masks[which] = True if rows is None else rows[which]
@@ -239,13 +260,6 @@ class GymnasiumLanes:
         for lane in which.nonzero()[0].tolist():
             told = None if said is None or said[lane] is None else said[lane][1]
             self._masks[lane] = True if told is None else told
-
-    def _flat(self, name: str, given: Any) -> Array:
-        """A column [N] of a vectorised environment, which may have made it [N, 1]."""
-        column = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
-        if column.size != self.count or column.dtype.kind not in "biuf":
-            raise MisuseError(f"{name}: expected {self.count} numbers, one a lane, got {short(given)}")
-        return column.reshape(self.count)
 
     def _raise(self, error: Exception, where: str) -> None:
         """Under the name of the lane, where that is known."""
@@ -273,28 +287,6 @@ class GymnasiumLanes:
             action_masks=None if host.action_masks is None else host.action_masks.to(self.device),
             metrics=None if host.metrics is None else {k: column.to(self.device) for k, column in host.metrics.items()},
         )
-
-
-def _masked(name: str) -> str:
-    """The entry that tells which lanes have an entry: `episode.r` → `episode._r`."""
-    path, dot, last = name.rpartition(".")
-    return f"{path}{dot}_{last}"
-
-
-def _rows(info: Any, lanes: int, count: int) -> Array | None:
-    """The masks in the `info` of a vectorised environment, [N, actions]; None: there are none."""
-    given = info.get("action_mask")
-    if isinstance(given, np.ndarray) and given.dtype == object:  # one entry a lane, None where it says nothing
-        rows = np.ones((lanes, count), bool)
-        for lane, entry in enumerate(given):
-            if entry is not None:
-                found = mask(entry, count)
-                if found is None:
-                    return None
-                rows[lane] = found
-        return rows
-    found = None if given is None else mask(given, lanes * count)
-    return None if found is None else found.reshape(lanes, count)
 
 
 def _observations(space: spaces.Space[Any]) -> tuple[spaces.Space[Any], torch.dtype]:

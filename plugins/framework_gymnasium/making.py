@@ -131,7 +131,10 @@ def _preferred(settings: "Gymnasium", single: str, count: int) -> tuple[VectorEn
     env = _made(settings, gymnasium.make, _spec(settings, single), disable_env_checker=True, **_arguments(settings))
     here = env.observation_space, env.action_space
     env.close()
-    lanes = _vectorised(settings, single, count)
+    try:
+        lanes = _vectorised(settings, single, count)
+    except Exception:  # a package is missing, or an argument unknown, that single lanes do not mind
+        return None
     if (lanes.single_observation_space, lanes.single_action_space) == here and _declared(lanes) is not None:
         with suppress(UsageError):
             return _flat(lanes), "vector_entry_point", str(_declared(lanes))

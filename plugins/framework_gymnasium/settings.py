@@ -35,7 +35,7 @@ class Gymnasium:
     max_episode_steps: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
     """time limit in steps, after which an episode is truncated; None: the environment's own limit"""
     metrics: tuple[str, ...] = DEFAULT_METRICS
-    """keys of `info` in each episode's last step that become columns environment/… of metrics.csv; nested: episode.r"""
+    """keys of `info` in each episode's last step, columns environment/… of metrics.csv; nested: episode.r"""
     action_masks: Literal["auto", "info", "method", "none"] = field(default="auto", validator=validators.in_(MASKS))
     """source of the mask of allowed actions: `info["action_mask"]` or `action_masks()`; auto: whichever there is"""
     render_mode: str | None = None  # Gymnasium's render_mode: human, rgb_array …; None: no rendering
