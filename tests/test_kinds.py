@@ -392,6 +392,17 @@ def test_a_word_in_a_table_is_read_as_toml_or_stands_for_itself(word, capsys):
     assert type(table["x"]) is type(WORDS[word])
 
 
+def test_help_shows_tables_that_a_file_gives(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "it.toml").write_text(
+        '[environment]\nname = "gymnasium"\nkwargs = {map_name = "None", desc = ["SF", "FG"], nested = {a = 1}}\n'
+    )
+    with contextlib.suppress(SystemExit):
+        main(["run", "--policy", "actor_critic", "--config", "it.toml", "--trust", "--help"])
+    shown = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
+    assert """(default: map_name None desc '[ "SF", "FG" ]' nested '{ a = 1 }')""" in shown
+
+
 # Hostile values in every flag
 
 VALUES = ["-1", "nan", "-inf", "1" + "0" * 4400, "", "None", "[1", "9223372036854775808", "1.5", "🙂"]

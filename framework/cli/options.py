@@ -6,7 +6,6 @@ parts), the second has the chosen parts' settings as typed flags, with the merge
 
 import os
 import re
-import tomllib
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
-import tomli_w
 import tyro
 from attrs import frozen
 
@@ -22,7 +20,6 @@ from .. import config as configs
 from .. import kinds
 from ..config import COLLECT, DEFAULTS, PART_ROLES, Config, Tree, configure, is_complete, merge
 from ..errors import UsageError, say
-from ..kinds import plain
 from ..layers import LENGTHS, deepened
 from ..plugins import Loaded, Part, load
 from ..recorded import Recorded, read
@@ -32,6 +29,7 @@ from ..wiring import wire
 from .consent import Consent, UnresolvedError
 from .help import HELP, parse
 from .output import standard_output
+from .tables import tables
 
 
 def flag(text: str, metavar: str, default: str | None = None, name: str | None = None) -> Any:
@@ -265,7 +263,7 @@ def _second_pass(
     flags: Any = attrs.make_class("Flags", fields, frozen=True)
     flags.__doc__ = description
     with attrs.validators.disabled():  # validated below, in our own words
-        parsed: Any = parse(flags, arguments, f"framework {command}", description, registry=_tables())
+        parsed: Any = parse(flags, arguments, f"framework {command}", description, registry=tables())
     changed: dict[str, Any] = {key: getattr(parsed.numbers, key) for key in scalars}
     changed |= {key: getattr(parsed, key) for key in sections}
     for key in sections:
@@ -309,54 +307,6 @@ def _checked(where: str, base: Any, parsed: Any) -> Any:
         parsed = kinds.checked(where, attrs.evolve(parsed, **tables) if tables else parsed)
     configs.validate(where, parsed)
     return parsed
-
-
-def _tables() -> Any:
-    """How tyro reads and shows tables: names and values in turn, each value as TOML writes it, or a plain word."""
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-        if info.type != dict[str, Any]:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs="*",
-            metavar="[NAME VALUE [NAME VALUE ...]]",
-            instance_from_str=_table,
-            is_instance=lambda value: isinstance(value, dict),
-            str_from_instance=lambda table: [word for name, value in table.items() for word in (name, _as_word(value))],
-        )
-
-    return registry
-
-
-def _table(words: Sequence[str]) -> dict[str, Any]:
-    if len(words) % 2:
-        raise ValueError(f"names and values in turn, such as {words[0]} VALUE")
-    return {name: _as_value(word) for name, word in zip(words[::2], words[1::2], strict=True)}
-
-
-def _as_value(word: str) -> Any:
-    """What a word says as a value of TOML; itself, where it is none.
-
-    >>> _as_value("-9.81"), _as_value('["SF", "FG"]'), _as_value("True"), _as_value("8x8")
-    (-9.81, ['SF', 'FG'], True, '8x8')
-    """
-    if word in ("True", "False"):  # as flags were written before, and as Python has them
-        return word == "True"
-    try:
-        value = plain(tomllib.loads(f"value = {word}")["value"])
-    except (ValueError, RecursionError):
-        try:
-            return int(word) if word.strip("+-").isdigit() else float(word)
-        except ValueError:
-            return None if word == "None" else word
-    return value
-
-
-def _as_word(value: Any) -> str:
-    """The word that `_as_value` reads as this value."""
-    return value if isinstance(value, str) else tomli_w.dumps({"v": value}).removeprefix("v = ").strip()
 
 
 def names_of(loaded: Loaded) -> dict[str, list[str]]:
