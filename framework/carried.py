@@ -67,6 +67,12 @@ def read(path: Path, policy: Any) -> None:
     if not file.is_file():
         return
     try:
-        setattr(policy, ATTRIBUTE, load_file(file))
+        state = load_file(file)
     except Exception as error:
         raise UsageError(f"{file} cannot be read: {error}") from None
+    for name, value in state.items():
+        if not bool(value.isfinite().all()):
+            raise UsageError(
+                f"{file}: '{name}' is not finite: the environment's numbers had diverged, or the file broke"
+            )
+    setattr(policy, ATTRIBUTE, state)

@@ -46,8 +46,7 @@ class Processes(AsyncVectorEnv):
             with self._answering():
                 super().__init__(makers, worker=work, **chosen)
         except BaseException:
-            if hasattr(self, "_state"):
-                self.close()
+            self.close()
             raise
 
     def step_wait(self, timeout: float | None = None) -> Any:
@@ -96,8 +95,8 @@ class Processes(AsyncVectorEnv):
             with suppress(OSError, EOFError):
                 for pipe in asked:
                     pipe.send(("close", None))
-                wait([process.sentinel for process in self.processes], PATIENCE)
-        for process in getattr(self, "processes", ()):
+                wait([process.sentinel for process in self._started()], PATIENCE)
+        for process in self._started():
             if state != "default" or terminate:
                 process.terminate()
             process.join(PATIENCE)
@@ -129,7 +128,7 @@ class Processes(AsyncVectorEnv):
 
     def _death(self, error: Exception) -> str:
         """Which process ended, how, and in the middle of what."""
-        processes = getattr(self, "processes", [])
+        processes = self._started()
         ended = wait([process.sentinel for process in processes], PATIENCE)
         for lane, process in enumerate(processes):
             if process.sentinel not in ended:
@@ -144,12 +143,15 @@ class Processes(AsyncVectorEnv):
             method = multiprocessing.get_start_method()
             if not doing and method != "fork":
                 return (
-                    f"the process of lane {lane} {how} before it made its environment. Processes are started by "
-                    f"{method} here, so each imports the program's main file again: "
+                    f"the process of lane {lane} {how} before it made its environment; its own traceback may be above. "
+                    f"Processes are started by {method} here, so each imports the program's main file again: "
                     'put what the program does under `if __name__ == "__main__":`'
                 )
             return f"the process of lane {lane} {how} {activity(doing, clock)}"
-        return f"a lane's process does not answer: {type(error).__name__}: {error}"
+        return f"a lane's process cannot be started, or does not answer: {type(error).__name__}: {error}"
+
+    def _started(self) -> list[Any]:
+        return [process for process in getattr(self, "processes", ()) if process.pid is not None]
 
 
 def activity(doing: int, clock: int) -> str:
