@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from .config import (
 from .endless import MOST, Longest
 from .errors import PartError, UsageError
 from .evaluation import Performance, play
-from .kinds import converted
+from .kinds import checked, converted, shown
 from .plugins import Loaded, Part
 from .plugins import load as load_plugins
 from .process_state import alone, working
@@ -122,6 +123,7 @@ def train(
             stacklevel=3,  # of whom called: `alone` is a frame between
         )
     if directory is not None:
+        _path("directory", directory)
         to_tree(config, loaded)  # a value that no file can hold is refused before there is a folder
     run = build(config, loaded, Core())
     with closed_on_error(run):
@@ -130,7 +132,7 @@ def train(
                 if "directory" in words(part, "needs", NEEDS):
                     raise UsageError(f"{part.label} needs a directory: pass directory=")
         else:
-            run.directory = claim(Path(directory)).absolute()
+            run.directory = claim(_path("directory", directory)).absolute()
     result = _execute(run)
     return result if directory is None else attrs.evolve(result, directory=Path(directory))  # as it was given
 
@@ -152,7 +154,7 @@ def load(run: str | Path, device: str = "cpu", best: bool = False, last: bool = 
             is incomplete; the parameters are not finite, or not the policy's; the record names code and `trust` is not
             given.
     """
-    directory, where = Path(run), choose_device(device)
+    directory, where = _path("run", run), choose_device(str(device))
     record, spaces = read_record(directory), read_spaces(directory)
     part, loaded = None, load_plugins()
     if spaces is not None:  # else a record of an older version, or of spaces that the file cannot hold
@@ -196,7 +198,7 @@ def evaluate(
 
     Args:
         policy: as `load` gives it, or what `train` returned.
-        environment: a settings object.
+        environment: a name, a dict with its name and settings, or a settings object.
         episodes: exactly so many, all finished.
         lanes: how many are played at once.
         greedy: take the most probable action instead of a sampled one.
@@ -216,7 +218,7 @@ def evaluate(
     (5,)
     """
     policy = _policy(policy)
-    part, where = load_plugins().part_of("environment", environment), choose_device(device)
+    part, where = _environment(load_plugins(), environment), choose_device(str(device))
     episodes, lanes = converted(int, "episodes", episodes), converted(int, "lanes", lanes)
     seed, threads = converted(int, "seed", seed), converted(int, "threads", threads)
     max_episode_steps = converted(int, "max_episode_steps", max_episode_steps)
@@ -263,6 +265,19 @@ def _installed_policy(loaded: Loaded, record: Recorded) -> Part | None:
     except UsageError:
         return None
     return part if part.plugin in record.plugins else None
+
+
+def _path(name: str, given: Any) -> Path:
+    if not isinstance(given, str | PathLike):
+        raise UsageError(f"{name} must be a folder's path, got {shown(given)}")
+    return Path(given)
+
+
+def _environment(loaded: Loaded, given: Any) -> Part:
+    if isinstance(given, str | Mapping):
+        return pick(loaded, "environment", {"environment": {"name": given} if isinstance(given, str) else given})
+    part = loaded.part_of("environment", given)
+    return attrs.evolve(part, settings=checked("environment", part.settings))
 
 
 def _policy(given: Any) -> Any:

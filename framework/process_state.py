@@ -252,6 +252,7 @@ def working(threads: int) -> Iterator[None]:
                 if before.device != own.device:
                     leaving.enter_context(own.device)
                 _put_back(evolve(before, device=own.device), own, leaving)
+                own = evolve(own, libraries=State.read().libraries)  # OpenBLAS takes 64 threads at most
                 _Process.own, _Process.leaving, _Process.warned = own, leaving, set()
                 try:
                     yield

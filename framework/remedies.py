@@ -108,7 +108,9 @@ def refuse_actions(part: Part, space: Space[Any], loaded: Loaded) -> None:
     A policy's settings class says in `takes` which classes of `gymnasium.spaces` it takes; without it, all.
     """
     taken = _takes(type(part.settings))
-    if taken is None or isinstance(space, taken):
+    if not all(isinstance(kind, type) for kind in taken):
+        raise UsageError(f"{part.label}: takes must be a tuple of classes of gymnasium.spaces, got {taken!r}")
+    if not taken or isinstance(space, taken):
         return
     kinds = " or ".join(kind.__name__ for kind in taken)
     offers = loaded.offers["policy"]
@@ -130,11 +132,10 @@ def _either(names: Sequence[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _takes(cls: type) -> tuple[type, ...] | None:
-    taken = inspect.getattr_static(cls, "takes", None)
-    return tuple(taken) if isinstance(taken, tuple | list | frozenset) else None
+def _takes(cls: type) -> tuple[Any, ...]:
+    taken = inspect.getattr_static(cls, "takes", ())
+    return tuple(taken) if isinstance(taken, tuple | list | frozenset) else (taken,)
 
 
 def _fits(cls: type, space: Space[Any]) -> bool:
-    taken = _takes(cls)
-    return taken is not None and isinstance(space, taken)
+    return any(isinstance(kind, type) and isinstance(space, kind) for kind in _takes(cls))

@@ -177,6 +177,10 @@ def test_train_refuses_it(given, message):
         ({"seed": "1"}, "seed must be int: '1'"),
         ({"greedy": 1}, "greedy must be bool: 1"),
         ({"threads": 0}, "threads must be 1 to 1024: 0"),
+        ({"environment": "line_wrold"}, "no environment 'line_wrold'. Did you mean 'line_world'?"),
+        ({"environment": {"goal": 5}}, "environment.name must be str: None"),
+        ({"environment": {"name": "line_world", "goal": True}}, "environment.goal must be int: True"),
+        ({"environment": LineWorld(goal=2.5)}, "environment.goal must be int: 2.5"),
         ({"device": "meta"}, "device 'meta' cannot be used: "),
     ],
     ids=str,
@@ -184,7 +188,30 @@ def test_train_refuses_it(given, message):
 def test_evaluate_refuses_it(given, message):
     policy = framework.train(iterations=1).policy
     with pytest.raises(UsageError, match=re.escape(message)):
-        framework.evaluate(policy, LineWorld(), **given)
+        framework.evaluate(policy, **{"environment": LineWorld(), **given})
+
+
+def test_evaluate_takes_an_environment_as_train_does():
+    policy = framework.train(iterations=1).policy
+    ways = (LineWorld(max_steps=7), {"name": "line_world", "max_steps": 7})
+    one, other = (framework.evaluate(policy, environment, episodes=5) for environment in ways)
+    assert one.returns.tolist() == other.returns.tolist()
+    assert len(framework.evaluate(policy, "line_world", episodes=3).returns) == 3
+
+
+@pytest.mark.parametrize("path", [5, None, b"run"], ids=repr)
+def test_a_path_is_one(path):
+    with pytest.raises(UsageError, match="^run must be a folder's path, got "):
+        framework.load(path)
+    if path is not None:
+        with pytest.raises(UsageError, match="^directory must be a folder's path, got "):
+            framework.train(directory=path)
+
+
+def test_many_threads_are_many(recwarn):
+    """BLAS libraries that take fewer than were asked for have not been changed by a part."""
+    assert framework.train(iterations=1, threads=100).config.threads == 100
+    assert not recwarn
 
 
 # What parts declare, offer and measure

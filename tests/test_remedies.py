@@ -128,5 +128,12 @@ class Anything:
     """A policy of one's own, which says nothing of what it takes."""
 
 
+@pytest.mark.parametrize("declared", [5, "Discrete", (5,), [spaces.Discrete(2)], property(lambda self: ())], ids=repr)
+def test_what_is_no_tuple_of_classes_is_the_policys(declared):
+    cls = frozen(type("Odd", (), {"takes": declared, "__annotations__": {}}))
+    with pytest.raises(UsageError, match="^policy 'odd' .plugin mine.: takes must be a tuple of classes of gymnasium"):
+        refuse_actions(Part("policy", "odd", "mine", cls()), spaces.Discrete(2), LOADED)
+
+
 def test_a_policy_that_declares_nothing_is_asked_itself():
     refuse_actions(Part("policy", "anything", "mine", Anything()), spaces.Text(3), LOADED)
