@@ -38,9 +38,8 @@ def look_at_process(run: Run, *where: str) -> None:
 def suspects(run: Run, *where: str) -> str:
     """The labels of those whose code has just worked: in these roles and stages; by default, of all."""
     labels = {role: [getattr(run.config, role).label] for role in PART_ROLES} | run.wrappers
+    labels["extensions"] = [part.label for part in run.config.extensions]
     found = [label for place in where or labels for label in labels.get(place, ())]
-    if not where:
-        found += [part.label for part in run.config.extensions]
     return " or ".join(dict.fromkeys(found))
 
 
@@ -159,6 +158,13 @@ def _codes(part: Any) -> list[Any]:
         else:
             found.append(function.__code__)
     return found
+
+
+def whose_function(run: Run, *functions: Any) -> str:
+    """Whose these functions are, by the files that they are in."""
+    files = _files(run)
+    found = [files.get(function.__code__.co_filename, "") for function in functions if hasattr(function, "__code__")]
+    return " or ".join(dict.fromkeys(filter(None, found))) or suspects(run, "policy", "extensions")
 
 
 def _files(run: Run) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 import pluggy
 
 from .errors import FrameworkError, PartError, say, warn
+from .not_finite import check_parameters
 from .process_state import restore_after
 from .run import Run
 
@@ -35,6 +36,8 @@ def answers(run: Run, hook: str, **arguments: Any) -> Iterator[tuple[Any, Any]]:
                 raise
             _switch_off(run, extension, hook, error)
         else:
+            if id(extension) not in run.reports:
+                check_parameters(run, run.owners[id(extension)])
             if answer is not None:
                 yield extension, answer
 

@@ -38,7 +38,18 @@ RECENT = 100  # episodes that the running means of return and length are taken o
 
 LIVE = (
     *("loaded", "shards", "estimator", "baseline", "loss", "learnt", "optimizer", "stages", "manager", "extensions"),
-    *("reports", "owners", "interrupts", "opened", "last_good", "handed", "collector", "_batch", "loss_metrics"),
+    *(
+        "reports",
+        "owners",
+        "interrupts",
+        "opened",
+        "last_good",
+        "handed",
+        "collector",
+        "_batch",
+        "piece",
+        "loss_metrics",
+    ),
 )  # of a run: what works only in the process in which it was built
 
 
@@ -82,6 +93,7 @@ class Run:
     recent_lengths: deque[int] = field(factory=lambda: deque(maxlen=RECENT))  # of the same episodes
     history: dict[str, list[float]] = field(factory=dict)  # one list a metric, an entry an iteration
     _batch: Batch | Callable[[], Batch] | None = None
+    piece: Any = None  # the rows that the batch was cut from
     loss_metrics: list[dict[str, Any]] = field(factory=list)  # of this iteration's minibatches
     traced: Norms | None = None  # gradient norms by term of the loss and group of parameters, of the first update
     stop_reasons: list[str] = field(factory=list)

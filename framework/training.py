@@ -23,6 +23,7 @@ from .handed_out import handed, only_read, still_as_handed
 from .hookspecs import STAGES, hookimpl
 from .learnt import backward
 from .measuring import measure
+from .not_finite import blame_gradient, blame_loss, check_parameters, check_said, check_step, is_finite, thrown_away
 from .observers import abandon, answers, tell, tell_of_failure
 from .optimizers import learning_rate
 from .process_state import restore_after, working
@@ -87,7 +88,7 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
     streams.seed_global(run.device, streams.derived_seed(config.seed, "update", run.iteration))
     if run.directory is not None:
         run.last_good.keep(run.policy, run._batch)
-    run.batch = None
+    run.batch = run.piece = None
     run.loss_metrics.clear()
     _set_learning_rate(run)
     rollout = stage("collect_rollout")
@@ -103,6 +104,7 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
             run.batch = functools.partial(_prepared, run, piece)
             if not _update(run):
                 break
+    check_parameters(run)
     look_at_process(run, "policy", "loss", *STAGES[2:])
     with run.interrupts.held():
         _observe(run, rollout, advantages)
@@ -137,6 +139,7 @@ def _update(run: Run) -> bool:
 
 
 def _prepared(run: Run, piece: Piece) -> Batch:
+    run.piece = piece
     batch: Batch = _stage(run, "prepare_batch", batch=piece.batch())
     return batch
 
@@ -190,11 +193,13 @@ def _gradients(run: Run, loss: Loss) -> tuple[dict[str, float], float | Tensor |
         raise PartError(f"{whose}: its terms carry no gradient (was a graph cut by detach or torch.tensor?)")
     count = divisor(run.batch, settings.denominator, settings.constant)
     terms = {f"loss/{name}": divided(term.detach(), count).item() for name, term in loss.terms.items()}
+    evaluate = functools.partial(evaluated, run, run.batch)
     if not math.isfinite(sum(terms.values())):
-        _blame_number(run, loss)
+        given = None if run.piece is None else run.piece.batch()
+        blame_loss(run, loss, given, evaluate, functools.partial(run.stages.compute_loss, run, run.batch))
     if run.traced is None or run.config.trace_gradients:
         reduced = reduce(loss, run.batch, settings.denominator, settings.constant)
-        norms = norms_by_term(run, reduced, functools.partial(evaluated, run, run.batch))
+        norms = norms_by_term(run, reduced, evaluate)
         run.traced = run.traced or norms
         if run.config.trace_gradients:
             terms |= {
@@ -203,7 +208,11 @@ def _gradients(run: Run, loss: Loss) -> tuple[dict[str, float], float | Tensor |
     learnt.zero()
     backward(told, 1 / count)
     learnt.gather()
-    return terms, None if settings.max_grad_norm is None else learnt.clip(settings.max_grad_norm)
+    norm = None if settings.max_grad_norm is None else learnt.clip(settings.max_grad_norm)
+    if not (is_finite(run, gradients=True) if norm is None else math.isfinite(norm)):
+        again = _stage(run, "compute_loss", batch=run.batch)  # the graph is gone
+        blame_gradient(run, reduce(again, run.batch, settings.denominator, settings.constant), evaluate)
+    return terms, norm
 
 
 class Core:
@@ -257,6 +266,7 @@ class Core:
         """Sum, divide, go backward, clip, step."""
         terms, norm = _gradients(run, loss)
         run.learnt.step()
+        check_step(run)
         run.loss_metrics.append({**terms, **({} if norm is None else {"grad_norm": norm}), **loss.metrics})
         return True
 
@@ -323,28 +333,9 @@ def evaluated(run: Run, batch: Batch) -> Evaluation:
 
 def _check_policy(run: Run) -> None:
     """Refuse a policy whose parameters, or what it says of the last batch, are not finite."""
-    after = f" after {run.iteration} iterations" if run.iteration else ""
-    for name, parameter in run.policy.named_parameters():
-        checks.finite(f"{run.config.policy.label}: parameter {name}{after}", parameter)
-    if run.batch is None:
-        return
-    with torch.no_grad():
-        evaluation = evaluated(run, run.batch)
-    for name in SAID:
-        tensor = getattr(evaluation, name)
-        if tensor is not None:
-            checks.finite(f"{run.config.policy.label}: evaluate: {name}{after}", tensor)
-
-
-def _blame_number(run: Run, loss: Loss) -> None:
-    """A loss that is not finite: of the policy, if what it said of the actions already was not; else of the loss."""
-    assert run.batch is not None
-    _check_policy(run)
-    if prepared := run.wrappers.get("prepare_batch"):
-        checks.finite(f"{' or '.join(prepared)}: prepare_batch: advantages", run.batch.advantages)
-    for name, term in loss.terms.items():
-        checks.finite(f"{run.config.loss.label}: term '{name}'", term.detach())
-    raise PartError(f"{run.config.loss.label}: the summed loss is not finite")
+    check_parameters(run)
+    if run.batch is not None:
+        check_said(run, functools.partial(evaluated, run, run.batch))
 
 
 def _fail(run: Run, error: BaseException) -> NoReturn:
@@ -352,5 +343,6 @@ def _fail(run: Run, error: BaseException) -> NoReturn:
     if isinstance(error, KeyboardInterrupt):
         raise error
     error = blamed(run, error)
+    error = thrown_away(run, error) or error
     tell_of_failure(run, error)
     raise error
