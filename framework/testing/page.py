@@ -8,8 +8,9 @@ from .checking import laws
 
 HEAD = """# The laws
 
-What `framework check` ([how to](../howto/check-your-part.md)) puts a part to, role by role. A law that does not concern
-a part is reported as not applicable, with the reason. This page is made from the registry, `framework.testing.LAWS`.
+`framework check` ([how to](../howto/check-your-part.md)) tests a part against these laws, role by role. A law that does
+not concern a part is reported as not applicable, with the reason. This page is made from the registry,
+`framework.testing.LAWS`.
 """
 
 
