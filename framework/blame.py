@@ -22,7 +22,7 @@ from .process_state import restore_after
 from .run import Run
 
 CALLED = "_called"  # the local variable
-ORDINARY = {"builtins", "framework", "numpy", "torch", *sys.stdlib_module_names}  # whose exceptions are errors
+ORDINARY = {"builtins", "framework", "numpy", "pyo3_runtime", "torch", *sys.stdlib_module_names}  # raise errors only
 HOME = str(Path(__file__).parent)
 
 

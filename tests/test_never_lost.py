@@ -587,6 +587,8 @@ def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
 class Panic(BaseException):
     """As a library in Rust raises it."""
 
+    __module__ = "pyo3_runtime"
+
 
 NO_EXCEPTIONS = [Panic("boom"), SystemExit(0), GeneratorExit()]
 
