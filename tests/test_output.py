@@ -27,7 +27,12 @@ NOISY = """
         subprocess.run([sys.executable, "-S", "-c", f"print('process {where}')"], check=True)
         ctypes.CDLL(None).printf(f"library {where}\\n".encode())
 
+    import atexit
+    atexit.register(print, "print atexit")
+    atexit.register(lambda: ctypes.CDLL(None).printf(b"library atexit\\n"))
     shout("import")
+    import io
+    sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", line_buffering=True)  # for the sake of Windows
 
     @frozen
     class Half:
@@ -56,6 +61,8 @@ def test_what_parts_print_goes_to_standard_error(tmp_path):
         f"{FRAMEWORK} run {words} | cat", shell=True, cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout)["iterations"] == 1
+    assert "print atexit\n" in done.stderr
+    assert "library atexit\n" in done.stderr
     for place in ("import", "hook", "build", "call"):
         for way in ("print", "stream", "descriptor", "process", "library"):
             assert f"{way} {place}\n" in done.stderr
@@ -63,7 +70,9 @@ def test_what_parts_print_goes_to_standard_error(tmp_path):
 
 def test_every_command_s_result_is_alone_on_standard_output(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    source = "print('noise')\n" + textwrap.dedent(NOISY.partition('shout("import")')[2]).replace("shout", "print")
+    source = "print('noise')\n" + textwrap.dedent("    @frozen" + NOISY.partition("@frozen")[2]).replace(
+        "shout", "print"
+    )
     source = "from attrs import frozen\nfrom framework import Estimate, hookimpl\n" + source
     publish(tmp_path, monkeypatch, "noisy-rl", {"noisy": "noisy_module"}, noisy_module=source)
     (tmp_path / "mine.py").write_text(source.replace('"half"', '"mine"'))

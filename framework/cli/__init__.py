@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     usual, warnings.formatwarning = warnings.formatwarning, _worded
-    with kept():
+    with kept(ends=argv is None):
         try:
             return _main(arguments)
         except FrameworkError as error:

@@ -39,8 +39,11 @@ _kept: list[_Standard] = []
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Keep standard output for results; characters that a terminal's encoding lacks are replaced, not refused."""
+def kept(ends: bool = False) -> Iterator[None]:
+    """Keep standard output for results; characters that a terminal's encoding lacks are replaced, not refused.
+
+    `ends`: the process ends with the command, and what is printed while it does, as by `atexit`, is no result either.
+    """
     _open_what_is_closed()
     streams = sys.stdout, sys.stderr
     if sys.stderr is None:  # as by `2>&-`
@@ -56,19 +59,43 @@ def kept() -> Iterator[None]:
         standard.descriptor = os.dup(STDOUT)
         os.dup2(STDERR, STDOUT)
     _kept.append(standard)
-    sys.stdout = sys.stderr
+    sys.stdout = aside = _beside(sys.stderr)
     try:
         yield
     finally:
         _kept.pop()
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()  # a part may have put a stream of its own there
+        _flush(aside, STDERR)
         _flush(sys.stderr, STDERR)
-        sys.stdout, sys.stderr = streams
-        if standard.descriptor is not None:
-            _flush_c()
-            os.dup2(standard.descriptor, STDOUT)
-            os.close(standard.descriptor)
-        for stream, handler in errors:
-            stream.reconfigure(errors=handler)
+        if not ends:
+            sys.stdout, sys.stderr = streams
+            _give_back(standard, errors)
+
+
+def _beside(stderr: TextIO) -> TextIO:
+    """A stream to standard error of its own: a part may wrap, change or close what it finds as `sys.stdout`."""
+    if _descriptor(stderr) != STDERR:
+        return stderr
+    buffer = _StaysOpen(io.FileIO(STDERR, "w", closefd=False))
+    return io.TextIOWrapper(buffer, stderr.encoding, "backslashreplace", line_buffering=True)
+
+
+class _StaysOpen(io.BufferedWriter):
+    """A wrapper of `sys.stdout.buffer` closes it when it is thrown away."""
+
+    def close(self) -> None:
+        """Flush alone."""
+        self.flush()
+
+
+def _give_back(standard: _Standard, errors: list[tuple[io.TextIOWrapper, str | None]]) -> None:
+    if standard.descriptor is not None:
+        _flush_c()
+        os.dup2(standard.descriptor, STDOUT)
+        os.close(standard.descriptor)
+    for stream, handler in errors:
+        stream.reconfigure(errors=handler)
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def _staying() -> Iterator[None]:
         raise Broken(words(error), expected="to go on", got=f"sys.exit({error.code!r})") from error
     except BaseException as error:
         tools = type(error).__module__.partition(".")[0] in ("hypothesis", "_pytest")  # which steer by such errors
-        if tools or isinstance(error, Exception | KeyboardInterrupt):
+        if tools or isinstance(error, Exception | KeyboardInterrupt | _EnoughError):
             raise
         raise Broken(words(error), expected="to go on", got=type(error).__name__) from error
 
