@@ -184,13 +184,14 @@ def _reached(starts: Iterable[ModuleType], apart: set[str]) -> tuple[dict[str, P
             continue
         seen.add(module.__name__)
         path = _path(module)
-        if path is None or path.suffix != ".py" or is_installed(path):
+        if path is None or is_installed(path):
             packages.add(package)
             if module in starts:  # what it is made of, such as a simulator's bindings
                 packages |= _packages_of(module) - apart
             continue
         files[module.__name__] = path
-        waiting += [sys.modules[name] for name in _imported(module, path) if name in sys.modules]
+        if path.suffix == ".py":
+            waiting += [sys.modules[name] for name in _imported(module, path) if name in sys.modules]
     return files, packages
 
 

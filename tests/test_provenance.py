@@ -1,6 +1,7 @@
 """A record is complete, says which code made it, and what is read back with other code is warned of."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -18,7 +19,7 @@ from framework_reinforce import RewardsToGo
 import framework
 from framework import UsageError
 from framework.cli import main
-from framework.provenance import find, is_installed, sha256
+from framework.provenance import _reached, find, is_installed, sha256
 
 WORLD = """
 import gymnasium
@@ -58,11 +59,15 @@ SHORT = ["--iterations", "1", "--rollout.lanes", "2", "--rollout.episodes", "2",
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name, text in FILES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_files(tmp_path)
     yield tmp_path
     forget()
+
+
+def write_files(folder):
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
 
 
 def forget():
@@ -71,18 +76,29 @@ def forget():
         sys.modules.pop(name, None)
 
 
-@pytest.fixture
-def own(here):
-    words = ["--environment", "gymnasium", "--environment.id", "far_world:World"]
-    assert main(["run", *words, *SHORT, "--name", "own"]) == 0
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """Two records, and the code that one of them was made with."""
+    folder = tmp_path_factory.mktemp("recorded")
+    write_files(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", list(sys.path))
+        words = ["--environment", "gymnasium", "--environment.id", "far_world:World"]
+        assert main(["run", *words, *SHORT, "--name", "own"]) == 0
+        assert main(["run", *SHORT, "--name", "plain"]) == 0
     forget()
-    return here / "runs" / "own"
+    return folder
 
 
 @pytest.fixture
-def plain(here):
-    assert main(["run", *SHORT, "--name", "plain"]) == 0
-    return here / "runs" / "plain"
+def own(recorded, here):
+    return Path(shutil.copytree(recorded / "runs" / "own", here / "runs" / "own"))
+
+
+@pytest.fixture
+def plain(recorded, here):
+    return Path(shutil.copytree(recorded / "runs" / "plain", here / "runs" / "plain"))
 
 
 def made(record):
@@ -108,13 +124,13 @@ def readers(record):
 # Which code made it
 
 
-def test_the_files_of_an_own_environment_and_of_what_it_imports_are_recorded(own, here):
+def test_the_files_of_an_own_environment_and_of_what_it_imports_are_recorded(own, recorded):
     """All that its statements reach, in its package and beside it; nothing of Python's or of installed packages."""
     listed = made(own)["files"]
     reached = ["far_helper", "far_package", "far_package.inner", "far_package.other", "far_world"]
     assert [one["module"] for one in listed] == reached
     for one in listed:
-        assert Path(one["file"]).is_relative_to(here)
+        assert Path(one["file"]).is_relative_to(recorded)
         assert one["sha256"] == sha256(Path(one["file"]))
     assert made(own)["versions"]["gymnasium"] == gymnasium.__version__
 
@@ -156,6 +172,19 @@ def test_the_version_of_what_an_installed_environment_is_made_of_is_recorded(her
             sys.modules.pop(name.removesuffix(".py"), None)
     written = made(here / "runs" / "i")
     assert (written["versions"]["far_simulator"], written["files"]) == ("7.1", [])
+
+
+def test_an_own_extension_module_is_recorded_too(here):
+    """Compiled code has a hash, and nothing to follow."""
+    import importlib.machinery
+    import types
+
+    path = here / f"far_compiled{importlib.machinery.EXTENSION_SUFFIXES[-1]}"
+    path.write_bytes(b"compiled")
+    module = types.ModuleType("far_compiled")
+    module.__file__ = str(path)
+    files, _ = _reached([module], set())
+    assert files == {"far_compiled": path}
 
 
 def test_a_plugin_file_s_path_and_neighbours_are_recorded(here):
@@ -271,8 +300,13 @@ def lack(record, *names):
     path.write_text(tomli_w.dumps(tree))
 
 
-@pytest.mark.parametrize("reader", ["evaluate", "audit", "run"])
-@pytest.mark.parametrize("name", ["environment", "environment.goal", "policy.hidden", "policy.name", "seed"])
+@pytest.mark.parametrize(
+    ("reader", "name"),
+    [
+        *(("evaluate", name) for name in ("environment", "environment.goal", "policy.hidden", "policy.name", "seed")),
+        *(("audit", "environment.goal"), ("run", "environment.goal"), ("run", "policy.name")),
+    ],
+)
 def test_a_record_that_lacks_a_setting_is_refused(plain, capsys, reader, name):
     lack(plain, name)
     assert readers(plain)[reader]() == 2

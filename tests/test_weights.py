@@ -63,6 +63,14 @@ def test_other_dtypes_are_refused_and_not_cast(capsys, record, weights, dtype):
     refused(capsys, record, f"run/policy.safetensors: '{name}' is {dtype}, and the policy's is torch.float32")
 
 
+def test_what_goes_with_the_weights_is_finite_too(capsys, record):
+    """Such as the running means of a wrapper's observations."""
+    path = record / "policy.environment.safetensors"
+    save_file({"0.Normalize.mean": torch.tensor([0.0, math.nan])}, path)
+    refused(capsys, record, "policy.environment.safetensors: '0.Normalize.mean' is not finite")
+    path.unlink()
+
+
 def test_other_names_and_shapes_are_refused(capsys, record, weights):
     original = load_file(weights)
     name, *others = original
