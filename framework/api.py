@@ -64,7 +64,7 @@ def train(
     plugins: str | Sequence[str] = (),
     **flags: Any,
 ) -> Result:
-    """Train. What is left out is the recipe's, or else the notebook's.
+    """Train a policy. What is left out is the recipe's, or else the default (REINFORCE on the line world).
 
     A part is a name (`policy="recurrent"`), a dict (`policy={"shared": True}`, of the recipe's part if it has no
     "name"), or a settings object, of an installed plugin or of your own class. A section is a dict or a settings
@@ -78,15 +78,15 @@ def train(
         environment, policy, estimator, baseline, loss: the five parts.
         extensions: names and settings objects, added to the recipe's; or a dict, in which `name=False` takes one out.
         recipe: a named configuration to start from.
-        rollout, update, optimizer: how to collect and to learn.
-        iterations: rollouts, each followed by its updates; 100, where `steps` is not given either.
-        steps: environment steps; the run ends after the iteration that reaches them.
-        seed: of all random numbers; 0.
-        device: where policy and rollouts live; cpu.
-        threads: of torch and of numpy's linear algebra, during the run; 1.
-        compile: make C++ of the updates, where it can be done; False.
+        rollout, update, optimizer: size of the rollouts, number of updates, and the optimizer.
+        iterations: number of iterations, each a rollout and its updates; 100 if `steps` is not given either.
+        steps: number of environment steps; the run ends after the iteration that reaches it.
+        seed: seed of all random numbers; 0.
+        device: torch device of policy and rollouts; cpu.
+        threads: number of threads of torch and of numpy's linear algebra during the run; 1.
+        compile: compile updates and rollouts to C++, where that is possible; False.
         trace_gradients: measure in every update which term of the loss reaches which parameters; False.
-        step_timeout: seconds that a reset or step of the environment may take; None: for ever.
+        step_timeout: longest time in seconds of a reset or step of the environment; None: no limit.
         directory: where to record the run (a folder that does not exist yet); None: nowhere.
         plugins: module paths and files (FILE.py) to load besides the installed plugins; their parts win over others of
             the same name.
@@ -199,10 +199,10 @@ def evaluate(
     Args:
         policy: as `load` gives it, or what `train` returned.
         environment: a name, a dict with its name and settings, or a settings object.
-        episodes: exactly so many, all finished.
+        episodes: number of whole episodes.
         lanes: how many are played at once.
         greedy: take the most probable action instead of a sampled one.
-        seed: of all randomness, which is never a training run's.
+        seed: seed of all random numbers, which are never those of a training run.
         device: where the policy lives.
         max_episode_steps: an episode that does not end by then is an error.
         threads: of torch and of numpy's linear algebra, meanwhile.

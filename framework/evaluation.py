@@ -115,7 +115,7 @@ def play(
         environment: a working one, of `lanes` lanes, which nobody else steps.
         lanes: at least 1.
         episodes: at least 1.
-        seed: of all randomness.
+        seed: seed of all random numbers.
         greedy: the most probable action instead of a sampled one, by `policy.greedy()`.
         device: where policy and environment live.
         labels: what errors call the environment and the policy.

@@ -1,4 +1,4 @@
-"""The notebook's line world: states 0 … goal in a row, LEFT and RIGHT, from 0 to the goal."""
+"""The line world: states 0 … goal in a row, LEFT and RIGHT, from 0 to the goal."""
 
 import math
 from typing import Any

@@ -7,6 +7,7 @@ import itertools
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -127,6 +128,13 @@ def test_the_commands_help_shows_ppo_on_a_gymnasium_environment_and_its_examples
     assert any("ppo" in example and "CartPole-v1" in example for example in examples)
     for example in (example for example in examples if "my_" not in example):
         assert main(["show", *example.split()[1:]]) == 0
+
+
+def test_help_and_documents_give_compiling_the_same_time():
+    page = (Path(__file__).parent.parent / "docs" / "howto" / "run-and-record.md").read_text("utf-8")
+    text = plain(helped("run", "--help"))
+    assert "in 20 to 35 s at the start of the first run and about 5 s later" in text
+    assert re.search(r"20 to 35 seconds at the start of the first run, and about 5 once", " ".join(page.split()))
 
 
 def test_a_long_line_goes_on_under_its_second_column():

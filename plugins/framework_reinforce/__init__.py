@@ -1,4 +1,4 @@
-"""Categorical REINFORCE as in the notebook: policy, return estimators, baselines and loss."""
+"""REINFORCE for discrete actions: policy, return estimators, baselines and loss."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def losses() -> dict[str, Any]:
 
 @hookimpl
 def recipes() -> dict[str, Any]:
-    """Offer the notebook's job, under a name."""
+    """Offer the default parts as a recipe."""
     return {
         "reinforce": {
             "policy": {"name": "categorical"},
