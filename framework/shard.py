@@ -140,7 +140,7 @@ class Shard:
         except (PartError, KeyboardInterrupt):
             raise
         except BaseException as error:
-            if "step" not in str(error):
+            if "step" not in str(error) and "lane" not in str(error):
                 error.add_note(f"It was raised at step {self.row} of the rollout, which has {self.lanes} lanes.")
             if self.inputs is not None and self.table is not None:
                 try:

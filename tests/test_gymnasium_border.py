@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 import framework
 from framework import RolloutSettings, UsageError
+from framework.cli import main
 
 CPU = torch.device("cpu")
 WHERE = "lane 0, step 0 of its episode, action 0: "
@@ -222,3 +223,11 @@ def test_a_registered_environment_of_the_old_api_is_told_the_same():
 
 def shaped(shape, make=gym_vector_worlds.Counting.__init__):
     return lambda self, num_envs=1, **kwargs: make(self, num_envs, shape=shape)
+
+
+def test_the_last_line_of_an_error_is_the_one_that_names_the_lane(tmp_path, monkeypatch, capsys):
+    """Whoever reads one line of standard error reads that: no other sentence follows, of the rollout's step, say."""
+    monkeypatch.chdir(tmp_path)
+    words = ["--environment", "gymnasium", "--environment.id", "gym_careless_worlds:odd", "--reports"]
+    assert main(["run", *words, "--environment.kwargs", "how", "bare", "--iterations", "1"]) == 1
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: environment 'gymnasium' (plugin gym")
