@@ -4,8 +4,6 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import inspect
-import keyword
 import os
 import re
 import sys
@@ -21,9 +19,9 @@ import pluggy
 from attrs import Factory, field, frozen
 
 from .errors import UsageError, unknown
-from .hookspecs import PROJECT, ROLES, Providers, RunHooks, names
-from .kinds import well_formed
+from .hookspecs import PROJECT, ROLES, Providers
 from .plugin_files import files_of, import_file
+from .plugin_hooks import RefusedError, offers_of, register
 from .process_state import undisturbed
 from .remedies import gymnasium_hint
 
@@ -132,13 +130,7 @@ class Loaded:
             message = unknown(role, name, self.offers[role])
             if role == "environment":
                 message += gymnasium_hint(name)
-            for failure in self.failures:
-                message += f"\nplugin '{failure.name}' failed to load and may offer it: {failure.reason}"
-            if self.left_out:
-                message += f"\ninstalled, but not selected: {', '.join(self.left_out)}"
-            if self.not_allowed:
-                message += f"\n{not_allowed(self.not_allowed)}"
-            raise UsageError(message)
+            raise UsageError(message + self.elsewhere)
         if len(offered) > 1 and offered.keys() & self.preferred:
             offered = {plugin: cls for plugin, cls in offered.items() if plugin in self.preferred}
         if len(offered) > 1:
@@ -146,6 +138,16 @@ class Loaded:
             raise UsageError(f"{role} '{part}' is offered by {len(offered)} plugins; say which: {ways}")
         ((plugin, cls),) = offered.items()
         return plugin, part, cls
+
+    @property
+    def elsewhere(self) -> str:
+        """Lines on plugins that may offer what these do not."""
+        lines = [f"plugin '{one.name}' failed to load and may offer it: {one.reason}" for one in self.failures]
+        if self.left_out:
+            lines.append(f"installed, but not selected: {', '.join(self.left_out)}")
+        if self.not_allowed:
+            lines.append(not_allowed(self.not_allowed))
+        return "".join(f"\n{line}" for line in lines)
 
     def short_name(self, role: str, name: str, plugin: str) -> str:
         """The name by which `pick` finds this part again: qualified only where two plugins offer it."""
@@ -223,14 +225,14 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
             new = source not in points or points[source].module not in sys.modules
             with undisturbed(f"plugin '{source}'", generators=new):
                 plugin = _import(source, points)
-                _register(manager, plugin)
-                mine = _offers(manager, plugin)
+                register(manager, plugin.name, plugin.hooks)
+                mine = offers_of(manager, plugin.hooks)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # some are no Exception: SystemExit, a panic of an extension module in Rust
             if isinstance(error, UsageError) and source in asked:
                 raise
-            plain = isinstance(error, _RefusedError | UsageError)
+            plain = isinstance(error, RefusedError | UsageError)
             reason = str(error) if plain else f"{type(error).__name__}: {error}{_place(error)}"
             if isinstance(error, ModuleNotFoundError):
                 reason += ": install it beside the framework"
@@ -263,10 +265,6 @@ def _place(error: BaseException) -> str:
     if isinstance(error, SyntaxError) or not frames or frames[-1].filename.startswith("<frozen"):
         return ""
     return f" ({frames[-1].filename}:{frames[-1].lineno})"
-
-
-class _RefusedError(Exception):
-    """A plugin that was imported and does not keep to the rules of hooks."""
 
 
 def _normalized(distribution: str) -> str:
@@ -319,79 +317,3 @@ def _module(point: EntryPoint, hooks: Any) -> ModuleType:
         return hooks
     own, package = str(getattr(hooks, "__module__", "")), point.module.partition(".")[0]
     return sys.modules[own if own.partition(".")[0] == package and own in sys.modules else point.module]
-
-
-def _register(manager: pluggy.PluginManager, plugin: Plugin) -> None:
-    if manager.has_plugin(plugin.name):
-        raise UsageError(f"two plugins are named '{plugin.name}'; select one")
-    hooks = plugin.hooks
-    if manager.is_registered(hooks):
-        kind = "module" if isinstance(hooks, ModuleType) else "object"
-        raise UsageError(f"plugins '{manager.get_name(hooks)}' and '{plugin.name}' are the same {kind}; select one")
-    marked = {name: options for name in dir(hooks) if (options := manager.parse_hookimpl_opts(hooks, name)) is not None}
-    if not marked:
-        raise _RefusedError("implements no hook; is @hookimpl missing?")
-    for name, options in marked.items():
-        if name in names(RunHooks):
-            raise _RefusedError(
-                f"'{name}' is a run hook: implement it on an extension, and offer that by `extensions()`"
-            )
-        if name not in names(Providers) and not options["optionalhook"]:
-            raise _RefusedError(unknown("hook", name, names(Providers)).replace("no hook", "unknown hook", 1))
-        if inspect.isclass(hooks) and "self" in inspect.signature(getattr(hooks, name)).parameters:
-            raise _RefusedError(f"is the class {hooks.__name__}, and its '{name}' takes self: name an instance of it")
-    try:
-        manager.register(hooks, plugin.name)
-    except pluggy.PluginValidationError as error:
-        raise _RefusedError(str(error).replace("\n", " ")) from error
-
-
-def _offers(manager: pluggy.PluginManager, plugin: Plugin) -> dict[str, dict[str, Any]]:
-    """Call the plugin's provider hooks; check what they return."""
-    offered: dict[str, dict[str, Any]] = {}
-    for caller in manager.get_hookcallers(plugin.hooks) or ():
-        if not caller.has_spec():  # a newer core's, marked optional
-            continue
-        role = next((role for role, hook in ROLES.items() if hook == caller.name), "recipe")
-        (implementation,) = [impl for impl in caller.get_hookimpls() if impl.plugin is plugin.hooks]
-        parts = implementation.function()
-        if not isinstance(parts, Mapping) or not all(isinstance(name, str) for name in parts):
-            raise _RefusedError(f"hook '{caller.name}' must return a dict from name to settings class, got {parts!r}")
-        for name, settings in parts.items():
-            if not name.isidentifier():
-                raise _RefusedError(f"hook '{caller.name}': a name is letters, digits and underscores, got {name!r}")
-            if keyword.iskeyword(name) or name == "self":
-                raise _RefusedError(f"hook '{caller.name}': '{name}' has a meaning in Python: choose another name")
-            if role == "recipe":
-                if not isinstance(settings, Mapping):
-                    raise _RefusedError(f"recipe '{name}' must be a configuration (a dict), got {settings!r}")
-                well_formed(settings, f"recipe '{name}'")
-            elif not (isinstance(settings, type) and attrs.has(settings)):
-                raise _RefusedError(
-                    f"{role} '{name}' must be an attrs class (its fields are its options), got {settings!r}"
-                )
-            else:
-                _check_settings(role, name, settings)
-        offered[role] = dict(parts)
-    return offered
-
-
-def _check_settings(role: str, name: str, settings: Any) -> None:
-    """A part is chosen by its name alone, so each setting has a default; `name` is how files choose it."""
-    if (role, name) == ("extension", "names"):
-        raise _RefusedError("extension 'names': files list the chosen extensions under this name: choose another")
-    for attribute in attrs.fields(settings):
-        if attribute.name == "name":
-            raise _RefusedError(f"{role} '{name}': files choose the part by 'name': call this setting otherwise")
-        if attribute.init and attribute.default is attrs.NOTHING:
-            raise _RefusedError(f"{role} '{name}': setting '{attribute.name}' needs a default")
-        if attribute.init and attribute.type is None:
-            raise _RefusedError(f"{role} '{name}': setting '{attribute.name}' needs a type, as in `gamma: float`")
-        kind, default = attribute.type, attribute.default
-        if attribute.init and kind in (bool, int, str) and not isinstance(default, kind | attrs.Factory):
-            wanted = f"setting '{attribute.name}' is of type {kind.__name__}"
-            raise _RefusedError(f"{role} '{name}': {wanted}, and its default is {default!r}")
-    try:
-        settings()
-    except (ValueError, TypeError) as error:
-        raise _RefusedError(f"{role} '{name}': its own defaults are refused: {error}") from error

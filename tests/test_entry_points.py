@@ -145,6 +145,8 @@ def test_the_list_holds_for_commands_and_for_python(acme, capsys):
     message = "installed, but not allowed by FRAMEWORK_PLUGINS: acme, other; add it to the list, as in "
     assert main(["run", "--estimator", "halved"]) == 2
     assert message + "FRAMEWORK_PLUGINS=acme" in capsys.readouterr().err
+    assert main(["check", "halved"]) == 2
+    assert message + "FRAMEWORK_PLUGINS=acme" in capsys.readouterr().err
     with pytest.raises(UsageError, match=message):
         framework.train(recipe="halved")
     framework.train(iterations=1)

@@ -54,7 +54,7 @@ def chosen(what: str | ModuleType, role: str | None = None) -> tuple[Loaded, lis
             names = [name for key in ROLES for name in loaded.names(key) if role in (None, key)]
             known = {*names, *(plugin.name for plugin in loaded.plugins)}
             message = unknown("part, plugin or module", what, known)
-            raise UsageError(f"{message} (or a module's path, or FILE.py)") from None
+            raise UsageError(f"{message} (or a module's path, or FILE.py){loaded.elsewhere}") from None
         mine = next(plugin for plugin in loaded.plugins if plugin.source == what)
     return loaded, _only(parts_of(loaded, mine.name), role, what)
 
