@@ -110,7 +110,7 @@ def blame_gradient(run: Run, terms: dict[str, Tensor], evaluate: Callable[[], Ev
         if hooks:
             parameter._backward_hooks.clear()
         slopes = [torch.autograd.grad(term, [parameter], retain_graph=True, allow_unused=True)[0] for term in told]
-        if all(slope is None or bool(torch.isfinite(slope).all()) for slope in slopes):
+        if hooks and all(slope is None or bool(torch.isfinite(slope).all()) for slope in slopes):
             raise PartError(
                 f"{whose_function(run, *hooks.values())}: {what} is not finite, and was before a hook of it"
             )

@@ -40,8 +40,8 @@ class Told:
 
     @property
     def is_finite(self) -> bool:
-        """Whether the loss is."""
-        return math.isfinite(sum(self.terms.values()))
+        """Whether loss and gradient are."""
+        return math.isfinite(self.norm + sum(self.terms.values()))
 
 
 @frozen(eq=False)
@@ -164,7 +164,7 @@ def _update(run: "Run", job: Job, prepares: bool, moving: int, inputs: list[Tens
         stop = torch.as_tensor(loss.stop_epochs)
         numbers = [norm, stop, *terms, *(number for number in loss.metrics.values() if isinstance(number, Tensor))]
         row = torch.stack([number.detach().double().reshape(()) for number in numbers])
-        halts = stop | ~row[2 : 2 + len(terms)].sum().isfinite()
+        halts = stop | ~row[: 2 + len(terms)].sum().isfinite()
         moved = [vector] if job.rule is None else job.rule.moved(vector, gradient, inputs[1:moving], scale)
         return [*moved, gradient, row, halts]
 

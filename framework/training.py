@@ -209,7 +209,7 @@ def _gradients(run: Run, loss: Loss) -> tuple[dict[str, float], float | Tensor |
     backward(told, 1 / count)
     learnt.gather()
     norm = None if settings.max_grad_norm is None else learnt.clip(settings.max_grad_norm)
-    if not (is_finite(run, gradients=True) if norm is None else math.isfinite(norm)):
+    if (norm is None or not math.isfinite(norm)) and not is_finite(run, gradients=True):
         again = _stage(run, "compute_loss", batch=run.batch)  # the graph is gone
         blame_gradient(run, reduce(again, run.batch, settings.denominator, settings.constant), evaluate)
     return terms, norm

@@ -299,15 +299,27 @@ class Unlucky:
         return Loss({"policy": torch.where(broken, torch.nan, -batch.advantages * evaluation.log_probs)})
 
 
-def unlucky(seed, module=None):
+@frozen
+class UnluckyGradient:
+    """A loss that is a number, and its gradient by chance is none."""
+
+    limit: float
+
+    def __call__(self, batch, evaluation):
+        factor = (torch.rand(()) >= self.limit).float()
+        near = (factor * evaluation.log_probs).abs().sqrt()
+        return Loss({"policy": -batch.advantages * evaluation.log_probs, "near": near})
+
+
+def unlucky(seed, module=None, loss=Unlucky(0.03), words="Unlucky.*: term 'policy': not finite"):
     counts = []
     for compile in (True, False):
         kept = []
-        with replaced(module), pytest.raises(framework.PartError, match="Unlucky.*: term 'policy': not finite") as said:
+        with replaced(module), pytest.raises(framework.PartError, match=words) as said:
             framework.train(
                 environment=framework_classic.CartPole(),
                 policy=ActorCritic(**SMALL),
-                loss=Unlucky(0.03),
+                loss=loss,
                 rollout=RolloutSettings(lanes=4, episodes=4),
                 update=UpdateSettings(epochs=16),
                 optimizer=AT_ONCE,
@@ -323,6 +335,11 @@ def unlucky(seed, module=None):
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_no_number_by_chance_is_so_at_the_same_update(seed, graphs):
     unlucky(seed)
+
+
+def test_a_gradient_that_is_no_number_by_chance_is_so_at_the_same_update(graphs):
+    """Its step is not taken, compiled or not."""
+    unlucky(0, loss=UnluckyGradient(0.03), words="loss 'UnluckyGradient' .*: .*gradient")
 
 
 @frozen
