@@ -176,7 +176,7 @@ def load(run: str | Path, device: str = "cpu", best: bool = False, last: bool = 
         environment = build_environment(world, 1, where)
         spaces = environment.observation_space, environment.action_space
         close(environment, world.label)
-    policy = build_policy(part, record.tree["seed"], spaces, where)
+    policy = build_policy(part, record.tree.get("seed", 0), spaces, where)
     read_policy(directory, policy, policy_file(best, last, directory))
     return policy.eval()
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 
 from .config import Config, used
+from .errors import UsageError
 from .plugins import Loaded, Part
 from .process_state import libraries
 from .version import __version__
@@ -71,12 +73,22 @@ def not_repeatable(config: Config, loaded: Loaded) -> list[str]:
 
 def imports(part: Part) -> tuple[str, ...]:
     """Modules and files that building a part imports because its settings name them."""
-    return tuple(getattr(part.settings, "imports", ()))
+    return _declared(part, "imports")
 
 
 def sources(part: Part) -> tuple[str, ...]:
     """Modules whose code a part runs beside its own, such as that of an environment with a registered id."""
-    return (*imports(part), *getattr(part.settings, "sources", ()))
+    return (*imports(part), *_declared(part, "sources"))
+
+
+def _declared(part: Part, name: str) -> tuple[str, ...]:
+    """What settings say of themselves; a setting that happens to have this name says nothing."""
+    if name in attrs.fields_dict(type(part.settings)):
+        return ()
+    declared = getattr(part.settings, name, ())
+    if not isinstance(declared, tuple | list | set | frozenset) or not all(isinstance(one, str) for one in declared):
+        raise UsageError(f"{part.label}: {name} must be a tuple of modules and files, got {declared!r}")
+    return tuple(declared)
 
 
 def find(module: str) -> Path | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+from foreign import publish
 from framework_gymnasium import Gymnasium
 
 import framework
@@ -370,6 +371,67 @@ def test_what_the_command_line_replaces_is_not_imported(own, here, capsys):
     words = ["run", "--config", "runs/own/config.toml", "--name", "pole", "--quiet"]
     said(capsys, *words, "--environment.id", "CartPole-v1")
     assert not imported(here)
+
+
+OTHER = """
+from attrs import frozen
+from framework import hookimpl
+from framework_line_world import LineWorld
+
+
+@frozen
+class Says(LineWorld):
+    "Imports by name, and says so."
+
+    world: str = ""
+
+    @property
+    def imports(self):
+        return (self.world,) if self.world else ()
+
+    def build(self, num_envs, device):
+        if self.world:
+            __import__(self.world)
+        return super().build(num_envs, device)
+
+
+@frozen
+class Wrong(LineWorld):
+    "Says it in no tuple."
+
+    imports = "strange_world"
+
+
+@frozen
+class Setting(LineWorld):
+    "Has settings of these names."
+
+    imports: int = 3
+    sources: str = "no module"
+
+
+@hookimpl
+def environments():
+    return {"says": Says, "wrong": Wrong, "setting": Setting}
+"""
+
+
+def test_other_parts_say_what_they_import_too(here, capsys, monkeypatch):
+    publish(here / "site", monkeypatch, "acme-rl", {"acme": "acme_worlds"}, acme_worlds=OTHER)
+    Path("theirs.toml").write_text('[environment]\nname = "says"\nworld = "strange_world"\n')
+    err = said(capsys, "run", "--config", "theirs.toml", *SHORT, code=2).err
+    assert "  module strange_world, for environment 'says' (plugin acme)\n" in err
+    assert not imported(here)
+    sys.path.insert(0, str(here))
+    said(capsys, "run", "--config", "theirs.toml", "--trust", *SHORT)
+    assert imported(here)
+    said(capsys, "run", "--environment", "says", "--environment.world", "strange_world", *SHORT, "--name", "own")
+    assert imported(here)
+    said(capsys, "evaluate", "runs/own", "--episodes", "2")
+    assert imported(here)
+    said(capsys, "run", "--environment", "setting", *SHORT)
+    err = said(capsys, "run", "--environment", "wrong", *SHORT, code=2).err
+    assert "environment 'wrong' (plugin acme): imports must be a tuple of modules and files, got 'strange_world'" in err
 
 
 # A question on a terminal
