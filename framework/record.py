@@ -330,11 +330,11 @@ def _why_missing(directory: Path, name: str) -> str:
     reason = failure(directory)
     said = f"the run failed ({reason})" if reason else "the run did not finish (it was killed, or still runs)"
     offered = [
-        f"{what}: {flag} (in Python {flag[2:]}=True)"
+        f"{flag} (in Python {flag[2:]}=True) for {what}"
         for file, what, flag in (
             (LAST, "the parameters before the failure", "--last"),
             (BEST, "those of the best evaluation", "--best"),
         )
         if name != file and (directory / file).is_file()
     ]
-    return ". There is ".join([said, " and ".join(offered)]) if offered else said
+    return f"{said}. Use {', or '.join(offered)}" if offered else said

@@ -174,7 +174,7 @@ def test_on_a_terminal_there_are_a_bar_and_a_table(here):
 # Ctrl-C
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_ctrl_c_and_a_scheduler_end_a_run_cleanly_and_keep_the_record(here, name):
     """Exit code 128 + the signal's number."""
     process = subprocess.Popen(

@@ -275,7 +275,7 @@ def test_a_run_that_failed_leaves_the_policy_as_it_was(tmp_path):
     assert first == str(caught.value)
     assert (empty, rest[0]) == ("", "Traceback (most recent call last):")
     message = r"has no policy.safetensors: the run failed \(extension 'Acts' .* raised ValueError: on purpose .*\). "
-    with pytest.raises(UsageError, match=message + r"There is the parameters before the failure: --last \(.*last=True"):
+    with pytest.raises(UsageError, match=message + r"Use --last \(in Python last=True\) for the parameters"):
         framework.load(directory)
     policy = framework.load(directory, last=True)
     assert all(torch.equal(policy.state_dict()[name], tensor) for name, tensor in fail.state.items())
@@ -342,8 +342,8 @@ def test_what_can_be_loaded_instead_is_said(here, capsys):
     said = capsys.readouterr().err
     assert "the run failed (extension 'fails' (plugin broken) raised ValueError: on purpose" in said
     assert said.endswith(
-        "There is the parameters before the failure: --last (in Python last=True) "
-        "and those of the best evaluation: --best (in Python best=True)\n"
+        "Use --last (in Python last=True) for the parameters before the failure, "
+        "or --best (in Python best=True) for those of the best evaluation\n"
     )
     for flag in ("--last", "--best"):
         assert main(["evaluate", "runs/a", flag, "--episodes", "3"]) == 0
@@ -351,7 +351,7 @@ def test_what_can_be_loaded_instead_is_said(here, capsys):
     assert "'best' and 'last' cannot be given together: choose one policy" in capsys.readouterr().err
     (here / "runs" / "a" / "error.txt").unlink()
     assert main(["evaluate", "runs/a"]) == 2
-    assert "the run did not finish (it was killed, or still runs). There is" in capsys.readouterr().err
+    assert "the run did not finish (it was killed, or still runs). Use" in capsys.readouterr().err
     assert main(["run", "--iterations", "2", "--name", "b", "--reports", "record"]) == 0
     assert main(["evaluate", "runs/b", "--last", "--episodes", "3"]) == 0
     assert "runs/b/policy.safetensors" in capsys.readouterr().out
