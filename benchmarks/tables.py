@@ -84,7 +84,7 @@ def line_world() -> str:
     rows = read("line_world")["rows"]
     return "\n".join(
         [
-            "| the notebook's job | median | range |",
+            "| line world, default run | median | range |",
             "|---|---|---|",
             *(
                 f"| {name} | {row['median']:,.2f} | {row['min']:,.2f} to {row['max']:,.2f} |"
