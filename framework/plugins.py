@@ -233,7 +233,7 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
             if isinstance(error, UsageError) and source in asked:
                 raise
             plain = isinstance(error, RefusedError | UsageError)
-            reason = str(error) if plain else f"{type(error).__name__}: {error}{_place(error)}"
+            reason = str(error) if plain else f"{type(error).__name__}: {_message(error)}{_place(error)}"
             if isinstance(error, ModuleNotFoundError):
                 reason += ": install it beside the framework"
             elif isinstance(error, ImportError) and "no known parent package" in reason:
@@ -257,6 +257,14 @@ def _refuse_barred(source: str, barred: Mapping[str, EntryPoint]) -> None:
     for name, point in barred.items():
         if source in (name, point.module):
             raise UsageError(f"plugin '{source}' cannot be loaded: {not_allowed([name])}")
+
+
+def _message(error: BaseException) -> str:
+    """What it says; some errors cannot even say that."""
+    try:
+        return str(error)
+    except Exception as fault:
+        return f"(its message raised {type(fault).__name__})"
 
 
 def _place(error: BaseException) -> str:

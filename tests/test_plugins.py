@@ -76,6 +76,10 @@ BROKEN = {
         "@hookimpl\ndef estimators(): raise PanicException('unwrap() on a None value')",
         "PanicException: unwrap() on a None value (",
     ),
+    "raises what has no message": (
+        "class Odd(Exception):\n  def __str__(self): return 1 / 0\nraise Odd",
+        "Odd: (its message raised ZeroDivisionError) (",
+    ),
     "exits in its hook": (
         "from framework import hookimpl\n@hookimpl\ndef estimators(): raise SystemExit(0)",
         "SystemExit: 0",
