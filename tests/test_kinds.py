@@ -406,6 +406,7 @@ WORDS = {
     "1e-3": 0.001,
     "-1_0": -10,
     '["a", 1]': ["a", 1],
+    "(0.9, 0.95)": [0.9, 0.95],
     "{a = 1}": {"a": 1},
     **{word: word for word in ("8x8", "[1", "", "a b", "a = 1", "None", "2020-01-01")},
 }
@@ -428,6 +429,17 @@ def test_help_shows_tables_that_a_file_gives(tmp_path, monkeypatch, capsys):
         main(["run", "--policy", "actor_critic", "--config", "it.toml", "--trust", "--help"])
     shown = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
     assert """(default: map_name None desc '[ "SF", "FG" ]' nested '{ a = 1 }')""" in shown
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("nan", "must be a number, and nan is none: nan"), ("9223372036854775808", "must fit into 64 bits")],
+)
+def test_a_number_in_a_table_that_no_setting_takes_is_refused(word, message, capsys):
+    with pytest.raises(SystemExit) as exited:
+        main(["show", "--environment", "gymnasium", "--environment.kwargs", "x", word])
+    assert exited.value.code == 2
+    assert message in re.sub(r"[│\s]+", " ", capsys.readouterr().err)
 
 
 # Hostile values in every flag

@@ -1,13 +1,16 @@
 """Settings that are tables, such as `--optimizer.options`: names and values in turn on the command line."""
 
+import ast
+import contextlib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import date, time
 from typing import Any
 
 import tomli_w
 import tyro
 
-from ..kinds import plain, written
+from ..kinds import plain, shown, written
 
 
 def tables() -> Any:
@@ -36,21 +39,26 @@ def _table(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _as_value(word: str) -> Any:
-    """What a word says as a value of TOML; itself, where it is none.
+    """What a word says as a value of TOML, or as a list, tuple or dict of Python's; itself, where it is neither.
 
     >>> _as_value("-9.81"), _as_value('["SF", "FG"]'), _as_value("True"), _as_value("8x8")
     (-9.81, ['SF', 'FG'], True, '8x8')
     """
     if word in ("True", "False"):  # as flags were written before, and as Python has them
         return word == "True"
+    readers: list[Callable[[str], Any]] = [lambda text: tomllib.loads(f"value = {text}")["value"]]
+    readers += [ast.literal_eval] if word[:1] in ("(", "[", "{") else [int, float]
+    value: Any = word
+    for read in readers:
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            value = read(word)
+            break
+    if isinstance(value, date | time):
+        value = word
     try:
-        value = plain(tomllib.loads(f"value = {word}")["value"])
-    except (ValueError, RecursionError):
-        try:
-            return int(word) if word.strip("+-").isdigit() else float(word)
-        except ValueError:
-            return None if word == "None" else word
-    return value
+        return plain(value)
+    except ValueError as error:
+        raise ValueError(f"a value must {error}: {shown(value)}") from None
 
 
 def _as_word(value: Any) -> str:
