@@ -177,6 +177,16 @@ class Hanging(Odd):
         return super().step(action)
 
 
+class Unclosable(Odd):
+    """Cannot be closed; says how many were tried."""
+
+    tried = 0
+
+    def close(self):
+        Unclosable.tried += 1
+        raise RuntimeError("the simulator is gone")
+
+
 def odd(reward=None, info=None, **kwargs):
     """Functions by name: what comes of TOML is plain."""
     return Odd(REWARDS[reward] if reward else 1.0, INFOS[info] if info else None, **kwargs)

@@ -3,6 +3,7 @@
 import re
 import warnings
 
+import gym_careless_worlds
 import gym_vector_worlds
 import gymnasium
 import numpy as np
@@ -231,3 +232,15 @@ def test_the_last_line_of_an_error_is_the_one_that_names_the_lane(tmp_path, monk
     words = ["--environment", "gymnasium", "--environment.id", "gym_careless_worlds:odd", "--reports"]
     assert main(["run", *words, "--environment.kwargs", "how", "bare", "--iterations", "1"]) == 1
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: environment 'gymnasium' (plugin gym")
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_a_lane_that_cannot_be_closed_is_a_warning_and_the_others_are_closed(vectorization):
+    gym_careless_worlds.Unclosable.tried = 0
+    part = careless("Unclosable", vectorization)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        result = framework.train(environment=part, rollout=RolloutSettings(lanes=2, steps=4), iterations=1)
+    assert re.search(r"close of lane 0 raised RuntimeError: the simulator is gone \(.*in close\)", str(told[0].message))
+    assert result.run.iteration == 1
+    assert gym_careless_worlds.Unclosable.tried == 2

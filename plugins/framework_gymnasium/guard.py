@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
+from framework.errors import warn
 from framework.places import own_line
 
 from .infos import OURS, Array, MisuseError, Wanted, choices, mask, metric, number, short
@@ -98,6 +99,16 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.clock += 1
         whereabouts[at], whereabouts[at + 1] = self.clock, OUTSIDE
         return observation, reward, terminated, truncated, told
+
+    def close(self) -> None:
+        """As the environment's; what it raises is a warning, for other lanes are still to be closed."""
+        try:
+            self.env.close()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            where = own_line(error)
+            warn(f"environment 'gymnasium': close of lane {self.lane} raised {type(error).__name__}: {error} ({where})")
 
     def statistics(self) -> dict[str, Any]:
         """What wrappers around this lane have learnt of the numbers that passed: see `statistics`."""
