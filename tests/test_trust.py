@@ -197,6 +197,16 @@ def test_a_record_goes_along_with_its_code_and_not_with_code_of_the_same_name(ow
     assert not imported(here)
 
 
+def test_one_s_own_file_may_be_edited_where_it_lies(here, capsys):
+    """That is a warning and no question."""
+    said(capsys, "run", *SETTINGS, "strange_world:World", *SHORT, "--name", "here")
+    assert imported(here)
+    (here / "strange_world.py").write_text(WORLD + "\nMORE = 1\n")
+    with pytest.warns(RuntimeWarning, match="the code of module strange_world was edited"):
+        said(capsys, "evaluate", "runs/here", "--episodes", "2")
+    assert imported(here)
+
+
 def test_the_first_import_of_a_process_looks_in_the_current_folder_too(own, here, capsys, monkeypatch):
     """No path leads there before the module is imported: that of a stranger must not be taken for none at all."""
     (moved := here / "moved").mkdir()
