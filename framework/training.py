@@ -85,7 +85,7 @@ def _loop(run: Run) -> None:
 def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
     """Collect, estimate, update, report; what was collected is let go before the next time."""
     config, stage = run.config, functools.partial(_stage, run)
-    streams.seed_global(run.device, streams.derived_seed(config.seed, "update", run.iteration))
+    streams.seed_global(run.device, streams.derived_seed(config.seed, "collect", run.iteration))
     if run.directory is not None:
         run.last_good.keep(run.policy, run._batch)
     run.batch = run.piece = None
@@ -95,6 +95,7 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
     look_at_process(run, "environment", "policy", "collect_rollout")
     advantages = stage("estimate_advantages", rollout=rollout)
     look_at_process(run, "estimator", "baseline", "estimate_advantages")
+    streams.seed_global(run.device, streams.derived_seed(config.seed, "update", run.iteration))
     whole = flatten(rollout, advantages)
     pieces = minibatches(run, whole)
     if compiler is not None:

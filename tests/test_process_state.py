@@ -15,7 +15,7 @@ import pytest
 import torch
 from attrs import evolve, frozen
 from framework_parts import CartPole, LineWorld, RewardsToGo
-from framework_reinforce import NoBaseline
+from framework_reinforce import Categorical, NoBaseline
 
 import framework
 from framework import process_state
@@ -103,6 +103,46 @@ def test_the_seed_is_that_of_every_global_generator():
         runs.append(learnt(estimator=Drawing()))
     assert runs[0] == runs[1]
     assert runs[0] != learnt(estimator=Drawing(), seed=4)
+
+
+@frozen
+class Dropping:
+    "Categorical, with noise from torch's global generator in its updates, as dropout has."
+
+    def build(self, observation_space, action_space):
+        policy = Categorical().build(observation_space, action_space)
+        plain = policy.evaluate
+
+        def evaluate(inputs, actions, entropies):
+            made = plain(inputs, actions, entropies)
+            return evolve(made, log_probs=made.log_probs * (torch.rand_like(made.log_probs) > 0.5))
+
+        policy.evaluate = evaluate
+        return policy
+
+
+@frozen
+class Seeding(CartPole):
+    "A world that seeds torch, as some simulators do."
+
+    seeds: bool = True
+
+    def build(self, num_envs, device):
+        world = super().build(num_envs, device)
+        plain = world.reset
+
+        def reset(generator):
+            if self.seeds:
+                torch.manual_seed(0), np.random.seed(0), random.seed(0)
+            return plain(generator)
+
+        world.reset = reset
+        return world
+
+
+def test_a_part_that_seeds_torch_does_not_seed_the_updates():
+    runs = [learnt(environment=Seeding(seeds=seeds), policy=Dropping()) for seeds in (True, False)]
+    assert runs[0] == runs[1]
 
 
 # What parts change
