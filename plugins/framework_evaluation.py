@@ -10,7 +10,8 @@ from torch import Tensor
 from framework import Run, hookimpl
 from framework.carried import keep
 from framework.evaluation import play, refuse_without_greedy
-from framework.record import BEST, copied, keep_policy
+from framework.record import BEST, copied
+from framework.rescue import keep_policy
 from framework.run import RECENT, build_environment, close
 from framework.streams import derived_seed
 

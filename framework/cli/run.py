@@ -19,7 +19,8 @@ from gymnasium.spaces import Discrete
 from ..contracts import Inputs
 from ..errors import UsageError, say
 from ..process_state import working
-from ..record import claim, claim_next, missing
+from ..record import claim, claim_next
+from ..rescue import missing
 from ..run import Result, build, closed_on_error
 from ..training import Core, execute
 from . import output

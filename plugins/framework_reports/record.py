@@ -17,10 +17,7 @@ from framework.record import (
     METRICS,
     POLICY,
     MetricsFile,
-    attempt,
     clean,
-    keep_policy,
-    missing,
     write_config,
     write_gradients,
     write_rows,
@@ -28,6 +25,7 @@ from framework.record import (
     write_states,
     write_text,
 )
+from framework.rescue import attempt, keep_policy, missing
 
 AGAIN = 60.0  # seconds until metrics.csv is tried again, once the disk refused it
 
