@@ -185,7 +185,7 @@ def test_the_script_for_bash_is_valid_and_completes(script):
 def test_every_option_of_the_help_is_completed(script, command):
     words = [command, *(EXTENSIONS if command in ("run", "show") else []), "--help"]
     shown = set(re.findall(r"^│ (?:-h, )?(--[\w.-]+)(?:, (--[\w.-]+))?", helped(*words), re.M))
-    completed = re.search(rf'^ +{command}\) words="(.*)" ;;$', script.read_text(), re.M)[1].split()
+    completed = re.search(rf'^ +{command}\) candidates="(.*)" ;;$', script.read_text(), re.M)[1].split()
     assert {option for pair in shown for option in pair if option} <= {*completed}
 
 

@@ -36,11 +36,12 @@ OWN: dict[str, tuple[Sequence[str], type[Any] | None]] = {
 }
 LONE: dict[str, type[Any]] = {"check": check.Flags, "plugins": plugins.Flags}
 
+# no variable of the script is called `words`, which means something else to zsh
 SCRIPT = """\
 _framework() {{
-    local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" words=""
+    local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" candidates=""
     if [[ $COMP_CWORD -eq 1 ]]; then
-        words="{commands} --help --version"
+        candidates="{commands} --help --version"
     elif [[ "$current" == -* ]]; then
         case "${{COMP_WORDS[1]}}" in
 {options}
@@ -50,7 +51,7 @@ _framework() {{
 {values}
         esac
     fi
-    COMPREPLY=( $(compgen -W "$words" -- "$current") )
+    COMPREPLY=( $(compgen -W "$candidates" -- "$current") )
 }}
 complete -o default -F _framework framework
 """
@@ -80,7 +81,7 @@ def script(loaded: Loaded) -> str:
     values |= {"new": [*ROLES], "completion": [*typing.get_args(Shell)], "--role": [*ROLES]}
 
     def cases(lists: dict[str, Any]) -> str:
-        return "\n".join(f'            {word}) words="{" ".join(listed)}" ;;' for word, listed in lists.items())
+        return "\n".join(f'            {word}) candidates="{" ".join(listed)}" ;;' for word, listed in lists.items())
 
     return SCRIPT.format(commands=" ".join(COMMANDS), options=cases(options), values=cases(values))
 
