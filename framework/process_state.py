@@ -82,6 +82,7 @@ class _Process:
     lock = threading.RLock()  # held by the run that works
     own: State | None = None  # what the run that works wants
     leaving: ExitStack  # of that run
+    for_good = ExitStack()  # never left: modes that a part entered and did not leave stay as they are put back
     warned: set[str]  # in that run
     forked = False  # and not yet known to have threads that work
     modules = -1  # imported when the libraries were looked for
@@ -262,8 +263,7 @@ def working(threads: int) -> Iterator[None]:
                     raise
         finally:
             _Process.own, _Process.leaving, _Process.warned = outer  # type: ignore[assignment]
-            with ExitStack() as rest:
-                _put_back(State.read(), before, rest)
+            _put_back(State.read(), before, _Process.for_good)
             randomness.put_back()
 
 
@@ -290,8 +290,7 @@ def undisturbed(whose: str, generators: bool = True) -> Iterator[None]:
         finally:
             now = State.read()
             changes = _changes(now, before)
-            with ExitStack() as rest:
-                _put_back(now, before, rest)
+            _put_back(now, before, _Process.for_good)
             if randomness is not None:
                 changes += randomness.put_back()
             if changes:

@@ -152,7 +152,17 @@ def blas():
     return next(library for library in process_state._libraries() if library.user_api == "blas")
 
 
+ENTERED = []
+
+
+def enter_inference_mode():
+    """And never leave it."""
+    ENTERED.append(torch.inference_mode())
+    ENTERED[-1].__enter__()
+
+
 CHANGES = {
+    "torch's inference mode from False to True": enter_inference_mode,
     "torch's default dtype from torch.float32 to torch.float64": lambda: torch.set_default_dtype(torch.float64),
     "torch's default device from cpu to meta": lambda: torch.set_default_device("meta"),
     "torch's gradient mode from True to False": lambda: torch.set_grad_enabled(False),
