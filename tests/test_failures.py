@@ -501,13 +501,15 @@ class Unbuildable:
         raise RuntimeError("no such file: maze.txt")
 
 
+LINE = Unbuildable.build.__code__.co_firstlineno + 1
+
+
 @pytest.mark.parametrize("role", ["environment", "policy", "estimator", "baseline", "loss"])
 def test_a_part_that_cannot_be_built_is_named_and_leaves_no_record(role, tmp_path):
     with pytest.raises(UsageError) as caught:
         framework.train(**{role: Unbuildable()}, directory=tmp_path / "run", iterations=1)
-    assert str(caught.value) == (
-        f"{role} 'Unbuildable' (plugin test_failures) cannot be built: RuntimeError: no such file: maze.txt"
-    )
+    message = f"{role} 'Unbuildable' (plugin test_failures) cannot be built: RuntimeError: no such file: maze.txt"
+    assert str(caught.value).partition(f" ({__file__}:")[::2] == (message, f"{LINE} in build)")
     assert not (tmp_path / "run").exists()
 
 
