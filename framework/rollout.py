@@ -30,6 +30,7 @@ def collect(
                 log_probs, valued = _judged(rollout, policy, missing, values, shards[0])
             if log_probs is not None:
                 rollout = evolve(rollout, log_probs=log_probs.masked_fill(~rollout.mask, 0))
+                checks.finite(f"{shards[0].labels[1]}: evaluate: log_probs", rollout.log_probs)
             if valued is not None:
                 rollout = with_values(rollout, valued, policy, [part[2] for part in collected], shards)
     if len(collected) == 1:

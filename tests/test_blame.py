@@ -150,10 +150,14 @@ def test_extensions_that_a_layer_leaves_out_take_their_settings_along():
     """Those of a recipe or a record; what the layer itself sets of one that it leaves out is still refused."""
     loaded = load()
     ppo = loaded.pick("recipe", "ppo")[2]
-    for tree in ({"extensions": {"names": ["evaluate"]}}, {"extensions": {"names": []}}, {"reports": []}):
+    for tree, expected in (
+        ({"extensions": {"names": ["evaluate"]}}, ["standardize", "evaluate"]),
+        ({"extensions": {"names": []}}, ["standardize"]),
+        ({"extensions": {"standardize": False, "names": ["evaluate"]}}, ["evaluate"]),
+        ({"reports": []}, ["standardize"]),
+    ):
         config = configure(loaded, merge(DEFAULTS, ppo, tree))
-        names = [part.name for part in config.extensions]
-        assert names == tree.get("extensions", {}).get("names", ["standardize"])
+        assert [part.name for part in config.extensions] == expected
     with pytest.raises(UsageError, match="extensions.standardize is set, but extension 'standardize' is not chosen"):
         configure(loaded, merge(DEFAULTS, {"extensions": {"names": [], "standardize": {"center": True}}}))
 
@@ -180,3 +184,18 @@ def test_a_warning_of_the_framework_is_one_line(tmp_path):
         said.stderr == "warning: compile: the updates go on in Python: trace_gradients looks at each term by itself\n"
     )
     assert said.stdout == ""
+
+
+def test_log_probs_that_are_not_finite_are_the_policys_and_not_a_wrappers():
+    """Deviations that explode: the recipe's own extensions wrap the rollout, and made nothing of it."""
+    from framework_parts import PPO, Pendulum
+
+    with pytest.raises(PartError, match=r"^policy 'gaussian' .plugin policies.: .*not finite"):
+        framework.train(
+            recipe="ppo_continuous",
+            environment=Pendulum(),
+            iterations=60,
+            rollout={"lanes": 2, "fixed_steps": 16},
+            loss=PPO(entropy=10.0),
+            optimizer={"lr": 0.5},
+        )
