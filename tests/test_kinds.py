@@ -473,6 +473,16 @@ def test_no_value_of_any_flag_ends_in_a_traceback(capsys, tmp_path, monkeypatch)
             assert not said.startswith("error:") or said.count("\n") == 1, said
 
 
+@pytest.mark.parametrize("words", ["new policy", "evaluate", "run --config", "run --plugins", "run --name"])
+def test_a_name_that_is_too_long_is_said_in_one_line(words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said = called([*words.split(), "x" * 300 + ("" if words == "new policy" else ".py")], capsys)
+    assert code == 2
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert not list(tmp_path.iterdir()) or words == "run --name"
+
+
 HOSTILE = ["true", "-1", "nan", "9223372036854775808", "1" + "0" * 4400, '""', "[[[]]]", "{a = {b = 1}}", "2020-01-01"]
 
 

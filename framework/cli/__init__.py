@@ -3,6 +3,7 @@
 A command's file is imported when it is called; this one imports no torch.
 """
 
+import errno
 import gc
 import importlib
 import os
@@ -72,6 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         except FrameworkError as error:
             say("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]))
             return 1 if isinstance(error, PartError | OutputError) else 2
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            say(f"error: a name of a file or folder is too long: {str(error.filename)[:80]} …")
+            return 2
         except KeyboardInterrupt:
             say("interrupted")
             return 130
