@@ -128,7 +128,11 @@ class Anything:
     """A policy of one's own, which says nothing of what it takes."""
 
 
-@pytest.mark.parametrize("declared", [5, "Discrete", (5,), [spaces.Discrete(2)], property(lambda self: ())], ids=repr)
+@pytest.mark.parametrize(
+    "declared",
+    [5, "Discrete", (5,), [spaces.Discrete(2)], property(lambda self: ())],
+    ids=lambda given: type(given).__name__,
+)
 def test_what_is_no_tuple_of_classes_is_the_policys(declared):
     cls = frozen(type("Odd", (), {"takes": declared, "__annotations__": {}}))
     with pytest.raises(UsageError, match="^policy 'odd' .plugin mine.: takes must be a tuple of classes of gymnasium"):
