@@ -6,7 +6,6 @@ import attrs
 import pytest
 import torch
 from framework_classic import CartPole
-from framework_losses import Ppo
 from framework_policies import ActorCritic
 from hypothesis import given
 from hypothesis import strategies as st
@@ -348,10 +347,8 @@ def test_storage_exchanged_between_minibatches_is_taken_over_too():
 
     framework.train(
         environment=CartPole(),
-        policy=ActorCritic(),
         recipe="ppo",
         iterations=1,
-        loss=Ppo(),
         extensions=[Settings()],
     )
     assert len(clamping.moves) == 16

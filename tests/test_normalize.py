@@ -9,7 +9,6 @@ import pytest
 import torch
 from attrs import field, frozen
 from foreign import publish
-from framework_losses import Ppo
 from framework_policies import ActorCritic, Gaussian, MultiCategorical, Recurrent
 from framework_reinforce import Categorical
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
@@ -353,8 +352,7 @@ def watched(directory=None, iterations=4, policy=None, **more):
     witness = Witness()
     result = framework.train(
         environment=Large(),
-        policy=policy or ActorCritic(normalize=True),
-        loss=Ppo(),
+        policy=policy or {"normalize": True},
         rollout=RolloutSettings(lanes=4, fixed_steps=32),
         update=UpdateSettings(epochs=2, minibatches=4),
         iterations=iterations,
@@ -385,7 +383,7 @@ def test_statistics_are_frozen_within_an_iteration():
     check_frozen(witness)
 
 
-AFTER = """        if hasattr(run.policy, "observe"):
+AFTER = """        with only_read(run.iteration == 0, f"{run.config.policy.label}: observe", rollout):
             run.policy.observe(rollout)
 """
 EARLY = ("    whole = flatten", "    run.policy.observe(rollout)\n    whole = flatten")
@@ -394,10 +392,10 @@ BETWEEN = (
     "            run.policy.observe(rollout)\n            if not _update(run)",
 )
 TIMINGS = {
-    "observes before the update": ((AFTER, ""), EARLY),
+    "observes before the update": ((AFTER, "        pass\n"), EARLY),
     "observes before and after": (EARLY,),
     "observes between minibatches": (BETWEEN,),
-    "never observes": ((AFTER, ""),),
+    "never observes": ((AFTER, "        pass\n"),),
 }
 
 
@@ -447,7 +445,7 @@ def test_observations_of_size_1000_are_learnt_from():
     def score(normalize):
         result = framework.train(
             environment=Large(),
-            policy=ActorCritic(normalize=normalize),
+            policy={"normalize": normalize},
             rollout=RolloutSettings(fixed_steps=64),
             optimizer=OptimizerSettings(lr=3e-3),
             iterations=60,

@@ -349,6 +349,7 @@ def loss_and_gradients(m, policy, batch, denominator="per_step"):
         loss=Ppo(entropy=0.1),
         needs={"values", "entropies"},
         loss_needs={"values", "entropies"},
+        traced={},
     )
     loss = m.training.Core().compute_loss(run, batch)
     total = sum(m.batches.reduce(loss, batch, denominator, 3.0).values())
