@@ -165,12 +165,13 @@ def load(run: str | Path, device: str = "cpu", best: bool = False, last: bool = 
         loaded = load_plugins(record.plugins, rest=True)
     record.refuse_incomplete(loaded, ("policy", "seed"))
     part = pick(loaded, "policy", record.tree) if part is None else part
+    built = [part] if spaces is not None else [part, pick(loaded, "environment", record.tree)]
+    if not trust and (modules := foreign_imports(built, [record])):
+        refuse(record, [], modules, TRUSTING)
     if spaces is not None:
         record.warn_of_differences(loaded, [part], files=False)
     else:
-        world = pick(loaded, "environment", record.tree)
-        if not trust and (modules := foreign_imports([world], [record])):
-            refuse(record, [], modules, TRUSTING)
+        world = built[1]
         record.refuse_incomplete(loaded, ("environment",))
         record.warn_of_differences(loaded, [part, world])
         environment = build_environment(world, 1, where)

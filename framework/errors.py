@@ -35,7 +35,23 @@ def warn(message: str) -> None:
 def say(message: str) -> None:
     """Print on standard error, if there is still one."""
     with contextlib.suppress(OSError, ValueError):
-        print(message, file=sys.stderr, flush=True)
+        print(visible(message, but="\n\t"), file=sys.stderr, flush=True)
+
+
+def visible(text: str, but: str = "") -> str:
+    """Escape what a terminal would obey and not show: names in a stranger's file could hide or rewrite lines with it.
+
+    >>> visible("evil\\x1b[2K\\u202e.py")
+    'evil\\\\u001b[2K\\\\u202e.py'
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in but else _escaped(one) for one in text)
+
+
+def _escaped(character: str) -> str:
+    """As TOML and JSON have it."""
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
 
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> str:

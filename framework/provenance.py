@@ -33,7 +33,8 @@ def described(config: Config, loaded: Loaded) -> dict[str, Any]:
     plugins = used(config, loaded)
     starts = [plugin.module for plugin in plugins if not plugin.distribution]
     starts += [_module_of(part) for part in config.parts if is_own(part, loaded)]
-    starts += [sys.modules[name] for part in config.parts for name in sources(part) if name in sys.modules]
+    named = [parent for part in config.parts for name in sources(part) for parent in _with_parents(name)]
+    starts += [sys.modules[name] for name in named if name in sys.modules]
     apart = {DISTRIBUTION.partition("-")[0]}
     apart |= {plugin.module.__name__.partition(".")[0] for plugin in loaded.plugins if plugin.distribution}
     files, packages = _reached(starts, apart)
@@ -108,9 +109,8 @@ def find(module: str) -> Path | None:
 
 def is_installed(path: Path) -> bool:
     """Whether a file belongs to Python or an installed package."""
-    return {"site-packages", "dist-packages"} & set(path.parts) != set() or any(
-        path.is_relative_to(folder) for folder in INSTALLED
-    )
+    found = [Path(folder).resolve() for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
+    return any(path.is_relative_to(folder) for folder in (*INSTALLED, *found))
 
 
 def sha256(path: Path) -> str:
@@ -237,5 +237,10 @@ def _imported(module: ModuleType, path: Path) -> set[str]:
                 parents = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*parents, *([base] if base else [])])
             found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    parts = [name.split(".") for name in found]
-    return {".".join(names[:count]) for names in parts for count in range(1, len(names) + 1)}
+    return {parent for name in found for parent in _with_parents(name)}
+
+
+def _with_parents(module: str) -> list[str]:
+    """`a.b.c` → `a`, `a.b`, `a.b.c`."""
+    names = module.split(".")
+    return [".".join(names[:count]) for count in range(1, len(names) + 1)]

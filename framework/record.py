@@ -161,7 +161,7 @@ def read_spaces(directory: Path) -> Spaces | None:
     if not path.is_file():
         return None
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
+        written = json.loads(path.read_bytes())
         return from_json(written["observations"]), from_json(written["actions"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(f"{path} does not hold the spaces of a run: {type(error).__name__}: {error}") from None

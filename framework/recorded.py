@@ -24,7 +24,7 @@ from .config import (
 )
 from .errors import UsageError, warn
 from .plugins import Loaded, Part, Plugin
-from .provenance import DISTRIBUTION, differences, find, is_installed, sha256
+from .provenance import DISTRIBUTION, differences, find, is_installed
 from .record import CONFIG, PLUGINS
 from .signing import SIGNATURE, is_signed
 from .version import __version__
@@ -47,10 +47,10 @@ class Recorded:
         return self.path.parent
 
     def vouches(self, name: str) -> bool:
-        """Whether this user's own run imported this module or file, and it is the same one that is here now.
+        """Whether this user's own run imported this module or file, from where it would be imported now.
 
-        A module is looked for in the current folder, too: one of the same name in another folder is another one, unless
-        its content is the same.
+        A module is looked for in the current folder, too, and one of the same name in another folder is another one,
+        even if its content is the same: what it imports, or Python's cache of it, may be other code.
         """
         if self.doubt or self.made is None:
             return False
@@ -58,10 +58,7 @@ class Recorded:
         if named is None or is_installed(named):
             return True  # there is nothing to import, or nothing of the user's own
         listed = [*self.made.get("files", ()), *self.made.get("plugins", ())]
-        return any(
-            str(named) == one.get("file") or (one.get("module") == name and sha256(named) == one.get("sha256"))
-            for one in listed
-        )
+        return any(str(named) == one.get("file") for one in listed)
 
     def refuse_incomplete(self, loaded: Loaded, keys: Iterable[str] | None = None) -> None:
         """Refuse a record that leaves settings out: it was changed. One of an older version may lack what is new.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .config import DEFAULTS, PART_ROLES, merge, pick
-from .errors import UsageError
+from .errors import UsageError, visible
 from .plugins import GROUP, Part, load
 from .provenance import imports
 from .recorded import Recorded
@@ -46,9 +46,9 @@ def named_beside(file: Recorded) -> dict[str, str]:
 
 def listed(file: Recorded, plugins: Sequence[str], modules: Mapping[str, str]) -> str:
     """What would be imported, a line each, and why it is not trusted."""
-    lines = [f"  {_kind(name)} {name}, a plugin" for name in plugins]
-    lines += [f"  {_kind(name)} {name}, for {label}" for name, label in modules.items()]
-    why = file.doubt or "the run that you recorded imported other code under this name"
+    lines = [f"  {_kind(name)} {visible(name)}, a plugin" for name in plugins]
+    lines += [f"  {_kind(name)} {visible(name)}, for {label}" for name, label in modules.items()]
+    why = file.doubt or "the run that you recorded imported this from another folder"
     return f"{file.path} names code that no installed plugin has:\n" + "\n".join(lines) + f"\nIt is not trusted: {why}."
 
 
@@ -71,7 +71,7 @@ def ask(file: Recorded, plugins: Sequence[str], modules: Mapping[str, str], reme
     if sys.stdin is None or sys.stderr is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
         refuse(file, plugins, modules, remedy)
     text = f"{listed(file, plugins, modules)} It could do whatever you can do."
-    print(f"{text}\nImport it? [y/N] ", end="", file=sys.stderr, flush=True)
+    print(visible(f"{text}\nImport it? [y/N] ", but="\n"), end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise UsageError("nothing was imported or run")
 

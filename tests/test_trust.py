@@ -1,6 +1,7 @@
 """Code that only a file names is imported with the user's consent; the user's own records need none."""
 
 import io
+import json
 import os
 import pty
 import select
@@ -20,7 +21,7 @@ import framework
 from framework import UsageError
 from framework.cli import main
 from framework.config import settings_tree
-from framework.signing import key_path
+from framework.signing import key_path, sign
 
 WORLD = """
 from pathlib import Path
@@ -129,8 +130,15 @@ def recorded(tmp_path_factory):
 
 @pytest.fixture
 def own(recorded, here):
-    """A copy of it: the code's folder is another, and its content the same."""
-    return Path(shutil.copytree(recorded, here / "runs" / "own"))
+    """The same as if it had been recorded here."""
+    record = Path(shutil.copytree(recorded, here / "runs" / "own"))
+    made = json.loads((record / "plugins.json").read_text())
+    for one in made["files"]:
+        one["file"] = str(here / Path(one["file"]).name)
+    (record / "plugins.json").write_text(json.dumps(made))
+    contents = [(record / name).read_bytes() for name in ("config.toml", "plugins.json")]
+    (record / "signature.json").write_text(sign(*contents))
+    return record
 
 
 # One's own records
@@ -183,18 +191,25 @@ def test_a_signature_that_is_none_is_no_fault(own, here, capsys):
     assert not imported(here)
 
 
-def test_a_record_goes_along_with_its_code_and_not_with_code_of_the_same_name(own, here, capsys, monkeypatch):
-    """Modules are looked for in the current folder: a stranger's may have one of the same name."""
+@pytest.mark.parametrize("text", [WORLD, WORLD + "\nMORE = 1\n"], ids=["same", "other"])
+@pytest.mark.parametrize("linked", [False, True], ids=["file", "link"])
+def test_a_module_of_the_same_name_in_another_folder_is_other_code(own, here, capsys, monkeypatch, text, linked):
+    """Modules are looked for in the current folder, and a stranger's may hold one: what the same text imports there, or
+    Python's cache of it, may be the stranger's."""
     (moved := here / "moved").mkdir()
-    (moved / "strange_world.py").write_text(WORLD)
+    if linked:  # the name of a folder makes nothing an installed package
+        (moved / "site-packages").mkdir()
+        (moved / "site-packages" / "strange_world.py").write_text(text)
+        (moved / "strange_world.py").symlink_to("site-packages/strange_world.py")
+    else:
+        (moved / "strange_world.py").write_text(text)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(here))])
     monkeypatch.chdir(moved)
-    said(capsys, "evaluate", str(own), "--episodes", "2")
-    assert imported(here)
-    (moved / "strange_world.py").write_text(WORLD + "\nMORE = 1\n")
     err = said(capsys, "evaluate", str(own), code=2).err
-    assert "It is not trusted: the run that you recorded imported other code under this name" in err
+    assert "It is not trusted: the run that you recorded imported this from another folder" in err
     assert not imported(here)
+    said(capsys, "evaluate", str(own), "--episodes", "2", "--trust")
+    assert imported(here)
 
 
 def test_one_s_own_file_may_be_edited_where_it_lies(here, capsys):
@@ -220,6 +235,18 @@ def test_the_first_import_of_a_process_looks_in_the_current_folder_too(own, here
 def test_an_installed_plugin_may_be_named_by_its_module(here, capsys):
     Path("mine.toml").write_text('plugins = ["framework_line_world", "reinforce"]\n')
     said(capsys, "run", "--config", "mine.toml", *SHORT)
+
+
+def test_names_in_a_file_cannot_hide_what_is_listed(here, capsys):
+    """A terminal obeys escape sequences, and shows a name after U+202E from right to left."""
+    names = ["strange.py", "\x1b[2A\x1b[2Kharmless", "a\n  module harmless", "\u202egnp.py", "\x9b2J"]
+    Path("theirs.toml").write_text(tomli_w.dumps({"plugins": names}))
+    err = said(capsys, "run", "--config", "theirs.toml", code=2).err
+    assert "  file strange.py, a plugin\n  module \\u001b[2A\\u001b[2Kharmless, a plugin\n" in err
+    assert "  module a\\u000a  module harmless, a plugin\n  file \\u202egnp.py, a plugin\n" in err
+    assert all(one.isprintable() or one == "\n" for one in err)
+    Path("theirs.toml").write_text('"\\u001b[2Jkey" = 1\n')
+    assert "no section or key '\\u001b[2Jkey'" in said(capsys, "show", "--config", "theirs.toml", code=2).err
 
 
 def test_where_no_key_can_be_made_the_record_says_so_once_and_takes_consent(here, capsys, monkeypatch):
@@ -387,6 +414,7 @@ OTHER = """
 from attrs import frozen
 from framework import hookimpl
 from framework_line_world import LineWorld
+from framework_policies import ActorCritic
 
 
 @frozen
@@ -403,6 +431,22 @@ class Says(LineWorld):
         if self.world:
             __import__(self.world)
         return super().build(num_envs, device)
+
+
+@frozen
+class Policy(ActorCritic):
+    "Imports by name, and says so."
+
+    module: str = ""
+
+    @property
+    def imports(self):
+        return (self.module,) if self.module else ()
+
+    def build(self, *arguments):
+        if self.module:
+            __import__(self.module)
+        return super().build(*arguments)
 
 
 @frozen
@@ -423,7 +467,27 @@ class Setting(LineWorld):
 @hookimpl
 def environments():
     return {"says": Says, "wrong": Wrong, "setting": Setting}
+
+
+@hookimpl
+def policies():
+    return {"naming": Policy}
 """
+
+
+def test_python_asks_for_what_an_installed_policy_imports_too(here, capsys, monkeypatch):
+    publish(here / "site", monkeypatch, "acme-rl", {"acme": "acme_worlds"}, acme_worlds=OTHER)
+    sys.path.insert(0, str(here))
+    said(capsys, "run", "--policy", "naming", "--policy.module", "strange_world", *SHORT, "--name", "own")
+    assert imported(here)
+    framework.load("runs/own")
+    assert imported(here)
+    stranger(here / "runs" / "own")
+    with pytest.raises(UsageError, match=r"(?s)module strange_world, for policy 'naming' .*framework.load\(…, trust="):
+        framework.load("runs/own")
+    assert not imported(here)
+    framework.load("runs/own", trust=True)
+    assert imported(here)
 
 
 def test_other_parts_say_what_they_import_too(here, capsys, monkeypatch):

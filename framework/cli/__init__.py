@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from ..errors import FrameworkError, PartError, UsageError, say, unknown
+from ..errors import FrameworkError, PartError, UsageError, say, unknown, visible
 from ..version import __version__
 from .help import fitted
 from .output import OutputError, kept, results
@@ -115,7 +115,7 @@ def _worded(
 ) -> str:
     """A warning of this framework's without the line of source that gave it; others as usual."""
     if Path(filename).is_relative_to(HOME):
-        return f"warning: {message}\n"
+        return visible(f"warning: {message}\n", but="\n\t")
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 

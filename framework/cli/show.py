@@ -6,7 +6,7 @@ import tomli_w
 from attrs import frozen
 
 from ..config import to_tree
-from ..errors import say
+from ..errors import say, visible
 from .consent import UnresolvedError
 from .options import is_terminal, resolve
 from .output import results
@@ -27,5 +27,5 @@ def main(arguments: Sequence[str]) -> int:
         text = "".join(tomli_w.dumps({"plugins": list(one.plugins), **one.tree}) for one in error.consent.files)
         say(f"note: {error} So this is the file as it stands; `framework show --trust` resolves it.")
     with results(encoding=None if is_terminal() else "utf-8"):  # TOML is UTF-8, whatever the terminal's code page
-        print(text, end="")
+        print(visible(text, but="\n") if is_terminal() else text, end="")
     return 0
