@@ -115,6 +115,34 @@ class Whole(gymnasium.Env):
         return self.seen, 1.0, True, False, {}
 
 
+class Beyond(gymnasium.Env):
+    """At step `when` an observation is finite in float64 and not in float32; at step 2 each episode is cut."""
+
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, when, dtype="float64"):
+        self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.dtype(dtype).type)
+        self.when, self.clock = when, 0
+
+    def see(self):
+        return np.array([0.0, -1e300 if self.clock == self.when else 1.0])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.clock = 0
+        return self.see(), {}
+
+    def step(self, action):
+        self.clock += 1
+        return self.see(), 1.0, False, self.clock == 2, {}
+
+
+class NoSpace(Odd):
+    """Forgot its space of actions."""
+
+    action_space = None
+
+
 class NoSeed(Odd):
     """The old way to reset."""
 

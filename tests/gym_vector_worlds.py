@@ -88,3 +88,5 @@ for name in ("Counting", "Other", "Masked"):
         vector_entry_point=f"gym_vector_worlds:{name}",
         disable_env_checker=True,
     )
+
+gymnasium.register("Alone-v0", vector_entry_point="gym_vector_worlds:Counting")  # there are no single lanes

@@ -25,12 +25,12 @@ def careless(name="odd", vectorization="sync", **kwargs):
     return Gymnasium(f"gym_careless_worlds:{name}", vectorization, kwargs=kwargs)
 
 
-def first_step(part, lanes=1):
-    """The first step after a reset."""
+def first_step(part, lanes=1, steps=1):
+    """The first step after a reset, or one after it."""
     made, generator = part.build(lanes, CPU), torch.Generator().manual_seed(0)
     try:
         made.reset(generator)
-        return made.step(torch.zeros(lanes, dtype=torch.int64), generator)
+        return [made.step(torch.zeros(lanes, dtype=torch.int64), generator) for _ in range(steps)][-1]
     finally:
         made.close()
 
@@ -125,6 +125,29 @@ def test_uint64_and_the_largest_float64_are_trained_on_without_warnings():
     assert np.isinf(space.high).all()
 
 
+@pytest.mark.parametrize(("when", "dtype"), [(0, "float64"), (1, "float64"), (2, "float64"), (1, "float32")])
+def test_a_number_beyond_float32_is_refused_with_its_lane_and_without_warnings(when, dtype):
+    part = careless("Beyond", when=when, dtype=dtype)
+    with pytest.raises(RuntimeError) as caught:  # a warning of numpy's would be an error, too, and name no lane
+        first_step(part, lanes=2, steps=3)
+    assert "lane 0" in str(caught.value)
+    assert "observation: -1e+300 is beyond float32" in str(caught.value)
+
+
+def test_an_environment_without_a_space_is_refused():
+    with pytest.raises(UsageError, match="its action_space is None, and must be a space of gymnasium.spaces"):
+        careless("NoSpace").build(1, CPU)
+
+
+def test_a_wrapper_that_refuses_its_environment_is_named():
+    scaled = "RescaleAction(min_action=-1.0, max_action=1.0)"
+    part = Gymnasium("Pendulum-v1", wrappers=("ClipAction", scaled))
+    with pytest.raises(
+        UsageError, match=f"environment.wrappers: {re.escape(scaled)} refuses <ClipAction<.*: For unbounded"
+    ):
+        part.build(1, CPU)
+
+
 def test_a_keyword_that_this_framework_has_too_reaches_the_environment():
     """`kwargs` are the environment's own; the setting of the same name is the time limit."""
     for name in ("gym_careless_worlds:OwnLimit", "gym_careless_worlds:OwnLimit-v0"):
@@ -157,6 +180,11 @@ def test_a_vectorised_environment_must_say_how_it_resets(monkeypatch):
     assert lanes.resolved["vectorization_mode"] == "sync"
     asked = Gymnasium("gym_vector_worlds:Counting-v0", "vector_entry_point", "same_step").build(2, CPU)
     assert asked.autoreset == "same_step"
+
+
+def test_auto_takes_the_vectorised_version_where_there_are_no_single_lanes():
+    lanes = Gymnasium("gym_vector_worlds:Alone-v0").build(2, CPU)
+    assert lanes.resolved["vectorization_mode"] == "vector_entry_point"
 
 
 def test_auto_makes_the_world_that_gymnasium_make_makes():

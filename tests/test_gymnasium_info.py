@@ -2,6 +2,7 @@
 
 import math
 
+import gym_vector_worlds
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,13 @@ from framework import RolloutSettings
 
 CPU = torch.device("cpu")
 WAYS = [("sync", "same_step"), ("sync", "next_step"), ("sync", "disabled"), ("async", "same_step")]
+
+
+def started(made, steps, lanes=2):
+    """Steps after a reset, the first action each."""
+    generator = torch.Generator().manual_seed(0)
+    made.reset(generator)
+    return [made.step(torch.zeros(lanes, dtype=torch.int64), generator) for _ in range(steps)]
 
 
 def played(info, metrics=None, vectorization="sync", mode="auto", lanes=3, steps=12):
@@ -108,6 +116,7 @@ def test_numbers_of_a_vectorised_environment_may_be_nested():
         (1j, None),
         (np.complex64(1), None),
         ({}, None),
+        (10**400, None),
     ],
 )
 def test_what_is_one_number(given, expected):
@@ -187,7 +196,45 @@ def test_what_is_a_mask():
     assert mask(np.array([1, 0], np.int8), 2).tolist() == [True, False]
     assert mask((np.array([1, 0]), np.array([0, 1, 1])), 5).tolist() == [True, False, False, True, True]
     assert mask(np.ones(3), 2) is None
+    assert mask(np.array([0.0, -np.inf]), 2) is None
+    assert mask([0.5, 1.0], 2) is None
     assert mask("ab", 2) is None
+
+
+@pytest.mark.parametrize(("vectorization", "mode"), WAYS)
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("length", r"expected 3 flags, for Discrete\(3\), got ndarray of shape \[4\]"),
+        ("logits", r"got ndarray of shape \[3\], with other numbers than 0 and 1"),
+        ("steps", "info has an 'action_mask' in a step, and had none at the reset of all lanes: return it there, too"),
+    ],
+)
+def test_masks_that_are_not_used_are_a_warning(how, words, vectorization, mode):
+    """Those of another form, and those that first come after the reset of all lanes; −∞ is not an allowed action."""
+    part = Gymnasium("gym_masked_worlds:Said", vectorization, mode, kwargs={"how": how})
+    made = part.build(2, CPU)
+    with pytest.warns(RuntimeWarning, match=f"no action masks are used. .*{words}.*action_masks none stops") as caught:
+        steps = started(made, 6)
+    assert steps[-1].action_masks is None
+    assert len(caught) == 1
+    made.close()
+
+
+def test_masks_of_a_vectorised_environment_that_are_not_used_are_a_warning(monkeypatch):
+    monkeypatch.setattr(gym_vector_worlds.Masked, "_info", lambda self, over: {"action_mask": np.ones((2, 3))})
+    made = Gymnasium("gym_vector_worlds:Masked-v0", "vector_entry_point").build(2, CPU)
+    with pytest.warns(RuntimeWarning, match=r"no action masks are used. .*got ndarray of shape \[2, 3\]"):
+        made.reset(torch.Generator())
+
+
+def test_a_lane_that_says_no_mask_at_its_first_reset_says_it_later():
+    made, generator = Gymnasium("gym_masked_worlds:Said", kwargs={"how": "one lane"}).build(2, CPU), torch.Generator()
+    made.reset(generator)
+    assert sorted(made.action_masks.tolist()) == [[True, False, True], [True, True, True]]
+    for _ in range(6):
+        step = made.step(torch.zeros(2, dtype=torch.int64), generator)
+        assert step.action_masks.tolist() == [[True, False, True]] * 2
 
 
 @pytest.mark.parametrize("policy", ["multi_categorical"])

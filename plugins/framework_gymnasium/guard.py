@@ -15,7 +15,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from framework.errors import warn
 from framework.places import own_line
 
-from .infos import OURS, Array, MisuseError, Wanted, choices, mask, metric, number, short
+from .infos import OURS, Array, MisuseError, Wanted, beyond, choices, mask, metric, no_mask, number, short
 from .statistics import lane_statistics, set_lane_statistics
 
 Env = gymnasium.Env[Any, Any]
@@ -49,7 +49,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._discrete = isinstance(env.observation_space, spaces.Discrete)
         self._choices = None if self.wanted.masks == "none" else choices(env.action_space)
         self._source: Callable[[Mapping[str, Any]], Any] | None = None  # where masks come from
-        self._begun = False
+        self._seeks = self._choices is not None  # no mask came yet
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's."""
@@ -60,9 +60,11 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
             if not isinstance(given, tuple | list) or len(given) != 2 or not isinstance(given[1], Mapping):
                 self._wrong_reset(given)
             observation, info = self._copied(given[0]), given[1]
-            if not self._begun:
-                self._source, self._begun = self._masks_from(info), True
-            told = {} if self._source is None else {OURS: (None, self._mask(info))}
+            told: dict[str, Any] = {}
+            if self._source is not None:
+                told = {OURS: (None, self._mask(info))}
+            elif self._seeks:
+                told = self._first_mask(info)
         except BaseException as error:
             self._raise(error, f"lane {self.lane}, reset with seed {seed}", "reset")
         self._does(OUTSIDE)
@@ -94,6 +96,8 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
                 told = {OURS: (numbers, None)}
             elif self._source is not None:
                 told = {OURS: (None, self._mask(info))}
+            elif self._seeks and "action_mask" in info:
+                told = self._first_mask(info)
         except BaseException as error:
             self._raise(error, f"lane {self.lane}, step {self.clock} of its episode, action {action}", "step")
         self.clock += 1
@@ -139,8 +143,11 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise MisuseError(f"observation: expected numbers of shape {list(self._shape)}, got {short(given)}")
         if array.shape != self._shape:
             raise MisuseError(f"observation of shape {list(array.shape)}, and the space is {self.observation_space}")
-        with np.errstate(over="ignore", invalid="ignore"):
-            converted = array.astype(self._dtype)
+        with np.errstate(over="raise", invalid="ignore"):
+            try:
+                converted = array.astype(self._dtype)
+            except FloatingPointError:
+                raise MisuseError(f"observation: {beyond(array, self._dtype):g} is beyond {self._dtype}") from None
         if converted.dtype.kind != "f" and not np.array_equal(converted, array):
             first = array[converted != array].flat[0]
             raise MisuseError(f"observation: {first} ({array.dtype}) is no {self._dtype}, which the space has")
@@ -158,6 +165,16 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
             return lambda info: given() if callable(given) else self.env.get_wrapper_attr("action_masks")
         return None
 
+    def _first_mask(self, info: Mapping[str, Any]) -> dict[str, Any]:
+        """Find out where masks come from; an `action_mask` that is none is told, once, and is not used."""
+        assert self._choices is not None
+        self._source = self._masks_from(info)
+        given = info.get("action_mask")
+        self._seeks = self._source is None and given is None
+        if self._source is not None:
+            return {OURS: (None, self._mask(info))}
+        return {} if given is None else {OURS: (None, no_mask(given, self._choices, self.action_space))}
+
     def _mask(self, info: Mapping[str, Any]) -> Array | None:
         """Which actions are allowed next; None: all."""
         assert self._source is not None
@@ -167,10 +184,8 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
             return None
         found = mask(given, self._choices)
         if found is None:
-            expected = f"expected {self._choices} flags, for {self.action_space}"
-            raise MisuseError(
-                f"action mask: {expected}, got {short(given)}: environment.action_masks none trains without"
-            )
+            why = no_mask(given, self._choices, self.action_space)
+            raise MisuseError(f"{why}: environment.action_masks none trains without")
         return found
 
     def _wrong_reset(self, given: Any) -> NoReturn:

@@ -61,7 +61,10 @@ def number(given: Any) -> float | None:
     (1.0, 2.0, None, None)
     """
     if isinstance(given, float | int | np.number | np.bool_) and not isinstance(given, complex | np.complexfloating):
-        return float(given)
+        try:
+            return float(given)
+        except OverflowError:  # a whole number beyond all floats
+            return None
     if hasattr(given, "detach"):
         given = given.detach().cpu()
     try:
@@ -103,7 +106,11 @@ def choices(space: spaces.Space[Any]) -> int | None:
 
 
 def mask(given: Any, count: int) -> Array | None:
-    """A mask as `count` booleans, those of several components one after the other; None: it is no such mask."""
+    """A mask as `count` booleans, those of several components one after the other; None: it is no such mask.
+
+    >>> mask([1, 0, 1], 3), mask([0.0, -np.inf, 0.0], 3), mask([1, 0], 3)
+    (array([ True, False,  True]), None, None)
+    """
     try:
         if isinstance(given, tuple | list) and given and np.ndim(given[0]):
             given = np.concatenate([np.asarray(part).reshape(-1) for part in given])
@@ -112,7 +119,19 @@ def mask(given: Any, count: int) -> Array | None:
         return None
     if array.size != count or array.dtype.kind not in "biuf":
         return None
-    return array.reshape(-1).astype(bool)
+    flags = array.reshape(-1).astype(bool)
+    return flags if array.dtype == bool or np.array_equal(array.reshape(-1), flags) else None
+
+
+def no_mask(given: Any, count: int, space: spaces.Space[Any]) -> str:
+    """What is wrong with it, in words."""
+    values = ", with other numbers than 0 and 1" if isinstance(given, np.ndarray) and given.size == count else ""
+    return f"action mask: expected {count} flags, for {space}, got {short(given)}{values}"
+
+
+def beyond(numbers: Array, dtype: Any) -> float:
+    """The first finite number that the floating-point `dtype` cannot hold."""
+    return float(numbers[np.isfinite(numbers) & (np.abs(numbers) > np.finfo(dtype).max)].flat[0])
 
 
 def short(given: Any) -> str:

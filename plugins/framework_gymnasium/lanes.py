@@ -17,7 +17,7 @@ from framework.places import own_line
 from .guard import OUTSIDE, LaneError, seeds
 from .infos import OURS, Array, MisuseError, Wanted, choices, look_up, number, short
 from .statistics import merged
-from .vectorised import masked, one_a_lane, rows_of_masks, taken
+from .vectorised import copy_into, masked, one_a_lane, rows_of_masks, taken, unused_mask
 from .workers import Processes, activity
 
 
@@ -74,6 +74,7 @@ class GymnasiumLanes:
         self._valid = None if self._host.valid is None else self._host.valid.numpy()
         self._metrics = {name: column.numpy() for name, column in columns.items()}
         self._masks: Array | None = None
+        self._seeks = wanted.masks == "auto" and choices(self.action_space) is not None  # masks that are not used
         self._ended: Array = np.zeros(self.count, bool)
         self._clock = self._episodes = 0
         self._missing = set(wanted.metrics) if wanted.by_name else set()  # asked for by name, and not come yet
@@ -85,10 +86,9 @@ class GymnasiumLanes:
             if not isinstance(result, tuple | list) or len(result) != 2:
                 raise MisuseError(f"reset must return (observations, info), got {short(result)}")
             observations, info = result
-            np.copyto(
+            copy_into(
                 self._seen,
                 observations if self.guarded else taken(observations, self._seen, self.lanes.single_observation_space),
-                casting="same_kind",
             )
             self._allow_first(info)
         except Exception as error:
@@ -120,12 +120,14 @@ class GymnasiumLanes:
             self._out[:] = truncated if self.guarded else one_a_lane("truncated", truncated, self.count)
             np.logical_or(self._over, self._out, out=self._ended)
             if self._valid is None:
-                np.copyto(self._reached, observations, casting="same_kind")
+                copy_into(self._reached, observations)
             if self._masks is not None:
                 self._allow(info, ~self._ended)
+            elif self._seeks and info:
+                self._warn_of_masks(info, "in a step")
             if self._ended.any():
                 observations = self._finish(observations, info, generator)
-            np.copyto(self._seen, observations, casting="same_kind")
+            copy_into(self._seen, observations)
         except Exception as error:
             self._raise(error, f"step {self._clock} since the last reset of all lanes, actions {given.tolist()}")
         return self._host if self.device.type == "cpu" else self._elsewhere()
@@ -179,7 +181,7 @@ class GymnasiumLanes:
             if final is None:
                 raise MisuseError("info has no 'final_obs', which mode same_step gives with an episode's last step")
             for lane in ended.tolist():
-                self._reached[lane] = final[lane]
+                copy_into(self._reached[lane : lane + 1], np.asarray(final[lane])[None], "unsafe", lane)
             last = info.get("final_info", {})
         for lane in ended.tolist():
             for column, found in zip(self._metrics.values(), self._numbers(last, lane), strict=True):
@@ -236,16 +238,28 @@ class GymnasiumLanes:
             self._allow(info, np.ones(self.count, bool))
             assert self._host.action_masks is not None
             self.action_masks = self._host.action_masks.to(self.device)
+        elif self._seeks:
+            self._warn_of_masks(info, "at reset")
 
     def _have_masks(self, info: Any) -> bool:
         if self.guarded:
-            return OURS in info
+            return any(told is not None and not isinstance(told[1], str) for told in info.get(OURS, ()))
         count, how = choices(self.action_space), self.wanted.masks
         return (
             count is not None
             and how != "none"
             and (how == "info" or rows_of_masks(info, self.count, count) is not None)
         )
+
+    def _warn_of_masks(self, info: Any, when: str) -> None:
+        """Say, once, that a mask is not used: it is none, or the first came after the reset of all lanes."""
+        why = unused_mask(info, self.guarded, self.count, self.action_space)
+        if why is None:
+            return
+        self._seeks = False
+        why = why or f"info has an 'action_mask' {when}, and had none at the reset of all lanes: return it there, too"
+        off = "environment.action_masks none stops this warning"
+        warn(f"environment 'gymnasium': no action masks are used. {why}. {off}")
 
     def _allow(self, info: Any, which: Array) -> None:
         """Take the masks of the lanes `which` [N] bool; a lane that says nothing may do all."""
@@ -259,6 +273,8 @@ class GymnasiumLanes:
         said = info.get(OURS)
         for lane in which.nonzero()[0].tolist():
             told = None if said is None or said[lane] is None else said[lane][1]
+            if isinstance(told, str):
+                raise MisuseError(f"lane {lane}: {told}: environment.action_masks none trains without")
             self._masks[lane] = True if told is None else told
 
     def _raise(self, error: Exception, where: str) -> None:

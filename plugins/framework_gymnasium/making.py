@@ -47,6 +47,8 @@ def make_lanes(settings: "Gymnasium", count: int) -> tuple[VectorEnv[Any, Any, A
         if settings.wrappers:
             raise UsageError("environment.wrappers go around single lanes: choose environment.vectorization_mode sync")
         return _own_vectorised(settings, str(single), count)
+    if isinstance(single, str) and own and gymnasium.spec(single).entry_point is None:
+        return _own_vectorised(settings, single, count)  # there is nothing else
     if mode == "auto":
         found = _preferred(settings, str(single), count) if own else None
         if found is not None:
@@ -97,10 +99,19 @@ def _lane(
         env = single(**settings.kwargs, **drawn)
         if settings.max_episode_steps is not None:
             env = gymnasium.wrappers.TimeLimit(env, settings.max_episode_steps)
+    for kind in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, kind, None), spaces.Space):
+            raise UsageError(
+                f"environment '{settings.id}': its {kind} is {getattr(env, kind, 'not set')}, and must be a space of "
+                "gymnasium.spaces, set in the class or in __init__"
+            )
     if wrappers:
         env = copying(env)
-    for wrap in wrappers:
-        env = wrap(env)
+    for text, wrap in zip(settings.wrappers, wrappers, strict=True):
+        try:
+            env = wrap(env)
+        except (ValueError, AssertionError) as error:
+            raise UsageError(f"environment.wrappers: {text} refuses {env}: {error or type(error).__name__}") from error
     if not isinstance(env.observation_space, spaces.Box | spaces.Discrete):
         env = gymnasium.wrappers.FlattenObservation(env)
     if settings.action_masks == "method" and not env.has_wrapper_attr("action_masks"):

@@ -1,11 +1,11 @@
 """What Gymnasium's own vectorised environments return, checked for all lanes at once as `guard` does for each."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
 
-from .infos import Array, MisuseError, mask, short
+from .infos import OURS, Array, MisuseError, beyond, choices, mask, no_mask, short
 
 
 def taken(given: Any, buffer: Array, space: spaces.Space[Any]) -> Array:
@@ -21,6 +21,28 @@ def taken(given: Any, buffer: Array, space: spaces.Space[Any]) -> Array:
     if whole and not np.array_equal(array.astype(space.dtype), array):
         raise MisuseError(f"observations: {array.dtype} with numbers that are no {space.dtype}, which the space has")
     return array
+
+
+def copy_into(
+    buffer: Array, given: Array, casting: Literal["same_kind", "unsafe"] = "same_kind", first: int = 0
+) -> None:
+    """Copy observations of lanes from `first` on into the buffer that policies see.
+
+    Raises:
+        MisuseError: a number is finite in float64, and float32 cannot hold it.
+    """
+    if given.dtype == buffer.dtype:
+        np.copyto(buffer, given)
+        return
+    with np.errstate(over="raise"):
+        try:
+            np.copyto(buffer, given, casting=casting)
+        except FloatingPointError:
+            number = beyond(given, buffer.dtype)
+            lane = first + int((given == number).nonzero()[0][0])
+            raise MisuseError(
+                f"lane {lane}: observation: {number:g} is beyond float32, in which policies compute"
+            ) from None
 
 
 def one_a_lane(name: str, given: Any, count: int) -> Array:
@@ -55,6 +77,17 @@ def rows_of_masks(info: Any, lanes: int, count: int) -> Array | None:
         return rows
     found = None if given is None else mask(given, lanes * count)
     return None if found is None else found.reshape(lanes, count)
+
+
+def unused_mask(info: Any, guarded: bool, lanes: int, space: spaces.Space[Any]) -> str | None:
+    """Why the masks in `info` are none; empty: they are masks. None: there are no masks in it."""
+    if guarded:
+        found = [told[1] for told in info.get(OURS, ()) if told is not None and told[1] is not None]
+        return next((why for why in found if isinstance(why, str)), "") if found else None
+    given, count = info.get("action_mask"), choices(space)
+    if given is None or count is None:
+        return None
+    return no_mask(given, lanes * count, space) if rows_of_masks(info, lanes, count) is None else ""
 
 
 def _array(given: Any) -> Array:
