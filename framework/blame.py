@@ -45,6 +45,8 @@ def suspects(run: Run, *where: str) -> str:
 
 def blamed(run: Run, error: BaseException) -> BaseException:
     """An error under the name of the part or plugin whose code raised it; itself, where it was none's."""
+    if type(error) is RuntimeError and isinstance(error.__cause__, StopIteration):
+        error = error.__cause__  # Python makes the one of the other, where it passes through a generator, as `answers`
     owner = None if isinstance(error, FrameworkError) else culprit(error.__traceback__, *_known(run))
     if owner is None:
         return _wrongly_called(run, error) or error

@@ -213,7 +213,8 @@ def alone() -> Iterator[None]:
     if not lock.acquire(timeout=PATIENCE):
         warn(
             "waiting for a run in another thread of this process: they share torch's global generators and number of "
-            "threads, so that they work one after the other. To run them at once, use processes"
+            "threads, so that they work one after the other. To run them at once, use processes. If that run waits for "
+            "this thread, neither ends"
         )
         lock.acquire()
     try:

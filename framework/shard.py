@@ -5,6 +5,7 @@ same lines write tensors, and only the flags and rewards of each step come to th
 episode ends. What follows from the ends alone (mask, times, episode numbers) is worked out after the last step.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from .endless import Longest, Told, Watch
 from .entry import Entry
 from .episodes import Ends, Finished, Turns, to_host, view
 from .errors import PartError
+from .handed_out import only_read
 from .step_timeout import Limit
 
 FLAGS = ("terminated", "truncated")
+LOOKED_AT = 8  # steps of the first rollout in which the policy must not write into what it is handed
 
 
 class Table:
@@ -185,13 +188,15 @@ class Shard:
         seen = view(inputs.observations)
         remembered = inputs.state  # before the first row; of a policy without memory, always None
         fresh = False if inputs.started is None else to_host(inputs.started)  # [N]: no real step of the episode yet
+        looked_at, unwatched = LOOKED_AT if iteration == 0 else 0, nullcontext()
         watch = Watch(self.labels[0], self.longest if self.fixed_steps is None else None, self.told)
 
         while True:
             if t == table.capacity:
                 table.grow()
             _called = player_label
-            chosen = act(inputs, noise)
+            with only_read(True, f"{player_label}: act", inputs) if t < looked_at else unwatched:
+                chosen = act(inputs, noise)
             if chosen is not action:
                 self.entry.action(chosen, action)
                 if action is None:

@@ -48,9 +48,9 @@ def execute(run: Run) -> Result:
             except BaseException as error:
                 run.interrupts.hold()
                 _fail(run, error)
+            run.learnt.release()
     finally:
         run.close()
-    run.learnt.release()
     metrics = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
     recent = np.array(run.recent_returns), np.array(run.recent_lengths, np.int64)
     return Result(run.policy, metrics, *recent, tuple(run.stop_reasons), run.directory, run.config, run)

@@ -199,3 +199,44 @@ def test_log_probs_that_are_not_finite_are_the_policys_and_not_a_wrappers():
             loss=PPO(entropy=10.0),
             optimizer={"lr": 0.5},
         )
+
+
+class Exhausted:
+    """Asks an iterator for more than it has, in one hook."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def ask(self, where):
+        if where == self.where:
+            next(iter(()))
+
+    @framework.hookimpl
+    def measure(self):
+        self.ask("measure")
+
+    @framework.hookimpl
+    def iteration_finished(self):
+        self.ask("iteration_finished")
+
+    @framework.hookimpl(wrapper=True)
+    def collect_rollout(self):
+        self.ask("collect_rollout")
+        return (yield)
+
+
+@frozen
+class Exhausts:
+    """`Exhausted`, as a part."""
+
+    where: str
+
+    def build(self, run):
+        return Exhausted(self.where)
+
+
+@pytest.mark.parametrize("where", ["measure", "iteration_finished", "collect_rollout"])
+def test_a_stop_iteration_is_named_like_any_other_error(where):
+    """Python turns it into a RuntimeError where it passes through a generator, and the core calls hooks in one."""
+    with pytest.raises(PartError, match=r"^extension 'Exhausts' .* raised StopIteration: .*test_blame.py:\d+ in ask"):
+        framework.train(**SHORT, extensions=[Exhausts(where)])

@@ -53,6 +53,8 @@ class Wrapped(torch.nn.Module):
         self.policy, self.method, self.change = policy, method, change
 
     def act(self, inputs, generator):
+        if self.method == "act":
+            self.change(inputs.observations)
         return self.policy.act(inputs, generator)
 
     def values(self, inputs):
@@ -118,6 +120,10 @@ PLACES = {
     "policy's values": (
         lambda change: {**CRITIC, "policy": policy("values", change)},
         r"policy 'Writes' .*: evaluate or values: changed rollout\.observations in place",
+    ),
+    "policy's act": (
+        lambda change: {**CRITIC, "policy": policy("act", change)},
+        r"policy 'Writes' .*: act: changed inputs\.observations in place",
     ),
     "policy's evaluate": (
         lambda change: {**CRITIC, "policy": policy("evaluate", change)},

@@ -60,7 +60,9 @@ def test_a_run_is_the_same_whatever_the_caller_has_set(caller, tmp_path):
         with CALLERS[caller]():
             before = State.read()
             assert learnt(**arguments) == plain
+            trained = framework.train(**{**SHORT, **arguments}).policy
             assert State.read() == before
+        assert not any(tensor.is_inference() for tensor in trained.parameters())  # it can be trained further
     result = framework.train(**SHORT, directory=tmp_path / "run")
     played = framework.evaluate(result.policy, LineWorld(), episodes=5).returns
     with CALLERS[caller]():
@@ -404,7 +406,8 @@ def test_a_thread_that_waits_for_a_run_says_why(monkeypatch):
     holder.join()
     assert told == [
         "waiting for a run in another thread of this process: they share torch's global generators and number of "
-        "threads, so that they work one after the other. To run them at once, use processes"
+        "threads, so that they work one after the other. To run them at once, use processes. If that run waits for "
+        "this thread, neither ends"
     ]
 
 
