@@ -63,6 +63,7 @@ def test_a_process_that_dies_is_named_with_lane_and_step(how, words, where):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_no_tracebacks_follow_the_death_of_a_process(tmp_path):
     """Of a real process that ends by a real SIGKILL, with the run unfinished: one traceback, of the error."""
     done = run_script(

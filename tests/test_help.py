@@ -79,6 +79,7 @@ def test_no_line_of_help_is_wider_than_80_columns(words):
     fits(words, 80)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [60])
 @pytest.mark.parametrize("words", HELPS[: -len(ALL_PARTS)], ids=" ".join)
 def test_nor_than_a_narrower_terminal(words, columns):

@@ -183,6 +183,7 @@ def test_a_warning_that_nobody_can_read_fails_no_run(here, monkeypatch):
 # Terminals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hung_up", [True, False], ids=["SIGHUP", "nohup"])
 def test_a_terminal_that_is_closed_costs_nothing(here, hung_up):
     """A real one, in the middle of a run: with SIGHUP the run ends as by Ctrl-C, without it goes on to its end."""

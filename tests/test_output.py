@@ -53,6 +53,7 @@ NOISY = """
 """
 
 
+@pytest.mark.slow
 def test_what_parts_print_goes_to_standard_error(tmp_path):
     """In Python, by a library in C, by a process: at import, in hooks, in `build`, in a run."""
     (tmp_path / "noisy.py").write_text(textwrap.dedent(NOISY))
@@ -68,6 +69,7 @@ def test_what_parts_print_goes_to_standard_error(tmp_path):
             assert f"{way} {place}\n" in done.stderr
 
 
+@pytest.mark.slow
 def test_every_command_s_result_is_alone_on_standard_output(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     source = "print('noise')\n" + textwrap.dedent("    @frozen" + NOISY.partition("@frozen")[2]).replace(

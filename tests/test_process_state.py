@@ -359,6 +359,7 @@ def test_threads_are_in_force_while_parts_are_built_and_recorded(tmp_path):
     assert {library["num_threads"] for library in recorded} == {2}
 
 
+@pytest.mark.slow
 def test_commands_that_do_not_train_work_with_their_threads(tmp_path, monkeypatch, capsys):
     (tmp_path / "threads.py").write_text(SEEING)
     monkeypatch.chdir(tmp_path)
@@ -464,6 +465,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes are not forked here")
 def test_a_forked_process_works_with_one_thread_and_says_where_several_would_hang(tmp_path):
     (tmp_path / "forked.py").write_text(FORKED)

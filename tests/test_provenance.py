@@ -445,6 +445,7 @@ framework.train(environment=Gymnasium(id="Pole-v0"), estimator=Scripted(), itera
 """
 
 
+@pytest.mark.slow
 def test_a_script_s_own_classes_and_environments_are_warned_of(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)

@@ -105,6 +105,7 @@ def of_seed(seed):
     return framework.train(environment=LineWorld(), iterations=2, seed=seed)
 
 
+@pytest.mark.slow
 def test_results_come_back_from_a_process_pool():
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         (result,) = pool.map(of_seed, [3])

@@ -93,6 +93,7 @@ def test_any_environment_is_interrupted():
     assert "test_step_timeout.py:" in said
 
 
+@pytest.mark.slow
 def test_what_nothing_interrupts_ends_the_process_and_the_record_is_whole(tmp_path):
     """A lock of C that is never opened: another thread writes last parameters and error, and ends the process."""
     words = ["run", "--recipe", "a2c", "--environment", "gymnasium", "--environment.id", "gym_careless_worlds:Hanging"]

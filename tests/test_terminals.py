@@ -13,7 +13,9 @@ from foreign import ESTIMATOR, publish
 from framework.bars import Bar
 from framework.cli import main
 
-ENCODINGS = ["ascii", "cp1252", "cp437", "latin-1", "utf-8"]
+ENCODINGS = ["ascii", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cp1252", "cp437", "latin-1", "utf-8"))]
+
+NAMES = ["a[/b]", "[bold]x", "sweep/[1, 2]", ":cat:", "a b"]
 
 
 class Terminal(io.TextIOWrapper):
@@ -86,6 +88,7 @@ def test_tables_bars_and_errors_are_printed(terminal, encoding, tmp_path):
     assert "error: no estimator '" in err
 
 
+@pytest.mark.slow
 def test_json_and_toml_are_utf_8_and_unchanged_whatever_the_code_page(tmp_path):
     """A configuration that `show` writes to a file can be read again."""
     (tmp_path / "größe.py").write_text(textwrap.dedent(ESTIMATOR), "utf-8")
@@ -129,7 +132,7 @@ def test_real_processes_of_other_encodings(tmp_path, environment):
 # Names
 
 
-@pytest.mark.parametrize("name", ["exp[lr=0.1]", "a[/b]", "[bold]x", "sweep/[1, 2]", ":cat:", "a b"])
+@pytest.mark.parametrize("name", ["exp[lr=0.1]", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES)])
 def test_a_run_s_name_is_printed_as_it_is(terminal, name):
     code, out, err = terminal("utf-8", "run", "--iterations", "1", "--name", name)
     assert code == 0
@@ -174,6 +177,7 @@ def extensions():
 """
 
 
+@pytest.mark.slow
 def test_brackets_in_a_part_s_help_messages_and_reasons_are_printed_as_they_are(terminal, tmp_path):
     (tmp_path / "odd.py").write_text(BRACKETS)
     (tmp_path / "b[ad].py").write_text("raise ValueError('[/b]')")
@@ -214,6 +218,7 @@ def test_a_bar_s_text_is_printed_as_it_is(monkeypatch):
 # Widths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 60, 40])
 def test_tables_fit_a_narrow_terminal(terminal, columns):
     assert terminal("utf-8", "run", "--iterations", "1", "--name", "first", columns=columns)[0] == 0

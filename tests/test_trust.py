@@ -286,6 +286,7 @@ STRANGE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "tree"),
     [("run", tree) for tree in STRANGE]
@@ -314,6 +315,7 @@ def test_no_command_imports_what_a_file_names(here, capsys, command, tree):
         assert not imported(here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["evaluate", "audit"])
 @pytest.mark.parametrize("tree", [STRANGE[0], STRANGE[1], STRANGE[4]], ids=lambda tree: str(tree["environment"])[:40])
 def test_nor_does_a_command_that_reads_a_record(here, capsys, command, tree):
@@ -552,6 +554,7 @@ def test_the_question_lists_plugins_and_modules_together(here, capsys, terminal)
     assert "  file ./strange.py, a plugin\n  module strange_world, for environment" in shown.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX's")
 def test_a_real_terminal_is_asked(own, here):
     stranger(own)
