@@ -128,7 +128,7 @@ def train(
     run = build(config, loaded, Core())
     with closed_on_error(run):
         if directory is None:
-            for part in config.extensions:
+            for part in (*config.extensions, *config.reports):
                 if "directory" in words(part, "needs", NEEDS):
                     raise UsageError(f"{part.label} needs a directory: pass directory=")
         else:

@@ -27,7 +27,7 @@ from .layers import Tree as Tree
 from .layers import deepened
 from .layers import merge as merge
 from .plugins import Loaded, Part, Plugin
-from .remedies import refuse_key
+from .remedies import refuse_key, setting_hint
 
 MOST_THREADS = 1024  # torch takes any number, and 100,000 end the process
 
@@ -347,7 +347,9 @@ def validate(where: str, settings: Any) -> None:
 def _section(tree: Mapping[str, Any], key: str, within: str = "") -> Mapping[str, Any]:
     section = tree.get(key, {})
     if not isinstance(section, Mapping):
-        raise UsageError(f"{within}{key} must be a table, [{within}{key}], got {shown(section)}")
+        means = {str: f", and its name = {shown(section)}", list: f", and its names = {shown(section)}"}
+        also = means.get(type(section), "") if key in (*PART_ROLES, "extensions") else ""
+        raise UsageError(f"{within}{key} must be a table, [{within}{key}]{also}, got {shown(section)}")
     return section
 
 
@@ -355,15 +357,17 @@ def _part(loaded: Loaded, role: str, where: str, section: Mapping[str, Any]) -> 
     name = converted(str, f"{where}.name", section.get("name"))
     plugin, name, cls = loaded.pick(role, name)
     settings = {key: value for key, value in section.items() if key != "name"}
-    return Part(role, name, plugin, _settings(cls, where, settings))
+    return Part(role, name, plugin, _settings(cls, where, settings, loaded=loaded))
 
 
-def updated(part: Part, where: str, section: Mapping[str, Any]) -> Part:
+def updated(part: Part, where: str, section: Mapping[str, Any], loaded: Loaded) -> Part:
     """The part with these of its settings changed, as flags change them."""
-    return attrs.evolve(part, settings=_settings(type(part.settings), where, section, part.settings))
+    return attrs.evolve(part, settings=_settings(type(part.settings), where, section, part.settings, loaded))
 
 
-def _settings(cls: type[Any], where: str, section: Mapping[str, Any], base: Any = None) -> Any:
+def _settings(
+    cls: type[Any], where: str, section: Mapping[str, Any], base: Any = None, loaded: Loaded | None = None
+) -> Any:
     """Settings of a class, of the others' values in `base` or else their defaults."""
     try:
         attributes = {attribute.name: attribute for attribute in attrs.fields(attrs.resolve_types(cls))}
@@ -374,7 +378,8 @@ def _settings(cls: type[Any], where: str, section: Mapping[str, Any], base: Any 
         ) from None
     for key in section:
         if key not in attributes:
-            raise UsageError(unknown(f"setting of {where}", key, attributes))
+            hint = "" if loaded is None else setting_hint(where, key, loaded)
+            raise UsageError(unknown(f"setting of {where}", key, attributes) + hint)
     values = {key: converted(attributes[key].type, f"{where}.{key}", value) for key, value in section.items()}
     for key, value in values.items():
         if base is not None and isinstance(value, dict):

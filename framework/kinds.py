@@ -16,6 +16,8 @@ from .errors import UsageError
 
 DEPTH = 32  # of tables and lists in each other
 LARGEST = 2**63 - 1  # what 64 bits hold, in torch, numpy and TOML
+WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+PLURALS = {bool: "true or false", int: "integers", float: "numbers", str: "strings"}
 SHOWN = 200  # characters of a value that an error repeats
 
 
@@ -68,12 +70,15 @@ def shown(value: Any) -> str:
 def in_words(kind: Any) -> str:
     """A type, as an error calls it."""
     arguments = typing.get_args(kind)
+    if kind in WORDS:
+        return WORDS[kind]
     if typing.get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, arguments))}"
     if typing.get_origin(kind) is tuple:
-        return f"a list of {in_words(arguments[0])}" if Ellipsis in arguments else f"a list of {len(arguments)}"
+        number = "" if Ellipsis in arguments else f"{len(arguments)} "
+        return f"a list of {number}{PLURALS.get(arguments[0], 'values')}"
     if typing.get_origin(kind) is dict:
-        return "a table" if arguments[1] is Any else f"a table of {in_words(arguments[1])}"
+        return "a table" if arguments[1] is Any else f"a table of {PLURALS.get(arguments[1], 'values')}"
     if _is_optional(kind):
         return " or ".join(in_words(argument) for argument in arguments if argument is not type(None)) + ' or "None"'
     if _is_scalars(kind):
@@ -85,6 +90,7 @@ def worded(where: str, error: Exception) -> str:
     """`'gamma' must be <= 1.0: 1.5` → `estimator.gamma must be <= 1.0: 1.5`."""
     text = str(error.args[0]) if error.args else str(error)
     dotted = f"{where}." if where else ""
+    text = text.replace("must be < inf:", "must be finite:")
     changed = re.sub(r"^'(\w+)'", rf"{dotted}\1", text)
     return changed if changed != text or not where else f"{where}: {text}"
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from .errors import UsageError
 
@@ -81,8 +83,68 @@ def refuse_key(key: str) -> None:
     """
     flag = flag_for(key)
     if flag is not None:
-        dotted = flag.rpartition("--")[2].partition(" ")[0].replace("-", "_")
-        raise UsageError(f"no section or key '{key}': here it is {dotted} (on the command line, {flag})")
+        raise UsageError(f"no section or key '{key}': here it is {_dotted(flag)} (on the command line, {flag})")
+
+
+def _dotted(flag: str) -> str:
+    """`--optimizer.lr X` → `optimizer.lr`."""
+    return flag.rpartition("--")[2].partition(" ")[0].replace("-", "_")
+
+
+def setting_hint(role: str, key: str, loaded: Loaded) -> str:
+    """What to say of a setting that the chosen part of a role does not have: its name here, or the parts that have it.
+
+    >>> from framework.plugins import load
+    >>> setting_hint("environment", "id", load())
+    "\\nEnvironment 'gymnasium' has 'id': choose that part, too (--environment gymnasium)"
+    >>> setting_hint("loss", "clip_range", load()), setting_hint("loss", "nothing", load())
+    ("\\n'clip_range' of other libraries is loss.clip here (on the command line, --loss.clip X)", '')
+    """
+    offers = loaded.offers.get(role, {})
+    having = [
+        name
+        for name in sorted(offers)
+        if any(key in attrs.fields_dict(cls) for cls in offers[name].values() if attrs.has(cls))
+    ]
+    if len(having) > 1:
+        return f"\nThese parts have '{key}': {', '.join(having)}. Choose one of them, too (--{role} NAME)"
+    if having:
+        return f"\n{role.capitalize()} '{having[0]}' has '{key}': choose that part, too (--{role} {having[0]})"
+    flag = flag_for(key)
+    if flag is None or not flag.startswith(f"--{role}."):
+        return ""
+    return f"\n'{key}' of other libraries is {_dotted(flag)} here (on the command line, {flag})"
+
+
+def refuse_misplaced(words: Sequence[str], chosen: Mapping[str, Any], loaded: Loaded) -> None:
+    """Refuse an option that the chosen parts do not have, where it is known what was meant; `chosen`: their settings.
+
+    Others are left to tyro, which offers options of similar names.
+    """
+    for word in words:
+        found = re.fullmatch(r"--([a-z]+)\.(?:no[-_])?([\w-]+)(?:\.([\w-]+))?(?:=.*)?", word, re.DOTALL)
+        if found is None or found[1] not in chosen:
+            continue
+        group, key = found[1], found[2].replace("-", "_")
+        settings, option = chosen[group], word.partition("=")[0]
+        if isinstance(getattr(settings, key, None), dict):
+            if found[3] is not None:
+                table = f"--{group}.{found[2]} {found[3].replace('-', '_')} VALUE"
+                raise UsageError(f"no option {option}: a table takes names and values in turn, {table}")
+        elif not hasattr(settings, key) and not hasattr(settings, f"no_{key}"):
+            if group == "optimizer" and key in arguments_of(settings.name):
+                raise UsageError(f"no option {option}: here it is --optimizer.options {key} VALUE")
+            hint = setting_hint(group, key, loaded)
+            if hint:
+                raise UsageError(f"no option {option}.{hint}")
+
+
+def arguments_of(optimizer: str) -> set[str]:
+    """The names of the further arguments that a class of torch.optim takes; none, where there is no such class."""
+    import torch
+
+    cls = getattr(torch.optim, optimizer, None)
+    return set() if cls is None else set(inspect.signature(cls.__init__).parameters) - {"self", "params", "lr"}
 
 
 def gymnasium_hint(name: str) -> str:

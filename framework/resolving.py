@@ -59,7 +59,7 @@ def resolve_arguments(
     chosen = {*parts, *chosen_roles(*below[1:], given.tree)}
     config = imply(config, loaded, chosen)
     changed: dict[str, Any] = {
-        role: updated(getattr(config, role), role, section) for role, section in given.settings.items()
+        role: updated(getattr(config, role), role, section, loaded) for role, section in given.settings.items()
     }
     return wire(attrs.evolve(config, **changed), loaded, chosen), kept
 

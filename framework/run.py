@@ -327,8 +327,9 @@ def choose_device(name: str) -> torch.device:
         made = torch.zeros((), device=name)
         made.item()  # which the device meta, where nothing is computed, refuses
         return made.device
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device '{name}' cannot be used: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # of all kinds: some backends are packages that are not installed
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise UsageError(f"device '{name}' cannot be used: {reason or type(error).__name__}") from None
 
 
 def _share(total: int | None, count: int, number: int) -> int | None:

@@ -69,6 +69,8 @@ def test_without_a_directory_nothing_is_written(tmp_path, monkeypatch):
 def test_a_part_that_needs_a_directory_is_refused_without_one():
     with pytest.raises(UsageError, match="extension 'record' .plugin reports. needs a directory: pass directory="):
         framework.train(extensions=[Record()], iterations=1)
+    with pytest.raises(UsageError, match="extension 'record' .plugin reports. needs a directory: pass directory="):
+        framework.train(iterations=1, reports=["record"])
 
 
 @frozen

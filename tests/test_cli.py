@@ -308,7 +308,7 @@ def test_wrong_words_exit_2_and_say_what_would_be_right(here, capsys, words, mes
 def test_a_files_plugins_are_a_list_of_names(here, capsys, text):
     (here / "mine.toml").write_text(text)
     message = said(capsys, "show", "--config", "mine.toml", code=2).err
-    assert message.startswith("error: mine.toml: plugins must be a list of str: ")
+    assert message.startswith("error: mine.toml: plugins must be a list of strings: ")
 
 
 def test_a_record_is_a_start_for_runs_with_other_plugins_too(here, capsys):

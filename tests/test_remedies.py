@@ -33,6 +33,67 @@ def test_a_flag_of_another_library_is_answered_with_the_one_here(words, message,
     assert said(capsys, "run", *words, code=2).err == f"error: {message}\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--recipe", "ppo", "--environment.id", "X-v1"],
+            "no option --environment.id.\n"
+            "Environment 'gymnasium' has 'id': choose that part, too (--environment gymnasium)",
+        ),
+        (
+            ["--estimator.lam=0.9"],
+            "no option --estimator.lam.\nThese parts have 'lam': gae, lambda_returns, vtrace. "
+            "Choose one of them, too (--estimator NAME)",
+        ),
+        (
+            ["--policy.no-shared"],
+            "no option --policy.no-shared.\n"
+            "Policy 'actor_critic' has 'shared': choose that part, too (--policy actor_critic)",
+        ),
+        (
+            ["--loss", "ppo", "--loss.clip-range", "0.1"],
+            "no option --loss.clip-range.\n'clip_range' of other libraries is loss.clip here (on the command line, "
+            "--loss.clip X)",
+        ),
+        (
+            ["--optimizer.betas", "0.9", "0.95"],
+            "no option --optimizer.betas: here it is --optimizer.options betas VALUE",
+        ),
+        (
+            ["--optimizer.options.betas", "[0.9, 0.95]"],
+            "no option --optimizer.options.betas: a table takes names and values in turn, "
+            "--optimizer.options betas VALUE",
+        ),
+    ],
+    ids=lambda value: value[-2] if isinstance(value, list) and len(value) > 1 else "",
+)
+def test_an_option_that_the_chosen_parts_do_not_have_is_answered_with_what_has_it(words, message, capsys):
+    assert said(capsys, "run", *words, code=2).err == f"error: {message}\n"
+
+
+@pytest.mark.parametrize("given", [{"environment": {"id": "X-v1"}}, {"environment__id": "X-v1"}])
+def test_a_setting_of_another_part_is_answered_in_python_too(given):
+    with pytest.raises(UsageError, match="Environment 'gymnasium' has 'id': choose that part, too"):
+        framework.train(**given)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "1e6"], "--steps: it must be an integer, such as 1000000, and is 1e6"),
+        (["--rollout.episodes", "few"], "--rollout.episodes: it must be an integer, and is few"),
+        (["--update.max-grad-norm", "no"], "--update.max-grad-norm: it must be a number, and is no"),
+    ],
+)
+def test_a_number_that_is_none_is_answered_with_what_is_expected(words, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["run", *words])
+    told = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in told
+    assert "class" not in told
+
+
 def test_every_flag_that_is_offered_exists(capsys):
     """Of the recipe ppo with the extensions that are named: each is in its help."""
     text = said(capsys, "run", "--recipe", "ppo", "--extensions", "evaluate", "--help").out

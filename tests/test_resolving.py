@@ -272,7 +272,7 @@ class Own:
         ({"update": 5}, "update must be a dict or UpdateSettings(…), got 5"),
         ({"update": RolloutSettings()}, "update must be a dict or UpdateSettings(…), got RolloutSettings("),
         ({"extensions": 5}, "extensions must be a list of names and settings objects, or a dict, got 5"),
-        ({"recipe": 5}, "recipe must be str: 5"),
+        ({"recipe": 5}, "recipe must be a string: 5"),
         ({"recipe": "pop"}, "no recipe 'pop'. Did you mean 'ppo'?"),
         (
             {"policy": ActorCritic(), "policy.name": "gaussian"},
@@ -283,8 +283,8 @@ class Own:
             "extensions.standardize must be",
         ),
         ({"environment": "CartPole-v1"}, "no environment 'CartPole-v1'."),
-        ({"plugins": 5}, "train: plugins must be a list of str: 5"),
-        ({"estimator": Own(factor="much")}, "estimator.factor must be float: 'much'"),
+        ({"plugins": 5}, "train: plugins must be a list of strings: 5"),
+        ({"estimator": Own(factor="much")}, "estimator.factor must be a number: 'much'"),
     ],
     ids=str,
 )

@@ -22,8 +22,10 @@ Print a script that completes commands, options and names of parts.
 
 For bash, in ~/.bashrc:
   source <(framework completion bash)
+
 For zsh, in ~/.zshrc, after compinit:
   source <(framework completion zsh)
+
 Starting a shell is faster if the script is kept in a file. Print it again after plugins were installed."""
 
 # of each command: the roles, sections and numbers that it has options for, and its own options

@@ -23,7 +23,7 @@ from ..errors import UsageError, say
 from ..layers import LENGTHS, deepened
 from ..plugins import Loaded, Part, load
 from ..recorded import Recorded, read
-from ..remedies import refuse_foreign
+from ..remedies import refuse_foreign, refuse_misplaced
 from ..resolving import recipe_of, resolve_layers
 from ..wiring import wire
 from .consent import Consent, UnresolvedError
@@ -133,7 +133,7 @@ def resolve(
     quiet = [word for word in arguments if word not in HELP]
     early: Any
     program = f"framework {command}"
-    early, _ = parse(first, quiet, program, return_unknown_args=True, add_help=False)
+    early, _ = parse(first, quiet, program, return_unknown_args=True, add_help=False, registry=tables())
     choices: Choices = early.choices
     helps = bool(set(HELP) & set(arguments))
     given = None if choices.config is None else read(_config_file(choices.config))
@@ -160,6 +160,10 @@ def resolve(
     if choices.config:
         configure(loaded, merge(*layers), str(choices.config))  # so that its faults are called its own
     base, chosen = resolve_layers(loaded, *layers, named)
+    if not helps:
+        groups = {key: getattr(base, key) for key in (*PART_ROLES, *configs.SECTIONS) if key in offered}
+        chosen_settings = {key: getattr(group, "settings", group) for key, group in groups.items()}
+        refuse_misplaced(arguments, chosen_settings, loaded)
     config, extras = _second_pass(command, description, arguments, base, loaded, choices, extra, offered)
 
     def without_files(bare: Callable[[], Config]) -> Config:
@@ -351,7 +355,7 @@ SCALAR_HELP = {
     "steps": "number of environment steps; the run ends after the iteration that reaches it",
     "seed": "seed of all random numbers",
     "device": "torch device of policy and rollouts: cpu, cuda, mps …",
-    "threads": "number of torch's threads; small networks are fastest with one",
+    "threads": "number of threads of torch and of numpy's linear algebra; small networks are fastest with one",
     "compile": "compile updates and rollouts to C++, in 20 to 35 s at the start of the first run and about 5 s later",
     "trace_gradients": "measure in every update which term of the loss reaches which parameters; else in the first",
     "step_timeout": "seconds that a reset or step of the environment may take; a longer one ends the run",

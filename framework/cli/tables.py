@@ -1,7 +1,11 @@
-"""Settings that are tables, such as `--optimizer.options`: names and values in turn on the command line."""
+"""Settings that tyro cannot read by itself, or not in our words: tables (`--optimizer.options`) and optional numbers.
+
+A table is written as names and values in turn.
+"""
 
 import ast
 import contextlib
+import json
 import tomllib
 from collections.abc import Callable, Sequence
 from datetime import date, time
@@ -10,11 +14,14 @@ from typing import Any
 import tomli_w
 import tyro
 
-from ..kinds import plain, shown, written
+from ..kinds import WORDS, plain, shown, written
 
 
 def tables() -> Any:
-    """How tyro reads and shows tables: names and values in turn, each value as TOML writes it, or a plain word."""
+    """How tyro reads and shows tables: names and values in turn, each value as TOML writes it, or a plain word.
+
+    And numbers, such as `int | None`: an error says what is expected, where tyro would list what it tried.
+    """
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -29,7 +36,32 @@ def tables() -> Any:
             str_from_instance=lambda table: [word for name, value in table.items() for word in (name, _as_word(value))],
         )
 
+    @registry.primitive_rule
+    def number(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+        kind = next((one for one in (int, float) if info.type in (one, one | None)), None)
+        if kind is None:
+            return None
+        optional = info.type is not kind
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=f"{kind.__name__.upper()}{'|None' if optional else ''}",
+            instance_from_str=lambda words: None if optional and words[0] == "None" else _as_number(kind, words[0]),
+            is_instance=lambda value: isinstance(value, kind) or (optional and value is None),
+            str_from_instance=lambda value: [str(value)],
+        )
+
     return registry
+
+
+def _as_number(kind: type[int] | type[float], word: str) -> int | float:
+    try:
+        return kind(word)
+    except ValueError:
+        meant = ""
+        with contextlib.suppress(ValueError, OverflowError):
+            if kind is int and float(word) == int(float(word)):
+                meant = f", such as {int(float(word))}"
+        raise ValueError(f"it must be {WORDS[kind]}{meant}, and is {word}") from None
 
 
 def _table(words: Sequence[str]) -> dict[str, Any]:
@@ -39,7 +71,7 @@ def _table(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _as_value(word: str) -> Any:
-    """What a word says as a value of TOML, or as a list, tuple or dict of Python's; itself, where it is neither.
+    """What a word says as a value of TOML, or as a list or table of Python's or JSON's; itself, where it is none.
 
     >>> _as_value("-9.81"), _as_value('["SF", "FG"]'), _as_value("True"), _as_value("8x8")
     (-9.81, ['SF', 'FG'], True, '8x8')
@@ -47,7 +79,7 @@ def _as_value(word: str) -> Any:
     if word in ("True", "False"):  # as flags were written before, and as Python has them
         return word == "True"
     readers: list[Callable[[str], Any]] = [lambda text: tomllib.loads(f"value = {text}")["value"]]
-    readers += [ast.literal_eval] if word[:1] in ("(", "[", "{") else [int, float]
+    readers += [ast.literal_eval, json.loads] if word[:1] in ("(", "[", "{") else [int, float]
     value: Any = word
     for read in readers:
         with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
