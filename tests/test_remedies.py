@@ -43,7 +43,7 @@ def test_a_flag_of_another_library_is_answered_with_the_one_here(words, message,
         ),
         (
             ["--estimator.lam=0.9"],
-            "no option --estimator.lam.\nThese parts have 'lam': gae, lambda_returns, vtrace. "
+            "no option --estimator.lam.\nThese parts have 'lam': gae, lambda_returns. "
             "Choose one of them, too (--estimator NAME)",
         ),
         (
