@@ -347,7 +347,7 @@ def validate(where: str, settings: Any) -> None:
 def _section(tree: Mapping[str, Any], key: str, within: str = "") -> Mapping[str, Any]:
     section = tree.get(key, {})
     if not isinstance(section, Mapping):
-        means = {str: f", and its name = {shown(section)}", list: f", and its names = {shown(section)}"}
+        means: dict[Any, str] = {str: f", and its name = {shown(section)}", list: f", and its names = {shown(section)}"}
         also = means.get(type(section), "") if key in (*PART_ROLES, "extensions") else ""
         raise UsageError(f"{within}{key} must be a table, [{within}{key}]{also}, got {shown(section)}")
     return section
