@@ -40,3 +40,57 @@ class Centred(gymnasium.ObservationWrapper):
 
     def load_state_dict(self, state):
         self.largest = float(state["largest"])
+
+
+class Mean:
+    """Subtracts the mean of what it saw."""
+
+    def __init__(self):
+        self.mean, self.count = 0.0, 0
+
+    def __call__(self, seen):
+        self.count += 1
+        self.mean += (seen - self.mean) / self.count
+        return (seen - self.mean).astype(np.float32)
+
+
+class Forgetful(gymnasium.ObservationWrapper):
+    """Learns, and cannot say what."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.mean = Mean()
+
+    def observation(self, observation):
+        return self.mean(observation)
+
+
+class Noisy(gymnasium.ObservationWrapper):
+    """Learns nothing."""
+
+    def observation(self, observation):
+        return (observation + self.np_random.normal()).astype(np.float32)
+
+
+class Episodic(Forgetful):
+    """Begins anew with each episode."""
+
+    def reset(self, **arguments):
+        self.mean = Mean()
+        return super().reset(**arguments)
+
+
+def transformed(env):
+    """By an object."""
+    return gymnasium.wrappers.TransformObservation(env, Mean(), env.observation_space)
+
+
+def closed_over(env):
+    """By a function that keeps a mean of its own."""
+    mean = Mean()
+    return gymnasium.wrappers.TransformObservation(env, lambda seen: mean(seen), env.observation_space)
+
+
+def pure(env):
+    """By a function without state."""
+    return gymnasium.wrappers.TransformObservation(env, lambda seen: seen / 2, env.observation_space)

@@ -100,6 +100,33 @@ def test_nothing_is_kept_where_nothing_is_learnt(tmp_path):
     assert not list((tmp_path / "run").glob("*.environment.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("wrapper", "vectorization", "name"),
+    [
+        ("Forgetful", "sync", "Forgetful"),
+        ("Forgetful", "async", "Forgetful"),
+        ("transformed", "sync", "TransformObservation"),
+        ("closed_over", "sync", "TransformObservation"),
+        ("Noisy", "sync", None),
+        ("Episodic", "sync", None),
+        ("pure", "sync", None),
+    ],
+)
+def test_a_wrapper_that_learns_and_cannot_say_what_is_a_warning(wrapper, vectorization, name, recwarn):
+    """Its observations are others in every evaluation; of gymnasium's own and of noise nothing is said."""
+    part = Gymnasium(WORLD, vectorization, wrappers=(f"gym_learning_wrappers:{wrapper}",))
+    made, generator = part.build(2, CPU), torch.Generator().manual_seed(0)
+    made.reset(generator)
+    for _ in range(25):
+        made.step(torch.zeros(2, dtype=torch.int64), generator)
+    made.close()
+    said = [str(warning.message) for warning in recwarn]
+    assert len(said) == (name is not None)
+    for message in said:
+        assert f"what {name} returns depends on what it saw before" in message
+        assert "state_dict() and load_state_dict(state), or use NormalizeObservation or --policy.normalize" in message
+
+
 # What `auto` came to is part of the record, too
 
 

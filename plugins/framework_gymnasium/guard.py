@@ -15,6 +15,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from framework.errors import warn
 from framework.places import own_line
 
+from .forgetful import forgotten, watched
 from .infos import OURS, Array, MisuseError, Wanted, beyond, choices, mask, metric, no_mask, number, short
 from .statistics import lane_statistics, set_lane_statistics
 
@@ -50,6 +51,8 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._choices = None if self.wanted.masks == "none" else choices(env.action_space)
         self._source: Callable[[Mapping[str, Any]], Any] | None = None  # where masks come from
         self._seeks = self._choices is not None  # no mask came yet
+        self._watched = watched(env)
+        self.watches = bool(self._watched)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's."""
@@ -121,6 +124,10 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
     def set_statistics(self, state: dict[str, Any]) -> None:
         """Put it into the wrappers of this lane, which learn no more."""
         set_lane_statistics(self.env, state)
+
+    def forgotten(self) -> list[str]:
+        """Wrappers around this lane that learnt what an evaluation begins without; the lane is to be closed next."""
+        return forgotten(self._watched)
 
     def _does(self, what: int) -> None:
         at = 2 * self.lane

@@ -1,6 +1,7 @@
 """Lanes of Gymnasium, stepped together on the host; its three ways to reset become one."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class GymnasiumLanes:
         if not isinstance(self.action_space, spaces.Discrete | spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
             raise UsageError(f"environment 'gymnasium': no policy takes actions of {self.action_space}")
         self.learns = self.guarded and bool(lanes.call("statistics")[0])  # type: ignore[attr-defined]
+        self.watches = self.guarded and bool(lanes.call("watches")[0])  # type: ignore[attr-defined]
         self.render_fps = lanes.metadata.get("render_fps", 30)
         self.action_masks: Tensor | None = None  # [N, actions] bool; known after the first reset
 
@@ -164,13 +166,28 @@ class GymnasiumLanes:
         """End the lanes' processes and close their windows."""
         if self.lanes.closed:
             return
+        names = self._forgotten()
         self.lanes.close()
+        if names:
+            warn(
+                f"environment 'gymnasium': what {' and '.join(names)} returns depends on what it saw before. That is "
+                "not kept with the policy, and every evaluation begins without it: give the wrapper state_dict() and "
+                "load_state_dict(state), or use NormalizeObservation or --policy.normalize instead"
+            )
         if self._missing and self._episodes:
             names = ", ".join(sorted(self._missing))
             warn(
                 f"environment 'gymnasium': metrics {names}: at the end of none of {self._episodes} episodes was there "
                 "such a number in info"
             )
+
+    def _forgotten(self) -> Sequence[str]:
+        """Wrappers that learnt what is not kept; none where lanes broke."""
+        with suppress(Exception):
+            if self.watches and self._episodes:
+                found: Sequence[str] = self.lanes.call("forgotten")[0]
+                return found
+        return ()
 
     def _finish(self, observations: Any, info: Any, generator: torch.Generator) -> Any:
         """What the last steps of episodes say; returns what the policy sees next."""

@@ -16,16 +16,18 @@ RUNNING = ("obs_rms", "return_rms")  # as Gymnasium's wrappers call their runnin
 MOMENTS = ("mean", "var", "count")
 
 
+def chain(env: Any) -> list[Any]:
+    """The wrappers of a lane and its environment, from the outermost."""
+    found = [env]
+    while isinstance(found[-1], gymnasium.Wrapper):
+        found.append(found[-1].env)
+    return found
+
+
 def keeping(env: Any) -> Iterator[tuple[str, Any]]:
     """The wrappers of a lane that keep something, from the innermost, each with its name: `0.NormalizeObservation`."""
-    chain = []
-    while True:
-        chain.append(env)
-        if not isinstance(env, gymnasium.Wrapper):
-            break
-        env = env.env
     found = 0
-    for wrapper in reversed(chain):
+    for wrapper in reversed(chain(env)):
         running = any(hasattr(getattr(wrapper, name, None), "count") for name in RUNNING)
         if running or (hasattr(wrapper, "state_dict") and hasattr(wrapper, "load_state_dict")):
             yield f"{found}.{type(wrapper).__name__}", wrapper
