@@ -54,7 +54,7 @@ def resolve_arguments(
     parts: dict[str, Any] = {}
     for role, settings in given.objects.items():
         part = _part_of(loaded, role, settings)
-        parts[role] = _over(part, getattr(config, role), role, kept)
+        parts[role] = _over(part, getattr(config, role), role, kept, _said(settings))
     config = attrs.evolve(config, **parts, extensions=_extensions(loaded, below, config, given, kept))
     chosen = {*parts, *chosen_roles(*below[1:], given.tree)}
     config = imply(config, loaded, chosen)
@@ -129,17 +129,26 @@ def _part_of(loaded: Loaded, role: str, settings: Any) -> Part:
     return attrs.evolve(part, settings=checked(where, part.settings))
 
 
-def _over(part: Part, below: Part, where: str, kept: list[str]) -> Part:
-    """An object over a layer's settings of the same class: fields at the class's default are the layer's."""
+def _said(settings: Any) -> frozenset[str] | None:
+    """The fields that were given when an object was made; None: it does not know."""
+    return frozenset(settings.given()) if isinstance(settings, Section) else None
+
+
+def _over(part: Part, below: Part, where: str, kept: list[str], said: frozenset[str] | None) -> Part:
+    """An object over a layer's settings of the same class: what it was not given is the layer's.
+
+    An object that does not know leaves to the layer what is at the class's default, and `kept` lists that.
+    """
     cls = type(part.settings)
     if type(below.settings) is not cls:
         return part
     default, taken = cls(), {}
     for attribute in attrs.fields(cls):
         mine, lower, usual = (getattr(one, attribute.name) for one in (part.settings, below.settings, default))
-        if attribute.init and mine == usual and lower != usual:
+        if attribute.init and lower != mine and (mine == usual if said is None else attribute.name not in said):
             taken[attribute.alias] = lower
-            kept.append(f"{where}.{attribute.name} = {shown(lower)}")
+            if said is None:
+                kept.append(f"{where}.{attribute.name} = {shown(lower)}")
     return attrs.evolve(part, settings=attrs.evolve(part.settings, **taken)) if taken else part
 
 
@@ -163,7 +172,7 @@ def _extensions(
         part = _part_of(loaded, "extension", item)
         mine = [number for number, lower in enumerate(below) if type(lower.settings) is type(item)]
         if mine and parts[mine[0]] is below[mine[0]]:
-            parts[mine[0]] = _over(part, below[mine[0]], f"extensions.{part.name}", kept)
+            parts[mine[0]] = _over(part, below[mine[0]], f"extensions.{part.name}", kept, _said(item))
         else:
             parts.append(part)
     return (

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import pytest
 from attrs import frozen
-from framework_parts import PPO, ActorCritic, CartPole, Recurrent, Standardize
+from framework_parts import PPO, ActorCritic, CartPole, Gymnasium, Recurrent, Standardize
 
 import framework
 from framework import OptimizerSettings, RolloutSettings, UpdateSettings, UsageError
@@ -164,6 +164,14 @@ def test_an_object_that_says_all_that_the_recipe_does_gets_no_warning():
         result = framework.train(recipe="ppo", loss=settings, iterations=1, rollout__fixed_steps=16)
         assert result.config.loss.settings is settings
         framework.train(recipe="ppo", environment=CartPole(), iterations=1, rollout__fixed_steps=16)
+
+
+def test_an_environment_of_gymnasium_is_the_one_that_was_given():
+    """Its id is given, though it is the class's default: the recipe's would be another world."""
+    tree, kept = resolved("ppo_continuous", environment=Gymnasium(id="CartPole-v1"))
+    assert tree["environment"]["id"] == "CartPole-v1"
+    assert kept == []
+    assert resolved("ppo_continuous", environment=Gymnasium(metrics=()))[0]["environment"]["id"] == "Pendulum-v1"
 
 
 def test_an_object_of_another_part_is_complete_as_it_is():

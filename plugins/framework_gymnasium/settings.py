@@ -6,6 +6,8 @@ from typing import Any, Literal
 import torch
 from attrs import field, frozen, validators
 
+from framework.config import Section
+
 from .code import named_modules, registered_modules
 from .infos import DEFAULT_METRICS, Wanted
 from .lanes import GymnasiumLanes
@@ -17,7 +19,7 @@ AUTORESET = ("auto", "next_step", "same_step", "disabled")
 
 
 @frozen
-class Gymnasium:
+class Gymnasium(Section):
     """An environment of Gymnasium, by its registered id or by a function that makes one."""
 
     id: str = "CartPole-v1"  # registered id, module:id (the module is imported first) or module:function
