@@ -200,14 +200,15 @@ class GymnasiumLanes:
             for lane in ended.tolist():
                 copy_into(self._reached[lane : lane + 1], np.asarray(final[lane])[None], "unsafe", lane)
             last = info.get("final_info", {})
-        for lane in ended.tolist():
-            for column, found in zip(self._metrics.values(), self._numbers(last, lane), strict=True):
-                column[lane] = np.nan if found is None else found
-            self._episodes += 1
+        self._episodes += len(ended)
+        for column in self._metrics.values():
+            column.fill(np.nan)
+        if last:  # else looking for numbers would cost more than the step
+            for lane in ended.tolist():
+                for column, found in zip(self._metrics.values(), self._numbers(last, lane), strict=True):
+                    column[lane] = np.nan if found is None else found
         if self._missing:
             self._missing = {name for name in self._missing if np.isnan(self._metrics[name][ended]).all()}
-        for column in self._metrics.values():
-            column[~self._ended] = np.nan
         if self._masks is not None:
             self._masks[ended] = True
             if self.autoreset == "same_step":
