@@ -9,13 +9,14 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 
 from framework import Step, TabularMDP, hookimpl
+from framework.config import Section
 
 LEFT, RIGHT = 0, 1
 FINITE = [validators.gt(-math.inf), validators.lt(math.inf)]
 
 
 @frozen
-class LineWorld:
+class LineWorld(Section):
     """Walk from state 0 along a line to the goal; each step costs reward.
 
     Grouped lanes keep their start until the next `reset`. Starts near the goal make for short episodes, and so for more

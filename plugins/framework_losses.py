@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from framework import Batch, Evaluation, Loss, hookimpl
+from framework.config import Section
 
 COEFFICIENT = validators.ge(0.0)
 OPTIONAL = validators.optional(validators.gt(0.0))
@@ -26,7 +27,7 @@ def entropy_terms(coefficient: float, evaluation: Evaluation) -> tuple[dict[str,
 
 
 @frozen
-class ActorCriticLoss:
+class ActorCriticLoss(Section):
     """The loss of advantage actor-critic (A2C): −A·log π(a|s) and the critic's squared error.
 
     Source: Mnih et al. 2016, arXiv:1602.01783, §4 and algorithm S3.
@@ -53,7 +54,7 @@ class ActorCriticLoss:
 
 
 @frozen
-class PPO:
+class PPO(Section):
     """The clipped loss of PPO: −min(ρ·A, clip(ρ, 1 − ε, 1 + ε)·A) with the ratio ρ = π(a|s)/π_old(a|s).
 
     Source: Schulman et al. 2017, arXiv:1707.06347, eq. 7 and 9. Without a critic (`value` 0) its terms are those of

@@ -7,13 +7,14 @@ from attrs import field, frozen, validators
 from torch import Tensor
 
 from framework import Estimate, Rollout, hookimpl
+from framework.config import Section
 from framework.returns import going_on, lambda_returns, n_step_returns, vtrace_targets
 
 UNIT = [validators.ge(0.0), validators.le(1.0)]
 
 
 @frozen
-class _Bootstrapping:
+class _Bootstrapping(Section):
     """What they share: a critic values each successor, 0 where the world ended; truncations and edges bootstrap."""
 
     needs = frozenset({"values"})

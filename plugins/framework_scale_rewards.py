@@ -8,12 +8,13 @@ from attrs import evolve, field, frozen, validators
 from torch import Tensor
 
 from framework import Rollout, hookimpl
+from framework.config import Section
 from framework.moments import merged
 from framework.returns import discounted_sums
 
 
 @frozen
-class ScaleRewards:
+class ScaleRewards(Section):
     """Divide rewards by √(Var R + ε), where Rₜ = rₜ + γ·Rₜ₋₁ starts again with every episode of a lane.
 
     The variance is that of R over the real steps of all rollouts, this one included. Source: Engstrom et al. 2020,

@@ -8,11 +8,12 @@ from attrs import evolve, field, frozen, validators
 from torch import Tensor
 
 from framework import Advantages, Batch, Rollout, hookimpl
+from framework.config import Section
 from framework.returns import episode_groups, episode_means
 
 
 @frozen
-class Standardize:
+class Standardize(Section):
     """Standardise advantages: subtract their mean and divide by their standard deviation.
 
     Within a group, mean and deviation are those of its episodes' scores (an episode's mean advantage). With

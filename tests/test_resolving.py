@@ -6,10 +6,22 @@ import tomllib
 import warnings
 
 import attrs
+import framework_recipes
 import numpy as np
 import pytest
 from attrs import frozen
-from framework_parts import PPO, ActorCritic, CartPole, Gymnasium, Recurrent, Standardize
+from framework_parts import (
+    PPO,
+    ActorCritic,
+    CartPole,
+    Constant,
+    Gymnasium,
+    LineWorld,
+    NStep,
+    Recurrent,
+    Standardize,
+    TotalReturn,
+)
 
 import framework
 from framework import OptimizerSettings, RolloutSettings, UpdateSettings, UsageError
@@ -142,19 +154,38 @@ def test_what_a_recipe_says_stays_but_for_what_was_given(recipe):
     assert changed == {**expected, "rollout": {**plain["rollout"], "lanes": 64}}
 
 
-def test_a_parts_object_keeps_the_recipes_settings_and_says_which():
+def test_a_parts_object_keeps_the_recipes_settings_and_says_which(monkeypatch):
+    """An object that does not know what it was given: here the baseline `constant`."""
+    monkeypatch.setitem(framework_recipes.RLOO, "baseline", {"name": "constant", "value": 3.0})
     with pytest.warns(
-        UserWarning, match="recipe 'ppo' sets loss.target_kl = 0.05, and the object given leaves"
+        UserWarning, match="recipe 'rloo' sets baseline.value = 3.0, and the object given leaves"
     ) as told:
-        result = framework.train(recipe="ppo", loss=PPO(entropy=0.5), iterations=1, rollout__fixed_steps=16)
+        result = framework.train(recipe="rloo", baseline=Constant(), iterations=1)
     assert len(told) == 1
     assert told[0].filename == __file__
-    assert result.config.loss.settings == PPO(entropy=0.5, target_kl=0.05, clip=0.2, value=0.5)
-    tree, kept = resolved("ppo", policy=ActorCritic(shared=True))
+    assert result.config.baseline.settings == Constant(value=3.0)
+
+
+def test_a_built_in_parts_object_gives_what_it_was_made_with():
+    """Even what is the class's default; nothing is left to guess, and so there is no warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = framework.train(recipe="ppo", loss=PPO(entropy=0.5), iterations=1, rollout__fixed_steps=16)
+        assert result.config.loss.settings == PPO(entropy=0.5, target_kl=0.05, clip=0.2, value=0.5)
+        result = framework.train(recipe="ppo", loss=PPO(target_kl=None), iterations=1, rollout__fixed_steps=16)
+        assert result.config.loss.settings == PPO(target_kl=None, clip=0.2, value=0.5)
+    tree, _ = resolved("ppo", policy=ActorCritic(shared=True))
     assert tree["policy"] == {**resolved("ppo")[0]["policy"], "shared": True}
-    assert kept == ["policy.hidden = (64, 64)", "policy.activation = 'tanh'"]
-    _, kept = resolved("ppo", extensions=[Standardize(scale=False)])
-    assert kept == ["extensions.standardize.within = 'minibatch'"]
+    tree, _ = resolved("ppo", policy=ActorCritic(hidden=(32,)))
+    assert tree["policy"] == {**resolved("ppo")[0]["policy"], "hidden": [32]}
+    tree, _ = resolved("ppo", extensions=[Standardize(within="batch")])
+    assert tree["extensions"]["standardize"]["within"] == "batch"
+    tree, _ = resolved("grpo", environment=LineWorld(goal=6))
+    assert (tree["environment"]["goal"], tree["environment"]["group_size"]) == (6, 8)
+    tree, _ = resolved("rloo", estimator=TotalReturn(gamma=0.99))
+    assert tree["estimator"]["gamma"] == 0.99
+    tree, _ = resolved("a2c", estimator=NStep(gamma=0.9))
+    assert tree["estimator"] == {"name": "n_step", "gamma": 0.9, "n": 5}
 
 
 def test_an_object_that_says_all_that_the_recipe_does_gets_no_warning():

@@ -4,13 +4,14 @@ import torch
 from attrs import field, frozen, validators
 
 from framework import Estimate, Rollout
+from framework.config import Section
 from framework.returns import rewards_to_go
 
 GAMMA = [validators.ge(0.0), validators.le(1.0)]
 
 
 @frozen
-class RewardsToGo:
+class RewardsToGo(Section):
     """Rewards-to-go: the rewards from each step on, discounted from that step: Gₜ = Σ_{k≥t} γ^{k−t} rₖ.
 
     With γ < 1 the gradient lacks the factor γᵗ and is that of neither objective (Nota & Thomas 2020,
@@ -42,7 +43,7 @@ class RewardsToGo:
 
 
 @frozen
-class TotalReturn:
+class TotalReturn(Section):
     """The discounted return of the whole episode, the same for each of its steps: G = Σₖ γᵏ rₖ.
 
     Source: Williams 1992, doi:10.1007/BF00992696, §5 (episodic REINFORCE).

@@ -11,6 +11,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 
 from framework import Rollout, UsageError
+from framework.config import Section
 from framework.moments import merged
 
 from .layers import is_plain, through, together
@@ -22,7 +23,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiL
 
 
 @frozen
-class NetworkSettings:
+class NetworkSettings(Section):
     """The sizes of a network that the spaces do not give."""
 
     hidden: tuple[int, ...] = field(default=(32,), validator=validators.deep_iterable(validators.ge(1)))
