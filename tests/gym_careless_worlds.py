@@ -220,6 +220,10 @@ def odd(reward=None, info=None, **kwargs):
     return Odd(REWARDS[reward] if reward else 1.0, INFOS[info] if info else None, **kwargs)
 
 
+def no_environment():
+    return 3
+
+
 REWARDS = {
     "array": np.array([2.0]),
     "numpy": np.float32(2.0),

@@ -139,6 +139,21 @@ def test_an_environment_without_a_space_is_refused():
         careless("NoSpace").build(1, CPU)
 
 
+@pytest.mark.parametrize("limit", [None, 3])
+def test_a_function_that_makes_no_environment_is_refused(limit):
+    part = Gymnasium("gym_careless_worlds:no_environment", max_episode_steps=limit)
+    with pytest.raises(
+        UsageError, match=r"no_environment' makes a builtins.int, and must make a gymnasium.Env: derive"
+    ):
+        part.build(1, CPU)
+
+
+def test_a_wrong_result_cites_the_environments_own_line_through_wrappers_too():
+    part = Gymnasium("gym_careless_worlds:odd", kwargs={"how": "text"}, wrappers=("RecordEpisodeStatistics",))
+    with pytest.raises(framework.PartError, match=r"gym_careless_worlds\.py:\d+ in step\)$"):
+        framework.train(environment=part, rollout=RolloutSettings(lanes=2, steps=4), iterations=1)
+
+
 def test_a_wrapper_that_refuses_its_environment_is_named():
     scaled = "RescaleAction(min_action=-1.0, max_action=1.0)"
     part = Gymnasium("Pendulum-v1", wrappers=("ClipAction", scaled))

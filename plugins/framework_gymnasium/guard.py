@@ -214,7 +214,7 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
         if isinstance(error, ValueError) and "unpack (expected 5, got 4)" in str(error):  # by a wrapper of Gymnasium's
             text = f"{FIVE}; got 4: {OLD_API}"
         named = LaneError(f"{where}: {text}")
-        code = getattr(getattr(self.env.unwrapped, method, None), "__code__", None)
+        code = getattr(getattr(type(self.env.unwrapped), method, None), "__code__", None)
         defined = f"{code.co_filename}:{code.co_firstlineno} in {method}" if code else ""
         named.place = defined if isinstance(error, MisuseError) else own_line(error, or_else=False) or defined
         raise named from error

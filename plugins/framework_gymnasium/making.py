@@ -97,8 +97,14 @@ def _lane(
     else:
         drawn = {} if settings.render_mode is None else {"render_mode": settings.render_mode}
         env = single(**settings.kwargs, **drawn)
-        if settings.max_episode_steps is not None:
+        if settings.max_episode_steps is not None and isinstance(env, gymnasium.Env):
             env = gymnasium.wrappers.TimeLimit(env, settings.max_episode_steps)
+    if not isinstance(env, gymnasium.Env):
+        made = f"{type(env).__module__}.{type(env).__qualname__}"
+        raise UsageError(
+            f"environment.id '{settings.id}' makes a {made}, and must make a gymnasium.Env: derive its class from it, "
+            "or wrap an environment of the old gym in shimmy.GymV21CompatibilityV0 or GymV26CompatibilityV0"
+        )
     for kind in ("observation_space", "action_space"):
         if not isinstance(getattr(env, kind, None), spaces.Space):
             raise UsageError(
