@@ -86,6 +86,7 @@ def _lane(
     number: int,
 ) -> Guard:
     """One lane, with all that goes around it."""
+    env: Any  # until it is known to be one
     if isinstance(single, str):
         module = settings.id.rpartition(":")[0]
         if module:  # in a process of its own, too, where nothing has registered the id yet
