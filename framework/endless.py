@@ -20,7 +20,7 @@ Told = Callable[[int, int], object]  # is called with steps, and how many episod
 
 MOST = 100_000  # steps of an episode, unless something else is said
 NEVER = sys.maxsize
-FIRST = 16  # rows before something is said
+FIRST = 1  # row behind which something is said first; one may take a second, of a slow environment
 EVERY = 0.25  # seconds from then on
 TIME_LIMITS = ("max_episode_steps", "max_steps")  # what environments call the setting
 

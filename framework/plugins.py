@@ -22,7 +22,7 @@ from .errors import UsageError, unknown
 from .hookspecs import PROJECT, ROLES, Providers
 from .plugin_files import files_of, import_file
 from .plugin_hooks import RefusedError, offers_of, register
-from .process_state import undisturbed
+from .process_state import same_randomness, undisturbed
 from .remedies import gymnasium_hint
 
 GROUP = "framework.plugins"
@@ -202,6 +202,7 @@ def not_allowed(plugins: Sequence[str]) -> str:
     )
 
 
+@same_randomness()
 def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
     """Load the selected plugins (names, module paths, FILE.py), or every installed one; with `rest`, both.
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from attrs import evolve, frozen
+from foreign import publish
 from framework_parts import CartPole, LineWorld, RewardsToGo
 from framework_reinforce import Categorical, NoBaseline
 
@@ -305,6 +306,20 @@ def test_a_plugin_that_changes_the_process_when_it_is_loaded_is_named(change, tm
         load(["./mine.py"])
     assert IMPORTS[change] in str(told[0].message)
     assert (State.read(), random.getstate(), np.random.get_state()[2], torch.initial_seed()) == before
+
+
+@pytest.mark.usefixtures("restored")
+def test_hooks_of_an_installed_plugin_move_no_generator_at_any_time(tmp_path, monkeypatch):
+    """Each `train`, `load` and `evaluate` asks all plugins what they offer, and names once who changes what."""
+    source = PLUGIN.format(change="")
+    drawing = source.replace("    return {", "    torch.manual_seed(5), random.seed(5)\n    return {")
+    publish(tmp_path, monkeypatch, "drawing-rl", {"drawing": "drawing_rl"}, drawing_rl=drawing)
+    with pytest.warns(RuntimeWarning, match="^plugin 'drawing' changed torch's global generator, Python's"):
+        load()
+    random.seed(1), torch.manual_seed(3)
+    before = random.getstate(), torch.initial_seed()
+    load()
+    assert (random.getstate(), torch.initial_seed()) == before
 
 
 # Threads
