@@ -187,7 +187,10 @@ def test_lanes_in_processes_are_those_in_this_one_bit_for_bit(mode):
         assert scores.returns.tolist() == other_scores.returns.tolist()
 
 
-REACHED, ENDED = "self._reached[lane] = final[lane]", "self._ended.copy()"
+REACHED, ENDED = (
+    'copy_into(self._reached[lane : lane + 1], np.asarray(final[lane])[None], "unsafe", lane)',
+    "self._ended.copy()",
+)
 MUTANTS = {
     "reset rows count as steps": (
         "next_step",
@@ -201,7 +204,11 @@ MUTANTS = {
     ),
     "the next episode's first state as successor": ("same_step", REACHED, "pass"),
     "only lane 0's last state": ("same_step", REACHED, "self._reached[0] = final[lane]"),
-    "nothing is reached": ("disabled", "if self._valid is None:\n                np", "if False:\n                np"),
+    "nothing is reached": (
+        "disabled",
+        "if self._valid is None:\n                copy",
+        "if False:\n                copy",
+    ),
     "all lanes are reset together": ("disabled", ENDED, "np.ones_like(self._ended)"),
     "truncations are lost": ("same_step", "self._out[:] = truncated", "self._out[:] = False"),
     "truncations are ends": ("same_step", "self._over[:] = terminated", "self._over[:] = terminated | truncated"),
