@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 import torch
 
-from .config import Config, used
+from .config import PART_ROLES, SCALARS, SECTIONS, Config, used
 from .errors import UsageError
 from .plugins import Loaded, Part
 from .process_state import libraries
@@ -47,7 +47,25 @@ def described(config: Config, loaded: Loaded) -> dict[str, Any]:
         if not plugin.distribution:
             one["file"] = str(Path(plugin.module.__file__ or "").resolve())
     listed = [_file(name, path) for name, path in sorted(files.items()) if name not in mine]
-    return {"versions": versions, "libraries": libraries(), "plugins": described, "files": listed}
+    made = {"versions": versions, "libraries": libraries(), "plugins": described, "files": listed}
+    return {**made, "optional": list(_optional(config, loaded))}
+
+
+def _optional(config: Config, loaded: Loaded) -> Iterable[str]:
+    """The settings in config.toml that it could be without: whoever takes one out makes it another run's."""
+    settings: dict[str, Any] = {role: getattr(config, role).settings for role in PART_ROLES}
+    settings |= {key: getattr(config, key) for key in SECTIONS}
+    for part in (*config.extensions, *config.reports):
+        settings[f"extensions.{loaded.short_name(part.role, part.name, part.plugin)}"] = part.settings
+    defaults = attrs.fields_dict(Config)
+    yield from (key for key in SCALARS if defaults[key].default is None and getattr(config, key) is not None)
+    for where, section in settings.items():
+        for attribute in attrs.fields(type(section)):
+            value = getattr(section, attribute.name)
+            if attribute.default is None and value is not None:
+                yield f"{where}.{attribute.name}"
+            if isinstance(value, Mapping):
+                yield from (f"{where}.{attribute.name}.{key}" for key in value)
 
 
 def is_own(part: Part, loaded: Loaded) -> bool:

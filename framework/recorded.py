@@ -1,7 +1,7 @@
 """A configuration that is read back: a record's, or any file's; who made it, whether it is complete, what differs."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Recorded:
         listed = [*self.made.get("files", ()), *self.made.get("plugins", ())]
         return any(str(named) == one.get("file") for one in listed)
 
-    def refuse_incomplete(self, loaded: Loaded, keys: Iterable[str] | None = None) -> None:
+    def refuse_incomplete(self, loaded: Loaded, keys: Collection[str] | None = None) -> None:
         """Refuse a record that leaves settings out: it was changed. One of an older version may lack what is new.
 
         Args:
@@ -73,6 +73,9 @@ class Recorded:
         lacking = dict(_lacking(self._complete(loaded, keys), self.tree))
         older = [name for name in lacking if self._is_older(loaded, name)]
         missing = [name for name in lacking if name not in older]
+        there = {*_names(self.tree)}
+        optional = [name for name in (self.made or {}).get("optional", ()) if name not in there]
+        missing += [name for name in optional if keys is None or name.partition(".")[0] in keys]
         if missing:
             raise UsageError(
                 f"{self.path} is not complete, as a record must be: it has no {', '.join(missing)}. "
@@ -129,7 +132,7 @@ def read(path: Path) -> Recorded:
     try:
         content = beside.read_bytes()
         made = json.loads(content)
-        for key, kind in (("versions", dict), ("plugins", list), ("files", list)):
+        for key, kind in (("versions", dict), ("plugins", list), ("files", list), ("optional", list)):
             if not isinstance(made.setdefault(key, kind()), kind):
                 raise ValueError(f"{key} must be a {kind.__name__}")
         if not all(isinstance(one, dict) for one in (*made["plugins"], *made["files"])):
@@ -149,6 +152,14 @@ def read_record(directory: Path) -> Recorded:
     if not directory.is_dir():
         raise UsageError(f"no run directory {directory}")
     return read(directory / CONFIG)
+
+
+def _names(tree: Mapping[str, Any], within: str = "") -> Iterable[str]:
+    """The dotted names of all that a tree holds, tables too."""
+    for key, value in tree.items():
+        yield f"{within}{key}"
+        if isinstance(value, Mapping):
+            yield from _names(value, f"{within}{key}.")
 
 
 def _lacking(complete: Mapping[str, Any], tree: Any, within: str = "") -> Iterable[tuple[str, Any]]:

@@ -328,6 +328,19 @@ def test_to_repeat_a_run_all_of_it_must_be_there(plain, capsys, name):
     assert f"it has no {name}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["update.max_grad_norm", "optimizer.options.eps", "environment.max_steps"])
+def test_nor_may_one_be_missing_that_has_no_number_by_default(here, capsys, name):
+    """What is None by default need not be in config.toml, so plugins.json names those that were there."""
+    words = ["--update.max-grad-norm", "0.5", "--optimizer.options", "eps", "1e-6", "--environment.max-steps", "9"]
+    assert main(["run", *words, "--iterations", "1", "--reports", "record", "--name", "plain"]) == 0
+    record = here / "runs" / "plain"
+    assert readers(record)["run"]() == 0
+    lack(record, name)
+    assert readers(record)["run"]() == 2
+    assert f"is not complete, as a record must be: it has no {name}. " in capsys.readouterr().err
+    assert readers(record)["evaluate"]() == (2 if name.startswith("environment") else 0)
+
+
 def test_a_way_to_collect_that_is_missing_is_not_the_default_one(plain, capsys):
     lack(plain, "rollout.episodes")
     assert readers(plain)["run"]() == 2
