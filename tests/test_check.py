@@ -432,8 +432,8 @@ def test_a_failure_is_told_whatever_the_settings(terminal, capsys, tmp_path, mon
         (report,) = json.loads(printed)
         (entry,) = [entry for entry in report["laws"] if entry["law"] == LEAK]
         assert {key: entry["settings"][key] for key in ("mode", "other", "path", "scales", "odd", "clips")} == {
-            "mode": 1,
-            "other": 2,
+            "mode": "Mode.A",
+            "other": "Mode.B",
             "path": "here",
             "scales": "tensor([1., 1.])",
             "odd": "nan",

@@ -445,9 +445,9 @@ def test_observations_of_size_1000_are_learnt_from():
     def score(normalize):
         result = framework.train(
             environment=Large(),
-            policy={"normalize": normalize},
+            policy={"normalize": normalize, "hidden": [32], "activation": "relu", "orthogonal": False},
             rollout=RolloutSettings(fixed_steps=64),
-            optimizer=OptimizerSettings(lr=3e-3),
+            optimizer=OptimizerSettings(lr=3e-3, schedule="constant"),
             iterations=60,
             recipe="ppo",
         )

@@ -61,7 +61,7 @@ def at_first_update(folder, words, added=""):
     """The modules that a run has imported when its first update is done; with `added`, a plugin imports more."""
     (folder / "spy.py").write_text(SPY.format(added=added))
     (folder / "spy.toml").write_text('plugins = ["./spy.py"]\n[extensions]\nnames = ["standardize", "spy"]\n')
-    flags = [*words, "--config", "spy.toml", "--iterations", "1", "--rollout.lanes", "4", "--quiet"]
+    flags = [*words, "--config", "spy.toml", "--trust", "--iterations", "1", "--rollout.lanes", "4", "--quiet"]
     subprocess.run([sys.executable, "-m", "framework", "run", *flags], cwd=folder, check=True, capture_output=True)
     return set((folder / "modules.txt").read_text().splitlines())
 
