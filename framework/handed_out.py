@@ -6,7 +6,7 @@ of bytes notice what torch's version counters do not: writing through `.data` an
 
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -18,23 +18,25 @@ if TYPE_CHECKING:
     from .run import Run
 
 Record = TypeVar("Record")
+UNWATCHED = nullcontext()  # one for all calls: it holds nothing
 MOST = 2**22  # bytes of a column that are looked at; of a larger one, evenly spaced rows
 
 
-@contextmanager
-def only_read(looking: bool, whose: str, *records: Any) -> Iterator[None]:
+def only_read(looking: bool, label: str, *records: Any) -> AbstractContextManager[None]:
     """If `looking`: refuse code within that changes a tensor of these records (a rollout, an estimate, a batch).
 
     Raises:
-        PartError: it did; `whose` names it.
+        PartError: it did; `label` names it.
     """
-    if not looking:
-        yield
-        return
+    return _watched(label, records) if looking else UNWATCHED
+
+
+@contextmanager
+def _watched(label: str, records: tuple[Any, ...]) -> Iterator[None]:
     before = [(record, _checksums(record)) for record in records]
     yield
     for record, sums in before:
-        _compare(whose, record, sums)
+        _compare(label, record, sums)
 
 
 def handed(run: "Run", stage: str, record: Record) -> Record:

@@ -28,8 +28,10 @@ def is_finite(run: Run, gradients: bool = False) -> bool:
     learnt = run.learnt
     whole = learnt.slopes if gradients else learnt.stepped[0].detach()
     tensors = [whole] if learnt.views else _learnt(run, gradients)
-    sums = [tensor.sum().double() for tensor in tensors]
-    if not sums or math.isfinite(float(sums[0] if len(sums) == 1 else torch.stack(sums).sum())):
+    sums = [tensor.sum() for tensor in tensors]
+    if not sums or math.isfinite(
+        (sums[0] if len(sums) == 1 else torch.stack([one.double() for one in sums]).sum()).item()
+    ):
         return True
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)  # a sum of finite numbers may overflow
 

@@ -5,7 +5,6 @@ same lines write tensors, and only the flags and rewards of each step come to th
 episode ends. What follows from the ends alone (mask, times, episode numbers) is worked out after the last step.
 """
 
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from .endless import Longest, Told, Watch
 from .entry import Entry
 from .episodes import Ends, Finished, Turns, to_host, view
 from .errors import PartError
-from .handed_out import only_read
+from .handed_out import UNWATCHED, only_read
 from .step_timeout import Limit
 
 FLAGS = ("terminated", "truncated")
@@ -188,14 +187,14 @@ class Shard:
         seen = view(inputs.observations)
         remembered = inputs.state  # before the first row; of a policy without memory, always None
         fresh = False if inputs.started is None else to_host(inputs.started)  # [N]: no real step of the episode yet
-        looked_at, unwatched = LOOKED_AT if iteration == 0 else 0, nullcontext()
+        looked_at = LOOKED_AT if iteration == 0 else 0
         watch = Watch(self.labels[0], self.longest if self.fixed_steps is None else None, self.told)
 
         while True:
             if t == table.capacity:
                 table.grow()
             _called = player_label
-            with only_read(True, f"{player_label}: act", inputs) if t < looked_at else unwatched:
+            with UNWATCHED if t >= looked_at else only_read(True, f"{player_label}: act", inputs):
                 chosen = act(inputs, noise)
             if chosen is not action:
                 self.entry.action(chosen, action)
