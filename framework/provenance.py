@@ -87,7 +87,22 @@ def not_repeatable(config: Config, loaded: Loaded) -> list[str]:
             found.append(f"{part.role} '{part.name}': {where}")
         elif "__main__" in sources(part):
             found.append(f"{part.label}: its code belongs to the script or notebook that ran")
+        else:
+            found += [
+                f"{part.label}: its code is in the module {name}, which nothing that config.toml names imports (an id "
+                f"that it registers is written {name.partition('.')[0]}:ID)"
+                for name in _unnamed(part, loaded)
+            ]
     return found
+
+
+def _unnamed(part: Part, loaded: Loaded) -> list[str]:
+    """Modules of the user's own that a part runs, and that a process which reads the record would not import."""
+    files = {path.resolve() for plugin in loaded.plugins for path in plugin.files}
+    known = {name.partition(".")[0] for name in imports(part)}
+    known |= {point.module.partition(".")[0] for point in importlib.metadata.entry_points(group="gymnasium.envs")}
+    found = {name: find(name) for name in sources(part) if name.partition(".")[0] not in known}
+    return [name for name, path in found.items() if path is not None and not is_installed(path) and path not in files]
 
 
 def imports(part: Part) -> tuple[str, ...]:

@@ -17,9 +17,11 @@ error.txt             the error in a line, then its traceback, where the run fai
 Each file is written whole or not at all, but metrics.csv, whose rows are appended.
 """
 
+import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -120,10 +122,13 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def clean(directory: Path) -> None:
-    """Remove the temporary files that a killed process left."""
+def clean(directory: Path, age: float = 0.0) -> None:
+    """Remove temporary files of at least `age` seconds, which a killed process left: a live one writes briefly."""
     for name in FILES:
-        (directory / f"{name}{PART}").unlink(missing_ok=True)
+        temporary = directory / f"{name}{PART}"
+        with contextlib.suppress(OSError):  # there is none, or the folder may only be read
+            if time.time() - temporary.stat().st_mtime >= age:
+                temporary.unlink()
 
 
 def write_config(directory: Path, config: Config, loaded: Loaded) -> None:

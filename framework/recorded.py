@@ -25,9 +25,11 @@ from .config import (
 from .errors import UsageError, warn
 from .plugins import Loaded, Part, Plugin
 from .provenance import DISTRIBUTION, differences, find, is_installed
-from .record import CONFIG, PLUGINS
+from .record import CONFIG, PLUGINS, clean
 from .signing import SIGNATURE, is_signed
 from .version import __version__
+
+STALE = 600.0  # seconds after which nobody writes to a temporary file any more
 
 
 @frozen(eq=False)
@@ -151,6 +153,7 @@ def read_record(directory: Path) -> Recorded:
     """The configuration of a recorded run, by its folder."""
     if not directory.is_dir():
         raise UsageError(f"no run directory {directory}")
+    clean(directory, STALE)
     return read(directory / CONFIG)
 
 

@@ -782,3 +782,15 @@ def test_what_was_built_is_closed_where_something_else_cannot_be(tmp_path):
     assert (len(closed), len(CLOSED)) == (8, 2)
     framework.train(**parts, extensions=[opened, Evaluate(every=1, episodes=2)], iterations=1)
     assert (len(closed), len(CLOSED)) == (11, 3)
+
+
+def test_what_a_killed_run_left_half_written_is_removed_when_its_record_is_read(tmp_path):
+    """If it is old enough that no live run can be writing it."""
+    framework.train(iterations=1, directory=tmp_path / "run")
+    old, new = (tmp_path / "run" / f"{name}.part" for name in ("metrics.csv", "policy.safetensors"))
+    for left in (old, new):
+        left.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    framework.load(tmp_path / "run")
+    assert not old.exists()
+    assert new.exists()

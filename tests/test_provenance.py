@@ -1,5 +1,6 @@
 """A record is complete, says which code made it, and what is read back with other code is warned of."""
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -473,3 +474,26 @@ def test_a_script_s_own_classes_and_environments_are_warned_of(tmp_path):
         "file": str(tmp_path / "script.py"),
         "sha256": sha256(tmp_path / "script.py"),
     }
+
+
+def test_an_id_that_only_an_import_registers_is_warned_of(tmp_path, monkeypatch):
+    """A process that reads the record would not know the id; `module:ID` says where it comes from."""
+    (tmp_path / "registering.py").write_text(
+        "import gymnasium\nfrom gymnasium.envs.classic_control import CartPoleEnv\nclass Mine(CartPoleEnv): pass\n"
+        'gymnasium.register("Registered-v0", entry_point=Mine, max_episode_steps=9)\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("registering")
+    short = {"recipe": "ppo", "iterations": 1, "rollout": {"lanes": 1, "fixed_steps": 8}}
+    message = r"its code is in the module registering, .* is written registering:ID"
+    try:
+        with pytest.warns(RuntimeWarning, match=message):
+            framework.train(environment=Gymnasium("Registered-v0"), directory="one", **short)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            framework.train(environment=Gymnasium("registering:Registered-v0"), directory="two", **short)
+            framework.train(environment=Gymnasium("CartPole-v1"), directory="three", **short)
+    finally:
+        gymnasium.registry.pop("Registered-v0")
+        sys.modules.pop("registering")
