@@ -15,7 +15,7 @@ import torch
 from attrs import frozen
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from hypothesis.errors import Flaky
+from hypothesis.errors import Flaky, HypothesisWarning
 
 from framework.errors import PartError
 from framework.testing.checking import laws, subjects_of
@@ -74,7 +74,8 @@ def is_killed(law, *strategies, arguments=()):
             found.append(error)
             raise
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", HypothesisWarning)  # a case that is not shrunk may be long to print
         torch.manual_seed(0)
         with pytest.raises((AssertionError, PartError, Flaky)):
             search()
