@@ -124,6 +124,7 @@ def test_mean_and_variance_are_those_of_enumeration(case):
     law_mean_and_variance_are_those_of_enumeration(audit, *case)
 
 
+@pytest.mark.slow
 def test_a_batch_s_own_mean_shrinks_the_gradient_and_the_others_does_not():
     """`batch_mean` keeps 1 − 1/E of it with total_return, of E = 2 episodes half; `leave_one_out` all of it."""
     runs = [run_of("total_return", baseline) for baseline in ("batch_mean", "leave_one_out")]
@@ -358,6 +359,7 @@ def test_alike_states_share_the_mean_of_their_values():
     law_alike_states_share_the_mean_of_their_values(audit)
 
 
+@pytest.mark.slow
 def test_the_policy_s_own_critic_is_used_where_it_is_asked_for():
     """Its values are wrong, so bootstrapping from them is biased; with exact ones only the time limit biases."""
     run = run_of("td0", "value", "actor_critic", environment=LineWorld(goal=2, max_steps=4))
@@ -398,6 +400,7 @@ def test_the_objective_is_the_claimed_one():
     law_the_objective_is_the_claimed_one(audit)
 
 
+@pytest.mark.slow
 def test_the_missing_weights_of_rewards_to_go_are_seen():
     """With γ < 1 it is biased unless each step has its weight γᵗ (Nota & Thomas 2020, arXiv:1906.07073)."""
     plain, weighted = run_of(), run_of()
@@ -439,6 +442,7 @@ def test_a_baseline_learns_from_batch_to_batch():
     assert run.baseline.weight > 0
 
 
+@pytest.mark.slow
 def test_gradients_without_an_exact_one_have_a_variance_and_no_bias():
     run = run_of(environment=TabularWorld(run_of().environment.mdp(), tables=False))
     found = audit.audit([run], episodes=1000)
@@ -483,6 +487,7 @@ SAMPLING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", SAMPLING, ids=lambda change: change[1])
 def test_wrong_samples_are_noticed(change):
     old, new, case = change
@@ -559,6 +564,7 @@ def told(capsys, *words):
     return json.loads(said(capsys, "audit", *QUICK, *words).out)
 
 
+@pytest.mark.slow
 def test_all_combinations_are_audited_or_refused_with_the_reason(here, capsys):
     words = ["--estimator", "total_return,rewards_to_go,gae", "--baseline", "none,value"]
     summary = told(capsys, *words, "--estimator.gamma", "1")
@@ -674,6 +680,7 @@ def test_a_policy_with_memory_is_sampled(here, capsys):
     assert summary["combinations"][0]["variance"] > 0
 
 
+@pytest.mark.slow
 def test_a_recorded_policy_is_audited_with_the_parts_of_its_run(here, capsys):
     said(capsys, "run", "--name", "first", "--iterations", "40", "--baseline", "leave_one_out", "--quiet")
     summary = json.loads(said(capsys, "audit", "runs/first", "--episodes", "400").out)
@@ -711,6 +718,7 @@ def test_words_are_sorted_by_what_they_are_of(order):
     assert "estimator" not in rest
 
 
+@pytest.mark.slow
 def test_the_picture_has_a_bar_for_each_combination(here, capsys):
     words = ["--estimator", "total_return,td0", "--baseline", "value,none", "--loss", "actor_critic,ppo"]
     summary = told(capsys, *words)

@@ -176,6 +176,7 @@ def test_a_file_named_like_an_installed_plugin_is_taken_however_its_path_is_writ
         assert "mine" in load([path], rest=True).names("estimator")
 
 
+@pytest.mark.slow
 def test_a_warning_of_the_framework_is_one_line(tmp_path):
     words = ["run", "--compile", "--trace-gradients", "--iterations", "2", "--reports", "--quiet"]
     said = subprocess.run([sys.executable, "-m", "framework", *words], cwd=tmp_path, capture_output=True, text=True)

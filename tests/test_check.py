@@ -61,6 +61,7 @@ def listing(capsys, *words):
     return code, json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_a_right_part_exits_0(capsys):
     code, (report,) = listing(capsys, "td0", "--quick", "--examples", "3")
     assert code == 0
@@ -71,6 +72,7 @@ def test_a_right_part_exits_0(capsys):
     assert all("reason" in entry for entry in report["laws"] if entry["outcome"] == "not applicable")
 
 
+@pytest.mark.slow
 def test_a_snippet_repeats_the_failure(capsys, lossy, tmp_path):
     """Run as it is, by another interpreter, it ends with what the law says."""
     code, (report,) = listing(capsys, lossy, "--quick")
@@ -331,6 +333,7 @@ def estimators():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("role", "place"),
     [
@@ -506,6 +509,7 @@ def test_the_same_error_is_told_once(capsys, tmp_path, monkeypatch):
     assert f"  so are: {others[0]['law']}, {others[1]['law']}," in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_table_can_be_read(width, capsys, lossy, monkeypatch):
     """Each law's name on one line, its reason beside or below it."""
@@ -522,6 +526,7 @@ def test_the_table_can_be_read(width, capsys, lossy, monkeypatch):
     assert reasons == 2
 
 
+@pytest.mark.slow
 def test_what_a_part_prints_is_not_in_the_report(capsys, tmp_path, monkeypatch):
     """It goes to standard error, also what a file prints when it is imported."""
     monkeypatch.chdir(tmp_path)

@@ -585,6 +585,7 @@ MUTANTS = {  # of a world, which is stepped in floats; of what is shared, in the
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_mutant_is_killed(mutant, monkeypatch):
     place, law, *changes = MUTANTS[mutant]
@@ -600,6 +601,7 @@ def test_mutant_is_killed(mutant, monkeypatch):
     is_killed(law, *strategies(law, name), arguments=(cls, name))
 
 
+@pytest.mark.slow
 def test_an_unchanged_copy_lives(monkeypatch):
     """So it is the change that kills."""
     for part in (shared_world.__name__, shared.__name__):

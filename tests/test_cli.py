@@ -98,6 +98,7 @@ def test_an_unknown_command_is_said(capsys):
 # Help of each command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "show"])
 def test_help_shows_each_chosen_parts_settings_with_defaults(command, capsys):
     words = [command, "--help", "--environment.goal", "8", "--extensions", "standardize", "--baseline", "leave_one_out"]
@@ -143,6 +144,7 @@ def test_without_a_terminal_the_summary_is_json(here):
         assert abs(sum(row[state] for row in summary["action_probabilities"].values()) - 1) < 1e-6
 
 
+@pytest.mark.slow
 def test_quiet_prints_nothing(here, capsys):
     assert said(capsys, "run", "--iterations", "2", "--quiet") == ("", "")
     assert (here / "runs" / "line_world-reinforce-1" / "metrics.csv").is_file()
@@ -159,6 +161,7 @@ def test_no_reports_no_record(here, capsys):
 # On a terminal
 
 
+@pytest.mark.slow
 def test_on_a_terminal_there_are_a_bar_and_a_table(here):
     output, code = in_terminal(["run", "--iterations", "30", "--name", "seen"], here)
     assert code == 0
@@ -174,6 +177,7 @@ def test_on_a_terminal_there_are_a_bar_and_a_table(here):
 # Ctrl-C
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_ctrl_c_and_a_scheduler_end_a_run_cleanly_and_keep_the_record(here, name):
     """Exit code 128 + the signal's number."""
@@ -192,7 +196,10 @@ def test_ctrl_c_and_a_scheduler_end_a_run_cleanly_and_keep_the_record(here, name
         time.sleep(0.02)
     number = getattr(signal, name)
     process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
+    try:
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 128 + number
     assert errors == ""
     summary = json.loads(output)
@@ -215,6 +222,7 @@ def test_ctrl_c_before_the_first_step_is_no_traceback(capsys, monkeypatch):
     assert said(capsys, "show", code=130).err == "interrupted\n"
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_traceback(here):
     done = subprocess.run(
         f"'{sys.executable}' -m framework run --help | head -n 1", shell=True, cwd=here, capture_output=True, text=True
@@ -225,6 +233,7 @@ def test_a_closed_pipe_is_no_traceback(here):
 # show
 
 
+@pytest.mark.slow
 def test_show_prints_what_run_would_record(here, capsys):
     words = ["--estimator", "total_return", "--environment.goal", "6", "--seed", "3", "--iterations", "2"]
     shown = said(capsys, "show", *words).out
@@ -268,6 +277,7 @@ def test_a_recipe_lies_between_defaults_and_file(tmp_path, monkeypatch, capsys):
     assert "no recipe 'mien'. Did you mean 'mine'?" in said(capsys, "show", "--recipe", "mien", code=2).err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -348,6 +358,7 @@ def test_a_malformed_file_is_named_with_its_line(here, capsys):
 # Plugins
 
 
+@pytest.mark.slow
 def test_plugins_with_no_value_loads_all_and_lists_them_first(here, capsys):
     captured = said(capsys, "run", "--plugins", "--iterations", "1")
     assert re.search(r"reinforce\s+│ framework-rl [\d.]+\s+│ policy: categorical", captured.err)
@@ -419,6 +430,7 @@ def test_the_list_of_plugins_says_what_failed_and_why(tmp_path, monkeypatch, cap
     assert reinforce["provides"]["estimator"] == ["rewards_to_go", "total_return"]
 
 
+@pytest.mark.slow
 def test_on_a_terminal_the_list_is_a_table(here):
     output, code = in_terminal(["plugins"], here)
     assert code == 0

@@ -50,6 +50,7 @@ def no_waiting(monkeypatch):
     clock_of(NOW, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_slow_part_is_asked_of_fewer_examples_and_has_not_passed(no_waiting):
     """Of each law five at least; a law that was asked of fewer than it should be is not decided."""
     report = check(Slow(), "estimator", examples=50, seconds=(60.0, 10.0))
@@ -158,6 +159,7 @@ class Waits:
         return Estimate(rollout.rewards.clone(), rollout.rewards.clone())
 
 
+@pytest.mark.slow
 def test_a_part_that_waits_is_asked_of_all_examples():
     """As on a machine whose processors are busy: time passes, and little of it is the part's."""
     names = ["estimates_are_finite", "lanes_permute", "estimates_have_the_rollouts_shape"]
@@ -175,6 +177,7 @@ def hurried(monkeypatch, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ends", "expected"), [("| rollout.truncated", 3), ("", 1)])
 def test_a_part_that_takes_long_is_not_called_right(hurried, capsys, ends, expected):
     """A right one is not decided, exit code 3; a broken one is broken."""

@@ -179,6 +179,7 @@ def judged(case, module=None, **more):
     assert not result.run.collector.over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_program_does_what_python_does_with_the_same_random_numbers(case, graphs):
     judged(case)
@@ -189,6 +190,7 @@ def minibatches(module=None):
     train("cartpole", [], module=module, update=UpdateSettings(minibatches=2))
 
 
+@pytest.mark.slow
 def test_the_updates_of_rollouts_that_python_collected_are_the_same_program(graphs):
     """The second update of the first iteration, and all others."""
     minibatches()
@@ -208,11 +210,13 @@ def test_so_does_its_cpp(case):
     judged(case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, collecting.ROWS, collecting.ROWS + 1])
 def test_any_number_of_steps_is_collected(steps, graphs):
     judged("cartpole", steps=steps)
 
 
+@pytest.mark.slow
 def test_episodes_go_on_from_rollout_to_rollout(graphs):
     """Also from the first one, which is collected in Python."""
     kept = []
@@ -225,6 +229,7 @@ def test_episodes_go_on_from_rollout_to_rollout(graphs):
     assert (following.clock > 0).any()
 
 
+@pytest.mark.slow
 def test_without_a_critic_nothing_is_valued(graphs):
     kept = []
     environment = framework_classic.CartPole(max_steps=4)
@@ -248,6 +253,7 @@ class TotalOfAll:
         return framework.Estimate(rollout.rewards, rollout.rewards)
 
 
+@pytest.mark.slow
 def test_the_same_seed_collects_the_same(graphs):
     one, other = ([], [])
     train("cartpole", one)
@@ -293,6 +299,7 @@ class Even(ActorCritic):
         return Parity(self, observation_space, action_space)
 
 
+@pytest.mark.slow
 def test_whole_numbers_of_a_policy_stay_whole(graphs):
     judged((CARTPOLE, Even(**SMALL)))
 
@@ -354,6 +361,7 @@ IN_PYTHON = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("why", IN_PYTHON)
 @pytest.mark.filterwarnings("ignore:compile. the updates go on in Python:RuntimeWarning")
 def test_all_else_is_collected_in_python_without_a_word(why, graphs):
@@ -450,11 +458,13 @@ def falls_back(reason, module=None):
     assert result.run.iteration == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", CHANGED)
 def test_what_a_program_does_not_see_ends_it(reason, graphs):
     falls_back(reason)
 
 
+@pytest.mark.slow
 def test_without_a_compiler_rollouts_are_collected_in_python(monkeypatch):
     from torch import _inductor
 

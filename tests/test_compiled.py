@@ -110,7 +110,7 @@ def assert_same(one, other):
 
 
 EACH = [(case, update) for case in CASES for update in UPDATES]
-QUICK = [(case, update) for case, update in EACH if update == "minibatches" or case == "ppo, gaussian"]
+QUICK = [(case, update) for case, update in EACH if update == "minibatches" and "ppo" in case]
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,7 @@ def test_compiled_updates_are_those_of_python(case, update, graphs):
     assert len(graphs) == (2 if update == "uneven" else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", UPDATES)
 def test_so_they_are_where_the_optimizer_steps_in_python(update, graphs):
     assert_same(*(ran("ppo, actor_critic", update, compile, optimizer=MOVES) for compile in (True, False)))
@@ -135,12 +136,14 @@ def scheduled(module, schedule="linear"):
     assert_same(*runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_learning_rate_with_a_schedule_is_no_constant(schedule, graphs):
     scheduled(None, schedule)
     assert len(graphs) == 1
 
 
+@pytest.mark.slow
 def test_an_iteration_is_one_call(graphs, monkeypatch):
     """But where an update is compared."""
     calls, real = [], programs.compiled
@@ -166,6 +169,7 @@ def watched(module):
     assert steps == [2] * 4 + [3] * 4 + [4] * 4
 
 
+@pytest.mark.slow
 def test_who_watches_the_optimizer_sees_each_step(graphs):
     watched(None)
 
@@ -202,6 +206,7 @@ OFTEN = {"policy": ActorCritic(**SMALL), "loss": Ppo(), "update": UPDATES["minib
 STOPPING = {**OFTEN, "loss": Ppo(target_kl=1e-5), "update": UpdateSettings(epochs=4, minibatches=2), "iterations": 12}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [OFTEN, STOPPING], ids=["all", "some"])
 def test_what_others_see_is_as_in_python(arguments, graphs):
     seen_alike(arguments)
@@ -243,6 +248,7 @@ def replaced_step(module):
     assert calls == [number for number in range(3, 9) for _ in range(4)] * 2
 
 
+@pytest.mark.slow
 def test_what_a_step_is_replaced_by_is_called(graphs):
     replaced_step(None)
 
@@ -262,10 +268,12 @@ def exchanging(module):
     seen_alike(OFTEN, watch, module)
 
 
+@pytest.mark.slow
 def test_who_watches_may_exchange_parameters(graphs):
     exchanging(None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_what_a_hook_of_the_optimizer_raises_is_its_own(when, graphs):
     def fail(*arguments):
@@ -278,6 +286,7 @@ def test_what_a_hook_of_the_optimizer_raises_is_its_own(when, graphs):
         ran("ppo, actor_critic", "minibatches", True, extensions=[After(watch)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 5, 9])
 def test_what_an_extension_raises_as_it_prepares_is_its_own(number, graphs):
     def fail(run, count):
@@ -332,6 +341,7 @@ def unlucky(seed, module=None, loss=Unlucky(0.03), words="Unlucky.*: term 'polic
     assert counts[0] == counts[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_no_number_by_chance_is_so_at_the_same_update(seed, graphs):
     unlucky(seed)
@@ -375,10 +385,12 @@ def leads_elsewhere(module):
     assert_same(one, ran("ppo, actor_critic", "minibatches", False))
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_torch_s_ends_it(graphs):
     leads_elsewhere(None)
 
 
+@pytest.mark.slow
 def test_the_batch_is_not_held_while_the_next_one_is_collected(graphs, monkeypatch):
     compilers, held = [], []
 
@@ -432,6 +444,7 @@ def limited(compile, optimizer, module=None):
         return framework.train(**arguments, compile=compile)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", KL_LIMITS)
 def test_a_kl_limit_ends_the_updates_as_in_python(optimizer, graphs):
     one, other = (limited(compile, optimizer) for compile in (True, False))
@@ -475,6 +488,7 @@ def forgetful(compile, module=None):
         )
 
 
+@pytest.mark.slow
 def test_random_numbers_are_those_of_python(graphs):
     """Also after recording, and after the updates that were done both ways."""
     assert_same(forgetful(True), forgetful(False))
@@ -741,6 +755,7 @@ FALLBACKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expanded", [False, True])
 def test_columns_that_are_laid_out_otherwise_have_a_program_of_their_own(expanded, graphs):
     assert_same(strided(expanded, True), strided(expanded, False))
@@ -775,11 +790,13 @@ def falls_back(reason, module=None):
     assert_same(one, framework.train(**arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", FALLBACKS)
 def test_what_cannot_be_compiled_runs_in_python(reason, graphs):
     falls_back(reason)
 
 
+@pytest.mark.slow
 def test_without_a_compiler_it_runs_in_python(monkeypatch):
     from torch import _inductor
 

@@ -268,6 +268,7 @@ def test_every_law_has_a_mutant():
     assert {law for law, _ in MUTANTS.values()} == set(LAWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_law_kills_the_mutant_that(name):
     law, change = MUTANTS[name]

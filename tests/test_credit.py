@@ -94,6 +94,7 @@ def test_a_row_says_the_numbers_that_there_are():
     assert [label for label, *_ in credit.estimates(run, rollout, loaded)] == ["open"]
 
 
+@pytest.mark.slow
 def test_the_estimator_may_need_values_that_nobody_else_gives(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["credit", "--estimator", "gae", "--estimator.lam", "0.5"]) == 0
@@ -101,6 +102,7 @@ def test_the_estimator_may_need_values_that_nobody_else_gives(tmp_path, monkeypa
     assert "seen.txt cannot be written: Format 'txt' is not supported" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["credit", "--environment.goal", "3", "--out", "seen.png"]) == 0

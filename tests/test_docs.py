@@ -173,20 +173,8 @@ def reader(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-LONG = (
-    "bias-and-variance.md",
-    "check-your-part.md",
-    "exact.md",
-    "memory.md",
-    "tutorial.md",
-    "write-an-estimator.md",
-    "README.md",
-)  # some seconds each: not in the quick profile
-
-
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, id=label(page), marks=[pytest.mark.slow] * (page.name in LONG)) for page in PAGES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [pytest.param(page, id=label(page)) for page in PAGES])
 def test_what_a_page_shows_runs(page, reader):
     namespace, printed = {"__name__": "__main__"}, ""
     for block in blocks(page.read_text("utf-8")):

@@ -117,6 +117,7 @@ def test_the_lane_that_never_ends_is_named(resets):
     )
 
 
+@pytest.mark.slow
 def test_a_world_of_tables_that_never_ends_is_refused_too(capsys):
     """A goal that is too far to be found by chance."""
     words = ["--environment.goal", "1000", "--environment.max-steps", "0", "--reports"]
@@ -125,6 +126,7 @@ def test_a_world_of_tables_that_never_ends_is_refused_too(capsys):
         assert f"an episode has not ended after {steps} steps: set environment.max_steps" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_fixed_steps_are_collected_for_ever():
     result = framework.train(
         environment=Pendulum(max_steps=0),

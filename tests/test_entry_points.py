@@ -49,6 +49,7 @@ def install(tmp_path, monkeypatch):
 # Objects
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plugin", "Names", "Names.inner"])
 def test_an_entry_point_may_name_an_object(install, name):
     """An instance or a class with marked methods, as pluggy takes them; it stands for its module in the record."""
@@ -140,6 +141,7 @@ def test_a_plugin_that_is_not_allowed_cannot_be_asked_for_either(acme, asked):
     assert not was_imported()
 
 
+@pytest.mark.slow
 def test_the_list_holds_for_commands_and_for_python(acme, capsys):
     acme("")
     message = "installed, but not allowed by FRAMEWORK_PLUGINS: acme, other; add it to the list, as in "

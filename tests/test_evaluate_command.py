@@ -123,6 +123,7 @@ def test_nothing_is_written(here, capsys):
     assert before == {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_on_a_terminal_there_is_a_table(here):
     output, code = in_terminal(["evaluate", "runs/first", "--episodes", "20"], here)
     assert code == 0
@@ -134,6 +135,7 @@ def test_on_a_terminal_there_is_a_table(here):
 # What is said of wrong words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -272,6 +274,7 @@ def frames(path, height=32):
     return np.frombuffer(decoded, np.uint8).reshape(-1, height, 64, 3)
 
 
+@pytest.mark.slow
 def test_a_video_shows_the_beginning_and_each_step(seen, capsys):
     """The white square stands where the policy went: at first in 0, then one further or back, or at the wall.
 
@@ -300,6 +303,7 @@ def filmed(tmp_path, part, greedy=False):
     return video.film(tmp_path / "film.mp4", policy, part, label, seed=1, greedy=greedy, device=device)
 
 
+@pytest.mark.slow
 def test_there_is_a_picture_more_than_steps(seen):
     for limit in (1, 2, 9):
         camera = load(["line_world", "./camera.py"]).pick("environment", "camera")[2]
@@ -313,6 +317,7 @@ def test_odd_sides_are_made_even(seen):
     assert len(frames(seen / "film.mp4", 34)) == 1 + played.lengths.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("picture", "got"),
     [
@@ -345,6 +350,7 @@ def test_pictures_that_change_their_size_are_refused_in_a_sentence(seen, capsys)
     assert not list(seen.glob("*.mp4"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [-1, float("nan"), "fast"])
 def test_a_rate_that_is_none_is_refused(seen, rate):
     camera = load(["line_world", "./camera.py"]).pick("environment", "camera")[2]

@@ -100,12 +100,14 @@ def law_long_episodes_count_in_full(module, tables, lanes, seed):
 FEW_LANES = st.sampled_from([1, 7, 16, 300, 1024])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tables", [True, False])
 @pytest.mark.parametrize("lanes", [1, 7, 300, 1024])
 def test_long_episodes_count_in_full(tables, lanes):
     law_long_episodes_count_in_full(evaluations, tables, lanes, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("goal", [2, 4])
 @pytest.mark.parametrize("lanes", [1, 16, 64])
 def test_a_sampled_evaluation_agrees_with_the_exact_expectation(goal, lanes):
@@ -809,6 +811,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_law_kills_the_mutant_that(name):
     law, module, fixed, strategies, *changes = CHANGES[name]
@@ -817,6 +820,7 @@ def test_law_kills_the_mutant_that(name):
     is_killed(law, *strategies, arguments=arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "law"),
     [

@@ -253,6 +253,7 @@ GRADIENT_MUTANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRADIENT_MUTANTS)
 def test_three_routes_kill_the_mutant_that(name):
     mutant = mutate("framework.exact.gradients", GRADIENT_MUTANTS[name])
@@ -387,6 +388,7 @@ def test_the_short_corridors_best_policy_is_where_the_gradient_is_zero():
     assert gradient(mdp, lower, 1.0)[1] > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("seed", range(3))
 def test_networks_have_exact_gradients_too(activation, seed):

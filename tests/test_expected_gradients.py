@@ -212,6 +212,7 @@ def test_rewards_to_go_without_powers_have_neither_objectives_gradient():
     assert bias(world, policy, 0.5, powers).norm == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.slow
 @given(mdps(states=(2, 3), actions=(2, 2), limits=(1, 1)), SEEDS, st.integers(2, 3))
 def test_a_mean_over_groups_shrinks_by_one_over_the_group(world, seed, count):
     """All episodes of a rollout start in one state, drawn once: (1 − 1/G)·∇J with its mean, ∇J with the others'."""

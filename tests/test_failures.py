@@ -111,6 +111,7 @@ def rows(record):
 WHERE = [(hook, False) for hook in names(RunHooks)] + [(stage, True) for stage in STAGES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hook", "late"), WHERE)
 def test_an_extension_that_raises_is_named_and_the_record_is_kept(broken_run, hook, late):
     """In every run hook there is; the metrics of all iterations before are on disk, the traceback beside them."""
@@ -432,6 +433,7 @@ def test_a_policy_that_is_not_finite_is_no_success(iterations, tmp_path):
 # Interrupts
 
 
+@pytest.mark.slow
 def test_an_interrupt_in_any_hook_keeps_the_record(broken_run, monkeypatch, tmp_path):
     """Ctrl-C between any two lines of a run, simulated by a hook that raises it: exit 130, whole rows, the policy."""
     for hook, late in WHERE:

@@ -342,6 +342,7 @@ def test_the_command_tells_and_records_them(tmp_path, monkeypatch, capsys):
     assert "trace_gradients = true" in (tmp_path / "runs/one/config.toml").read_text()
 
 
+@pytest.mark.slow
 def test_a_person_sees_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("framework.cli.run.is_terminal", lambda: True)

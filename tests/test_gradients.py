@@ -152,6 +152,7 @@ def expected_gradient(world, logits, estimator, constant):
     return torch.autograd.grad(total, logits)[0]
 
 
+@pytest.mark.slow
 @given(mdps(limits=(1, 3)), st.sampled_from([-5.0, 0.5, 100.0]), st.integers(0, 2**31))
 def test_a_constant_baseline_leaves_the_expected_gradient_unchanged(world, constant, seed):
     """E[∇log π] = 0 in every state, enumerated and not sampled; and the expectation is −∇J, by autograd through J."""

@@ -167,6 +167,7 @@ def law_of_stories(lanes_module, mode, amount, lengths, ends):
         assert torch.equal(mask[1:], ~before if mode == "next_step" else torch.ones_like(before))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amount", AMOUNTS, ids=str)
 @pytest.mark.parametrize("mode", MODES)
 def test_in_every_mode_a_rollout_is_what_a_single_environment_does(mode, amount):
@@ -314,6 +315,7 @@ def test_every_space_of_observations_reaches_the_policy(observations):
     assert result.run.iteration == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("actions", "policy"),
     [
@@ -375,6 +377,7 @@ def test_a_wrapper_that_cannot_be_is_said(text, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_arguments_and_wrappers_come_from_flags_and_from_the_record(tmp_path, monkeypatch, capsys):
     """They are TOML tables and lists, and come back as they were: true stays true, 2 an integer, 2.5 a float."""
     monkeypatch.chdir(tmp_path)
@@ -439,6 +442,7 @@ def test_processes_end_with_the_run(fails):
     assert not set(multiprocessing.active_children()) - before
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_run_with_an_error(tmp_path):
     """A real SIGKILL, in the third episode of lane 1: no waiting for an answer, and the record has the traceback."""
     script = (
@@ -455,6 +459,7 @@ def test_a_process_that_dies_ends_the_run_with_an_error(tmp_path):
     assert "LaneError" in (tmp_path / "run" / "error.txt").read_text()
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_the_run_and_not_its_processes(tmp_path):
     """A terminal's SIGINT goes to the whole group: the run ends as any interrupted one, and no process is left."""
     words = ["run", "--environment", "gymnasium", "--environment.vectorization-mode", "async", "--rollout.lanes", "2"]
@@ -472,7 +477,10 @@ def test_ctrl_c_reaches_the_run_and_not_its_processes(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    try:
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert json.loads(output)["stopped"] == ["interrupted"]
     assert not (tmp_path / "runs/long/error.txt").exists()
@@ -546,6 +554,7 @@ BREAKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["categorical", "actor_critic"])
 @pytest.mark.parametrize("how", BREAKS)
 def test_an_environment_that_breaks_is_named_with_lane_step_and_action(how, policy, tmp_path, monkeypatch, capsys):
@@ -619,6 +628,7 @@ def test_a_picture_of_the_first_lane_shows_the_last_state_of_an_episode():
     assert lanes.render_fps == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 def test_an_evaluation_says_how_often_it_succeeded(vectorization, tmp_path, monkeypatch, capsys):
     """After the run, and during it: of two-step episodes all succeed, of three-step ones none (see the world)."""

@@ -22,6 +22,7 @@ WORDS = ["--recipe", "ppo", "--environment", "gymnasium", "--environment.id", WO
 WORDS += ["NormalizeObservation", "--rollout.lanes", "4", "--rollout.fixed-steps", "64", "--quiet"]
 
 
+@pytest.mark.slow
 def test_a_recorded_policy_sees_what_it_saw_in_training(tmp_path, monkeypatch, capsys):
     """The right action depends on a difference of 10 around 100: without statistics 1 and 2 look the same."""
     monkeypatch.chdir(tmp_path)
@@ -130,6 +131,7 @@ def test_a_wrapper_that_learns_and_cannot_say_what_is_a_warning(wrapper, vectori
 # What `auto` came to is part of the record, too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "mode"), [("Counting", "vector_entry_point"), ("Other", "sync")])
 def test_the_vectorization_mode_that_was_chosen_is_recorded_printed_and_used(name, mode, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -74,6 +74,7 @@ def fits(words, columns):
     assert len({len(line) for line in boxes}) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", HELPS, ids=" ".join)
 def test_no_line_of_help_is_wider_than_80_columns(words):
     fits(words, 80)
@@ -86,6 +87,7 @@ def test_nor_than_a_narrower_terminal(words, columns):
     fits(words, columns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", HELPS, ids=" ".join)
 def test_help_is_plain_and_every_option_has_a_phrase(words):
     text = plain(helped(*words))
@@ -182,6 +184,7 @@ def test_the_script_for_bash_is_valid_and_completes(script):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "show", "evaluate", "audit", "credit", "plugins"])
 def test_every_option_of_the_help_is_completed(script, command):
     words = [command, *(EXTENSIONS if command in ("run", "show") else []), "--help"]

@@ -369,6 +369,7 @@ def test_tables_survive_the_way_to_a_file_and_back(tmp_path):
     assert again.optimizer.options == {"betas": [0.9, 0.95], "amsgrad": True, "foreach": None}
 
 
+@pytest.mark.slow
 def test_kwargs_from_file_flag_and_python_are_the_same(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lake.toml").write_text(
@@ -416,6 +417,7 @@ WORDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", WORDS)
 def test_a_word_in_a_table_is_read_as_toml_or_stands_for_itself(word, capsys):
     assert main(["show", "--environment", "gymnasium", "--environment.kwargs", "x", word, "y", "1"]) == 0

@@ -19,6 +19,7 @@ LOADED = load()
 NEUTRAL, LINEAR = frozenset({"neutral", "linear"}), frozenset({"linear"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOADED.names("baseline"))
 def test_built_in_baselines_keep_every_law(name):
     for plugin, cls in LOADED.offers["baseline"][name].items():
@@ -397,6 +398,7 @@ def test_what_claims_to_be_neutral_has_no_share(name):
     assert verdict.outcome == "passed"
 
 
+@pytest.mark.slow
 def test_a_false_claim_fails_and_says_by_how_much():
     (verdict,) = check(Part("baseline", "mutant", "tests", OfAll()), only=[NEUTRALITY], loaded=LOADED).verdicts
     assert "0.25 of the judged one's own return is subtracted from it" in verdict.reason

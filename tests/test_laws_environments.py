@@ -50,7 +50,8 @@ def loaded():
 ALIKE = {  # not in the quick profile: in much the same code as others are, or slow
     "line_world of one step", "line_world without limit", "random_mdp, larger", "CartPole-v1, same_step",
     "CartPole-v1, disabled", "FrozenLake-v1, next_step", "FrozenLake-v1, disabled", "CliffWalking-v1",
-    "CartPole-v1, vectorised", "acrobot", "mountain_car", "short_corridor",
+    "CartPole-v1, vectorised", "acrobot", "mountain_car", "short_corridor", "CartPole-v1, next_step", "pendulum",
+    "cliff", "FrozenLake-v1, same_step",
 }  # fmt: skip
 
 
@@ -272,6 +273,7 @@ def test_what_is_forbidden_is_not_done(law, loaded):
     assert verdict_of(law, Forbidding, loaded).outcome == "passed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", [Round, Clockwork])
 def test_where_ends_tell_nothing_a_law_says_so(lanes, loaded):
     verdict = verdict_of("successors_are_where_the_episode_ended", lanes, loaded)
@@ -279,6 +281,7 @@ def test_where_ends_tell_nothing_a_law_says_so(lanes, loaded):
     assert "episodes ended as the next began, always alike: too few were truncated to tell" in verdict.reason
 
 
+@pytest.mark.slow
 def test_too_few_ends_tell_nothing(loaded):
     endless = type("Endless", (Drift,), {"move": lambda self, actions, generator: self.x})
     endless.step = lambda self, *given: evolve(Drift.step(self, *given), truncated=torch.zeros(self.count, dtype=bool))

@@ -597,6 +597,7 @@ def test_counterexamples_shrink_to_a_few_steps(cls):
     assert int(rollout.mask.sum()) <= 6
 
 
+@pytest.mark.slow
 def test_settings_that_only_a_variant_has_are_found():
     """The default γ does nothing wrong; γ = 0 does, and the report says so."""
     report = check(Part("estimator", "mutant", "tests", DividesByPowers()), only=["estimates_are_finite"])
@@ -637,6 +638,7 @@ class LooksBack(WithinGroups):
     looks_back = True
 
 
+@pytest.mark.slow
 def test_an_estimator_that_needs_groups_is_handed_some():
     """And what looks at a lane by itself does not concern it."""
     report = check(Part("estimator", "within_groups", "mine", WithinGroups()), examples=20)

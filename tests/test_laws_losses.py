@@ -70,6 +70,7 @@ class WithCoefficients:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [0.0, 0.5])
 @pytest.mark.parametrize("entropies", [0.0, 0.01])
 def test_a_coefficient_may_turn_a_term_off(values, entropies):
@@ -105,6 +106,7 @@ PENALTIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PENALTIES)
 def test_a_penalty_of_the_divergence_is_lawful(name):
     """Schulman et al. 2017, arXiv:1707.06347, eq. 8; estimators by Schulman 2020, Approximating KL Divergence."""

@@ -240,6 +240,7 @@ def test_masks_may_be_refused():
     assert (verdict.outcome, verdict.reason) == ("not applicable", "it refuses masks")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cls", "told"),
     [

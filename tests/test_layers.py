@@ -271,6 +271,7 @@ def test_only_wide_products_of_single_precision_are_onednns(counts):
     assert not counts
 
 
+@pytest.mark.slow
 def test_onednn_is_asked_for_few_sizes(counts):
     """It would keep a program for each."""
     network = stack(0, [128, 128, 64], nn.Tanh, torch.float32)

@@ -286,6 +286,7 @@ def test_expected_gradient_is_that_of_the_discounted_return(world, gamma, seed):
     law_expected_gradient_is_that_of_the_discounted_return(monte_carlo, world, gamma, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

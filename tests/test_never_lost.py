@@ -98,6 +98,7 @@ def here(tmp_path, monkeypatch):
 # Reports
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ["OSError(5, 'Input/output error')", "Panic('boom')", "SystemExit(0)"])
 @pytest.mark.parametrize("hook", ["run_started", "measure", "iteration_finished", "should_stop", "run_finished"])
 def test_a_report_that_raises_is_switched_off_with_one_warning(here, capsys, hook, error):
@@ -227,6 +228,7 @@ def at(iteration, act):
     return Acts()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDING)
 def test_every_signal_by_which_a_batch_system_ends_a_job_ends_a_run_cleanly(tmp_path, name):
     """Sent twice, as a CPU limit does every second."""
@@ -332,6 +334,7 @@ def advance(now, seconds):
     return True
 
 
+@pytest.mark.slow
 def test_what_can_be_loaded_instead_is_said(here, capsys):
     """Of a run that failed, of one that was killed, of one that is whole."""
     (here / "broken.py").write_text(REPORT + FAILING)
@@ -491,6 +494,7 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_policy_elsewhere(small_disk, m
     assert len(read_metrics("runs/a")["steps"]) == 20
 
 
+@pytest.mark.slow
 def test_a_disk_that_was_full_for_a_while_loses_nothing(small_disk, monkeypatch, tmp_path):
     monkeypatch.chdir(small_disk)
     (tmp_path / "fills.py").write_text(FILLS)

@@ -57,6 +57,7 @@ def imported(role):
     return sorted(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ROLES)
 def test_the_class_hides_nothing(role, here, capsys):
     """Whatever the part is named after: what the template imports, a built-in exception, None."""
@@ -72,6 +73,7 @@ def test_the_class_hides_nothing(role, here, capsys):
         assert load([f"./{name}/{name}.py"]).names(role)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("role", "name"),
     [
@@ -137,6 +139,7 @@ def test_the_test_that_is_written_is_three_lines(role, here):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", sorted(ROLES.keys() - {"extension"}))
 def test_what_is_copied_keeps_the_laws(role):
     settings = importlib.import_module(f"framework.cli.templates.{role}").MyPart()

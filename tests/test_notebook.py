@@ -53,6 +53,7 @@ def walk(agent, choose=None):
     return steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("seed", range(5))
 def test_loss_and_gradients_equal_the_notebooks(seed, dtype):

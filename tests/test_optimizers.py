@@ -232,6 +232,7 @@ def test_hooks_of_all_optimizers_are_still_called():
     assert called == [optimizer]
 
 
+@pytest.mark.slow
 def test_a_run_does_not_import_torchs_compiler():
     """It takes longer than torch itself; `--help` of a run and its first update would wait for it."""
     code = "import sys, framework; framework.train(iterations=2); assert 'torch._dynamo' not in sys.modules"

@@ -115,7 +115,7 @@ RUN = "framework run --iterations 1 --name first"
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
-        (f"{RUN} > /dev/full", 1, FULL + SAVED),
+        pytest.param(f"{RUN} > /dev/full", 1, FULL + SAVED, marks=pytest.mark.slow),
         (f"{RUN} >&-", 1, CLOSED + SAVED),
         pytest.param(f"{RUN} --quiet >&-", 0, "", marks=pytest.mark.slow),
         pytest.param(f"{RUN} 2>&- | grep -c iterations", 0, "", marks=pytest.mark.slow),

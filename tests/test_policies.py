@@ -976,6 +976,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_law_kills_the_mutant_that(name):
     law, module, fixed, strategies, change = CHANGES[name]

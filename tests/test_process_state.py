@@ -54,6 +54,7 @@ class dtype:  # noqa: N801
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("caller", CALLERS)
 def test_a_run_is_the_same_whatever_the_caller_has_set(caller, tmp_path):
     for arguments in ({}, {"recipe": "ppo", "environment": CartPole()}):

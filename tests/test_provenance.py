@@ -213,6 +213,7 @@ def test_a_module_is_found_without_being_imported(own, here):
 # Other code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", ["evaluate", "audit", "run"])
 @pytest.mark.parametrize("file", ["far_world.py", "far_package/other.py"])
 def test_an_edited_environment_is_warned_of(own, here, reader, file):
@@ -224,6 +225,7 @@ def test_an_edited_environment_is_warned_of(own, here, reader, file):
     assert len(caught) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", ["evaluate", "audit", "run"])
 def test_all_that_differs_is_one_warning(plain, reader):
     def change(written):
@@ -268,6 +270,7 @@ def test_python_warns_of_the_policy_s_code_alone(own, here):
         framework.load(own)
 
 
+@pytest.mark.slow
 def test_the_same_code_is_no_warning(own, plain):
     for record in (own, plain):
         for read in list(readers(record).values())[:2]:
@@ -329,6 +332,7 @@ def test_to_repeat_a_run_all_of_it_must_be_there(plain, capsys, name):
     assert f"it has no {name}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["update.max_grad_norm", "optimizer.options.eps", "environment.max_steps"])
 def test_nor_may_one_be_missing_that_has_no_number_by_default(here, capsys, name):
     """What is None by default need not be in config.toml, so plugins.json names those that were there."""
@@ -411,6 +415,7 @@ def test_so_is_one_that_was_made_inside_a_function(tmp_path):
         framework.train(estimator=Local(), iterations=1, directory=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_what_the_warning_says_to_do_is_right(here, capsys):
     """A class of a module that offers it as a plugin, which is named: the record repeats the run."""
     (here / "far_unused.py").write_text(

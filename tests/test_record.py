@@ -84,6 +84,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", VARIANTS, ids=[" ".join(words[:2]) or "defaults" for words in VARIANTS])
 def test_a_run_is_repeated_from_its_configuration_bit_for_bit(here, words):
     assert main(["run", "--iterations", "6", "--name", "first", *words]) == 0
@@ -97,6 +98,7 @@ def test_a_run_is_repeated_from_its_configuration_bit_for_bit(here, words):
         }
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(here):
     for name, seed in (("one", "1"), ("two", "2")):
         main(["run", "--iterations", "2", "--name", name, "--seed", seed])

@@ -572,6 +572,7 @@ def test_every_law_has_a_mutant():
     assert {law for law, *_ in MUTANTS.values()} == set(LAWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_law_kills_the_mutant_that(name):
     law, changes, *strategies = MUTANTS[name]

@@ -94,6 +94,7 @@ def test_a_number_that_is_none_is_answered_with_what_is_expected(words, message,
     assert "class" not in told
 
 
+@pytest.mark.slow
 def test_every_flag_that_is_offered_exists(capsys):
     """Of the recipe ppo with the extensions that are named: each is in its help."""
     text = said(capsys, "run", "--recipe", "ppo", "--extensions", "evaluate", "--help").out

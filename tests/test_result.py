@@ -56,6 +56,7 @@ def assert_same(one, other):
 WAYS = {"pickle": lambda result: pickle.loads(pickle.dumps(result)), "copy": copy.deepcopy}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_result_survives(name, way):

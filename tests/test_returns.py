@@ -371,6 +371,7 @@ def test_law_kills_the_mutant_that(name):
     is_killed(law, *LAWS[law], arguments=(make(),))
 
 
+@pytest.mark.slow
 def test_stories_tell_every_edge():
     """What the laws are checked on: each kind of end, each edge, reset rows, padding, one step, one lane."""
     seen = set()

@@ -232,6 +232,7 @@ def test_shards_are_assembled_side_by_side(way):
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_collecting_repeats_bit_for_bit_and_differs_by_iteration(way):
     @given(mdps(states=(3, 4), actions=(2, 3)), SEEDS)

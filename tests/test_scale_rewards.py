@@ -163,6 +163,7 @@ def test_every_law_has_a_mutant():
     assert {law for law, _ in MUTANTS.values()} == set(LAWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_law_kills_the_mutant_that(name):
     law, change = MUTANTS[name]
@@ -219,6 +220,7 @@ class Looking:
         return rollout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "amount",
     [{"fixed_steps": 7}, {"fixed_steps": 7, "shards": 2}, {"episodes": 9}, {"steps": 40, "shards": 2}],

@@ -548,6 +548,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_law_kills_the_mutant_that(name):
     law, case, module, strategies, change = CHANGES[name]

@@ -81,6 +81,7 @@ def same(one, other):
     return one == other and one.dtype == other.dtype and one.shape == other.shape
 
 
+@pytest.mark.slow
 @given(nested())
 def test_a_space_is_read_back_exactly(space):
     """Through JSON that any reader takes: infinities are no numbers there."""
@@ -196,6 +197,7 @@ def test_other_bounds_are_a_warning_that_names_both():
     compare(trained, World(spaces.Box(-1.0, 1.0, (2,))), "p", "w")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["as it is", "pickled", "copied", "the result", "read back"])
 def test_a_policy_of_another_world_is_refused_with_both_spaces(tmp_path, way):
     result = framework.train(iterations=1, environment=LineWorld(goal=4), directory=tmp_path / "run")

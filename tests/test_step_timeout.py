@@ -34,6 +34,7 @@ def trained(part, seconds=0.5):
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize("where", ["step", "reset"])
 def test_lane_and_step_of_an_environment_that_hangs_are_named(where, vectorization):
@@ -50,6 +51,7 @@ def test_a_loop_that_never_ends_is_interrupted():
     assert "lane 1 in step 1 of its episode" in trained(hanging(how="loop"))
 
 
+@pytest.mark.slow
 def test_in_another_thread_a_loop_is_interrupted_too():
     """Where no alarm rings, an exception is set in the thread that steps."""
     said = []
@@ -109,6 +111,7 @@ def test_what_nothing_interrupts_ends_the_process_and_the_record_is_whole(tmp_pa
     assert {"error.txt", "last.safetensors", "metrics.csv"} <= {path.name for path in (tmp_path / "runs/a").iterdir()}
 
 
+@pytest.mark.slow
 def test_the_evaluation_command_and_the_record_have_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["--environment", "gymnasium", "--environment.id", "gym_careless_worlds:Hanging", "--iterations", "1"]

@@ -50,6 +50,7 @@ def test_nearly_greedy_policies_of_the_short_corridor_earn_what_the_book_says():
     assert int(corridor_value(torch.tensor(0.05, dtype=torch.float64))) == -82
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", [8, 100], ids=["few lanes", "many lanes"])
 @pytest.mark.parametrize("way", ["sampled from tables", "stepped"])
 def test_hidden_states_are_met_as_they_are_solved(lanes, way):

@@ -54,6 +54,7 @@ def terminal(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_help_of_every_command_is_printed(terminal, encoding):
     for command in ("run", "show", "evaluate", "audit", "credit", "check", "plugins", "new"):
@@ -62,6 +63,7 @@ def test_help_of_every_command_is_printed(terminal, encoding):
         assert f"usage: framework {command}" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_tables_bars_and_errors_are_printed(terminal, encoding, tmp_path):
     """π, γ, ∇ and frames where the encoding has them, else other characters."""

@@ -219,6 +219,7 @@ def test_clip_rewards_clips_what_is_learnt_from_and_not_the_score():
     assert np.array_equal(scores.returns, same_scores.returns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "limit", "waits"), [(0.1, None, True), (1.0, None, False), (0.1, 1.0, False)])
 def test_who_discounts_more_waits_less(rate, limit, waits):
     """Always waiting is worth Σₖ 0.1·0.9ᵏ·3/(1 + rate·k), k < 20: 1.78 with rate 0.1, 0.75 with rate 1; taking, 1.
@@ -277,6 +278,7 @@ def sha256_of(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_a_file_is_selected_configured_trained_with_and_recorded(tmp_path):
     """`--plugins ./acme_rl.py`: all three parts by name, with flags of their own, and the record repeats the run."""
     shutil.copy(MODULE, tmp_path)

@@ -191,6 +191,7 @@ def test_a_signature_that_is_none_is_no_fault(own, here, capsys):
     assert not imported(here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [WORLD, WORLD + "\nMORE = 1\n"], ids=["same", "other"])
 @pytest.mark.parametrize("linked", [False, True], ids=["file", "link"])
 def test_a_module_of_the_same_name_in_another_folder_is_other_code(own, here, capsys, monkeypatch, text, linked):
@@ -331,6 +332,7 @@ def test_nor_does_a_command_that_reads_a_record(here, capsys, command, tree):
     assert not imported(here)
 
 
+@pytest.mark.slow
 def test_a_record_of_a_stranger_says_what_it_would_import(own, here, capsys):
     stranger(own)
     err = said(capsys, "evaluate", "runs/own", code=2).err
@@ -529,6 +531,7 @@ def terminal(monkeypatch):
     return typed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "answer", "code"),
     [

@@ -47,6 +47,7 @@ def test_optional_settings_are_varied():
     assert {one.horizon for one in found} == {5, None, 1, 2, 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [0, 1, 3, 40])
 def test_the_default_settings_have_about_half_the_cases_and_the_others_share_the_rest(others):
     """Each of the others at least one, where there are enough."""

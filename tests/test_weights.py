@@ -40,6 +40,7 @@ def refused(capsys, record, message):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_numbers_that_are_not_finite_are_refused_with_file_and_name(capsys, record, weights, number):
     """Anywhere in any tensor: none is left out."""
@@ -55,6 +56,7 @@ def test_numbers_that_are_not_finite_are_refused_with_file_and_name(capsys, reco
     refused(capsys, record, message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int32])
 def test_other_dtypes_are_refused_and_not_cast(capsys, record, weights, dtype):
     original = load_file(weights)
