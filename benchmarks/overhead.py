@@ -5,7 +5,7 @@
 Whatever a part does (environment, policy, estimator, baseline, loss, extensions that are no reports), the division and
 sum of the loss, backward, clipping and the optimizer's step are wrapped from outside by timers that count a time once,
 as the innermost's. All the rest is the framework's, reports included. Worlds of tables are walked by the core
-(framework/walks.py): that is the environment's and the policy's work, and counted as such, `walk`.
+(framework/tabular/sampling.py): that is the environment's and the policy's work, and counted as such, `walk`.
 
 The timers' own cost is measured and subtracted; each run is also made without timers, in turn, so that their
 disturbance is known. Times are the thread's processor time, so that other work on the machine does not count; one
@@ -15,8 +15,9 @@ thread.
     growth      CartPole with PPO at 8 lanes, 32 to 512 steps a lane
     plugins     0, 10 and 100 more distributions, each with a plugin of two parts: start-up, and the default run
     observers   0, 1, 10 and 100 extensions that wrap every stage and implement every other run hook: the default run
-    look        the first update's look at which term of the loss reaches which parameters (framework/flow.py), once a
-                run: its share of the default run of 100 iterations, and of CartPole's with PPO of 20
+    look        the first update's look at which term of the loss reaches which parameters
+                (framework/learning/gradient_flow.py), once a run: its share of the default run of 100 iterations, and
+                of CartPole's with PPO of 20
 
 `--write` puts medians and ranges over the rounds into benchmarks/results/overhead.json.
 """
@@ -40,14 +41,17 @@ import torch
 from common import spread, write
 from startup import Process, header, rows, show
 
-from framework import hookimpl, training
+from framework import hookimpl
 from framework.cli.run import keep_memory
 from framework.config import DEFAULTS, configure, merge
 from framework.hookspecs import STAGES, RunHooks, names
-from framework.plugins import Part, load
-from framework.run import Run, build
-from framework.training import Core, execute
-from framework.wiring import wire
+from framework.learning import updates
+from framework.run import Run
+from framework.setup.building import build
+from framework.setup.loading import Part, load
+from framework.setup.wiring import wire
+from framework.stages import Core
+from framework.training import execute
 
 LANES = (1, 8, 64, 512, 4096)
 STEPS = (32, 128, 512)
@@ -61,21 +65,21 @@ clock = time.thread_time
 WALK, LEARNING, REPORTS = "walk", "loss, backward, clipping, optimizer", "reports"
 PARTS = ("environment", "policy", WALK, "estimator and baseline", "extensions", LEARNING)
 FUNCTIONS = {  # where a function is looked up: what its time is; one that is not there is passed over
-    ("framework.walks", "walk"): WALK,
-    ("framework.training", "divided"): LEARNING,
-    ("framework.training", "backward"): LEARNING,
+    ("framework.tabular.shard", "walk"): WALK,
+    ("framework.learning.updates", "divided"): LEARNING,
+    ("framework.learning.updates", "backward"): LEARNING,
     ("torch.Tensor", "backward"): LEARNING,
     ("torch.autograd", "grad"): LEARNING,
     ("torch.nn.utils", "clip_grad_norm_"): LEARNING,
-    ("framework.learnt.Learnt", "zero"): LEARNING,
-    ("framework.learnt.Learnt", "clip"): LEARNING,
+    ("framework.learning.parameters.Learnt", "zero"): LEARNING,
+    ("framework.learning.parameters.Learnt", "clip"): LEARNING,
     ("framework.training", "flatten"): "flatten",
-    ("framework.training", "minibatches"): "minibatches",
+    ("framework.learning.updates", "minibatches"): "minibatches",
     ("framework.streams", "generator"): "seeding",
     ("framework.streams", "seed_global"): "seeding",
     ("framework.training", "measure"): "measure",
-    ("framework.shard.Shard", "collect"): "collect: loop and recording",
-    ("framework.shard.Shard", "walk"): "collect: loop and recording",
+    ("framework.collecting.shard.Shard", "collect"): "collect: loop and recording",
+    ("framework.tabular.shard.TabularShard", "collect"): "collect: loop and recording",
 }
 FRAMEWORK = (*(set(FUNCTIONS.values()) - set(PARTS)), *(f"stage {name}" for name in STAGES), REPORTS, "loop and pluggy")
 
@@ -438,19 +442,19 @@ def first_look(rounds: int) -> dict[str, Any]:
     """What `norms_by_term` takes of a whole run, which asks for it once."""
     works = {f"default run, {LOOKS[0]} iterations": (LOOKS[0], line_world())}
     works |= {f"cartpole, ppo, {LOOKS[1]} iterations": (LOOKS[1], cartpole())}
-    timers, real = Timers(), training.norms_by_term
+    timers, real = Timers(), updates.norms_by_term
     found: dict[str, list[float]] = {f"{name}, {unit}": [] for name in works for unit in ("% of it", "µs")}
     for _ in range(rounds):
         for name, (iterations, what) in works.items():
             with tempfile.TemporaryDirectory() as folder:
                 run = prepared(*what, Path(folder))
                 run.config = attrs.evolve(run.config, iterations=iterations)
-                training.norms_by_term = timers.timed("look", real)
+                updates.norms_by_term = timers.timed("look", real)
                 timers.clear()
                 try:
                     execute(run)
                 finally:
-                    training.norms_by_term = real
+                    updates.norms_by_term = real
                 times = timers.read()
             found[f"{name}, % of it"].append(100 * times["look"] / sum(times.values()))
             found[f"{name}, µs"].append(times["look"] * 1e6)

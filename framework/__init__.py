@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from .errors import FrameworkError, PartError, UsageError
     from .evaluation import Performance
     from .hookspecs import hookimpl
-    from .metrics import read_metrics
+    from .reporting.metrics_file import read_metrics
     from .run import Result, Run
-    from .worlds import TabularLanes
+    from .tabular.environment import TabularLanes
 
 _HOMES = {
     "api": ("evaluate", "load", "train"),
@@ -44,9 +44,9 @@ _HOMES = {
     "errors": ("FrameworkError", "PartError", "UsageError"),
     "evaluation": ("Performance",),
     "hookspecs": ("hookimpl",),
-    "metrics": ("read_metrics",),
+    "reporting.metrics_file": ("read_metrics",),
     "run": ("Result", "Run"),
-    "worlds": ("TabularLanes",),
+    "tabular.environment": ("TabularLanes",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

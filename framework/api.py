@@ -10,6 +10,7 @@ import attrs
 from torch import nn
 
 from .blame import culprit, meant_for_caller
+from .collecting.episode_limit import MOST, Longest
 from .config import (
     DEFAULTS,
     MOST_THREADS,
@@ -21,20 +22,21 @@ from .config import (
     plugin_list,
     to_tree,
 )
-from .endless import MOST, Longest
 from .errors import PartError, UsageError
 from .evaluation import Performance, play
 from .kinds import checked, converted, shown
-from .plugins import Loaded, Part
-from .plugins import load as load_plugins
 from .process_state import alone, working
-from .record import claim, policy_file, read_policy, read_spaces
-from .recorded import Recorded, read_record
-from .resolving import recipe_of, resolve_arguments
-from .run import Result, Run, build, build_environment, build_policy, choose_device, close, closed_on_error
-from .training import Core, execute
-from .trust import foreign_imports, foreign_plugins, named_beside, refuse
-from .wiring import NEEDS, words
+from .records.reading import Recorded, read_record
+from .records.record import claim, policy_file, read_policy, read_spaces
+from .records.trust import foreign_imports, foreign_plugins, named_beside, refuse
+from .run import Result, Run
+from .setup.building import build, build_environment, build_policy, choose_device, close, closed_on_error
+from .setup.loading import Loaded, Part
+from .setup.loading import load as load_plugins
+from .setup.resolving import recipe_of, resolve_arguments
+from .setup.wiring import NEEDS, words
+from .stages import Core
+from .training import execute
 
 TRUSTING = "framework.load(…, trust=True)"
 

@@ -17,17 +17,17 @@ import attrs
 import torch
 from attrs import field, frozen, validators
 
-from .endless import MOST
+from .collecting.episode_limit import MOST
 from .errors import UsageError, unknown
 from .kinds import converted, shown, well_formed, written
 from .kinds import worded as worded
-from .layers import COLLECT as COLLECT
-from .layers import PART_ROLES as PART_ROLES
-from .layers import Tree as Tree
-from .layers import deepened
-from .layers import merge as merge
-from .plugins import Loaded, Part, Plugin
-from .remedies import refuse_key, setting_hint
+from .setup.layers import COLLECT as COLLECT
+from .setup.layers import PART_ROLES as PART_ROLES
+from .setup.layers import Tree as Tree
+from .setup.layers import deepened
+from .setup.layers import merge as merge
+from .setup.loading import Loaded, Part, Plugin
+from .setup.suggestions import refuse_key, setting_hint
 
 MOST_THREADS = 1024  # torch takes any number, and 100,000 end the process
 

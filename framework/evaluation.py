@@ -11,15 +11,15 @@ from attrs import field, frozen
 from torch import nn
 
 from . import streams
-from .carried import give
-from .endless import Longest
-from .episodes import Finished
+from .collecting.episode_limit import Longest
+from .collecting.episodes import Finished
+from .collecting.rollout import actor_of
+from .collecting.step_timeout import Limit
 from .errors import UsageError
 from .process_state import same_randomness
-from .rollout import collect_shard
-from .shard import Shard
+from .records.environment_state import give
 from .spaces import ATTRIBUTE, compare
-from .step_timeout import Limit
+from .tabular.shard import shard_of
 
 Array = np.ndarray[Any, Any]
 
@@ -136,8 +136,19 @@ def play(
     give(policy, environment, labels[0])
     device = torch.device(device)
     own = streams.derived_seed(seed, "evaluate")
-    shard = Shard(environment, lanes, None, lanes, None, own, 0, device, labels, longest)
-    shard.limit = limit
+    shard = shard_of(
+        environment,
+        lanes=lanes,
+        steps=None,
+        episodes=lanes,
+        fixed_steps=None,
+        seed=own,
+        number=0,
+        device=device,
+        labels=labels,
+        longest=longest,
+        limit=limit,
+    )
     played: list[Finished] = []
     if working is not None:
         shard.told = lambda steps, ended: working(
@@ -148,7 +159,7 @@ def play(
         streams.seed_global(device, own)
         for batch, first in enumerate(range(0, episodes, lanes)):
             shard.episodes = min(lanes, episodes - first)
-            played.append(collect_shard(shard, policy, _actor(policy, greedy), batch, False)[1])
+            played.append(shard.collect(policy, _actor(policy, greedy), batch, False)[1])
             told(first + shard.episodes)
     finished = Finished.together(played)
     return Performance(finished.returns, finished.lengths, finished.metrics)
@@ -161,10 +172,7 @@ def refuse_without_greedy(policy: Any, greedy: bool, label: str) -> None:
 
 
 def _actor(policy: Any, greedy: bool) -> Any:
-    if greedy:
-        return policy.greedy()
-    snapshot = policy.actor() if hasattr(policy, "actor") else None
-    return policy if snapshot is None else snapshot
+    return policy.greedy() if greedy else actor_of(policy)
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from attrs import field, frozen, validators
 from torch import Tensor
 
 from framework import Run, hookimpl
-from framework.carried import keep
 from framework.evaluation import play, refuse_without_greedy
-from framework.record import BEST, copied
-from framework.rescue import keep_policy
-from framework.run import RECENT, build_environment, close
+from framework.records.environment_state import keep
+from framework.records.record import BEST, copied
+from framework.records.rescue import keep_policy
+from framework.run import RECENT
+from framework.setup.building import build_environment, close
 from framework.streams import derived_seed
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from framework import Rollout, hookimpl
 from framework.config import Section
-from framework.moments import merged
 from framework.returns import discounted_sums
+from framework.running_moments import merged
 
 
 @frozen

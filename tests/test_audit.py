@@ -18,17 +18,17 @@ from worlds import TabularPolicy, TabularWorld, enumerate_episodes, shard
 
 from framework import Loss, PartError, RolloutSettings, UsageError, audit
 from framework.audit import gradients, samples
-from framework.batches import flatten, reduce
 from framework.cli.audit_combinations import Words
 from framework.cli.audit_picture import draw
+from framework.collecting.rollout import collect
 from framework.config import DEFAULTS, configure
 from framework.contracts import Inputs, TabularMDP
 from framework.exact import gradient, state_values
-from framework.plugins import load
-from framework.rollout import collect
-from framework.run import build
+from framework.learning.batches import flatten, reduce
+from framework.setup.building import build
+from framework.setup.loading import load
+from framework.stages import Core
 from framework.testing.strategies import mdps
-from framework.training import Core
 
 LOADED = load()
 GAMMA = 0.9

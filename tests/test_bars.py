@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from framework.bars import Bar
+from framework.reporting.progress_bar import Bar
 
 
 @pytest.mark.parametrize(("patience", "shown"), [(1e9, False), (0.0, True)])

@@ -16,7 +16,7 @@ import framework
 from framework import Estimate, Loss, PartError, UsageError
 from framework.cli import main
 from framework.config import DEFAULTS, configure, merge
-from framework.plugins import load
+from framework.setup.loading import load
 
 SHORT = {"iterations": 3, "optimizer": framework.OptimizerSettings("SGD", lr=1e-3)}
 

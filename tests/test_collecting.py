@@ -22,17 +22,9 @@ from framework_returns import Gae
 from mutants import mutate
 
 import framework
-from framework import (
-    Inputs,
-    OptimizerSettings,
-    RolloutSettings,
-    UpdateSettings,
-    collecting,
-    hookimpl,
-    streams,
-    training,
-)
-from framework.collecting import offers
+from framework import Inputs, OptimizerSettings, RolloutSettings, UpdateSettings, hookimpl, streams
+from framework.compile import rollouts as collecting
+from framework.compile.rollouts import offers
 
 SMALL = {"hidden": (5,), "activation": "tanh"}
 CASES = {
@@ -84,7 +76,7 @@ def train(case, kept, lanes=4, steps=STEPS, module=None, **more):
     environment, policy = CASES[case] if isinstance(case, str) else case
     with pytest.MonkeyPatch.context() as patch:
         if module is not None:
-            patch.setattr(training, "Collector", module.Collector)
+            patch.setattr(collecting, "CompiledCollector", module.CompiledCollector)
         return framework.train(
             **{
                 "environment": environment,
@@ -199,7 +191,7 @@ def test_the_updates_of_rollouts_that_python_collected_are_the_same_program(grap
 
 @pytest.mark.slow
 def test_they_are_not_where_steps_are_laid_out_otherwise(graphs):
-    minibatches(mutate("framework.collecting", ("column.contiguous()", "column")))
+    minibatches(mutate("framework.compile.rollouts", ("column.contiguous()", "column")))
     assert len(graphs) == 3
 
 
@@ -523,4 +515,4 @@ def test_a_law_kills_the_mutant_that(name, graphs):
     law, *change = MUTANTS[name]
     law(None)
     with pytest.raises((AssertionError, framework.FrameworkError, RuntimeWarning, pytest.fail.Exception)):
-        law(mutate("framework.collecting", tuple(change)))
+        law(mutate("framework.compile.rollouts", tuple(change)))

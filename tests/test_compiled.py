@@ -24,18 +24,11 @@ from framework_standardize import Standardize
 from mutants import mutate
 
 import framework
-from framework import (
-    Loss,
-    OptimizerSettings,
-    RolloutSettings,
-    UpdateSettings,
-    collecting,
-    hookimpl,
-    optimizers,
-    programs,
-    training,
-)
-from framework import compiled as compiled_module
+from framework import Loss, OptimizerSettings, RolloutSettings, UpdateSettings, hookimpl
+from framework.compile import rollouts as collecting
+from framework.compile import update_program as programs
+from framework.compile import updates as compiled_module
+from framework.learning import optimizers
 
 SMALL = {"hidden": (5,), "activation": "tanh"}
 CASES = {
@@ -70,7 +63,7 @@ def replaced(module):
     """Run with a mutant of `compiled`."""
     with pytest.MonkeyPatch.context() as patch:
         if module is not None:
-            patch.setattr(training, "Compiler", module.Compiler)
+            patch.setattr(compiled_module, "CompiledUpdater", module.CompiledUpdater)
         yield
 
 
@@ -391,15 +384,9 @@ def test_a_step_that_is_not_torch_s_ends_it(graphs):
 
 
 @pytest.mark.slow
-def test_the_batch_is_not_held_while_the_next_one_is_collected(graphs, monkeypatch):
-    compilers, held = [], []
-
-    def keep(*given):
-        compilers.append(compiled_module.Compiler(*given))
-        return compilers[0]
-
-    monkeypatch.setattr(training, "Compiler", keep)
-    ran("ppo, actor_critic", "minibatches", True, extensions=[After(lambda run: held.append(compilers[0].columns))])
+def test_the_batch_is_not_held_while_the_next_one_is_collected(graphs):
+    held = []
+    ran("ppo, actor_critic", "minibatches", True, extensions=[After(lambda run: held.append(run.updater.columns))])
     assert held == [{}] * 5
 
 
@@ -981,8 +968,8 @@ def quiet():
 def mutant_of(change):
     """`compiled`, with a place changed that stands there, or in `programs`."""
     if change[0] in inspect.getsource(programs):
-        return mutate("framework.compiled", record=mutate("framework.programs", change).record)
-    return mutate("framework.compiled", change, quiet=quiet)
+        return mutate("framework.compile.updates", record=mutate("framework.compile.update_program", change).record)
+    return mutate("framework.compile.updates", change, quiet=quiet)
 
 
 @pytest.mark.slow

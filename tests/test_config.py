@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from framework import OptimizerSettings, RolloutSettings, UpdateSettings, UsageError
 from framework.config import COLLECT, DEFAULTS, PART_ROLES, configure, merge, read_toml, to_tree
-from framework.plugins import load
+from framework.setup.loading import load
 
 LOADED = load()
 

@@ -10,9 +10,9 @@ from framework import Estimate
 from framework.cli import credit, main, options
 from framework.config import DEFAULTS, RolloutSettings, configure
 from framework.exact import state_values
-from framework.plugins import load
-from framework.run import build
-from framework.training import Core
+from framework.setup.building import build
+from framework.setup.loading import load
+from framework.stages import Core
 
 
 def drawn(**tree):

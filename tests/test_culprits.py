@@ -8,7 +8,7 @@ from framework_parts import CartPole, LineWorld
 
 import framework
 from framework import PartError
-from framework.plugins import load
+from framework.setup.loading import load
 
 PLUGIN = '''
 import functools

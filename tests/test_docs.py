@@ -33,8 +33,8 @@ from hatchling.build import build_wheel
 from framework.cli import main
 from framework.config import DEFAULTS, SCALARS, SECTIONS, Config, configure, merge, settings_tree
 from framework.hookspecs import Providers, RunHooks, hookspec, names
-from framework.plugins import load
-from framework.wiring import CLAIMS, GIVES, NEEDS, wire
+from framework.setup.loading import load
+from framework.setup.wiring import CLAIMS, GIVES, NEEDS, wire
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -13,7 +13,7 @@ from foreign import ESTIMATOR, publish
 import framework
 from framework import UsageError
 from framework.cli import main
-from framework.plugins import installed, load
+from framework.setup.loading import installed, load
 
 CLASS = (
     textwrap.dedent(ESTIMATOR).partition("@hookimpl")[0]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
 
-from framework import episodes
+from framework.collecting import episodes
 
 
 @st.composite
@@ -128,5 +128,5 @@ def test_a_law_kills_the_mutant(change):
     is_killed(
         law_turns_are_those_of_one_step_after_the_other,
         stories(),
-        arguments=(mutate("framework.episodes", change),),
+        arguments=(mutate("framework.collecting.episodes", change),),
     )

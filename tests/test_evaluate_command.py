@@ -15,10 +15,11 @@ from framework_line_world import LineWorld
 from test_cli import in_terminal, said
 
 import framework
-from framework import PartError, UsageError, video
+from framework import PartError, UsageError
 from framework.cli import main
 from framework.config import DEFAULTS, pick
-from framework.plugins import Part, load
+from framework.reporting import video
+from framework.setup.loading import Part, load
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from worlds import enumerate_episodes
 
 import framework
 from framework import RolloutSettings, TabularMDP
-from framework.batches import flatten
 from framework.exact import (
     SoftmaxTable,
     action_probabilities,
@@ -32,9 +31,10 @@ from framework.exact import (
     visitation,
 )
 from framework.exact.trajectories import PIECE, Trajectories, pieces
-from framework.run import build
+from framework.learning.batches import flatten
+from framework.setup.building import build
+from framework.stages import Core
 from framework.testing.strategies import mdps
-from framework.training import Core
 
 LIMITS = {
     None: ([-9, -7, -3, 3], [4, 9, 10, 7]),  # DESIGN.md §10; by hand: V(3) = ½·10 + ½·(V(2) − 1), and so on
@@ -129,7 +129,7 @@ def _config(max_steps):
     import attrs
 
     from framework.config import DEFAULTS, configure
-    from framework.plugins import load
+    from framework.setup.loading import load
 
     loaded = load()
     tree = {**DEFAULTS, "reports": [], "rollout": {"lanes": 1000, "episodes": 20_000}}

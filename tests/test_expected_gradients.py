@@ -21,6 +21,7 @@ from mutants import is_killed, mutate
 from worlds import TabularPolicy, shard
 
 from framework import Estimate, Evaluation, Loss, PartError, TabularMDP
+from framework.collecting.rollout import collect
 from framework.exact import (
     SoftmaxTable,
     bias,
@@ -32,7 +33,6 @@ from framework.exact import (
     timed_state_values,
 )
 from framework.exact.rollouts import Episodes
-from framework.rollout import collect
 from framework.testing.claims import experiments
 from framework.testing.strategies import mdps, tables_of
 

@@ -480,11 +480,13 @@ def test_ctrl_c_after_the_last_iteration_loses_nothing(tmp_path, monkeypatch, ti
     """A real SIGINT when all is trained and nothing yet saved; and a hand that keeps pressing."""
     from framework import training
 
-    def pressed(run):
+    def pressed(run, label=None):
+        if run.iteration < 2:
+            return
         for _ in range(times):
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(training, "_check_policy", pressed)
+    monkeypatch.setattr(training, "check_parameters", pressed)
     result = framework.train(iterations=2, directory=tmp_path / "run")
     assert result.run.iteration == 2
     assert {"policy.safetensors", "learning_curve.png"} <= {path.name for path in (tmp_path / "run").iterdir()}

@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from mutants import is_killed, mutate
 
 import framework
-from framework import Estimate, Evaluation, Loss, PartError, UpdateSettings, flow, hookimpl
-from framework.batches import flatten, reduce
+from framework import Estimate, Evaluation, Loss, PartError, UpdateSettings, hookimpl
 from framework.cli import main
 from framework.config import DEFAULTS, configure
-from framework.plugins import load
-from framework.run import build
-from framework.training import Core, evaluated
+from framework.learning import gradient_flow as flow
+from framework.learning.batches import flatten, reduce
+from framework.learning.evaluate import evaluate_batch
+from framework.setup.building import build
+from framework.setup.loading import load
+from framework.stages import Core
 
 LOADED = load()
 
@@ -40,7 +42,7 @@ def a_run(policy, loss, seed):
 def law_norms_are_of_each_term_s_own_gradient(module, shared, entropy, seed):
     """By a backward pass of each term alone; a group that a term does not lead to is not there, one of slope 0 is."""
     run, terms = a_run(ActorCritic(shared=shared), Ppo(entropy=entropy), seed)
-    norms = module.norms_by_term(run, terms, lambda: evaluated(run, run.batch))
+    norms = module.norms_by_term(run, terms, lambda: evaluate_batch(run, run.batch))
     assert list(norms) == list(terms)
     for term, value in terms.items():
         run.policy.zero_grad(set_to_none=True)
@@ -63,7 +65,7 @@ class Lopsided:
 
 def law_a_constant_term_leads_nowhere(module, seed):
     run, terms = a_run(framework_policies_categorical(), Lopsided(), seed)
-    norms = module.norms_by_term(run, terms, lambda: evaluated(run, run.batch))
+    norms = module.norms_by_term(run, terms, lambda: evaluate_batch(run, run.batch))
     assert norms["told"] == {}
     assert set(norms["policy"]) == {"embedding", "network"}
 
@@ -115,7 +117,7 @@ def train(policy, loss, **more):
 def law_what_is_used_for_nothing_is_the_policy_s_fault(module, seed):
     run, terms = a_run(Idle(), Ppo(), seed)
     with pytest.raises(PartError, match=r"policy 'Idle'.*'extra', and what evaluate returns does not depend on it"):
-        module.norms_by_term(run, terms, lambda: evaluated(run, run.batch))
+        module.norms_by_term(run, terms, lambda: evaluate_batch(run, run.batch))
 
 
 def law_what_the_loss_cuts_off_is_its_fault(module, seed):
@@ -123,13 +125,13 @@ def law_what_the_loss_cuts_off_is_its_fault(module, seed):
         run, terms = a_run(ActorCritic(), Cut(what), seed)
         expected = rf"loss 'Cut'.*no term \(policy, value\) reaches parameter '{parameter}\..*moves its {what}"
         with pytest.raises(PartError, match=expected):
-            module.norms_by_term(run, terms, lambda run=run: evaluated(run, run.batch))
+            module.norms_by_term(run, terms, lambda run=run: evaluate_batch(run, run.batch))
 
 
 def law_a_critic_that_the_loss_does_not_ask_for_is_left_alone(module, seed):
     for policy in (ActorCritic(), Idle("values"), Idle("frozen")):
         run, terms = a_run(policy, Reinforce(), seed)
-        norms = module.norms_by_term(run, terms, lambda run=run: evaluated(run, run.batch))
+        norms = module.norms_by_term(run, terms, lambda run=run: evaluate_batch(run, run.batch))
         assert set(norms["policy"]) == {"network"}
 
 
@@ -185,7 +187,7 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_law_kills_the_mutant_that(name):
     law, change = MUTANTS[name]
-    mutant = mutate("framework.flow", change)
+    mutant = mutate("framework.learning.gradient_flow", change)
 
     def fails_or_raises(*arguments):
         try:

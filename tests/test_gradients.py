@@ -14,12 +14,12 @@ from mutants import is_killed, mutate
 from worlds import enumerate_episodes
 
 from framework import Batch, Evaluation, Inputs
-from framework.batches import flatten, reduce, select
 from framework.config import DEFAULTS, configure
-from framework.plugins import load
-from framework.run import build
+from framework.learning.batches import flatten, reduce, select
+from framework.setup.building import build
+from framework.setup.loading import load
+from framework.stages import Core
 from framework.testing.strategies import Episode, assemble, mdps
-from framework.training import Core
 
 DENOMINATORS = ("per_step", "per_episode", "constant")
 

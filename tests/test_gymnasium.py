@@ -28,9 +28,9 @@ from mutants import mutate
 import framework
 from framework import Action, Evaluation, RolloutSettings, UsageError
 from framework.cli import main
-from framework.recorded import read_record
-from framework.rollout import collect
-from framework.shard import Shard
+from framework.collecting.rollout import collect
+from framework.collecting.shard import Shard
+from framework.records.reading import read_record
 
 CPU = torch.device("cpu")
 HERE = Path(__file__).parent

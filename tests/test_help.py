@@ -14,7 +14,7 @@ import pytest
 from framework.cli import COMMANDS, main
 from framework.cli.help import fitted
 from framework.config import PART_ROLES
-from framework.plugins import load
+from framework.setup.loading import load
 
 LOADED = load()
 ALL_PARTS = [

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from framework.inductor import LOOP, LOOPS, compiled, lifted, recorded, undisturbed
+from framework.compile.inductor import LOOP, LOOPS, compiled, lifted, recorded, undisturbed
 
 ONES = torch.ones(3)
 

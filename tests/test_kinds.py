@@ -15,8 +15,8 @@ from framework import Estimate, OptimizerSettings, PartError, RolloutSettings, U
 from framework.cli import main
 from framework.config import DEFAULTS, SECTIONS, configure, merge, read_toml, to_tree
 from framework.kinds import checked, converted, plain
-from framework.plugins import load
-from framework.wiring import wire
+from framework.setup.loading import load
+from framework.setup.wiring import wire
 
 LOADED = load()
 HUGE = 2**63

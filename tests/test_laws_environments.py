@@ -13,7 +13,7 @@ from gymnasium.spaces import Box
 from mutants import EXAMPLES, broken
 
 from framework import Step, TabularLanes, TabularMDP
-from framework.plugins import Part, load
+from framework.setup.loading import Part, load
 from framework.testing import check
 from framework.testing.environments.chance import fisher
 from framework.testing.environments.frequencies import chi_square

@@ -10,8 +10,8 @@ from legal import is_a_legal_rollout
 from mutants import EXAMPLES, broken, entering
 
 from framework import Estimate, UsageError
-from framework.plugins import Part, load
 from framework.returns import episode_groups, episode_sums, rewards_to_go
+from framework.setup.loading import Part, load
 from framework.testing import Broken, check
 from framework.testing.estimators.asking import estimate
 from framework.testing.law import Subject

@@ -16,7 +16,7 @@ from torch import nn
 
 from framework import Action, Evaluation, UsageError
 from framework.cli.check import main as cli_check
-from framework.plugins import Part, load
+from framework.setup.loading import Part, load
 from framework.testing import conforms
 from framework.testing.checking import check, laws
 from framework.testing.law import Subject

@@ -13,9 +13,9 @@ from mutants import is_killed, mutate
 from torch import nn
 
 import framework
-from framework import learnt
-from framework.learnt import ELEMENTWISE, Learnt
-from framework.optimizers import lean
+from framework.learning import parameters as learnt
+from framework.learning.optimizers import lean
+from framework.learning.parameters import ELEMENTWISE, Learnt
 
 SEEDS = st.integers(0, 2**31)
 OPTIONS = {"SGD": {"momentum": 0.9, "nesterov": True}, "RMSprop": {"momentum": 0.5, "centered": True}}
@@ -238,7 +238,7 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_law_kills_the_mutant_that(name):
     law, change = MUTANTS[name]
-    mutant = mutate("framework.learnt", change)
+    mutant = mutate("framework.learning.parameters", change)
 
     def fails_or_is_refused(*arguments):
         try:

@@ -16,7 +16,7 @@ from torch import nn
 
 import framework
 from framework import Action, Batch, Evaluation, RolloutSettings, UpdateSettings
-from framework.plugins import load
+from framework.setup.loading import load
 
 STEPS, OPTIONS = 6, 3
 SEEDS = st.integers(0, 2**31)

@@ -18,12 +18,7 @@ from worlds import TabularMDP
 from framework import returns
 from framework.exact import expected_return
 from framework.returns import discounted_sums, episode_means
-from framework.testing.strategies import (
-    assemble,
-    lanes_of_episodes,
-    mdps,
-    real_steps,
-)
+from framework.testing.strategies import assemble, lanes_of_episodes, mdps, real_steps
 
 GAMMAS = st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0])
 

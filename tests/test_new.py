@@ -16,7 +16,7 @@ import pytest
 from framework.cli import main
 from framework.cli.new import TEMPLATES
 from framework.hookspecs import ROLES
-from framework.plugins import load
+from framework.setup.loading import load
 from framework.testing import check
 
 

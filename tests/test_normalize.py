@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 
 import framework
 from framework import Inputs, OptimizerSettings, Rollout, RolloutSettings, Step, UpdateSettings, UsageError, hookimpl
-from framework import moments as moments_module
-from framework.plugins import load
-from framework.training import Core, execute
+from framework import running_moments as moments_module
+from framework.learning.batches import minibatches
+from framework.setup.loading import load
+from framework.training import execute
 
 POLICIES = {
     "categorical": (Categorical(normalize=True), Discrete(3)),
@@ -126,13 +127,13 @@ def law_formula(module, told):
 
 
 LAWS = {
-    law_moments_are_those_of_all_samples: ("framework.moments", (rollouts(),)),
-    law_no_samples_change_nothing: ("framework.moments", (rollouts(),)),
+    law_moments_are_those_of_all_samples: ("framework.running_moments", (rollouts(),)),
+    law_no_samples_change_nothing: ("framework.running_moments", (rollouts(),)),
     law_statistics_are_those_of_all_real_steps: ("framework_reinforce.network", (rollouts(),)),
     law_padding_is_inert: ("framework_reinforce.network", (rollouts(),)),
     law_formula: ("framework_reinforce.network", (rollouts(2),)),
 }
-MODULES = {"framework.moments": moments_module, "framework_reinforce.network": network}
+MODULES = {"framework.running_moments": moments_module, "framework_reinforce.network": network}
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
@@ -386,10 +387,12 @@ def test_statistics_are_frozen_within_an_iteration():
 AFTER = """        with only_read(run.iteration == 0, f"{run.config.policy.label}: observe", rollout):
             run.policy.observe(rollout)
 """
-EARLY = ("    whole = flatten", "    run.policy.observe(rollout)\n    whole = flatten")
+EARLY = ("    batch = flatten", "    run.policy.observe(rollout)\n    batch = flatten")
 BETWEEN = (
-    "            if not _update(run)",
-    "            run.policy.observe(rollout)\n            if not _update(run)",
+    "    run.updater.update(run, batch)",
+    "    for piece in minibatches(run.config.update, run.updater.shuffle(run), batch):\n"
+    "        run.policy.observe(rollout)\n"
+    "        run.updater.step(run, piece)",
 )
 TIMINGS = {
     "observes before the update": ((AFTER, "        pass\n"), EARLY),
@@ -401,13 +404,12 @@ TIMINGS = {
 
 @pytest.mark.parametrize("name", TIMINGS)
 def test_a_loop_is_noticed_that(name, monkeypatch):
-    module = mutate("framework.training", *TIMINGS[name])
+    module = mutate("framework.training", *TIMINGS[name], minibatches=minibatches)
     monkeypatch.setattr("framework.api.execute", module.execute)
-    monkeypatch.setattr("framework.api.Core", module.Core)
     _, witness = watched()
     with pytest.raises(AssertionError):
         check_frozen(witness)
-    assert (module.execute, module.Core) != (execute, Core)
+    assert module.execute is not execute
 
 
 LARGE = f"""

@@ -11,11 +11,11 @@ from torch.distributions import Categorical as Distribution
 
 import framework
 from framework import RolloutSettings
-from framework.batches import flatten, reduce
 from framework.config import DEFAULTS, configure
-from framework.plugins import load
-from framework.run import build
-from framework.training import Core
+from framework.learning.batches import flatten, reduce
+from framework.setup.building import build
+from framework.setup.loading import load
+from framework.stages import Core
 
 
 class Agent(nn.Module):

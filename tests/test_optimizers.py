@@ -16,8 +16,9 @@ from mutants import is_killed, mutate
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import framework
-from framework import OptimizerSettings, UpdateSettings, UsageError, hookimpl, optimizers
-from framework.optimizers import lean
+from framework import OptimizerSettings, UpdateSettings, UsageError, hookimpl
+from framework.learning import optimizers
+from framework.learning.optimizers import lean
 
 BY_GRADIENT = ["Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "ASGD", "Rprop"]
 
@@ -117,7 +118,9 @@ def test_a_vector_is_moved_at_once(name, monkeypatch):
 )
 def test_the_law_of_vectors_kills_the_mutant_of(change):
     is_killed(
-        law_a_vector_is_moved_at_once_as_torch_moves_it, adams(), arguments=(mutate("framework.optimizers", change),)
+        law_a_vector_is_moved_at_once_as_torch_moves_it,
+        adams(),
+        arguments=(mutate("framework.learning.optimizers", change),),
     )
 
 
@@ -177,7 +180,7 @@ def test_adam_in_tensors_is_torch_s(case, done):
     ids=lambda change: change[0],
 )
 def test_the_law_of_adam_in_tensors_kills_the_mutant_of(change):
-    module = mutate("framework.optimizers", change)
+    module = mutate("framework.learning.optimizers", change)
     is_killed(lambda case, done: law_adam_in_tensors_is_torch_s(module, *case[:2], done), *STEPPED)
 
 
@@ -193,7 +196,7 @@ def test_what_would_break_is_left_to_torch(old, new, count):
     case = ("Adam", {"fused": True}, 2, count)
     law_a_vector_is_moved_at_once_as_torch_moves_it(optimizers, case)
     with pytest.raises((ValueError, AttributeError)):
-        law_a_vector_is_moved_at_once_as_torch_moves_it(mutate("framework.optimizers", (old, new)), case)
+        law_a_vector_is_moved_at_once_as_torch_moves_it(mutate("framework.learning.optimizers", (old, new)), case)
 
 
 def test_gradients_that_a_scaler_has_scaled_are_left_to_torch():
@@ -341,7 +344,7 @@ def test_every_law_of_schedules_has_a_mutant():
 @pytest.mark.parametrize("name", SCHEDULE_MUTANTS)
 def test_law_kills_the_schedule_that(name):
     law, change = SCHEDULE_MUTANTS[name]
-    is_killed(law, *SCHEDULES[law], arguments=(mutate("framework.optimizers", change),))
+    is_killed(law, *SCHEDULES[law], arguments=(mutate("framework.learning.optimizers", change),))
 
 
 @frozen(eq=False)

@@ -9,7 +9,7 @@ import framework_returns
 import pytest
 
 import framework
-from framework.plugins import load
+from framework.setup.loading import load
 from framework.testing.parts_page import parts_page
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from framework import UsageError
-from framework.plugins import load
+from framework.setup.loading import load
 
 RECIPE = """
 from framework import hookimpl

@@ -6,7 +6,7 @@ import pytest
 from foreign import ESTIMATOR, publish
 
 from framework import UsageError
-from framework.plugins import installed, load
+from framework.setup.loading import installed, load
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from framework_reinforce import Categorical, NoBaseline
 import framework
 from framework import process_state
 from framework.cli import main
-from framework.plugins import load
 from framework.process_state import State, alone, same_randomness, undisturbed
+from framework.setup.loading import load
 
 SHORT = {"iterations": 2, "seed": 3}
 

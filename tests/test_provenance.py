@@ -20,7 +20,7 @@ from framework_reinforce import RewardsToGo
 import framework
 from framework import UsageError
 from framework.cli import main
-from framework.provenance import _reached, find, is_installed, sha256
+from framework.records.provenance import _reached, find, is_installed, sha256
 
 WORLD = """
 import gymnasium

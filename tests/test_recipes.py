@@ -14,10 +14,11 @@ from framework import Inputs, UsageError
 from framework.cli import main
 from framework.config import DEFAULTS, configure, merge
 from framework.exact import expected_return
-from framework.plugins import load
-from framework.run import build
-from framework.training import Core, execute
-from framework.wiring import chosen_roles, wire
+from framework.setup.building import build
+from framework.setup.loading import load
+from framework.setup.wiring import chosen_roles, wire
+from framework.stages import Core
+from framework.training import execute
 
 ROLES = ("estimator", "baseline", "loss", "policy")
 WORLD = {

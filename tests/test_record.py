@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 import framework
 from framework import PartError, RolloutSettings, UsageError, hookimpl
 from framework.cli import main
-from framework.record import MetricsFile, claim, claim_next, write_policy
+from framework.records.record import MetricsFile, claim, claim_next, write_policy
 
 METRICS_OF_TIME = ("seconds", "steps_per_second")
 
@@ -350,7 +350,7 @@ def test_unnamed_runs_get_the_next_free_number(here):
 
 def test_two_runs_that_start_together_get_folders_of_their_own(tmp_path, monkeypatch):
     """Another run takes the free name between the look and the making."""
-    from framework import record
+    from framework.records import record
 
     def slower(directory):
         if directory.name == "run-1":

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from mutants import is_killed, mutate
 
 import framework
-import framework.batches
 import framework.cli
-import framework.rollout
-import framework.shard
-import framework.training
+import framework.collecting.rollout
+import framework.collecting.shard
+import framework.learning.batches
+import framework.learning.evaluate
 from framework import (
     Action,
     Inputs,
@@ -106,10 +106,10 @@ class Reusing(Silent):
 
 WRAPPED = {"plain": lambda policy: policy, "without log-probs": Silent, "reusing": Reusing}
 MODULES = {
-    "shard": framework.shard,
-    "rollout": framework.rollout,
-    "batches": framework.batches,
-    "training": framework.training,
+    "shard": framework.collecting.shard,
+    "rollout": framework.collecting.rollout,
+    "batches": framework.learning.batches,
+    "evaluate": framework.learning.evaluate,
     "recurrent": recurrent,
 }
 
@@ -292,9 +292,8 @@ def law_nothing_outlives_an_episode(m, seed, rows, lanes, chance):
 
 
 def update(minibatches=1, epochs=1):
-    """As much of a run as `minibatches` looks at."""
-    config = types.SimpleNamespace(seed=5, update=UpdateSettings(minibatches=minibatches, epochs=epochs))
-    return types.SimpleNamespace(config=config, iteration=0)
+    """The settings, and the random numbers, of minibatches."""
+    return UpdateSettings(minibatches=minibatches, epochs=epochs), torch.Generator().manual_seed(5)
 
 
 def flattened(m, policy, case):
@@ -313,7 +312,7 @@ def law_minibatches_are_whole_lanes(m, case, minibatches):
     numbers = torch.arange(rollout.mask.numel(), dtype=torch.float64).view_as(rollout.mask)
     width = rollout.mask.shape[1]
     busy = int(rollout.mask.any(0).sum())
-    batches = [piece.batch() for piece in m.batches.minibatches(update(minibatches, 2), whole)]
+    batches = [piece.batch() for piece in m.batches.minibatches(*update(minibatches, 2), whole)]
     assert len(batches) == 2 * min(minibatches, busy)
     for epoch in (batches[: len(batches) // 2], batches[len(batches) // 2 :]):
         visited = torch.cat([batch.advantages for batch in epoch]).sort().values
@@ -341,7 +340,7 @@ def law_minibatches_are_whole_lanes(m, case, minibatches):
 
 
 def loss_and_gradients(m, policy, batch, denominator="per_step"):
-    """What the core's stage makes of a batch."""
+    """Of the loss of a batch, reduced."""
     label = types.SimpleNamespace(label="part (plugin tests)")
     run = types.SimpleNamespace(
         config=types.SimpleNamespace(policy=label, loss=label),
@@ -351,7 +350,7 @@ def loss_and_gradients(m, policy, batch, denominator="per_step"):
         loss_needs={"values", "entropies"},
         traced={},
     )
-    loss = m.training.Core().compute_loss(run, batch)
+    loss = run.loss(batch, m.evaluate.evaluate_batch(run, batch))
     total = sum(m.batches.reduce(loss, batch, denominator, 3.0).values())
     return total.detach(), torch.autograd.grad(total, list(policy.parameters()))
 
@@ -555,9 +554,9 @@ MUTANTS = {
     "judges padding": (
         law_padding_is_inert,
         {
-            "training": (
-                "given[name] = column[parts.real]",
-                "given[name] = column.flatten()[: len(batch.actions)]",
+            "evaluate": (
+                "columns[name] = column[parts.real]",
+                "columns[name] = column.flatten()[: len(batch.actions)]",
             )
         },
     ),
@@ -684,8 +683,8 @@ def listened(policy, environment=None, **amount):
     amounts = {"steps": None, "episodes": None, "fixed_steps": None, **amount}
     labels = ("environment 'line_world' (plugin tests)", "policy 'listening' (plugin tests)")
     lanes = (environment or LineWorld()).build(3, CPU)
-    part = framework.shard.Shard(lanes, 3, *amounts.values(), seed=0, number=0, device=CPU, labels=labels)
-    return framework.rollout.collect([part], policy, policy, 0, False)[0]
+    part = framework.collecting.shard.Shard(lanes, 3, *amounts.values(), seed=0, number=0, device=CPU, labels=labels)
+    return framework.collecting.rollout.collect([part], policy, policy, 0, False)[0]
 
 
 @pytest.mark.parametrize("amount", [{"steps": 40}, {"episodes": 5}, {"fixed_steps": 30}], ids=str)
@@ -697,7 +696,7 @@ def test_a_policy_without_memory_is_not_told_of_any(amount):
     assert len({id(inputs) for inputs in policy.heard}) <= 2  # the reset's and the steps'
     assert rollout.state is None
     columns = torch.zeros(rollout.mask.shape)
-    batch = framework.batches.flatten(rollout, framework.Advantages(columns, columns, columns))
+    batch = framework.learning.batches.flatten(rollout, framework.Advantages(columns, columns, columns))
     assert batch.sequences is None
 
 
@@ -759,7 +758,7 @@ class Shortening:
     @hookimpl(wrapper=True)
     def prepare_batch(self):
         batch = yield
-        part = framework.batches.select(batch, torch.arange(5))
+        part = framework.learning.batches.select(batch, torch.arange(5))
         return evolve(part, sequences=batch.sequences)
 
 
@@ -842,10 +841,10 @@ def test_memory_finds_the_goal_and_without_it_chance_does(capsys):
                 seed=seed,
             )
             labels = ("environment 'corridor' (plugin tests)", "policy 'trained' (plugin tests)")
-            part = framework.shard.Shard(
+            part = framework.collecting.shard.Shard(
                 Corridor(length=8).build(32, CPU), 32, None, 1000, None, seed=7, number=0, device=CPU, labels=labels
             )
-            rollout, finished = framework.rollout.collect([part], result.policy, result.policy, 0, False)
+            rollout, finished = framework.collecting.rollout.collect([part], result.policy, result.policy, 0, False)
             right = (rollout.rewards == 4.0)[rollout.terminated]
             assert len(finished.returns) == 1000
             shares.setdefault(type(policy).__name__, []).append(right.sum().item() / 1000)

@@ -27,8 +27,8 @@ import framework
 from framework import OptimizerSettings, RolloutSettings, UpdateSettings, UsageError
 from framework.cli import main
 from framework.config import DEFAULTS, configure, merge, to_tree
-from framework.plugins import load
-from framework.resolving import recipe_of, resolve_arguments
+from framework.setup.loading import load
+from framework.setup.resolving import recipe_of, resolve_arguments
 
 LOADED = load()
 RECIPES = LOADED.names("recipe")

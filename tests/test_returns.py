@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from mutants import is_killed, mutate
 
 from framework import Action, Evaluation, Rollout, Step
+from framework.collecting.rollout import collect
+from framework.collecting.shard import Shard
 from framework.returns import FEW_LANES
-from framework.rollout import collect
-from framework.shard import Shard
 from framework.testing.strategies import BOTH, NO_END, TERMINATED, TRUNCATED, rollouts, tables_of
 
 GAMMAS = st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0])

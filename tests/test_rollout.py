@@ -12,11 +12,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from worlds import Lanes, TabularPolicy, shard
 
-import framework.walks
+import framework.tabular.sampling
 from framework import Action, PartError, Step
+from framework.collecting.rollout import collect
 from framework.exact import expected_return
-from framework.rollout import collect
-from framework.tabular import Tables
+from framework.tabular.shard import TabularShard
+from framework.tabular.tables import Tables
 from framework.testing.strategies import mdps
 
 WAYS = ("stepped", "stepped with the table actor", "followed", "marched")
@@ -28,13 +29,13 @@ def gather(way, world, policy, lanes, iterations=1, shards=1, values=False, **am
     policy.fast = way != "stepped"
     tables = way in ("followed", "marched")
     parts = [shard(world, tables, lanes // shards, seed=3, number=k, **amount) for k in range(shards)]
-    assert all((part.tables is not None) == tables for part in parts)
-    few = framework.walks.FEW_LANES
-    framework.walks.FEW_LANES = 0 if way == "marched" else few
+    assert all(isinstance(part, TabularShard) == tables for part in parts)
+    few = framework.tabular.sampling.FEW_LANES
+    framework.tabular.sampling.FEW_LANES = 0 if way == "marched" else few
     try:
         return [collect(parts, policy, policy.actor() or policy, i, values) for i in range(iterations)]
     finally:
-        framework.walks.FEW_LANES = few
+        framework.tabular.sampling.FEW_LANES = few
 
 
 def policies(world, seed):

@@ -22,7 +22,7 @@ from hypothesis.extra import numpy as arrays
 import framework
 from framework import UsageError
 from framework.cli import main
-from framework.record import SPACES, read_spaces
+from framework.records.record import SPACES, read_spaces
 from framework.spaces import compare, fits, from_json, to_json
 
 FLOATS = st.sampled_from([np.float16, np.float32, np.float64])

@@ -9,9 +9,9 @@ import pytest
 import torch
 from mutants import mutate
 
-from framework import plugins
 from framework.cli import main
 from framework.cli import run as command
+from framework.setup import loading as plugins
 
 SPY = '''
 """Notes which modules are there when the first update is done."""

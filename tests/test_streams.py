@@ -18,7 +18,7 @@ from mutants import is_killed, mutate
 
 import framework
 from framework import Action, Evaluation, PartError, RolloutSettings, Step, UpdateSettings, hookimpl, streams
-from framework.plugins import installed, load
+from framework.setup.loading import installed, load
 
 # Names of streams
 

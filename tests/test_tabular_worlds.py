@@ -15,7 +15,7 @@ import framework
 from framework import TabularLanes, TabularMDP
 from framework.cli import main
 from framework.exact import expected_return, state_values
-from framework.shard import Shard
+from framework.tabular.shard import TabularShard, shard_of
 from framework.testing.strategies import mdps
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def test_nearly_greedy_policies_of_the_short_corridor_earn_what_the_book_says():
 @pytest.mark.parametrize("way", ["sampled from tables", "stepped"])
 def test_hidden_states_are_met_as_they_are_solved(lanes, way):
     """Every step shows the one observation; 4000 uniform episodes earn V(½) = −12 within six standard errors."""
-    shard = Shard(
+    shard = shard_of(
         environment=ShortCorridor().build(lanes, CPU),
         lanes=lanes,
         steps=None,
@@ -67,10 +67,11 @@ def test_hidden_states_are_met_as_they_are_solved(lanes, way):
         labels=("environment", "policy"),
     )
     policy = TabularPolicy(torch.zeros(1, 2))
+    assert isinstance(shard, TabularShard)
     if way == "stepped":
         rollout, finished, _ = shard.collect(policy, policy, 0, True)
     else:
-        rollout, finished, ends = shard.walk(policy.actor().log_probs, 0, True)
+        rollout, finished, ends = shard.collect(policy, policy.actor(), 0, True)
         assert (ends.observations == 0).all()
         assert torch.allclose(rollout.log_probs[rollout.mask], torch.tensor(0.5).log())
     assert (rollout.observations == 0).all()

@@ -10,8 +10,8 @@ import textwrap
 import pytest
 from foreign import ESTIMATOR, publish
 
-from framework.bars import Bar
 from framework.cli import main
+from framework.reporting.progress_bar import Bar
 
 ENCODINGS = ["ascii", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cp1252", "cp437", "latin-1", "utf-8"))]
 

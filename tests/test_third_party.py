@@ -27,10 +27,10 @@ from mutants import is_killed, mutate
 import framework
 from framework.cli import main
 from framework.config import DEFAULTS, configure
-from framework.plugins import load
-from framework.run import build
+from framework.setup.building import build
+from framework.setup.loading import load
+from framework.stages import Core
 from framework.testing.strategies import assemble, episodes, lanes_of_episodes, real_steps
-from framework.training import Core
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tests" / "third_party"

@@ -7,7 +7,6 @@ import re
 import tracemalloc
 import weakref
 from collections import Counter
-from types import SimpleNamespace
 from unittest import mock
 
 import attrs
@@ -23,8 +22,8 @@ from hypothesis import strategies as st
 from mutants import mutate
 
 import framework.api
-import framework.batches
-import framework.walks
+import framework.learning.batches
+import framework.tabular.sampling
 from framework import (
     Action,
     Advantages,
@@ -41,9 +40,9 @@ from framework import (
     UpdateSettings,
     UsageError,
     hookimpl,
-    measuring,
 )
-from framework.batches import flatten, reduce, select
+from framework.learning.batches import flatten, reduce, select
+from framework.reporting import metrics as measuring
 from framework.testing.strategies import assemble, lanes_of_episodes
 
 DENOMINATORS = ("per_step", "per_episode", "constant")
@@ -256,7 +255,7 @@ def test_the_columns_of_a_minibatch_stay_together(way, minibatches):
 @pytest.mark.parametrize("epochs", [1, 3, 5])
 def test_minibatches_are_the_same_however_many_epochs_are_shuffled_at_once(epochs, monkeypatch):
     def seen(light):
-        monkeypatch.setattr(framework.batches, "LIGHT", light)
+        monkeypatch.setattr(framework.learning.batches, "LIGHT", light)
         rollout, update = RolloutSettings(lanes=3, fixed_steps=7), UpdateSettings(epochs=epochs, minibatches=4)
         _, spy = watched(estimator=Shown(), rollout=rollout, update=update)
         return spy.of("batch")
@@ -266,7 +265,7 @@ def test_minibatches_are_the_same_however_many_epochs_are_shuffled_at_once(epoch
     assert len(expected) == 4 * epochs
     for light in (21 * bytes_of_a_step, 42 * bytes_of_a_step, 10**6):
         for one, other in zip(seen(light), expected, strict=True):
-            for name in framework.batches.COLUMNS:
+            for name in framework.learning.batches.COLUMNS:
                 column = getattr(other, name)
                 assert column is None or torch.equal(getattr(one, name), column)
             assert (one.total_steps, one.total_episodes) == (other.total_steps, other.total_episodes)
@@ -276,11 +275,10 @@ def test_of_shuffled_epochs_the_last_are_held(monkeypatch):
     """Even if all pieces are listed first, as for compiled updates."""
     steps, settings = torch.arange(12.0), UpdateSettings(epochs=6, minibatches=4)
     batch = Batch(*[steps] * 6, total_steps=12, total_episodes=1)
-    run = SimpleNamespace(config=SimpleNamespace(update=settings, seed=0), iteration=0)
     size = 6 * steps.nbytes
     for light, held in ((0, 0), (size, 4), (2 * size + 1, 8), (10**6, 24)):
-        monkeypatch.setattr(framework.batches, "LIGHT", light)
-        pieces = list(framework.batches.minibatches(run, batch))
+        monkeypatch.setattr(framework.learning.batches, "LIGHT", light)
+        pieces = list(framework.learning.batches.minibatches(settings, torch.Generator(), batch))
         cut = [weakref.ref(piece.batch()) for piece in pieces]
         assert sum(one() is not None for one in cut) == held
 
@@ -633,7 +631,7 @@ def test_a_history_is_not_made_anew():
     law_after_a_million_iterations_a_row_of_numbers_takes_no_more(measuring)
     change = ("if name not in run.history:", "if name not in run.history or not [math.nan] * run.iteration:")
     with pytest.raises(AssertionError):
-        law_after_a_million_iterations_a_row_of_numbers_takes_no_more(mutate("framework.measuring", change))
+        law_after_a_million_iterations_a_row_of_numbers_takes_no_more(mutate("framework.reporting.metrics", change))
 
 
 @frozen
@@ -747,7 +745,7 @@ WORLDS = {  # environment, policy, and up to how many lanes tables are walked la
 def watched_in(world, **arguments):
     """A run in one of the worlds, each of which is collected from in another way."""
     environment, policy, few = WORLDS[world]
-    with mock.patch.object(framework.walks, "FEW_LANES", few):
+    with mock.patch.object(framework.tabular.sampling, "FEW_LANES", few):
         return watched(environment=environment, policy=policy, **arguments)
 
 

@@ -21,7 +21,7 @@ import framework
 from framework import UsageError
 from framework.cli import main
 from framework.config import settings_tree
-from framework.signing import key_path, sign
+from framework.records.signing import key_path, sign
 
 WORLD = """
 from pathlib import Path

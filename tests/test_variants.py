@@ -4,7 +4,7 @@ import pytest
 from attrs import field, frozen, validators
 from hypothesis import strategies as st
 
-from framework.plugins import load
+from framework.setup.loading import load
 from framework.testing import judge
 from framework.testing.law import Law
 from framework.testing.variants import variants

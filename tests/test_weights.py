@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import framework
 from framework import UsageError
 from framework.cli import main
-from framework.record import refuse_other_numbers
+from framework.records.record import refuse_other_numbers
 
 
 @pytest.fixture(scope="module")

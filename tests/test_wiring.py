@@ -8,8 +8,8 @@ from framework_reinforce import Reinforce
 import framework
 from framework import Estimate, RolloutSettings, UsageError
 from framework.config import DEFAULTS, configure, merge
-from framework.plugins import load
-from framework.wiring import chosen_roles, needed, wire
+from framework.setup.loading import load
+from framework.setup.wiring import chosen_roles, needed, wire
 
 PLUGIN = """
     from attrs import frozen

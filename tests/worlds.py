@@ -6,7 +6,7 @@ from framework_reinforce.categorical import TableActor
 from gymnasium.spaces import Discrete
 
 from framework import Action, Evaluation, Step, TabularMDP
-from framework.rollout import Shard
+from framework.tabular.shard import shard_of
 
 
 @frozen(eq=False)
@@ -98,7 +98,7 @@ def shard(world, tables, lanes, seed=0, number=0, **amount):
     """A shard of a tabular world; `amount` is one of steps, episodes and fixed_steps."""
     environment = Lanes(world, lanes, tables)
     amounts = {"steps": None, "episodes": None, "fixed_steps": None, **amount}
-    return Shard(
+    return shard_of(
         environment=environment,
         lanes=lanes,
         **amounts,

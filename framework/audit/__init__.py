@@ -16,13 +16,14 @@ from attrs import define, evolve, frozen
 from torch import Tensor
 
 from .. import streams
-from ..batches import flatten
+from ..collecting.rollout import actor_of, collect
+from ..collecting.shard import Shard
 from ..contracts import Batch, Evaluation, Inputs, Loss, Rollout, TabularMDP
 from ..errors import UsageError
 from ..exact import count_trajectories, expected_gradient, gradient, state_values, visitation
-from ..rollout import collect
+from ..learning.batches import flatten
 from ..run import Run
-from ..shard import Shard
+from ..tabular.shard import TabularShard, table_of
 from .gradients import Backward, Finite, Spaces, finite_spaces, gradients_of, log_prob_slopes, remembers
 from .samples import Audited, Samples
 
@@ -234,8 +235,7 @@ class _Source:
         """Of a run whose lanes are a batch of `size` episodes; `count` batches are wanted."""
         # whose random numbers no training run has had
         shard = evolve(run.shards[0], seed=streams.derived_seed(run.config.seed, "audit"))
-        actor = run.policy.actor() if hasattr(run.policy, "actor") else None
-        if shard.tables is not None and hasattr(actor, "log_probs"):
+        if isinstance(shard, TabularShard) and table_of(actor_of(run.policy), run.policy) is not None:
             lanes = size * min(count, max(1, WIDE // size))
             shard = evolve(shard, lanes=lanes, episodes=lanes)
         return cls(shard)
@@ -243,11 +243,8 @@ class _Source:
     def collect(self, run: Run, own: bool, numbered: Spaces | None) -> Rollout:
         """The next rollout; with the policy's `own` values, or `numbered` ones of these spaces, or none."""
         policy = run.policy
-        actor = policy.actor() if hasattr(policy, "actor") else None
         judge = policy if numbered is None else _Numbered(policy, numbered)
-        rollout, _ = collect(
-            [self.shard], judge, policy if actor is None else actor, self.iteration, own or numbered is not None
-        )
+        rollout, _ = collect([self.shard], judge, actor_of(policy), self.iteration, own or numbered is not None)
         self.iteration += 1
         return rollout
 

@@ -17,8 +17,8 @@ from .. import checks
 from ..contracts import Batch, Evaluation, Inputs
 from ..errors import PartError
 from ..exact.policy import in_float64, learnt, pulled_back
+from ..learning.evaluate import evaluate_batch
 from ..run import Run
-from ..training import evaluated
 
 MOST_ENTRIES = 2**22  # of J: a finite policy with more parameters than that goes backward, too
 
@@ -107,7 +107,7 @@ class Backward:
 
     def of(self, batch: Batch) -> tuple[Tensor, Tensor | None, Row]:
         """Of a batch: log-probs `[B]`, entropies `[B]`, and what makes a row `[P]` of slopes `[B]`."""
-        evaluation = evaluated(self.run, batch)
+        evaluation = evaluate_batch(self.run, batch)
         log_probs = evaluation.log_probs
         return log_probs, evaluation.entropies, lambda slopes: pulled_back(log_probs, self.parameters, slopes).double()
 

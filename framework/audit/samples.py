@@ -16,7 +16,7 @@ import torch
 from attrs import define, field, frozen
 from torch import Tensor
 
-from ..moments import merged
+from ..running_moments import merged
 
 BIASED = 4.0  # times the noise: chance leaves so much in less than one of 10,000 audits, however the noise is shaped
 

@@ -10,11 +10,11 @@ import attrs
 import tyro
 from attrs import field, frozen, validators
 
-from ..bars import Bar
 from ..config import validate
 from ..errors import UsageError, say
 from ..hookspecs import ROLES
-from ..plugins import Part, load
+from ..reporting.progress_bar import Bar
+from ..setup.loading import Part, load
 from . import check_table
 from .help import HELP, parse
 from .options import field_of, is_terminal

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from ..config import SCALARS, SECTIONS
 from ..hookspecs import ROLES
-from ..plugins import Loaded, load
+from ..setup.loading import Loaded, load
 from . import COMMANDS, audit_combinations, check, credit, evaluate, plugins, run
 from .help import parse
 from .options import ALL, Choices, choices_of, names_of

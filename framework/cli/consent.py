@@ -8,9 +8,9 @@ from typing import Any
 
 from ..config import Config
 from ..errors import UsageError, say
-from ..provenance import imports
-from ..recorded import Recorded
-from ..trust import ask, foreign_imports, foreign_plugins, listed, named_beside
+from ..records.provenance import imports
+from ..records.reading import Recorded
+from ..records.trust import ask, foreign_imports, foreign_plugins, listed, named_beside
 
 
 class Consent:

@@ -11,16 +11,17 @@ import attrs
 import tyro
 from attrs import field, frozen, validators
 
-from ..bars import Bar, so_far
+from ..collecting.episode_limit import MOST, Longest
 from ..config import RolloutSettings, validate
-from ..endless import MOST, Longest
 from ..errors import UsageError
 from ..evaluation import CONFIDENCE, Performance, play, refuse_without_greedy
-from ..record import BEST, LAST, POLICY, policy_file, read_policy, read_spaces
-from ..run import Run, build
+from ..records.record import BEST, LAST, POLICY, policy_file, read_policy, read_spaces
+from ..reporting.progress_bar import Bar, so_far
+from ..reporting.video import film
+from ..run import Run
+from ..setup.building import build
 from ..spaces import compare
-from ..training import Core
-from ..video import film
+from ..stages import Core
 from . import output
 from .help import HELP
 from .looking import at_work, named_record

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..blame import blamed
 from ..process_state import working
-from ..recorded import Recorded, read_record
+from ..records.reading import Recorded, read_record
 from ..run import Run
 
 

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from ..errors import UsageError, unknown
 from ..hookspecs import ROLES
-from ..plugins import load
+from ..setup.loading import load
 from .help import parse
 from .output import results
 

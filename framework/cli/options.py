@@ -20,12 +20,12 @@ from .. import config as configs
 from .. import kinds
 from ..config import COLLECT, DEFAULTS, PART_ROLES, Config, Tree, configure, is_complete, merge
 from ..errors import UsageError, say
-from ..layers import LENGTHS, deepened
-from ..plugins import Loaded, Part, load
-from ..recorded import Recorded, read
-from ..remedies import refuse_foreign, refuse_misplaced
-from ..resolving import recipe_of, resolve_layers
-from ..wiring import wire
+from ..records.reading import Recorded, read
+from ..setup.layers import LENGTHS, deepened
+from ..setup.loading import Loaded, Part, load
+from ..setup.resolving import recipe_of, resolve_layers
+from ..setup.suggestions import refuse_foreign, refuse_misplaced
+from ..setup.wiring import wire
 from .consent import Consent, UnresolvedError
 from .help import HELP, parse
 from .output import standard_output

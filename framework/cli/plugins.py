@@ -6,7 +6,7 @@ from typing import Annotated
 
 from attrs import frozen
 
-from ..plugins import Loaded, load, not_allowed
+from ..setup.loading import Loaded, load, not_allowed
 from . import output
 from .help import parse
 from .options import flag, is_terminal

@@ -19,10 +19,12 @@ from gymnasium.spaces import Discrete
 from ..contracts import Inputs
 from ..errors import UsageError, say
 from ..process_state import working
-from ..record import claim, claim_next
-from ..rescue import missing
-from ..run import Result, build, closed_on_error
-from ..training import Core, execute
+from ..records.record import claim, claim_next
+from ..records.rescue import missing
+from ..run import Result
+from ..setup.building import build, closed_on_error
+from ..stages import Core
+from ..training import execute
 from . import output
 from .options import flag, is_terminal, resolve
 from .output import OutputError, results

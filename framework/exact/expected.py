@@ -12,10 +12,10 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from .. import checks
-from ..batches import flatten, reduce
 from ..contracts import Batch, Evaluation, Inputs, Loss, Rollout, TabularMDP
 from ..errors import PartError
-from ..training import advantages_of
+from ..learning.advantages import compute_advantages
+from ..learning.batches import flatten, reduce
 from .gradients import gradient
 from .policy import evaluated, in_float64, learnt, pulled_back
 from .rollouts import MOST_ROLLOUTS, Episodes
@@ -129,7 +129,7 @@ def gradient_moments(
         )
     rows, chances = [], []
     for chance, rollout in episode.rollouts(episodes, lanes or episodes, groups):
-        batch = flatten(rollout, advantages_of(rollout, made[0], made[1]))
+        batch = flatten(rollout, compute_advantages(rollout, made[0], made[1]))
         rows.append(said.slopes(batch, made[2], denominator, constant))
         chances.append(chance)
     slopes = said.to_parameters(torch.stack(rows), copied)

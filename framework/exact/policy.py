@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import Action, Evaluation, Inputs, TabularMDP
-from ..tabular import ROUNDING
+from ..tabular.tables import ROUNDING
 
 Policy = Tensor | nn.Module  # π(a|o) [O, A], or a module whose `evaluate` says it
 

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from ..errors import UsageError, unknown
-from ..plugins import Loaded, Part, load
+from ..setup.loading import Loaded, Part, load
 from .clock import Clock
 from .judging import EXAMPLES as EXAMPLES
 from .judging import Outcome, Verdict, apart, ask, judge

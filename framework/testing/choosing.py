@@ -6,7 +6,7 @@ from types import ModuleType
 
 from ..errors import UsageError, unknown
 from ..hookspecs import ROLES
-from ..plugins import Loaded, Part, Plugin, load
+from ..setup.loading import Loaded, Part, Plugin, load
 
 
 def chosen(what: str | ModuleType, role: str | None = None) -> tuple[Loaded, list[Part]]:

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from ..hookspecs import ROLES
-from ..plugins import load
+from ..setup.loading import load
 
 HEAD = """# The parts that come with the framework
 

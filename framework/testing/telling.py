@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from torch import Tensor
 
 from ..contracts import Rollout
-from ..plugins import Loaded, Part
+from ..setup.loading import Loaded, Part
 from .law import Broken
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from framework import Rollout, UsageError
 from framework.config import Section
-from framework.moments import merged
+from framework.running_moments import merged
 
 from .layers import is_plain, through, together
 

@@ -6,8 +6,8 @@ import numpy as np
 from attrs import field, frozen, validators
 
 from framework import Run, hookimpl
-from framework.files import whole
-from framework.record import CURVE
+from framework.records.files import whole
+from framework.records.record import CURVE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

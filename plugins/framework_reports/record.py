@@ -9,7 +9,7 @@ from pathlib import Path
 from attrs import frozen
 
 from framework import PartError, Run, hookimpl
-from framework.record import (
+from framework.records.record import (
     ERROR,
     EXTENSIONS,
     GRADIENTS,
@@ -25,7 +25,7 @@ from framework.record import (
     write_states,
     write_text,
 )
-from framework.rescue import attempt, keep_policy, missing
+from framework.records.rescue import attempt, keep_policy, missing
 
 AGAIN = 60.0  # seconds until metrics.csv is tried again, once the disk refused it
 

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from ...collecting.step_checks import Entry
 from ...contracts import Inputs
-from ...entry import Entry
 from ...errors import PartError
 from ..law import Broken, Subject, law
 from .playing import Plan, lanes, plans, play

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 
-from ...batches import reduce
+from ...learning.batches import reduce
 from ..law import Subject, law
 from ..steps import CONSTANT, EPISODES, Steps, ask, compare, several, steps
 

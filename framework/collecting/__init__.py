@@ -1,0 +1,1 @@
+"""Environment and policy → Rollout: shards of parallel environments, stepped."""

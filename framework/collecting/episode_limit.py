@@ -1,0 +1,92 @@
+"""A look at whole episodes now and then while they are collected: how far they are, and whether one never ends.
+
+Steps are not counted for it. The rows that are kept say when each lane's episode began, and they are read in the row
+where the oldest one would be too long; how far the rollout is, is said about four times a second.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import numpy as np
+from attrs import frozen
+
+from ..errors import PartError
+from ..setup.loading import Part
+
+Told = Callable[[int, int], object]  # is called with steps, and how many episodes ended; 0: none has
+
+MOST = 100_000  # steps of an episode, unless something else is said
+NEVER = sys.maxsize
+FIRST = 1  # row behind which something is said first; one may take a second, of a slow environment
+EVERY = 0.25  # seconds from then on
+TIME_LIMITS = ("max_episode_steps", "max_steps")  # what environments call the setting
+
+
+@frozen
+class Longest:
+    """How many steps an episode may take."""
+
+    steps: int = MOST
+    remedy: str = "give the environment a time limit, or raise max_episode_steps"
+
+    @classmethod
+    def of_rollouts(cls, steps: int, environment: Part) -> "Longest":
+        """For training, with the settings that help."""
+        names = attrs.fields_dict(type(environment.settings))
+        known = [f"set environment.{name}" for name in TIME_LIMITS if name in names]
+        limit = known[0] if known else "give the environment a time limit"
+        return cls(steps, f"{limit}, collect rollout.fixed_steps, or raise rollout.max_episode_steps")
+
+    def error(self, label: str, lane: int) -> PartError:
+        """What is said of an episode that does not end."""
+        return PartError(f"{label}: lane {lane}: an episode has not ended after {self.steps:,} steps: {self.remedy}")
+
+
+class Watch:
+    """Of one rollout; `due` is the row behind which `look` is called next."""
+
+    def __init__(self, label: str, longest: Longest | None, told: Told | None) -> None:
+        self.label, self.longest, self.told = label, longest, told
+        self._late = NEVER if longest is None else longest.steps
+        self._next = NEVER if told is None else FIRST
+        self._row, self._seconds = 0, time.perf_counter()
+        self.due = min(self._late, self._next)
+
+    def look(self, t: int, taken: int, ended: int, rows: dict[str, Any], alive: np.ndarray[Any, Any]) -> None:
+        """After `t` rows [t, N] and `taken` steps, `ended` episodes of which ended; `alive` [N] lanes go on.
+
+        Raises:
+            PartError: an episode has taken as many steps as it may.
+        """
+        if self.told is not None and t >= self._next:
+            self.told(taken, ended)
+            now = time.perf_counter()
+            pace = (t - self._row) / max(now - self._seconds, 1e-9)
+            self._row, self._seconds = t, now
+            self._next = t + min(max(1, int(pace * EVERY)), 4 * t)
+        if self.longest is not None and t >= self._late:
+            ages = np.where(alive, _ages(t, rows), 0)
+            oldest = int(ages.argmax())
+            if ages[oldest] >= self.longest.steps:
+                raise self.longest.error(self.label, oldest)
+            self._late = t + self.longest.steps - int(ages[oldest])
+        self.due = min(self._late, self._next)
+
+
+def _ages(t: int, rows: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """The real steps [N] of each lane's unfinished episode."""
+    terminated, truncated = (_on_host(rows[name][:t]) for name in ("terminated", "truncated"))
+    ended = terminated | truncated
+    real = _on_host(rows["valid"][:t]) if "valid" in rows else np.ones_like(ended)
+    ended &= real
+    begun = np.where(ended.any(0), t - ended[::-1].argmax(0), 0)
+    counts = np.concatenate([np.zeros((1, ended.shape[1]), np.int64), real.cumsum(0)])
+    ages: np.ndarray[Any, Any] = counts[-1] - np.take_along_axis(counts, begun[None], 0)[0]
+    return ages
+
+
+def _on_host(column: Any) -> np.ndarray[Any, Any]:
+    return column if isinstance(column, np.ndarray) else np.asarray(column.cpu())

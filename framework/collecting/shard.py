@@ -1,0 +1,261 @@
+"""Some lanes, stepped together: the step loop, for whole episodes and for fixed steps.
+
+On the CPU, rows are written through numpy views of the tensors (0.2 µs a row against torch's 1.6); elsewhere the
+same lines write tensors, and only the flags and rewards of each step come to the host, which must know when an
+episode ends. What follows from the ends alone (mask, times, episode numbers) is worked out after the last step.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import define, evolve, field
+from torch import Tensor
+
+from .. import streams
+from ..contracts import Action, Actor, Environment, Inputs, Rollout, Step
+from ..errors import PartError
+from ..handed_out import UNWATCHED, only_read
+from .episode_limit import Longest, Told, Watch
+from .episodes import Ends, Finished, Turns, to_host, view
+from .step_checks import Entry
+from .step_timeout import Limit
+
+FLAGS = ("terminated", "truncated")
+LOOKED_AT = 8  # steps of the first rollout in which the policy must not write into what it is handed
+
+
+class Table:
+    """Preallocated `[T, N, …]` columns that grow by doubling; `rows` is how the loop writes them."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.columns: dict[str, Tensor] = {}
+        self.rows: dict[str, Any] = {}
+
+    def add(self, name: str, example: Tensor) -> Any:
+        """A column for rows like `example`; returns its rows."""
+        column = example.detach().new_empty((self.capacity, *example.shape))
+        self.columns[name] = column
+        self.rows[name] = view(column)
+        return self.rows[name]
+
+    def grow(self) -> None:
+        """Double the capacity."""
+        for name, column in self.columns.items():
+            longer = column.new_empty((2 * self.capacity, *column.shape[1:]))
+            longer[: self.capacity] = column
+            self.columns[name] = longer
+            self.rows[name] = view(longer)
+        self.capacity *= 2
+
+
+@define(eq=False)
+class Shard:
+    """Some lanes: their environment and what they carry from one rollout to the next."""
+
+    environment: Environment
+    lanes: int
+    steps: int | None  # this shard's share of each
+    episodes: int | None
+    fixed_steps: int | None
+    seed: int
+    number: int
+    device: torch.device
+    labels: tuple[str, str]  # the environment's and the policy's, for errors
+    longest: Longest = field(factory=Longest)  # that a whole episode may be
+    told: Told | None = None  # is told a few times a second how far a rollout is
+    inputs: Inputs | None = None
+    table: Table | None = None  # what is being collected, and the row that comes next
+    row: int = 0
+    entry: Entry = field(init=False)  # the checks of what comes in
+    clock: np.ndarray[Any, Any] = field(init=False)  # [N] step index within the episode
+    earned: np.ndarray[Any, Any] = field(init=False)  # [N] return of the unfinished episode
+    capacity: int = 64  # rows the last rollout took
+    values_agree: bool | None = None  # whether the policy's `evaluate` and `values` say the same of values
+    limit: Limit | None = None  # how long a reset or step may take
+
+    def __attrs_post_init__(self) -> None:
+        """Begin with nothing earned."""
+        self.entry = Entry(self.environment, self.lanes, self.labels)
+        self.clock = np.zeros(self.lanes, np.int64)
+        self.earned = np.zeros(self.lanes, np.float64)
+
+    def collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
+        """Step until what was asked for is complete.
+
+        What is observed is checked at the end, all at once; if a part raises before, at once: a policy may have been
+        given what it cannot take.
+        """
+        try:
+            return self._collect(policy, actor, iteration, ends_wanted)
+        except (PartError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if "step" not in str(error) and "lane" not in str(error):
+                error.add_note(f"It was raised at step {self.row} of the rollout, which has {self.lanes} lanes.")
+            if self.inputs is not None and self.table is not None:
+                try:
+                    self.entry.latest(self.inputs, self.row, self.table.columns.get("actions"))
+                except PartError as cause:
+                    raise cause from error
+            raise
+
+    def _collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
+        world = streams.generator(self.seed, "environment", iteration, self.number, self.device)
+        noise = streams.generator(self.seed, "act", iteration, self.number, self.device)
+        environment, act = self.environment, actor.act
+        reset, step_lanes = environment.reset, environment.step
+        if self.limit is not None:
+            reset, step_lanes = self.limit.around(environment)
+        local = self.device.type == "cpu"
+        translate = getattr(policy, "environment_actions", None)
+        lanes, inputs = self.lanes, self.inputs
+        world_label, player_label = self.labels
+        if inputs is None or self.fixed_steps is None:
+            _called = world_label  # for blame
+            first, masks = reset(world), getattr(environment, "action_masks", None)
+            self.entry.first(first, masks)
+            inputs = self.inputs = Inputs(first, masks)  # and nothing remembered
+            self.clock[:] = 0
+            self.earned[:] = 0
+        begun = lanes if self.episodes is None else min(lanes, self.episodes)
+        working, taken, t = begun, 0, 0
+        alive = np.arange(lanes) < begun
+        turns = Turns()
+
+        table = self.table = Table(self.fixed_steps or self.capacity)
+        rows = table.rows
+        self.row = 0
+        table.add("observations", inputs.observations)
+        if inputs.action_masks is not None:
+            table.add("action_masks", inputs.action_masks)
+        if self.fixed_steps is None:
+            table.add("alive", torch.from_numpy(alive))
+        action: Action | None = None
+        step: Step | None = None
+        seen = view(inputs.observations)
+        remembered = inputs.state  # before the first row; of a policy without memory, always None
+        fresh = False if inputs.started is None else to_host(inputs.started)  # [N]: no real step of the episode yet
+        looked_at = LOOKED_AT if iteration == 0 else 0
+        watch = Watch(self.labels[0], self.longest if self.fixed_steps is None else None, self.told)
+
+        while True:
+            if t == table.capacity:
+                table.grow()
+            _called = player_label
+            with UNWATCHED if t >= looked_at else only_read(True, f"{player_label}: act", inputs):
+                chosen = act(inputs, noise)
+            if chosen is not action:
+                self.entry.action(chosen, action)
+                if action is None:
+                    if remembered is None and chosen.state is not None:
+                        remembered = torch.zeros_like(chosen.state)
+                    table.add("actions", chosen.actions)
+                    if chosen.log_probs is not None:
+                        table.add("log_probs", chosen.log_probs)
+                action, choices = chosen, view(chosen.actions)
+            # at once: the policy may reuse it in other shards, or have handed out the environment's own tensor
+            state = None if chosen.state is None else chosen.state.clone()
+            rows["observations"][t] = seen
+            rows["actions"][t] = choices
+            if chosen.log_probs is not None:
+                rows["log_probs"][t] = view(chosen.log_probs)
+            if inputs.action_masks is not None:
+                rows["action_masks"][t] = view(inputs.action_masks)
+
+            _called = world_label
+            given = step_lanes(action.actions if translate is None else translate(action.actions), world)
+            if given is not step:
+                self.entry.step(given, step, inputs)
+                if step is None:
+                    for name in ("rewards", *FLAGS, *(["valid"] if given.valid is not None else [])):
+                        table.add(name, getattr(given, name))
+                step = given
+                seen, reward = view(step.observations), view(step.rewards)
+                over, out = view(step.terminated), view(step.truncated)
+                final, late, after = over, out, view(step.successors)
+            if step.observations is not inputs.observations or step.action_masks is not None:
+                inputs = self.inputs = Inputs(step.observations, step.action_masks)
+            rows["rewards"][t] = reward
+            rows["terminated"][t] = over
+            rows["truncated"][t] = out
+
+            # what the host must know at once: where an episode ended, and which lanes go on
+            if not local:
+                final, late = to_host(over), to_host(out)
+            ended = final | late
+            if step.valid is None:
+                taken += working
+            else:
+                rows["valid"][t] = view(step.valid)
+                counted = alive & to_host(step.valid)
+                taken += int(np.count_nonzero(counted))
+                ended &= counted
+            if self.fixed_steps is None:
+                rows["alive"][t] = alive
+                ended &= alive
+            if count := int(np.count_nonzero(ended)):
+                turns.note(t, ended, after, state, step.metrics)
+                if self.fixed_steps is None:
+                    going = count
+                    if self.episodes is not None:
+                        going = min(going, self.episodes - begun)
+                    elif self.steps is not None and taken >= self.steps:
+                        going = 0
+                    begun += going
+                    working -= count - going
+                    alive[ended.nonzero()[0][going:]] = False
+            if state is not None:
+                fresh = ended if step.valid is None else ended | (fresh & ~counted)
+                inputs = evolve(inputs, state=state, started=torch.from_numpy(fresh).to(self.device))
+            t += 1
+            self.row = t
+            if t == self.fixed_steps or working == 0:
+                break
+            if t == watch.due:
+                watch.look(t, taken, len(turns.left) if self.fixed_steps else begun - working, rows, alive)
+
+        self.inputs, self.table, self.capacity = inputs, None, t + t // 4 + 1
+        if self.fixed_steps is not None:
+            turns.note(t - 1, ~ended, after, state)
+        columns = {name: column[:t] for name, column in table.columns.items()}
+        padded = self.fixed_steps is None or "valid" in columns
+        return self._accounted(columns, turns, remembered, padded, ends_wanted)
+
+    def collected(
+        self, columns: dict[str, Tensor], following: Inputs, ends_wanted: bool
+    ) -> tuple[Rollout, Finished, Ends]:
+        """The same, of fixed steps that somebody else took: columns [T, N, …] and successors, and what comes next."""
+        successors, ended = columns.pop("successors"), columns["terminated"] | columns["truncated"]
+        turns = Turns()
+        for rows, left in ((successors, ended), (successors[-1], ~ended[-1])):
+            turns.left.append((view(rows[left]), None))
+        self.inputs = following
+        return self._accounted(columns, turns, None, False, ends_wanted)
+
+    def _accounted(
+        self, columns: dict[str, Tensor], turns: Turns, remembered: Tensor | None, padded: bool, ends_wanted: bool
+    ) -> tuple[Rollout, Finished, Ends]:
+        """What follows from the rows."""
+        finished, ends = turns.account(columns, self.clock, self.earned, self.fixed_steps is not None)
+        rollout = self._rollout(columns, remembered, padded)
+        self.entry.successors(rollout, ends)
+        return rollout, finished, ends.only(~rollout.terminated[ends.times, ends.lanes]) if ends_wanted else ends
+
+    def _rollout(self, columns: dict[str, Tensor], state: Tensor | None, padded: bool) -> Rollout:
+        """Zeros in padding, and everything checked."""
+        mask = columns["mask"]
+        if padded:
+            for name in ("rewards", "times", "episodes", "log_probs"):
+                if name in columns:
+                    columns[name] = columns[name].masked_fill_(~mask, 0)
+            for name in FLAGS:
+                columns[name] &= mask
+        columns.setdefault("log_probs", torch.empty(0))  # filled by `collect`, in one batch
+        groups = getattr(self.environment, "groups", None)
+        if groups is not None:
+            self.entry.groups(groups)
+        rollout = Rollout(**columns, groups=groups, state=state)
+        self.entry.numbers(rollout)
+        return rollout

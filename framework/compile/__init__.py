@@ -1,0 +1,1 @@
+"""Updates and rollouts as programs in C++, held against those in Python."""

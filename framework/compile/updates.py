@@ -1,0 +1,332 @@
+"""An iteration's updates by programs without Python in between, as long as they find what Python finds.
+
+Whatever goes wrong there, the run goes on without: it warns, and updates as if `compile` were off. Optimizers other
+than Adam and AdamW step in Python, and a program does one update a call.
+
+A program (`update_program.py`) holds what Python decided while it was recorded. A part whose numbers change during a
+run must therefore keep them in tensors (a policy in parameters and buffers); updates 0, 1, 2, 3, 4, 6, 9, 14, … are
+done both ways, and a difference ends the compiling.
+"""
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from attrs import define, field
+from torch import Tensor
+
+from ..contracts import Batch, Loss
+from ..learning.batches import Piece, divisor, divisor_of, minibatches, share_of
+from ..learning.optimizers import Adam, is_watched
+from ..learning.updates import Updater
+from ..setup.wiring import CLAIMS, words
+from .inductor import FallbackError, layout, tensors_of, undisturbed
+from .update_program import MOVING, Job, Program, Told, columns_of, record
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+SHAPES = 4  # programs that are made before a run is left to Python: one for each size of a minibatch
+NEAR = 1e-3  # how far compiled and eager numbers may lie apart, of their size: the order of sums differs
+ROUNDING = 2.0**-20  # share that parameters are moved by, to see what rounding makes of small differences
+
+
+@define(eq=False)
+class CompiledUpdater(Updater):
+    """The updates of one run by programs."""
+
+    run: "Run"
+    programs: dict[Any, Program] = field(factory=dict)
+    done: int = 0  # updates
+    due: int = 0  # the next one that is compared
+    counts: tuple[float, float] = (0.0, 0.0)  # the denominator and the count of episodes
+    numbers: list[Tensor] = field(factory=list)  # of which these are the tensors
+    iteration: int = -1  # of which the following are
+    others: list[Tensor] = field(factory=list)  # the policy's buffers, and parameters that are not learnt
+    layouts: list[Any] = field(factory=list)  # of all of its tensors
+    columns: dict[str, Tensor] = field(factory=dict)  # of the whole batch
+    key: tuple[Any, ...] = ()  # how they are laid out
+    pure: bool = field(init=False)  # whether programs prepare minibatches themselves
+    over: bool = False  # the run goes on without
+
+    def __attrs_post_init__(self) -> None:
+        """See what extensions claim."""
+        labels = {part.label: part for part in self.run.config.extensions}
+        wrapping = [labels.get(label) for label in self.run.wrappers.get("prepare_batch", [])]
+        self.pure = all(part is not None and "pure" in words(part, "claims", CLAIMS) for part in wrapping)
+
+    def update(self, run: "Run", whole: Batch) -> None:
+        """All updates of an iteration, until the loss ends them; by programs, and in Python where that cannot be."""
+        pieces = minibatches(run.config.update, self.shuffle(run), whole)
+        at_once = self.pure and not self.over
+        for some in [list(pieces)] if at_once else ([piece] for piece in pieces):
+            if not self._updated(whole, some):
+                break
+        self.columns = {}  # nor is the batch held while the next one is collected
+
+    def prepare(self, run: "Run", piece: Piece) -> Batch:
+        """The minibatch as extensions want it, once."""
+        if run.piece is not piece or run.batch is None:
+            super().prepare(run, piece)
+        assert run.batch is not None
+        return run.batch
+
+    def _updated(self, whole: Batch, pieces: Sequence[Piece]) -> bool:
+        """The updates of some minibatches; whether the loss lets the epochs go on."""
+        run, at, ended = self.run, 0, False
+        while at < len(pieces) and not ended:
+            count, ended = (0, False) if self.over or run.traced is None else self._programmed(whole, pieces, at)
+            if count or ended:
+                last = pieces[at + count - (not ended)]
+            else:
+                last, count, ended = pieces[at], 1, not self.step(run, pieces[at])
+            at += count
+        self.prepare(run, last)  # others may look at it
+        return not ended
+
+    def _programmed(self, whole: Batch, pieces: Sequence[Piece], at: int) -> tuple[int, bool]:
+        """How many updates a program did, from the piece `at` on, and whether the loss ended them thereafter."""
+        run, random = self.run, torch.get_rng_state()
+        batch = None if self.pure and whole.sequences is None else self.prepare(run, pieces[at])
+        ready = self._attempted(self._ready, whole, pieces, at, batch)
+        if ready is None:
+            return 0, False
+        job, program, compared = ready
+        batch = (
+            self.prepare(run, pieces[at]) if compared else None
+        )  # what extensions raise as they prepare it is no reason to go on
+        end = at + 1 if compared or job.rule is None else min(job.last, at + self.due - self.done)
+        if self.done == self.due:
+            self.due = max(self.due + 1, self.due * 8 // 5)  # not always the same minibatch of an iteration
+        found = self._attempted(self._found, program, job, at - job.first, end - job.first, batch, random)
+        if found is None:
+            torch.set_rng_state(random)
+            return 0, False
+        rows, moved, gradient, ended = found
+        self.done += len(rows)
+        count = len(rows) - ended
+        if count:
+            with run.interrupts.held():
+                self._move(job, moved, gradient, count, compared)
+                clips = run.config.update.max_grad_norm is not None
+                for row in rows[:count]:
+                    terms = {f"loss/{name}": term for name, term in row.terms.items()}
+                    run.loss_metrics.append({**terms, **({"grad_norm": row.norm} if clips else {}), **row.metrics})
+        return count, ended
+
+    def _attempted(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What it returns; None where it fails, which ends the compiling. Nothing has moved by then."""
+        try:
+            return function(*arguments)
+        except FallbackError as reason:
+            self._give_up(str(reason))
+        except Exception as error:  # of torch's compiler, or of a part that cannot be recorded
+            self._give_up(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
+        return None
+
+    def _ready(self, whole: Batch, pieces: Sequence[Piece], at: int, batch: Batch | None) -> tuple[Job, Program, bool]:
+        """What is to be done, the program for it, and whether that is compared."""
+        job = self._job(whole, pieces, at, batch)
+        program = self.programs.get(job.key)
+        compared = program is None or self.done == self.due
+        if program is None:
+            program = self.programs[job.key] = self._made(job)
+        return job, program, compared
+
+    def _found(
+        self, program: Program, job: Job, begin: int, end: int, batch: Batch | None, random: Tensor
+    ) -> tuple[list[Told], list[Tensor], Tensor, bool]:
+        """What a program says of each update it looked at, where they lead, the last gradient, and whether the last of
+        them ends the epochs; if there is a batch, compared with what Python makes of it.
+        """
+        reached, halted, *moved, gradient, table = program.call(
+            torch.tensor(begin), torch.tensor(end), *job.inputs, *program.held
+        )
+        count, ended = int(reached) - begin, bool(halted)
+        rows = [program.told(row) for row in table[begin : begin + count + ended].tolist()]
+        if not rows[-1].is_finite:  # what is wrong is found, and named, in Python, from the same random numbers
+            torch.set_rng_state(random)
+            again = count and self._found(program, job, begin, begin + count, batch, random)
+            return again or ([], moved, gradient, False)
+        if batch is not None:
+            with torch.random.fork_rng([]):
+                self._compare(rows[0], gradient, batch, random)
+        return rows, moved, gradient, ended
+
+    def _job(self, whole: Batch, pieces: Sequence[Piece], at: int, batch: Batch | None) -> Job:
+        """What a program can do from here on: minibatches of one size, which it cuts out and prepares itself.
+
+        If extensions that prepare them do not claim to be pure, it is one, and given as they made it: `batch`. It is
+        one, too, where the optimizer steps in Python.
+        """
+        run, optimizer = self.run, self.run.learnt.optimizer
+        if self.iteration != run.iteration or batch is not None:
+            self._look(whole)
+        steps_itself = is_watched(optimizer) or "step" in vars(optimizer)
+        rule, state = (None if steps_itself else Adam.of(optimizer)) or (None, {})
+        first, last = (at, at + 1) if batch is not None or rule is None else _alike(pieces, at)
+        index, columns, key = None, self.columns, self.key
+        if batch is not None:
+            whole, columns = batch, columns_of(batch)
+            key = (whole.total_steps, *columns, *map(layout, columns.values()))
+        elif pieces[at].index is not None:
+            index = torch.stack([piece.index for piece in pieces[first:last] if piece.index is not None])
+        counts = _counts(run, whole, index)
+        if counts != self.counts:
+            self.counts, self.numbers = counts, list(map(_double, counts))
+        scales = torch.zeros(last - first, 0)
+        if rule is not None:
+            rate, done = optimizer.param_groups[0]["lr"], int(state["step"])
+            scales = rule.scales(rate, done - (at - first), last - first)
+        inputs = [run.learnt.stepped[0].detach(), *(state[name] for name in MOVING[: len(state)])]
+        inputs += [*self.others, *columns.values()]
+        inputs += [*([] if index is None else [index]), *self.numbers, scales]
+        shape = (last - first,) if index is None else index.shape
+        return Job(first, last, whole, index, rule, state, (key, index is None, shape, rule and rule.kind), inputs)
+
+    def _move(self, job: Job, moved: list[Tensor], gradient: Tensor, count: int, compared: bool) -> None:
+        """Take over where a program's updates lead, or step in Python; if it is to be compared, both."""
+        learnt = self.run.learnt
+        learnt.take(gradient)
+        vector = learnt.stepped[0].detach()
+        if job.rule is not None and not compared:
+            for kept, new in zip([vector, *(job.state[name] for name in MOVING)], moved, strict=True):
+                kept.copy_(new)
+            job.state["step"] += count
+            learnt.touch()
+            return
+        before, self.iteration = vector.clone(), -1  # whoever is told of a step may change what is learnt
+        learnt.step()
+        apart, size = float((moved[0] - vector).norm()), float((vector - before).norm())
+        if job.rule is not None and apart > NEAR * size + ROUNDING * float(vector.norm()):
+            name = self.run.config.optimizer.name
+            self._give_up(f"{name}'s compiled step leads {apart:.3g} from the other, of length {size:.3g}")
+
+    def _give_up(self, reason: str) -> None:
+        self.over = True
+        warnings.warn(f"compile: the updates go on in Python: {reason}", RuntimeWarning, stacklevel=2)
+
+    def _look(self, whole: Batch) -> None:
+        """Whenever others may have changed something: at what is given, and for what programs would pass over."""
+        run = self.run
+        self.iteration = run.iteration
+        run.learnt.hold()
+        if run.learnt.frozen:
+            raise FallbackError("parameters have been frozen")
+        if run.learnt.others:
+            raise FallbackError("an extension added parameters to the optimizer")
+        if any(one._backward_hooks or one._post_accumulate_grad_hooks for one in run.learnt.parameters):
+            raise FallbackError("a parameter has a hook, which only Python's gradients call")
+        learnt = set(map(id, run.learnt.parameters))
+        tensors = [tensor for _, tensor in tensors_of(run.policy)]
+        layouts = list(map(layout, tensors))
+        self.others = [tensor.detach() for tensor in tensors if id(tensor) not in learnt]
+        if self.layouts not in ([], layouts):
+            raise FallbackError(f"{run.config.policy.label} has parameters or buffers of other shapes now")
+        self.layouts = layouts
+        self.columns = columns_of(whole)
+        self.key = (*self.columns, *map(layout, self.columns.values()))
+
+    def _made(self, job: Job) -> Program:
+        run = self.run
+        if run.config.trace_gradients:
+            raise FallbackError("trace_gradients looks at each term by itself")
+        if wrapped := [name for name in ("compute_loss", "apply_gradients") if name in run.wrappers]:
+            raise FallbackError(f"{' and '.join(run.wrappers[wrapped[0]])} wraps {wrapped[0]}")
+        if not run.learnt.views:
+            raise FallbackError(f"{run.config.optimizer.name} does not step the parameters as one vector on the CPU")
+        if job.whole.sequences is not None:
+            raise FallbackError(f"{run.config.policy.label} has a memory, and its batches are of no fixed shape")
+        size = len(job.whole.actions) if job.index is None else job.index.shape[1]
+        if len(self.programs) == SHAPES or self._lacks_rows(size):
+            raise FallbackError(
+                "minibatches have ever other sizes: collect fixed steps (rollout.fixed_steps), of an environment that "
+                "begins the next episode with the step that ends one (of Gymnasium's: autoreset same_step)"
+            )
+        with undisturbed():
+            return record(run, job, self.pure)
+
+    def _lacks_rows(self, size: int) -> bool:
+        """Whether fixed steps of all lanes are not what a minibatch is a share of: how many count, is then chance."""
+        rollout, parts = self.run.config.rollout, self.run.config.update.minibatches
+        if rollout.fixed_steps is None:
+            return False
+        return not 0 <= size - rollout.fixed_steps * rollout.lanes // parts <= 1
+
+    def _compare(self, update: Told, gradient: Tensor, batch: Batch, random: Tensor) -> None:
+        """Refuse a program that finds something else than Python; `random`: the state of torch's generator before."""
+        loss, terms, slopes = self._in_python(batch, random)
+        rounded = functools.cache(lambda: self._in_python(batch, random, ROUNDING))
+
+        def drift(term: str) -> float:
+            return abs(rounded()[1][term] - terms[term])
+
+        count = _divisor(self.run, batch)
+        for name, term in loss.terms.items():
+            found, size = update.terms.get(name), float(term.detach().abs().sum()) / count
+            expected = terms[f"loss/{name}"]
+            if found is None or not _lie_near(abs(found - expected), size, functools.partial(drift, f"loss/{name}")):
+                raise FallbackError(f"term '{name}' is {found} compiled and {expected} otherwise")
+        if update.stop_epochs != bool(loss.stop_epochs):
+            raise FallbackError("the compiled loss decides otherwise on stop_epochs")
+        apart, size = float((gradient - slopes).norm()), float(slopes.norm())
+        if not (update.stop_epochs or _lie_near(apart, size, lambda: float((rounded()[2] - slopes).norm()))):
+            raise FallbackError(f"the compiled gradient lies {apart:.3g} from the other, of norm {size:.3g}")
+        for name, number in loss.metrics.items():
+            found, expected = update.metrics.get(name), float(number)
+            room = NEAR * abs(expected) + 2 / len(batch.actions) if isinstance(number, Tensor) else 0.0  # of a share
+            if found is None or not (abs(found - expected) <= room or (math.isnan(found) and math.isnan(expected))):
+                raise FallbackError(f"metric '{name}' is {found} compiled and {expected} otherwise")
+
+    def _in_python(self, batch: Batch, random: Tensor, moved: float = 0.0) -> tuple[Loss, dict[str, float], Tensor]:
+        """The loss, its divided terms and the gradient [P]; of parameters that are all `moved` by that share."""
+        torch.set_rng_state(random)
+        learnt = self.run.learnt
+        vector = learnt.stepped[0].detach()
+        kept, last = vector.clone(), learnt.slopes.clone()
+        try:
+            vector.mul_(1 + moved)
+            loss: Loss = self.run.stages.compute_loss(self.run, batch)
+            terms, _ = self.gradients(self.run, loss)
+            return loss, terms, learnt.slopes.clone()
+        finally:
+            vector.copy_(kept)
+            learnt.slopes.copy_(last)
+
+
+def _lie_near(apart: float, size: float, rounding: Callable[[], float]) -> bool:
+    """Whether numbers of that size are so far apart by chance: it may be what rounding makes of such an update."""
+    return apart <= NEAR * size + 1e-12 or apart <= NEAR * size + 4 * rounding()
+
+
+def _alike(pieces: Sequence[Piece], at: int) -> tuple[int, int]:
+    """From which piece to which they are as large as that `at` a place."""
+    sizes = [None if piece.index is None else len(piece.index) for piece in pieces]
+    first, last = at, at + 1
+    while first > 0 and sizes[first - 1] == sizes[at]:
+        first -= 1
+    while last < len(sizes) and sizes[last] == sizes[at]:
+        last += 1
+    return first, last
+
+
+def _divisor(run: "Run", batch: Batch) -> float:
+    settings = run.config.update
+    return divisor(batch, settings.denominator, settings.constant)
+
+
+def _counts(run: "Run", whole: Batch, index: Tensor | None) -> tuple[float, float]:
+    """What is a number in Python and must not be recorded as one: the denominator, and the count of episodes."""
+    steps, episodes = whole.total_steps, whole.total_episodes
+    if index is not None:
+        steps = index.shape[1]
+        episodes = share_of(episodes, steps, len(whole.advantages))
+    settings = run.config.update
+    return float(divisor_of(steps, episodes, settings.denominator, settings.constant)), float(episodes)
+
+
+def _double(number: float) -> Tensor:
+    return torch.tensor(number, dtype=torch.float64)

@@ -1,0 +1,1 @@
+"""Rollout → better parameters: advantages, minibatches, gradients, optimizer steps."""

@@ -1,0 +1,102 @@
+"""Which term of the loss reaches which part of the policy: looked at in a run's first update, and told on request.
+
+A gradient that does not arrive makes no noise: the run goes on, and learns less. So the first update is differentiated
+term by term, and what no term reaches is an error, unless nobody could have meant it to be reached.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import PartError
+
+if TYPE_CHECKING:
+    from ..contracts import Evaluation
+    from ..run import Run
+
+SAID = ("log_probs", "entropies", "values")  # by an evaluation
+Norms = dict[str, dict[str, float]]
+
+
+def norms_by_term(run: "Run", terms: Mapping[str, Tensor], evaluate: Any) -> Norms:
+    """The 2-norm of each term's gradient, by group of the policy's parameters; no entry where a term does not lead.
+
+    A group is what the policy calls it: a module or parameter that it holds itself, such as `network` or `critic`.
+
+    Args:
+        run: the run, before its gradients are made.
+        terms: the loss's, summed and divided, with their graph, which is kept.
+        evaluate: called without arguments, gives the policy's `Evaluation` of the same batch anew.
+
+    Raises:
+        PartError: a parameter is reached by no term, which names the part that does not use it; or a gradient is not a
+            number.
+    """
+    learnt = [(name, one) for name, one in run.policy.named_parameters() if one.requires_grad]
+    parameters = [parameter for _, parameter in learnt]
+    missed = dict(learnt)
+    norms: Norms = {}
+    for term, value in terms.items():
+        squares: dict[str, float] = {}
+        slopes: tuple[Tensor | None, ...] = (None,) * len(parameters)
+        if value.requires_grad:  # a constant leads nowhere
+            slopes = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+        for (name, _), slope in zip(learnt, slopes, strict=True):
+            if slope is not None:
+                missed.pop(name, None)
+                group, square = name.partition(".")[0], float(slope.square().sum())
+                if math.isnan(square):
+                    _blame_gradient(run, term, name, evaluate())
+                squares[group] = squares.get(group, 0.0) + square
+        norms[term] = {group: square**0.5 for group, square in squares.items()}
+    if missed:
+        _blame(run, missed, ", ".join(terms), evaluate())
+    return norms
+
+
+def _blame_gradient(run: "Run", term: str, name: str, evaluation: "Evaluation") -> NoReturn:
+    """Raise for a gradient that is not a number, of a term that is one: of the policy, if what it says has one, too."""
+    policy = run.config.policy.label
+    parameter = dict(run.policy.named_parameters())[name]
+    for said in SAID:
+        given = getattr(evaluation, said)
+        if given is not None and given.requires_grad:
+            (slope,) = torch.autograd.grad(given.sum(), [parameter], retain_graph=True, allow_unused=True)
+            if slope is not None and bool(slope.isnan().any()):
+                raise PartError(f"{policy}: evaluate: the gradient of {said} by parameter '{name}': not finite (nan)")
+    raise PartError(
+        f"{run.config.loss.label}: the gradient of term '{term}' by parameter '{name}' of {policy} is not a number, "
+        "and the term is one: look for a root, a logarithm or a quotient of 0"
+    )
+
+
+def _blame(run: "Run", missed: Mapping[str, nn.Parameter], terms: str, evaluation: "Evaluation") -> None:
+    """Raise for a parameter that ought to be reached; return, where none of them is.
+
+    What moves nothing but values (or entropies) is rightly left alone by a loss that asks for none.
+    """
+    moved: dict[str, set[str]] = {name: set() for name in missed}
+    for said in SAID:
+        given = getattr(evaluation, said)
+        if given is not None and given.requires_grad:
+            found = torch.autograd.grad(given.sum(), list(missed.values()), retain_graph=True, allow_unused=True)
+            for name, slope in zip(missed, found, strict=True):
+                if slope is not None:
+                    moved[name].add(said)
+    for name, what in moved.items():
+        if not what:
+            raise PartError(
+                f"{run.config.policy.label}: no term of the loss reaches parameter '{name}', and what evaluate returns "
+                "does not depend on it (was a graph cut by detach or torch.tensor?): use it, leave it out, or freeze "
+                "it by requires_grad_(False)"
+            )
+        asked = what & {"log_probs", *run.loss_needs}
+        if asked:
+            raise PartError(
+                f"{run.config.loss.label}: no term ({terms}) reaches parameter '{name}' of "
+                f"{run.config.policy.label}, which moves its {' and '.join(sorted(asked))} "
+                "(was a graph cut by detach or torch.tensor?)"
+            )

@@ -1,0 +1,98 @@
+"""The updates of an iteration, in plain Python: the specification that every other updater is held to."""
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from .. import streams
+from ..contracts import Batch, Loss
+from ..errors import PartError
+from ..run import Run
+from ..stages import run_stage
+from .batches import Piece, divided, divisor, minibatches, reduce
+from .evaluate import evaluate_batch
+from .finite_checks import blame_gradient, blame_loss, check_step, is_finite
+from .gradient_flow import norms_by_term
+from .parameters import backward
+
+
+class Updater:
+    """Moves the policy's parameters by the gradients of minibatches."""
+
+    def update(self, run: Run, whole: Batch) -> None:
+        """Learn from all minibatches of all epochs, until the loss ends them."""
+        for piece in minibatches(run.config.update, self.shuffle(run), whole):
+            if not self.step(run, piece):
+                break
+
+    def shuffle(self, run: Run) -> torch.Generator:
+        """The random numbers by which this iteration's minibatches are drawn."""
+        return streams.generator(run.config.seed, "shuffle", run.iteration)
+
+    def prepare(self, run: Run, piece: Piece) -> Batch:
+        """The minibatch as extensions want it; it becomes the run's `batch`."""
+        run.piece, run.batch = piece, None
+        batch: Batch = run_stage(run, "prepare_batch", batch=piece.batch())
+        run.batch = batch
+        return batch
+
+    def step(self, run: Run, piece: Piece) -> bool:
+        """One update; whether the loss lets the epochs go on."""
+        batch = self.prepare(run, piece)
+        run.learnt.hold()
+        loss = run_stage(run, "compute_loss", batch=batch)
+        if not loss.stop_epochs:
+            with run.interrupts.held():
+                run_stage(run, "apply_gradients", loss=loss)
+        return not loss.stop_epochs
+
+    def apply_gradients(self, run: Run, loss: Loss) -> None:
+        """Zero the gradients, go backward, clip, step."""
+        terms, norm = self.gradients(run, loss)
+        run.learnt.step()
+        check_step(run)
+        run.loss_metrics.append({**terms, **({} if norm is None else {"grad_norm": norm}), **loss.metrics})
+
+    def gradients(self, run: Run, loss: Loss) -> tuple[dict[str, float], float | Tensor | None]:
+        """The gradient of the sum of all terms, each summed and divided: its terms, and its norm before clipping.
+
+        Backward from each number of each term: their sum and its division would be four kernels more.
+        """
+        settings, batch = run.config.update, run.batch
+        assert batch is not None
+        told = [term for term in loss.terms.values() if term.requires_grad]
+        if not told:
+            label = run.config.loss.label
+            raise PartError(f"{label}: its terms carry no gradient (was a graph cut by detach or torch.tensor?)")
+        count = divisor(batch, settings.denominator, settings.constant)
+        terms = {f"loss/{name}": divided(term.detach(), count).item() for name, term in loss.terms.items()}
+        evaluate = functools.partial(evaluate_batch, run, batch)
+        if not math.isfinite(sum(terms.values())):
+            before = None if run.piece is None else run.piece.batch()
+            blame_loss(run, loss, before, evaluate, functools.partial(run.stages.compute_loss, run, batch))
+        if run.traced is None or run.config.trace_gradients:
+            terms |= trace_terms(run, loss, batch)
+        run.learnt.zero()
+        backward(told, 1 / count)
+        run.learnt.gather()
+        norm = None if settings.max_grad_norm is None else run.learnt.clip(settings.max_grad_norm)
+        if (norm is None or not math.isfinite(norm)) and not is_finite(run, gradients=True):
+            again = run_stage(run, "compute_loss", batch=batch)  # the graph is gone
+            blame_gradient(run, reduce(again, batch, settings.denominator, settings.constant), evaluate)
+        return terms, norm
+
+
+def trace_terms(run: Run, loss: Loss, batch: Batch) -> dict[str, float]:
+    """In the first update, or in all with `trace_gradients`: check which parameters each term reaches.
+
+    Returns the norms as metrics, if the configuration asks for them.
+    """
+    settings = run.config.update
+    reduced = reduce(loss, batch, settings.denominator, settings.constant)
+    norms = norms_by_term(run, reduced, functools.partial(evaluate_batch, run, batch))
+    run.traced = run.traced or norms
+    if not run.config.trace_gradients:
+        return {}
+    return {f"gradient/{term}/{group}": norm for term, groups in norms.items() for group, norm in groups.items()}

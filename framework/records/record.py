@@ -1,0 +1,300 @@
+"""A run's record on disk: what lies in `runs/NAME/`, written and read. No pickle anywhere.
+
+config.toml           the complete configuration; `framework run --config` repeats the run from it
+plugins.json          the code that was used: plugins, files, versions; BLAS and OpenMP libraries with their threads
+signature.json        that this user made the record, so that the code that its configuration names is trusted
+metrics.csv           a row an iteration; a number that does not exist (no episode ended) is left empty
+spaces.json           the spaces of observations and actions, so that a policy is read back without its environment
+gradients.json        the first update's gradient norms: by term of the loss, then by group of the policy's parameters
+policy.safetensors    the final parameters and buffers
+last.safetensors      those of the last finite moment, where the run failed
+best.safetensors      those of the best evaluation, where the extension `evaluate` works
+*.environment.safetensors  what wrappers of the environment had learnt by then, beside each policy; absent if nothing
+extensions.safetensors  what extensions and the baseline keep, as NAME.key and baseline.key; absent if nothing
+learning_curve.png    mean return over environment steps
+error.txt             the error in a line, then its traceback, where the run failed
+
+Each file is written whole or not at all, but metrics.csv, whose rows are appended.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from ..config import Config, to_tree, used
+from ..errors import PartError, UsageError, warn
+from ..reporting.metrics_file import METRICS, MetricsFile, read_metrics, write_rows
+from ..run import Run
+from ..setup.loading import Loaded
+from ..spaces import Spaces, from_json, to_json
+from .environment_state import beside, carried, read
+from .files import PART, write_bytes
+from .provenance import described, imports, not_repeatable
+from .signing import SIGNATURE, sign
+
+__all__ = ["METRICS", "MetricsFile", "read_metrics", "write_rows"]
+
+CONFIG, PLUGINS, GRADIENTS = "config.toml", "plugins.json", "gradients.json"
+POLICY, BEST, LAST, EXTENSIONS = "policy.safetensors", "best.safetensors", "last.safetensors", "extensions.safetensors"
+CURVE, ERROR, SPACES = "learning_curve.png", "error.txt", "spaces.json"
+BESIDE = tuple(beside(name) for name in (POLICY, BEST, LAST))
+FILES = (
+    *(CONFIG, PLUGINS, SIGNATURE, METRICS, SPACES, GRADIENTS),
+    *(POLICY, BEST, LAST, *BESIDE, EXTENSIONS, CURVE, ERROR),
+)
+WITHOUT_ROWS = {
+    CONFIG,
+    PLUGINS,
+    SIGNATURE,
+    METRICS,
+    SPACES,
+    GRADIENTS,
+    ERROR,
+}  # of a run that failed in its first iteration
+
+
+def claim(directory: Path) -> Path:
+    """Make the folder of a new run; `UsageError` where it exists or cannot be made.
+
+    One that holds nothing but a run that failed before its first row is replaced.
+    """
+    if _is_in_vain(directory):
+        aside = directory.with_name(f".{directory.name}.{os.getpid()}{PART}")
+        directory.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError:
+        what = "exists"
+        if reason := failure(directory):
+            what = f"holds a run that failed ({reason})"
+        raise UsageError(f"the run directory {directory} {what}: choose another name, or remove it") from None
+    except OSError as error:
+        raise UsageError(f"the run directory {directory} cannot be made: {error.strerror}") from None
+    return directory
+
+
+def claim_next(root: Path, stem: str) -> Path:
+    """Make the first free one of `root/stem-1`, `root/stem-2`, …; safe against another run doing the same."""
+    number = 1
+    while True:
+        directory = root / f"{stem}-{number}"
+        if not directory.exists():
+            try:
+                return claim(directory)
+            except UsageError:
+                if not directory.exists():  # not taken meanwhile: it cannot be made at all
+                    raise
+        number += 1
+
+
+def _is_in_vain(directory: Path) -> bool:
+    """Whether a folder holds a run that failed before its first row of metrics, and nothing else."""
+    if directory.is_symlink() or not (directory / ERROR).is_file():
+        return False
+    names = {path.name for path in directory.iterdir()}
+    try:
+        return names <= WITHOUT_ROWS and not (METRICS in names and any(map(len, read_metrics(directory).values())))
+    except UsageError:
+        return False
+
+
+def failure(directory: Path) -> str:
+    """Why a recorded run failed, in a line; empty if it did not."""
+    try:
+        with (directory / ERROR).open(encoding="utf-8", errors="replace") as file:
+            return file.readline().strip()
+    except OSError:
+        return ""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or none."""
+    write_bytes(path, text.encode())
+
+
+def clean(directory: Path, age: float = 0.0) -> None:
+    """Remove temporary files of at least `age` seconds, which a killed process left: a live one writes briefly."""
+    for name in FILES:
+        temporary = directory / f"{name}{PART}"
+        with contextlib.suppress(OSError):  # there is none, or the folder may only be read
+            if time.time() - temporary.stat().st_mtime >= age:
+                temporary.unlink()
+
+
+def write_config(directory: Path, config: Config, loaded: Loaded) -> None:
+    """config.toml, plugins.json, and this user's signature of them; warns of parts that cannot be repeated."""
+    configuration = tomli_w.dumps(to_tree(config, loaded))
+    made = json.dumps(described(config, loaded), indent=2) + "\n"
+    write_text(directory / CONFIG, configuration)
+    write_text(directory / PLUGINS, made)
+    try:
+        signature = sign(configuration.encode(), made.encode())
+    except OSError as error:
+        if any(not plugin.distribution for plugin in used(config, loaded)) or any(map(imports, config.parts)):
+            warn(f"this record cannot be signed ({error}): to read it back will take --trust")
+    else:
+        write_text(directory / SIGNATURE, signature)
+    if lost := not_repeatable(config, loaded):
+        warn(
+            f"the record of this run cannot repeat it: {'; '.join(lost)}. Offer it by a plugin, in a file of its own "
+            "(mine.py), import it from there, and name the plugin: framework.train(…, plugins='mine')"
+        )
+
+
+def write_spaces(directory: Path, environment: Any) -> None:
+    """spaces.json; nothing where it cannot hold them."""
+    written = [to_json(space) for space in (environment.observation_space, environment.action_space)]
+    if None not in written:
+        observations, actions = written
+        text = json.dumps({"observations": observations, "actions": actions}, allow_nan=False)
+        write_text(directory / SPACES, text + "\n")
+
+
+def read_spaces(directory: Path) -> Spaces | None:
+    """The spaces of a recorded run; None where the record does not say them."""
+    path = directory / SPACES
+    if not path.is_file():
+        return None
+    try:
+        written = json.loads(path.read_bytes())
+        return from_json(written["observations"]), from_json(written["actions"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UsageError(f"{path} does not hold the spaces of a run: {type(error).__name__}: {error}") from None
+
+
+def write_gradients(directory: Path, norms: Mapping[str, Mapping[str, float]]) -> None:
+    """gradients.json."""
+    write_text(directory / GRADIENTS, json.dumps(norms, indent=2) + "\n")
+
+
+def write_policy(directory: Path, policy: nn.Module, name: str = POLICY) -> None:
+    """policy.safetensors, or another file; whole or not at all."""
+    write_tensors(directory / name, policy.state_dict())
+    if learnt := carried(policy):
+        write_tensors(directory / beside(name), learnt)
+
+
+def write_states(directory: Path, run: Run) -> None:
+    """extensions.safetensors, where an extension or the baseline has state.
+
+    Raises:
+        PartError: a `state_dict` raised, or is no dict of tensors; the state of the others is written all the same.
+    """
+    tensors: dict[str, Tensor] = {}
+    wrong: PartError | None = None
+    for name, part in (*run.extensions.items(), ("baseline", run.baseline)):
+        if not hasattr(part, "state_dict"):
+            continue
+        try:
+            tensors |= {f"{name}.{key}": tensor for key, tensor in _state(part, run.owners[id(part)]).items()}
+        except PartError as error:
+            wrong = wrong or error
+    if tensors:
+        write_tensors(directory / EXTENSIONS, tensors)
+    if wrong is not None:
+        raise wrong
+
+
+def _state(part: Any, label: str) -> dict[str, Tensor]:
+    try:
+        state = dict(part.state_dict())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise PartError(f"{label}: state_dict raised {type(error).__name__}: {error}") from error
+    for key, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise PartError(f"{label}: state_dict: '{key}': expected a tensor, got {type(tensor).__name__}")
+    return state
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file; whole or not at all."""
+    write_bytes(path, save(copied(tensors)))  # not save_file, whose errors are none of the operating system's
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, such as of a policy's `state_dict()`."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def policy_file(best: bool, last: bool, directory: Path) -> str:
+    """Which file of the record holds the policy: of the best evaluation, the last there is, or of the end.
+
+    Raises:
+        UsageError: both are asked for.
+    """
+    if best and last:
+        raise UsageError("'best' and 'last' cannot be given together: choose one policy")
+    if best:
+        return BEST
+    return LAST if last and not (directory / POLICY).is_file() else POLICY
+
+
+def read_policy(directory: Path, policy: nn.Module, name: str = POLICY) -> None:
+    """Put the recorded parameters into a policy of the same shape."""
+    path = directory / name
+    if not path.is_file():
+        raise UsageError(f"{directory} has no {name}: {_why_missing(directory, name)}")
+    try:
+        tensors = load_file(path)
+    except Exception as error:
+        raise UsageError(f"{path} cannot be read: {error}") from None
+    refuse_other_numbers(path, tensors, policy.state_dict())
+    try:
+        policy.load_state_dict(tensors)
+    except Exception as error:
+        raise UsageError(f"{path} does not fit the recorded policy: {error}") from error
+    read(path, policy)
+
+
+def refuse_other_numbers(path: Path, tensors: Mapping[str, Tensor], built: Mapping[str, Tensor]) -> None:
+    """Refuse what `load_state_dict` takes without a word: another dtype, which it casts, and numbers not finite.
+
+    Args:
+        path: what was read.
+        tensors: the parameters and buffers in it.
+        built: those of the policy as it was built. What is not finite there may be so in `tensors`, such as a mask.
+
+    Raises:
+        UsageError: names file and tensor.
+    """
+    for name, tensor in tensors.items():
+        mine = built.get(name)
+        if mine is None or mine.shape != tensor.shape:  # `load_state_dict` refuses it
+            continue
+        if tensor.dtype != mine.dtype:
+            raise UsageError(f"{path}: '{name}' is {tensor.dtype}, and the policy's is {mine.dtype}")
+        wrong = ~tensor.isfinite() & mine.to(tensor.device).isfinite()
+        if bool(wrong.any()):
+            some = f"{int(wrong.sum())} of {wrong.numel()} numbers, such as {tensor[wrong][0].item()}"
+            raise UsageError(
+                f"{path}: '{name}' is not finite: {some}; the run's policy had diverged, or the file broke"
+            )
+
+
+def _why_missing(directory: Path, name: str) -> str:
+    """The reason, and what can be loaded instead."""
+    if name == BEST:
+        return "train with --extensions evaluate to keep the best"
+    reason = failure(directory)
+    said = f"the run failed ({reason})" if reason else "the run did not finish (it was killed, or still runs)"
+    offered = [
+        f"{flag} (in Python {flag[2:]}=True) for {what}"
+        for file, what, flag in (
+            (LAST, "the parameters before the failure", "--last"),
+            (BEST, "those of the best evaluation", "--best"),
+        )
+        if name != file and (directory / file).is_file()
+    ]
+    return f"{said}. Use {', or '.join(offered)}" if offered else said

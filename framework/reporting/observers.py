@@ -1,0 +1,89 @@
+"""Calls to those who observe a run, one after the other: a report that raises is switched off, and the run goes on.
+
+What a run learnt is worth more than a picture or a bar of it. A terminal may be closed, a disk full, a library broken:
+a report that raises is named in one warning and called no more. What an extension raises is an error of the run, and
+so is a `FrameworkError` of a report, which speaks of another part.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pluggy
+
+from ..errors import FrameworkError, PartError, say, warn
+from ..learning.finite_checks import check_parameters
+from ..process_state import restore_after
+from ..run import Run
+
+
+def tell(run: Run, hook: str, **arguments: Any) -> None:
+    """Call an observer hook of everybody who has it, in pluggy's order."""
+    for _ in answers(run, hook, **arguments):
+        pass
+
+
+def answers(run: Run, hook: str, **arguments: Any) -> Iterator[tuple[Any, Any]]:
+    """The same, one by one: each extension that has the hook, and what it returned, unless that is None."""
+    for implementation in _implementations(run, hook):
+        extension = implementation.plugin
+        try:
+            answer = _call(implementation, run, arguments)
+        except (KeyboardInterrupt, FrameworkError):
+            raise
+        except BaseException as error:
+            if not _is_dispensable(run, extension):
+                raise
+            _switch_off(run, extension, hook, error)
+        else:
+            if id(extension) not in run.reports:
+                check_parameters(run, run.owners[id(extension)])
+            if answer is not None:
+                yield extension, answer
+
+
+def tell_of_failure(run: Run, error: BaseException) -> None:
+    """Call `run_failed` of everybody who has it, whatever the others raise: that is added to the error as a note."""
+    for implementation in _implementations(run, "run_failed"):
+        extension = implementation.plugin
+        try:
+            _call(implementation, run, {"error": error})
+        except BaseException as second:
+            if _is_dispensable(run, extension):
+                _switch_off(run, extension, "run_failed", second)
+            else:
+                whose = run.owners[id(extension)]
+                error.add_note(f"{whose} raised {type(second).__name__} in run_failed, too: {second}")
+
+
+def abandon(run: Run, error: PartError) -> None:
+    """Record that a step never returns, from another thread than the one that waits for it, and end the process."""
+    tell_of_failure(run, error)
+    for line in (f"error: {error}", *getattr(error, "__notes__", ())):
+        say(line)
+    os._exit(1)
+
+
+def _implementations(run: Run, hook: str) -> list[pluggy.HookImpl]:
+    return getattr(run.hook, hook).get_hookimpls()[::-1]  # type: ignore[no-any-return]
+
+
+def _call(implementation: pluggy.HookImpl, run: Run, arguments: dict[str, Any]) -> Any:
+    _called = run.owners.get(id(implementation.plugin))  # for blame
+    answer = implementation.function(*[run if name == "run" else arguments[name] for name in implementation.argnames])
+    if id(implementation.plugin) not in run.reports:
+        restore_after(lambda: run.owners[id(implementation.plugin)])
+    return answer
+
+
+def _is_dispensable(run: Run, extension: Any) -> bool:
+    """A report, but for one that says it is `essential`: a run without its record has failed."""
+    return id(extension) in run.reports and not getattr(extension, "essential", False)
+
+
+def _switch_off(run: Run, report: Any, hook: str, error: BaseException) -> None:
+    """Call a report no more, and say so."""
+    run.manager.unregister(report)
+    run.reports.discard(id(report))
+    whose = run.owners.get(id(report), "a report")
+    warn(f"{whose} is switched off, and the run goes on: {hook} raised {type(error).__name__}: {error}")

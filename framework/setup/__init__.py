@@ -1,0 +1,1 @@
+"""From names, files and flags to a run: plugins, configuration, wiring, building."""

@@ -1,0 +1,328 @@
+"""Find plugins, load them, check them, and pick parts by name."""
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import os
+import re
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from importlib.metadata import Distribution, EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
+import pluggy
+from attrs import Factory, field, frozen
+
+from ..errors import UsageError, unknown
+from ..hookspecs import PROJECT, ROLES, Providers
+from ..process_state import same_randomness, undisturbed
+from .plugin_files import files_of, import_file
+from .plugin_hooks import RefusedError, offers_of, register
+from .suggestions import gymnasium_hint
+
+GROUP = "framework.plugins"
+OWN = "framework-rl"  # the distribution that this is, of which every plugin is allowed
+ALLOWED = "FRAMEWORK_PLUGINS"  # environment variable: of other distributions these, separated by commas; unset: all
+
+
+@frozen(eq=False)
+class Plugin:
+    """A loaded plugin: its module and where it came from."""
+
+    name: str
+    module: ModuleType
+    source: str  # what selects it again: an entry point's name, a module's path, or a file's
+    distribution: str = ""  # "" for a module or a file
+    version: str = ""
+    hooks: Any = Factory(lambda plugin: plugin.module, takes_self=True)  # the module, or an object with marked methods
+
+    @property
+    def files(self) -> list[Path]:
+        """Its source files: one and what it imports beside it, or all of its package's."""
+        return files_of(self.module)
+
+    def describe(self) -> dict[str, str]:
+        """Name, version, distribution and the SHA-256 of its source: what a record keeps."""
+        digest = hashlib.sha256()
+        for path in self.files:
+            digest.update(path.read_bytes() if path.is_file() else b"")
+        return {
+            "name": self.name,
+            "version": self.version,
+            "distribution": self.distribution,
+            "module": self.module.__name__,
+            "sha256": digest.hexdigest(),
+        }
+
+
+@frozen(eq=False)
+class Failure:
+    """A plugin that could not be loaded, and why."""
+
+    name: str
+    distribution: str
+    reason: str
+
+
+@frozen(eq=False)
+class Part:
+    """One choice of a run: a role, the name of what fills it, whose that is, and its settings."""
+
+    role: str
+    name: str
+    plugin: str
+    settings: Any
+
+    @property
+    def label(self) -> str:
+        """How errors call it.
+
+        >>> Part("estimator", "gae", "returns", None).label
+        "estimator 'gae' (plugin returns)"
+        """
+        return f"{self.role} '{self.name}' (plugin {self.plugin})"
+
+    @property
+    def title(self) -> str:
+        """What summaries, plots and folders call it: the `title` of its settings, if they have one, else its name.
+
+        >>> Part("estimator", "gae", "returns", None).title
+        'gae'
+        """
+        try:
+            title = getattr(self.settings, "title", None)
+        except Exception as error:
+            raise UsageError(f"{self.label}: title raised {type(error).__name__}: {error}") from error
+        return title if isinstance(title, str) and title.strip() else self.name
+
+
+@frozen(eq=False)
+class Loaded:
+    """What `load` found: plugins, the parts that they offer, and what failed."""
+
+    plugins: tuple[Plugin, ...]
+    failures: tuple[Failure, ...]
+    left_out: tuple[str, ...] = ()  # installed, and not selected
+    preferred: frozenset[str] = frozenset()  # those that a file asks for: theirs is a part that others offer, too
+    offers: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(factory=dict)
+    """offers[role][part name][plugin name] is a settings class; role "recipe" holds configuration trees."""
+    not_allowed: tuple[str, ...] = ()  # installed, and not in the list FRAMEWORK_PLUGINS
+
+    def names(self, role: str) -> list[str]:
+        """The names offered for a role, sorted."""
+        return sorted(self.offers[role])
+
+    def pick(self, role: str, name: str) -> tuple[str, str, Any]:
+        """Plugin, part name and settings class of a part called `name` or `plugin:name`.
+
+        Raises `UsageError` for an unknown name, and for one that two plugins offer.
+        """
+        owner, _, part = name.rpartition(":")
+        offered = self.offers[role].get(part, {})
+        if owner:
+            offered = {plugin: cls for plugin, cls in offered.items() if plugin == owner}
+        if not offered:
+            message = unknown(role, name, self.offers[role])
+            if role == "environment":
+                message += gymnasium_hint(name)
+            raise UsageError(message + self.elsewhere)
+        if len(offered) > 1 and offered.keys() & self.preferred:
+            offered = {plugin: cls for plugin, cls in offered.items() if plugin in self.preferred}
+        if len(offered) > 1:
+            ways = " or ".join(f"{plugin}:{part}" for plugin in sorted(offered))
+            raise UsageError(f"{role} '{part}' is offered by {len(offered)} plugins; say which: {ways}")
+        ((plugin, cls),) = offered.items()
+        return plugin, part, cls
+
+    @property
+    def elsewhere(self) -> str:
+        """Lines on plugins that may offer what these do not."""
+        lines = [f"plugin '{one.name}' failed to load and may offer it: {one.reason}" for one in self.failures]
+        if self.left_out:
+            lines.append(f"installed, but not selected: {', '.join(self.left_out)}")
+        if self.not_allowed:
+            lines.append(not_allowed(self.not_allowed))
+        return "".join(f"\n{line}" for line in lines)
+
+    def short_name(self, role: str, name: str, plugin: str) -> str:
+        """The name by which `pick` finds this part again: qualified only where two plugins offer it."""
+        return name if len(self.offers[role].get(name, {})) < 2 else f"{plugin}:{name}"
+
+    def part_of(self, role: str, settings: Any) -> Part:
+        """The part that this settings object is: by its class among the offers, else by the class's own name."""
+        if isinstance(settings, type):
+            name = settings.__name__
+            raise UsageError(f"{role} must be a settings object, got the class {name}: {name}() makes one")
+        if not attrs.has(type(settings)):
+            raise UsageError(f"{role} must be a settings object, of an attrs class, got {settings!r}")
+        for name, offered in self.offers[role].items():
+            for plugin, cls in offered.items():
+                if type(settings) is cls:
+                    return Part(role, name, plugin, settings)
+        return Part(role, type(settings).__name__, type(settings).__module__, settings)
+
+
+def installed() -> dict[str, EntryPoint]:
+    """All plugins that installed distributions register and FRAMEWORK_PLUGINS allows, by name, sorted.
+
+    Raises `UsageError` where two distributions claim one name.
+    """
+    return _installed()[0]
+
+
+def _installed() -> tuple[dict[str, EntryPoint], dict[str, EntryPoint]]:
+    """Those that are allowed, and those that are not."""
+    found: dict[str, EntryPoint] = {}
+    barred: dict[str, EntryPoint] = {}
+    listed = os.environ.get(ALLOWED)
+    allowed = None if listed is None else {name.strip() for name in listed.split(",")}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        if allowed is not None and point.name not in allowed and _normalized(_distribution(point)) != OWN:
+            barred.setdefault(point.name, point)
+            continue
+        other = found.setdefault(point.name, point)
+        if other is not point and (_distribution(other) != _distribution(point) or other.value != point.value):
+            raise UsageError(
+                f"two distributions register a plugin named '{point.name}': "
+                f"{_distribution(other)} and {_distribution(point)}; uninstall one"
+            )
+    return found, barred
+
+
+def not_allowed(plugins: Sequence[str]) -> str:
+    """What is said of installed plugins that FRAMEWORK_PLUGINS leaves out."""
+    listed = ",".join([*filter(None, os.environ.get(ALLOWED, "").split(",")), plugins[0]])
+    return (
+        f"installed, but not allowed by {ALLOWED}: {', '.join(plugins)}; add it to the list, as in {ALLOWED}={listed}"
+    )
+
+
+@same_randomness()
+def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
+    """Load the selected plugins (names, module paths, FILE.py), or every installed one; with `rest`, both.
+
+    Of the installed, one that fails is set aside with its reason; one that was asked for by name raises `UsageError`.
+    FRAMEWORK_PLUGINS, if it is set, lists which installed ones of other distributions may be loaded.
+    """
+    points, barred = _installed()
+    plugins: list[Plugin] = []
+    failures: list[Failure] = []
+    preferred: list[str] = []
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(Providers)
+    offers: dict[str, dict[str, dict[str, Any]]] = {role: {} for role in (*ROLES, "recipe")}
+    asked = dict.fromkeys(selection or ())
+    others = sorted(points.keys() - asked) if rest or selection is None else []
+    others = [name for name in others if points[name].value not in asked]  # asked for by its module
+    for source in [*asked, *others]:
+        try:
+            if source not in points:
+                _refuse_barred(source, barred)
+            new = source not in points or points[source].module not in sys.modules
+            with undisturbed(f"plugin '{source}'", generators=new):
+                plugin = _import(source, points)
+                register(manager, plugin.name, plugin.hooks)
+                mine = offers_of(manager, plugin.hooks)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # some are no Exception: SystemExit, a panic of an extension module in Rust
+            if isinstance(error, UsageError) and source in asked:
+                raise
+            plain = isinstance(error, RefusedError | UsageError)
+            reason = str(error) if plain else f"{type(error).__name__}: {_message(error)}{_place(error)}"
+            if isinstance(error, ModuleNotFoundError):
+                reason += ": install it beside the framework"
+            elif isinstance(error, ImportError) and "no known parent package" in reason:
+                reason += ": a plugin file imports what lies beside it by its name, without a point before it"
+            if source in asked:
+                raise UsageError(f"plugin '{source}' failed to load: {reason}") from error
+            failures.append(Failure(source, _distribution(points[source]), reason))
+            continue
+        plugins.append(plugin)
+        if rest and source in asked:
+            preferred.append(plugin.name)
+        for role, parts in mine.items():
+            for name, offered in parts.items():
+                offers[role].setdefault(name, {})[plugin.name] = offered
+    left_out = () if rest or selection is None else tuple(name for name in points if name not in asked)
+    return Loaded(tuple(plugins), tuple(failures), left_out, frozenset(preferred), offers, tuple(barred))
+
+
+def _refuse_barred(source: str, barred: Mapping[str, EntryPoint]) -> None:
+    """Refuse a plugin that is not allowed, by its name or its module's."""
+    for name, point in barred.items():
+        if source in (name, point.module):
+            raise UsageError(f"plugin '{source}' cannot be loaded: {not_allowed([name])}")
+
+
+def _message(error: BaseException) -> str:
+    """What it says; some errors cannot even say that."""
+    try:
+        return str(error)
+    except Exception as fault:
+        return f"(its message raised {type(fault).__name__})"
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised; Python's own words say it of a file that is no Python."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) or not frames or frames[-1].filename.startswith("<frozen"):
+        return ""
+    return f" ({frames[-1].filename}:{frames[-1].lineno})"
+
+
+def _normalized(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _distribution(point: EntryPoint) -> str:
+    return _described(point.dist)[0] if point.dist is not None else "unknown"
+
+
+@functools.lru_cache(maxsize=256)
+def _described(distribution: Distribution) -> tuple[str, str]:
+    """Name and version. Each question would parse its metadata anew (0.6 ms), for every plugin that it registers."""
+    metadata = distribution.metadata
+    return metadata["Name"], metadata["Version"]
+
+
+def _import(source: str, points: Mapping[str, EntryPoint]) -> Plugin:
+    if source.endswith(".py"):
+        return _import_file(Path(source))
+    if source in points:
+        point = points[source]
+        version = _described(point.dist)[1] if point.dist is not None else ""
+        hooks = point.load()
+        return Plugin(source, _module(point, hooks), source, _distribution(point), version, hooks)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # as `python -m` does, so that the `framework` command finds the same modules
+    try:
+        missing = importlib.util.find_spec(source) is None
+    except ValueError:
+        missing = True
+    except ModuleNotFoundError as error:  # of the module itself or a parent; else it is what a parent imports
+        if not source.startswith(error.name or ""):
+            raise
+        missing = True
+    if missing:
+        raise UsageError(unknown("plugin", source, points) + " (or a module's path, or FILE.py)")
+    return Plugin(source, importlib.import_module(source), source)
+
+
+def _import_file(path: Path) -> Plugin:
+    if not path.is_file():
+        raise UsageError(f"no plugin file {path}")
+    return Plugin(path.stem, import_file(path), str(path.resolve()))
+
+
+def _module(point: EntryPoint, hooks: Any) -> ModuleType:
+    """Where the hooks' source is: the object's own module, if it is of the package that the entry point names."""
+    if isinstance(hooks, ModuleType):
+        return hooks
+    own, package = str(getattr(hooks, "__module__", "")), point.module.partition(".")[0]
+    return sys.modules[own if own.partition(".")[0] == package and own in sys.modules else point.module]

@@ -1,0 +1,1 @@
+"""Worlds small enough to be tables of transitions: sampled without stepping them."""

@@ -1,0 +1,92 @@
+"""A shard of a world of tables: sampled without stepping it, where the actor is a table of probabilities too."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from attrs import define, field
+from torch import Tensor
+
+from .. import checks, streams
+from ..collecting.episodes import Ends, Finished
+from ..collecting.shard import Shard
+from ..contracts import Actor, Rollout
+from .sampling import Amount, Carry, EndlessError, walk
+from .tables import Tables, begin
+
+
+def shard_of(environment: Any, *, device: torch.device, labels: tuple[str, str], **fields: Any) -> Shard:
+    """A shard of this environment: a `TabularShard`, if the environment has an `mdp()` that is small.
+
+    Raises:
+        UsageError: the tables of its `mdp()` describe no world.
+    """
+    fields |= {"environment": environment, "device": device, "labels": labels}
+    tables = Tables.of(environment, labels[0]) if device.type == "cpu" else None
+    return Shard(**fields) if tables is None else TabularShard(**fields, tables=tables)
+
+
+def table_of(actor: Any, policy: Any) -> Tensor | None:
+    """The actor's log π `[O, A]`, if it is a table and its actions are the environment's own."""
+    table = None if hasattr(policy, "environment_actions") else getattr(actor, "log_probs", None)
+    return table if isinstance(table, Tensor) else None
+
+
+@define(eq=False)
+class TabularShard(Shard):
+    """Its rollouts have the distribution of those that are stepped; an actor that is no table steps."""
+
+    tables: Tables = field(kw_only=True)
+    states: np.ndarray[Any, Any] | None = field(default=None, kw_only=True)  # [N] where the lanes stand
+
+    def collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
+        """Collect until what was asked for is complete."""
+        table = table_of(actor, policy)
+        if table is None:
+            return super().collect(policy, actor, iteration, ends_wanted)
+        return self._sample(table, iteration, ends_wanted)
+
+    def _sample(self, log_probs: Tensor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
+        tables = self.tables
+        draw = streams.generator(self.seed, "act", iteration, self.number)
+        if self.states is None:
+            self.states = begin(tables, self.lanes, draw)
+        carry = Carry(self.states, self.clock, self.earned)
+        amount = Amount(self.steps, self.episodes, self.fixed_steps, self.capacity, self.longest.steps)
+        whose = f"{self.labels[1]}: actor: log_probs"
+        checks.tensor(whose, log_probs, tables.shape, "[O, A]", "floating point")
+        table = log_probs.numpy()
+        try:
+            paths = walk(tables, table, self.lanes, amount, carry, draw)
+        except EndlessError as endless:
+            raise self.longest.error(self.labels[0], endless.lane) from None
+
+        outcomes, real = paths.outcomes, paths.mask
+        self.capacity = len(real) + len(real) // 8 + 1
+        columns = {
+            "observations": tables.seen.take(outcomes),
+            "actions": tables.actions.take(outcomes),
+            "log_probs": table.take(tables.cells).take(outcomes),
+            "rewards": tables.rewards.take(outcomes),
+            "terminated": tables.final.take(outcomes),
+        }
+        if self.fixed_steps is None:
+            for column in (
+                columns["log_probs"],
+                columns["rewards"],
+                columns["terminated"],
+                paths.times,
+                paths.episodes,
+            ):
+                column *= real
+        columns |= {"truncated": paths.truncated, "mask": real, "times": paths.times, "episodes": paths.episodes}
+        rollout = Rollout(**{name: torch.from_numpy(column) for name, column in columns.items()})
+        times = lanes = outcomes[:0, 0]
+        if ends_wanted:
+            cut = paths.truncated.copy()
+            if self.fixed_steps is not None:
+                cut[-1] |= ~columns["terminated"][-1]
+            times, lanes = cut.nonzero()
+        successors = tables.seen_next[outcomes[times, lanes]]
+        ends = Ends(*(torch.from_numpy(array) for array in (times, lanes, successors)))
+        return rollout, Finished(paths.returns, paths.lengths), ends
