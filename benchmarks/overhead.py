@@ -46,9 +46,10 @@ from framework.cli.run import keep_memory
 from framework.config import DEFAULTS, configure, merge
 from framework.hookspecs import STAGES, RunHooks, names
 from framework.learning import updates
+from framework.parts import Part
 from framework.run import Run
 from framework.setup.building import build
-from framework.setup.loading import Part, load
+from framework.setup.loading import load
 from framework.setup.wiring import wire
 from framework.stages import Core
 from framework.training import execute

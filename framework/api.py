@@ -25,13 +25,13 @@ from .config import (
 from .errors import PartError, UsageError
 from .evaluation import Performance, play
 from .kinds import checked, converted, shown
+from .parts import Loaded, Part
 from .process_state import alone, working
 from .records.reading import Recorded, read_record
 from .records.record import claim, policy_file, read_policy, read_spaces
 from .records.trust import foreign_imports, foreign_plugins, named_beside, refuse
 from .run import Result, Run
 from .setup.building import build, build_environment, build_policy, choose_device, close, closed_on_error
-from .setup.loading import Loaded, Part
 from .setup.loading import load as load_plugins
 from .setup.resolving import recipe_of, resolve_arguments
 from .setup.wiring import NEEDS, words

@@ -21,12 +21,12 @@ from .collecting.episode_limit import MOST
 from .errors import UsageError, unknown
 from .kinds import converted, shown, well_formed, written
 from .kinds import worded as worded
+from .parts import Loaded, Part, Plugin
 from .setup.layers import COLLECT as COLLECT
 from .setup.layers import PART_ROLES as PART_ROLES
 from .setup.layers import Tree as Tree
 from .setup.layers import deepened
 from .setup.layers import merge as merge
-from .setup.loading import Loaded, Part, Plugin
 from .setup.suggestions import refuse_key, setting_hint
 
 MOST_THREADS = 1024  # torch takes any number, and 100,000 end the process

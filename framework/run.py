@@ -15,7 +15,7 @@ from .config import Config
 from .contracts import Batch, Loss, Rollout
 from .interrupts import Interrupts
 from .learning.last_good import LastGood
-from .setup.loading import Loaded
+from .parts import Loaded
 
 if TYPE_CHECKING:
     from .collecting.shard import Shard

@@ -18,7 +18,8 @@ from framework import Estimate, UsageError
 from framework.cli import main
 from framework.cli.check import DESCRIPTION
 from framework.config import DEFAULTS, configure, merge
-from framework.setup.loading import Part, load
+from framework.parts import Part
+from framework.setup.loading import load
 from framework.testing import Broken, check, conforms, judge, law, laws, replay
 from framework.testing.checking import subjects_of
 from framework.testing.choosing import chosen

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from framework import Estimate
 from framework.cli import main
-from framework.setup.loading import Part
+from framework.parts import Part
 from framework.testing import Broken, check, replay
 from framework.testing.clock import Clock
 

@@ -18,8 +18,10 @@ import framework
 from framework import PartError, UsageError
 from framework.cli import main
 from framework.config import DEFAULTS, pick
+from framework.parts import Part
 from framework.reporting import video
-from framework.setup.loading import Part, load
+from framework.setup import building
+from framework.setup.loading import load
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +86,9 @@ def test_the_numbers_are_those_of_the_policy(here, capsys, words):
 
 def test_no_more_lanes_are_built_than_there_are_episodes(here, capsys, monkeypatch):
     """Each may be a process."""
-    built, real = [], framework.run.build_environment
+    built, real = [], building.build_environment
     monkeypatch.setattr(
-        framework.run, "build_environment", lambda part, *given: built.append(given[0]) or real(part, *given)
+        building, "build_environment", lambda part, *given: built.append(given[0]) or real(part, *given)
     )
     assert told(capsys, "runs/first", "--episodes", "3")["episodes"] == 3
     assert told(capsys, "runs/first", "--episodes", "30", "--lanes", "4")["episodes"] == 30

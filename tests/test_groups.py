@@ -21,8 +21,9 @@ import framework
 from framework import Advantages, PartError, RolloutSettings, Step, UsageError, hookimpl
 from framework.config import DEFAULTS, configure
 from framework.exact import state_values
+from framework.parts import Part
 from framework.setup.building import build
-from framework.setup.loading import Part, load
+from framework.setup.loading import load
 from framework.stages import Core
 from framework.testing.strategies import Episode, assemble, lanes_of_episodes, permute_lanes, real_steps
 

@@ -9,8 +9,9 @@ from attrs import define, frozen
 from legal import is_a_legal_rollout
 from mutants import EXAMPLES, broken, entering
 
+from framework.parts import Part
 from framework.returns import episode_groups, episode_means
-from framework.setup.loading import Part, load
+from framework.setup.loading import load
 from framework.testing import check
 from framework.testing.baselines.neutral import share
 from framework.testing.law import Subject

@@ -14,8 +14,9 @@ from mutants import is_killed
 
 from framework import Estimate, Loss
 from framework.exact import bias, count_trajectories
+from framework.parts import Part
 from framework.returns import discounted_sums, episode_groups, episode_means, rewards_to_go
-from framework.setup.loading import Part, load
+from framework.setup.loading import load
 from framework.testing import check
 from framework.testing.claims import ROLLOUTS, amount, experiments, logits_only
 from framework.testing.law import LAWS, Broken, Subject

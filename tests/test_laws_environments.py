@@ -13,7 +13,8 @@ from gymnasium.spaces import Box
 from mutants import EXAMPLES, broken
 
 from framework import Step, TabularLanes, TabularMDP
-from framework.setup.loading import Part, load
+from framework.parts import Part
+from framework.setup.loading import load
 from framework.testing import check
 from framework.testing.environments.chance import fisher
 from framework.testing.environments.frequencies import chi_square

@@ -10,8 +10,9 @@ from legal import is_a_legal_rollout
 from mutants import EXAMPLES, broken, entering
 
 from framework import Estimate, UsageError
+from framework.parts import Part
 from framework.returns import episode_groups, episode_sums, rewards_to_go
-from framework.setup.loading import Part, load
+from framework.setup.loading import load
 from framework.testing import Broken, check
 from framework.testing.estimators.asking import estimate
 from framework.testing.law import Subject

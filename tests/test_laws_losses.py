@@ -10,7 +10,8 @@ from framework_reinforce import Reinforce
 from mutants import EXAMPLES, is_killed
 
 from framework import Loss
-from framework.setup.loading import Part, load
+from framework.parts import Part
+from framework.setup.loading import load
 from framework.testing.checking import check, laws
 from framework.testing.law import Subject
 

@@ -16,7 +16,8 @@ from torch import nn
 
 from framework import Action, Evaluation, UsageError
 from framework.cli.check import main as cli_check
-from framework.setup.loading import Part, load
+from framework.parts import Part
+from framework.setup.loading import load
 from framework.testing import conforms
 from framework.testing.checking import check, laws
 from framework.testing.law import Subject

@@ -521,7 +521,7 @@ def test_a_disk_that_is_full_at_the_beginning_is_refused_before_training(small_d
 
 KILLED = """
 import sys
-from framework.metrics import MetricsFile
+from framework.reporting.metrics_file import MetricsFile
 file = MetricsFile(__import__("pathlib").Path("metrics.csv"))
 history = {"row": []}
 for row in range(100000):

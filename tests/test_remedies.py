@@ -9,7 +9,8 @@ from test_cli import said
 import framework
 from framework import UsageError
 from framework.cli import main
-from framework.setup.loading import Part, load
+from framework.parts import Part
+from framework.setup.loading import load
 from framework.setup.suggestions import INSTEAD, flag_for, gymnasium_hint, refuse_actions
 
 LOADED = load()

@@ -141,7 +141,7 @@ def test_a_distribution_s_metadata_are_read_once(monkeypatch):
 
 
 def test_the_law_of_metadata_kills_a_mutant(monkeypatch):
-    mutant = mutate("framework.plugins", ("@functools.lru_cache(maxsize=256)\n", ""))
+    mutant = mutate("framework.setup.loading", ("@functools.lru_cache(maxsize=256)\n", ""))
     with pytest.raises(AssertionError):
         law_metadata_are_read_once(mutant, monkeypatch)
 

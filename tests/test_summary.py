@@ -18,7 +18,7 @@ from framework import RolloutSettings, Step
 from framework.cli import main
 from framework.cli.run import _as_folder, action_probabilities
 from framework.errors import UsageError
-from framework.setup.loading import Part
+from framework.parts import Part
 
 POLE = ("--environment", "gymnasium", "--environment.id", "CartPole-v1")
 SHORT = ("--recipe", "ppo", "--iterations", "1", "--rollout.fixed-steps", "32")

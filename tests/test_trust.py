@@ -264,7 +264,7 @@ def test_where_no_key_can_be_made_the_record_says_so_once_and_takes_consent(here
 
 
 def test_processes_that_begin_at_once_agree_on_one_key(tmp_path):
-    code = "from framework.signing import make_key; print(make_key().hex())"
+    code = "from framework.records.signing import make_key; print(make_key().hex())"
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
     running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment) for _ in "1234"]
     assert len({process.communicate(timeout=60)[0] for process in running}) == 1

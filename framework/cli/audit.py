@@ -9,10 +9,10 @@ from typing import Any
 from ..audit import Audit, audit, objective
 from ..audit.samples import Audited
 from ..errors import UsageError
+from ..parts import Part
 from ..records.record import read_policy, read_spaces
 from ..reporting.progress_bar import Bar
 from ..run import Run
-from ..setup.loading import Part
 from ..spaces import compare
 from .audit_combinations import FLAGS, Combination, Extra, built, wired
 from .looking import at_work, named_record

@@ -12,12 +12,12 @@ from attrs import field, frozen, validators
 from ..audit.gradients import finite_spaces
 from ..config import RolloutSettings, validate
 from ..errors import UsageError
+from ..parts import Loaded
 from ..process_state import working
 from ..records.provenance import imports
 from ..records.reading import Recorded
 from ..run import Run
 from ..setup.building import build, build_environment, choose_device, close, closed_on_error, judges, owners
-from ..setup.loading import Loaded
 from ..setup.wiring import NEEDS, needed, words
 from ..stages import Core
 from .consent import UnresolvedError

@@ -10,7 +10,8 @@ from attrs import frozen
 
 from ..config import SCALARS, SECTIONS
 from ..hookspecs import ROLES
-from ..setup.loading import Loaded, load
+from ..parts import Loaded
+from ..setup.loading import load
 from . import COMMANDS, audit_combinations, check, credit, evaluate, plugins, run
 from .help import parse
 from .options import ALL, Choices, choices_of, names_of

@@ -15,9 +15,9 @@ from ..config import RolloutSettings
 from ..contracts import Estimate, Rollout
 from ..errors import UsageError, say
 from ..exact import action_probabilities, state_values
+from ..parts import Loaded
 from ..run import Run
 from ..setup.building import build
-from ..setup.loading import Loaded
 from ..stages import Core
 from .looking import at_work
 from .options import resolve

@@ -20,9 +20,10 @@ from .. import config as configs
 from .. import kinds
 from ..config import COLLECT, DEFAULTS, PART_ROLES, Config, Tree, configure, is_complete, merge
 from ..errors import UsageError, say
+from ..parts import Loaded, Part
 from ..records.reading import Recorded, read
 from ..setup.layers import LENGTHS, deepened
-from ..setup.loading import Loaded, Part, load
+from ..setup.loading import load
 from ..setup.resolving import recipe_of, resolve_layers
 from ..setup.suggestions import refuse_foreign, refuse_misplaced
 from ..setup.wiring import wire

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from attrs import frozen
 
-from ..setup.loading import Loaded, load, not_allowed
+from ..parts import Loaded, not_allowed
+from ..setup.loading import load
 from . import output
 from .help import parse
 from .options import flag, is_terminal

@@ -14,7 +14,7 @@ import numpy as np
 from attrs import frozen
 
 from ..errors import PartError
-from ..setup.loading import Part
+from ..parts import Part
 
 Told = Callable[[int, int], object]  # is called with steps, and how many episodes ended; 0: none has
 

@@ -19,8 +19,8 @@ import torch
 
 from ..config import PART_ROLES, SCALARS, SECTIONS, Config, used
 from ..errors import UsageError
+from ..parts import Loaded, Part
 from ..process_state import libraries
-from ..setup.loading import Loaded, Part
 from ..version import __version__
 
 DISTRIBUTION = "framework-rl"

@@ -23,7 +23,7 @@ from ..config import (
     to_tree,
 )
 from ..errors import UsageError, warn
-from ..setup.loading import Loaded, Part, Plugin
+from ..parts import Loaded, Part, Plugin
 from ..version import __version__
 from .provenance import DISTRIBUTION, differences, find, is_installed
 from .record import CONFIG, PLUGINS, clean

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 
 from ..config import Config, to_tree, used
 from ..errors import PartError, UsageError, warn
+from ..parts import Loaded
 from ..reporting.metrics_file import METRICS, MetricsFile, read_metrics, write_rows
 from ..run import Run
-from ..setup.loading import Loaded
 from ..spaces import Spaces, from_json, to_json
 from .environment_state import beside, carried, read
 from .files import PART, write_bytes

@@ -13,7 +13,8 @@ from typing import NoReturn
 
 from ..config import DEFAULTS, PART_ROLES, merge, pick
 from ..errors import UsageError, visible
-from ..setup.loading import GROUP, Part, load
+from ..parts import Part
+from ..setup.loading import GROUP, load
 from .provenance import imports
 from .reading import Recorded
 

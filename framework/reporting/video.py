@@ -15,8 +15,8 @@ from torch import Tensor
 from ..contracts import Step
 from ..errors import PartError, UsageError
 from ..evaluation import Performance, play
+from ..parts import Part
 from ..setup.building import build_environment, close
-from ..setup.loading import Part
 from ..streams import derived_seed
 
 FRAMES_A_SECOND = 30  # of environments that do not say

@@ -23,12 +23,12 @@ from ..hookspecs import PROJECT, STAGES, RunHooks, names
 from ..learning.optimizers import optimizer
 from ..learning.parameters import Learnt
 from ..learning.updates import Updater
+from ..parts import Loaded, Part
 from ..places import own_line
 from ..process_state import restore_after, same_randomness, working
 from ..run import Run
 from ..spaces import ATTRIBUTE
 from ..tabular.shard import shard_of
-from .loading import Loaded, Part
 from .suggestions import refuse_actions
 from .wiring import GIVES, NEEDS, needed, words
 

@@ -10,8 +10,8 @@ from attrs import frozen
 from ..config import SECTIONS, Config, Section, configure, updated
 from ..errors import UsageError
 from ..kinds import checked, converted, shown, well_formed
+from ..parts import Loaded, Part
 from .layers import PART_ROLES, Tree, merge
-from .loading import Loaded, Part
 from .wiring import chosen_roles, imply, wire
 
 

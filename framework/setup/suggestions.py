@@ -15,7 +15,7 @@ from ..errors import UsageError
 if TYPE_CHECKING:
     from gymnasium import Space
 
-    from .loading import Loaded, Part
+    from ..parts import Loaded, Part
 
 INSTEAD: dict[str, tuple[str, ...]] = {
     "--steps N": ("total_timesteps", "timesteps", "total_steps", "num_timesteps", "n_timesteps", "num_env_steps"),
@@ -94,7 +94,7 @@ def _dotted(flag: str) -> str:
 def setting_hint(role: str, key: str, loaded: Loaded) -> str:
     """What to say of a setting that the chosen part of a role does not have: its name here, or the parts that have it.
 
-    >>> from framework.plugins import load
+    >>> from framework.setup.loading import load
     >>> setting_hint("environment", "id", load())
     "\\nEnvironment 'gymnasium' has 'id': choose that part, too (--environment gymnasium)"
     >>> setting_hint("loss", "clip_range", load()), setting_hint("loss", "nothing", load())

@@ -18,7 +18,7 @@ from ..config import DEFAULTS, PART_ROLES, Config
 from ..errors import UsageError, unknown
 from ..kinds import shown
 from ..learning.optimizers import options
-from .loading import Loaded, Part
+from ..parts import Loaded, Part
 
 NEEDS = {
     "values": "a policy with a critic: V(s) of each step and successor",

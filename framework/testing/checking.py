@@ -9,7 +9,8 @@ from typing import Any
 from attrs import evolve, frozen
 
 from ..errors import UsageError, unknown
-from ..setup.loading import Loaded, Part, load
+from ..parts import Loaded, Part
+from ..setup.loading import load
 from .clock import Clock
 from .judging import EXAMPLES as EXAMPLES
 from .judging import Outcome, Verdict, apart, ask, judge

@@ -6,7 +6,8 @@ from types import ModuleType
 
 from ..errors import UsageError, unknown
 from ..hookspecs import ROLES
-from ..setup.loading import Loaded, Part, Plugin, load
+from ..parts import Loaded, Part, Plugin
+from ..setup.loading import load
 
 
 def chosen(what: str | ModuleType, role: str | None = None) -> tuple[Loaded, list[Part]]:

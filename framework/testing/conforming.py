@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import UsageError, unknown
-from ..setup.loading import Loaded
+from ..parts import Loaded
 from .checking import laws, subjects_of
 from .choosing import chosen
 from .judging import EXAMPLES, judge, reason

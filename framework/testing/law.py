@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from ..setup.loading import Loaded, Part
+from ..parts import Loaded, Part
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

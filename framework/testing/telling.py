@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from torch import Tensor
 
 from ..contracts import Rollout
-from ..setup.loading import Loaded, Part
+from ..parts import Loaded, Part
 from .law import Broken
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _part(part: Part, loaded: Loaded, imports: set[str]) -> str:
     """How a snippet gets the part: from its plugin, or, of settings that no plugin offers, from their class."""
     plugin = next((plugin for plugin in loaded.plugins if plugin.name == part.plugin), None)
     if plugin is None:
-        imports.add("from framework.plugins import Part")
+        imports.add("from framework.parts import Part")
         try:
             settings, comment = source(part.settings, imports), ""
         except UntoldError:
