@@ -930,8 +930,8 @@ MUTANTS = {
     ),
     "shows another batch": (
         lambda module: seen_alike(OFTEN, module=module),
-        "elif (last := at + count - (not ended)) != at",
-        "elif (last := at + count - (not ended)) < 0",
+        "last = pieces[at + count - (not ended)]",
+        "last = pieces[at]",
     ),
     "leaves the gradient of a comparison": (
         lambda module: seen_alike(STOPPING, module=module),
