@@ -91,7 +91,8 @@ class Run:
     recent_returns: deque[float] = field(factory=lambda: deque(maxlen=RECENT))
     recent_lengths: deque[int] = field(factory=lambda: deque(maxlen=RECENT))  # of the same episodes
     history: dict[str, list[float]] = field(factory=dict)  # one list a metric, an entry an iteration
-    batch: Batch | None = None  # the minibatch that is worked on, prepared; between updates, what was learnt from last
+    # the minibatch that is worked on, prepared; between updates the last one, or (`compile`) the whole batch
+    batch: Batch | None = None
     piece: Any = None  # the rows that the batch was cut from
     loss_metrics: list[dict[str, Any]] = field(factory=list)  # of this iteration's minibatches
     traced: "Norms | None" = None  # gradient norms by term of the loss and group of parameters, of the first update

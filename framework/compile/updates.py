@@ -66,6 +66,8 @@ class CompiledUpdater(Updater):
             if not self._updated(whole, some):
                 break
         self.columns = {}  # nor is the batch held while the next one is collected
+        if run.batch is None:  # no minibatch was made in Python
+            run.batch = whole
 
     def prepare(self, run: "Run", piece: Piece) -> Batch:
         """The minibatch as extensions want it, once."""
@@ -79,12 +81,9 @@ class CompiledUpdater(Updater):
         run, at, ended = self.run, 0, False
         while at < len(pieces) and not ended:
             count, ended = (0, False) if self.over or run.traced is None else self._programmed(whole, pieces, at)
-            if count or ended:
-                last = pieces[at + count - (not ended)]
-            else:
-                last, count, ended = pieces[at], 1, not self.step(run, pieces[at])
+            if not count and not ended:
+                count, ended = 1, not self.step(run, pieces[at])
             at += count
-        self.prepare(run, last)  # others may look at it
         return not ended
 
     def _programmed(self, whole: Batch, pieces: Sequence[Piece], at: int) -> tuple[int, bool]:
