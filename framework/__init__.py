@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Policy,
         Rollout,
         Sequences,
+        Stateful,
         Step,
         TabularMDP,
     )
@@ -39,7 +40,7 @@ _HOMES = {
     "config": ("Config", "OptimizerSettings", "RolloutSettings", "UpdateSettings"),
     "contracts": (
         *("Action", "Actor", "Advantages", "Baseline", "Batch", "Environment", "Estimate", "Estimator", "Evaluation"),
-        *("Inputs", "Loss", "LossFunction", "Policy", "Rollout", "Sequences", "Step", "TabularMDP"),
+        *("Inputs", "Loss", "LossFunction", "Policy", "Rollout", "Sequences", "Stateful", "Step", "TabularMDP"),
     ),
     "errors": ("FrameworkError", "PartError", "UsageError"),
     "evaluation": ("Performance",),
@@ -55,7 +56,7 @@ __all__ = [  # noqa: RUF022
     "evaluate", "load", "read_metrics", "train",
     "Config", "OptimizerSettings", "RolloutSettings", "UpdateSettings",
     "Action", "Actor", "Advantages", "Baseline", "Batch", "Environment", "Estimate", "Estimator", "Evaluation",
-    "Inputs", "Loss", "LossFunction", "Policy", "Rollout", "Sequences", "Step", "TabularMDP",
+    "Inputs", "Loss", "LossFunction", "Policy", "Rollout", "Sequences", "Stateful", "Step", "TabularMDP",
     "FrameworkError", "PartError", "UsageError",
     "hookimpl",
     "Performance", "Result", "Run", "TabularLanes",

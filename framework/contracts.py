@@ -173,6 +173,19 @@ class TabularMDP:
 
 
 @runtime_checkable
+class Stateful(Protocol):
+    """What changes while a run goes on says what it is by then: any part whose attributes change has both methods."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that changes, by name: copies, which later changes do not reach."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned."""
+        ...
+
+
+@runtime_checkable
 class Environment(Protocol):
     """N independent lanes of one Markov decision process, stepped together.
 
@@ -181,7 +194,7 @@ class Environment(Protocol):
 
     May also have: `groups` ([N] int64), `action_masks` ([N, actions] bool: what is allowed in the observations that
     `reset` returned; each `Step` must then have its own), `action_names` (of a Discrete action space),
-    `mdp() -> TabularMDP`, `state_dict()` and `load_state_dict(state)`, `close()` (called when the run has ended);
+    `mdp() -> TabularMDP`, the methods of `Stateful` (where the lanes stand), `close()` (called when the run has ended);
     `statistics() -> dict[str, Tensor]` and `load_statistics(state)` (what it has learnt of the numbers that passed,
     which goes with the policy to its evaluations), `resolved` (what settings that were "auto" came to),
     `busy() -> str` (which lanes are in the middle of a step);
@@ -249,7 +262,7 @@ class Estimator(Protocol):
 
 @runtime_checkable
 class Baseline(Protocol):
-    """Likewise. With state: also `update(rollout, returns)`, `state_dict()` and `load_state_dict(state)`."""
+    """Likewise. With state: also `update(rollout, returns)` and the methods of `Stateful`."""
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
         """What is subtracted from `returns` [T, N], of the same shape."""

@@ -16,6 +16,7 @@ from .contracts import Batch, Loss, Rollout
 from .interrupts import Interrupts
 from .learning.last_good import LastGood
 from .parts import Loaded
+from .state import load_state, state_of
 
 if TYPE_CHECKING:
     from .collecting.shard import Shard
@@ -108,6 +109,14 @@ class Run:
     def environment(self) -> Any:
         """The environment of the first shard."""
         return self.shards[0].environment
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of all that the run needs to go on: see `state.state_of`."""
+        return state_of(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state, if this run was just built: see `state.load_state`."""
+        load_state(self, state)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle or a copy holds: settings, policy and numbers; what is at work (LIVE) is left out, as None."""

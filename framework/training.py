@@ -52,7 +52,7 @@ def execute(run: Run) -> Result:
 def _train(run: Run) -> None:
     try:
         tell(run, "run_started")
-        began = time.perf_counter()
+        began = time.perf_counter() - run.seconds  # of a run that goes on, those before count too
         while run.config.progress(run.iteration, run.steps) < 1 and not run.stop_reasons:
             _iterate(run, began)
     except KeyboardInterrupt:

@@ -103,12 +103,15 @@ class Evaluator:
         close(self.environment, self.label)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """How good the best one was; its parameters are in the record."""
-        return {"highest": torch.tensor(self.highest, dtype=torch.float64)}
+        """How good the best one was, and as best.NAME its parameters, unless they are in the record."""
+        best = {f"best.{name}": tensor.clone() for name, tensor in (self.best or {}).items()}
+        return {"highest": torch.tensor(self.highest, dtype=torch.float64), **best}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from there."""
         self.highest = float(state["highest"])
+        best = {name.removeprefix("best."): tensor.clone() for name, tensor in state.items() if name != "highest"}
+        self.best = best or None
 
 
 @frozen

@@ -7,15 +7,17 @@ episode ends. What follows from the ends alone (mask, times, episode numbers) is
 
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 from attrs import define, evolve, field
 from torch import Tensor
 
 from .. import streams
-from ..contracts import Action, Actor, Environment, Inputs, Rollout, Step
+from ..contracts import Action, Actor, Environment, Inputs, Rollout, Stateful, Step
 from ..errors import PartError
 from ..handed_out import UNWATCHED, only_read
+from ..state import load_part, part_state
 from .episode_limit import Longest, Told, Watch
 from .episodes import Ends, Finished, Turns, to_host, view
 from .step_checks import Entry
@@ -80,6 +82,28 @@ class Shard:
         self.entry = Entry(self.environment, self.lanes, self.labels)
         self.clock = np.zeros(self.lanes, np.int64)
         self.earned = np.zeros(self.lanes, np.float64)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the lanes stand. An environment without state has begun new episodes by the time that it is loaded."""
+        known = isinstance(self.environment, Stateful)
+        lost = self.inputs is not None and not known  # not so, if the lanes were never stepped: see TabularShard
+        return {
+            "environment": part_state(self.environment, self.labels[0]) if known else None,
+            "inputs": None if self.inputs is None or lost else attrs.asdict(self.inputs, recurse=False),
+            "clock": torch.from_numpy(np.zeros_like(self.clock) if lost else self.clock),
+            "earned": torch.from_numpy(np.zeros_like(self.earned) if lost else self.earned),
+            "values_agree": self.values_agree,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the lanes back."""
+        if state["environment"] is not None:
+            load_part(self.environment, state["environment"], self.labels[0])
+        columns = None if state["inputs"] is None else state["inputs"].items()
+        moved = columns and {name: None if column is None else column.to(self.device) for name, column in columns}
+        self.inputs = None if moved is None else Inputs(**moved)
+        self.clock[:], self.earned[:] = state["clock"].numpy(), state["earned"].numpy()
+        self.values_agree = state["values_agree"]
 
     def collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
         """Step until what was asked for is complete.

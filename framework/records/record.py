@@ -36,6 +36,7 @@ from ..parts import Loaded
 from ..reporting.metrics_file import METRICS, MetricsFile, read_metrics, write_rows
 from ..run import Run
 from ..spaces import Spaces, from_json, to_json
+from ..state import part_state
 from .environment_state import beside, carried, read
 from .files import PART, write_bytes
 from .provenance import described, imports, not_repeatable
@@ -196,26 +197,13 @@ def write_states(directory: Path, run: Run) -> None:
         if not hasattr(part, "state_dict"):
             continue
         try:
-            tensors |= {f"{name}.{key}": tensor for key, tensor in _state(part, run.owners[id(part)]).items()}
+            tensors |= {f"{name}.{key}": tensor for key, tensor in part_state(part, run.owners[id(part)]).items()}
         except PartError as error:
             wrong = wrong or error
     if tensors:
         write_tensors(directory / EXTENSIONS, tensors)
     if wrong is not None:
         raise wrong
-
-
-def _state(part: Any, label: str) -> dict[str, Tensor]:
-    try:
-        state = dict(part.state_dict())
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise PartError(f"{label}: state_dict raised {type(error).__name__}: {error}") from error
-    for key, tensor in state.items():
-        if not isinstance(tensor, Tensor):
-            raise PartError(f"{label}: state_dict: '{key}': expected a tensor, got {type(tensor).__name__}")
-    return state
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

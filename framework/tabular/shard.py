@@ -39,6 +39,15 @@ class TabularShard(Shard):
     tables: Tables = field(kw_only=True)
     states: np.ndarray[Any, Any] | None = field(default=None, kw_only=True)  # [N] where the lanes stand
 
+    def state_dict(self) -> dict[str, Any]:
+        """Also the state [N] of each lane that is sampled."""
+        return super().state_dict() | {"states": None if self.states is None else torch.from_numpy(self.states)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the lanes back."""
+        super().load_state_dict(state)
+        self.states = None if state["states"] is None else state["states"].numpy()
+
     def collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
         """Collect until what was asked for is complete."""
         table = table_of(actor, policy)
