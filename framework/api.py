@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from torch import nn
 
-from .blame import culprit, meant_for_caller
+from .blame import meant_for_caller, part_that_raised
 from .collecting.episode_limit import MOST, Longest
 from .config import (
     DEFAULTS,
@@ -244,7 +244,7 @@ def evaluate(
             if isinstance(error, Exception | KeyboardInterrupt):
                 raise
             owners = {id(lanes_of_its_own): labels[0], id(policy): labels[1]}
-            whose, _ = culprit(error.__traceback__, owners, {}, {}) or (" or ".join(labels), "")
+            whose, _ = part_that_raised(error.__traceback__, owners, {}, {}) or (" or ".join(labels), "")
             raise PartError(f"{whose} raised {type(error).__name__}: {error}") from error
         finally:
             close(lanes_of_its_own, part.label)

@@ -43,11 +43,11 @@ def suspects(run: Run, *where: str) -> str:
     return " or ".join(dict.fromkeys(found))
 
 
-def blamed(run: Run, error: BaseException) -> BaseException:
+def attribute_error(run: Run, error: BaseException) -> BaseException:
     """An error under the name of the part or plugin whose code raised it; itself, where it was none's."""
     if type(error) is RuntimeError and isinstance(error.__cause__, StopIteration):
         error = error.__cause__  # Python makes the one of the other, where it passes through a generator, as `answers`
-    owner = None if isinstance(error, FrameworkError) else culprit(error.__traceback__, *_known(run))
+    owner = None if isinstance(error, FrameworkError) else part_that_raised(error.__traceback__, *_known(run))
     if owner is None:
         return _wrongly_called(run, error) or error
     label, place = owner
@@ -74,7 +74,7 @@ def meant_for_caller(error: PartError) -> BaseException | None:
     return raised
 
 
-def culprit(
+def part_that_raised(
     traceback: TracebackType | None, objects: Mapping[int, str], codes: Mapping[int, str], files: Mapping[str, str]
 ) -> tuple[str, str] | None:
     """Whose code raised, and the place; None: nobody's.
@@ -129,7 +129,7 @@ def _place(frame: FrameType, line: int) -> str:
 
 
 def _known(run: Run) -> tuple[dict[int, str], dict[int, str], dict[str, str]]:
-    """Objects, functions and files, as `culprit` takes them; what several parts hold is nobody's."""
+    """Objects, functions and files, as `part_that_raised` takes them; what several parts hold is nobody's."""
     working = [run.environment, run.policy, run.estimator, run.baseline, run.loss, *run.extensions.values()]
     parts = [(part, run.owners[id(part)]) for part in working if id(part) in run.owners]
     objects: dict[int, set[str]] = {}

@@ -12,7 +12,7 @@ from torch import nn
 
 from . import streams
 from .collecting.episode_limit import Longest
-from .collecting.episodes import Finished
+from .collecting.episodes import EpisodeStats
 from .collecting.rollout import actor_of
 from .collecting.step_timeout import Limit
 from .errors import UsageError
@@ -79,9 +79,9 @@ class Performance:
         return float(self.returns.max())
 
     @property
-    def told(self) -> dict[str, float]:
+    def mean_metrics(self) -> dict[str, float]:
         """The mean of each number that the environment said of its episodes, over those of which it did."""
-        return Finished(self.returns, self.lengths, self.metrics).told
+        return EpisodeStats(self.returns, self.lengths, self.metrics).mean_metrics
 
     @property
     def mean_length(self) -> float:
@@ -99,7 +99,7 @@ def play(
     greedy: bool = False,
     device: torch.device | str = "cpu",
     labels: tuple[str, str] = ("environment", "policy"),
-    told: Callable[[int], object] = lambda count: None,
+    on_progress: Callable[[int], object] = lambda count: None,
     limit: Limit | None = None,
     working: Callable[[int, int], object] | None = None,
     longest: Longest = Longest(),  # noqa: B008 - it is frozen
@@ -119,7 +119,7 @@ def play(
         greedy: the most probable action instead of a sampled one, by `policy.greedy()`.
         device: where policy and environment live.
         labels: what errors call the environment and the policy.
-        told: is called with the number of episodes played, after each batch.
+        on_progress: is called with the number of episodes played, after each batch.
         limit: how long a reset or step may take.
         working: is called a few times a second with the episodes played and the steps taken.
         longest: how many steps an episode may take.
@@ -149,9 +149,9 @@ def play(
         longest=longest,
         limit=limit,
     )
-    played: list[Finished] = []
+    played: list[EpisodeStats] = []
     if working is not None:
-        shard.told = lambda steps, ended: working(
+        shard.on_progress = lambda steps, ended: working(
             sum(len(part.returns) for part in played) + ended,
             sum(int(part.lengths.sum()) for part in played) + steps,
         )
@@ -160,8 +160,8 @@ def play(
         for batch, first in enumerate(range(0, episodes, lanes)):
             shard.episodes = min(lanes, episodes - first)
             played.append(shard.collect(policy, _actor(policy, greedy), batch, False)[1])
-            told(first + shard.episodes)
-    finished = Finished.together(played)
+            on_progress(first + shard.episodes)
+    finished = EpisodeStats.together(played)
     return Performance(finished.returns, finished.lengths, finished.metrics)
 
 

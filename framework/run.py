@@ -10,7 +10,7 @@ import pluggy
 import torch
 from attrs import define, field, frozen
 
-from .collecting.episodes import Finished
+from .collecting.episodes import EpisodeStats
 from .config import Config
 from .contracts import Batch, Loss, Rollout
 from .interrupts import Interrupts
@@ -21,14 +21,25 @@ from .state import load_state, state_of
 if TYPE_CHECKING:
     from .collecting.shard import Shard
     from .learning.gradient_flow import Norms
-    from .learning.parameters import Learnt
+    from .learning.parameters import FlatParameters
 
 RECENT = 100  # episodes that the running means of return and length are taken over, as the field does
 
 LIVE = (
-    *("loaded", "shards", "estimator", "baseline", "loss", "learnt", "optimizer", "stages", "manager", "extensions"),
-    *("reports", "owners", "interrupts", "opened", "last_good", "handed", "collector", "updater", "batch", "piece"),
-    "loss_metrics",
+    *(
+        "loaded",
+        "shards",
+        "estimator",
+        "baseline",
+        "loss",
+        "parameters",
+        "optimizer",
+        "stages",
+        "manager",
+        "extensions",
+    ),
+    *("reports", "owners", "interrupts", "opened", "last_good", "handed", "collector", "updater", "batch"),
+    *("minibatch", "loss_metrics"),
 )  # of a run: what works only in the process in which it was built
 
 
@@ -65,7 +76,7 @@ class Run:
     estimator: Any
     baseline: Any
     loss: Any
-    learnt: "Learnt"  # the policy's parameters
+    parameters: "FlatParameters"  # the policy's parameters
     optimizer: torch.optim.Optimizer
     stages: Any  # the core's own, which extensions wrap
     manager: pluggy.PluginManager  # of extensions
@@ -88,13 +99,13 @@ class Run:
     steps: int = 0  # real environment steps, in all
     episodes: int = 0  # finished episodes, in all
     seconds: float = 0.0  # since run_started
-    finished: Finished = field(factory=Finished.none)  # this iteration's episodes
+    finished: EpisodeStats = field(factory=EpisodeStats.none)  # this iteration's episodes
     recent_returns: deque[float] = field(factory=lambda: deque(maxlen=RECENT))
     recent_lengths: deque[int] = field(factory=lambda: deque(maxlen=RECENT))  # of the same episodes
     history: dict[str, list[float]] = field(factory=dict)  # one list a metric, an entry an iteration
     # the minibatch that is worked on, prepared; between updates the last one, or (`compile`) the whole batch
     batch: Batch | None = None
-    piece: Any = None  # the rows that the batch was cut from
+    minibatch: Any = None  # the rows that the batch was made of
     loss_metrics: list[dict[str, Any]] = field(factory=list)  # of this iteration's minibatches
     traced: "Norms | None" = None  # gradient norms by term of the loss and group of parameters, of the first update
     stop_reasons: list[str] = field(factory=list)

@@ -56,7 +56,7 @@ def load_state(run: "Run", state: Mapping[str, Any]) -> None:
     """
     parts = stateful(run)
     _refuse_others("parts with state", sorted(state["parts"]), sorted(parts))
-    _refuse_others("lanes", [len(one["clock"]) for one in state["shards"]], [one.lanes for one in run.shards])
+    _refuse_others("lanes", [len(one["episode_step"]) for one in state["shards"]], [one.lanes for one in run.shards])
     state = copied(state)
     try:
         run.policy.load_state_dict(state["policy"])

@@ -7,7 +7,7 @@ from typing import NoReturn
 import numpy as np
 
 from . import streams
-from .blame import blamed, look_at_process, suspects
+from .blame import attribute_error, look_at_process, suspects
 from .contracts import Advantages, Rollout
 from .errors import PartError
 from .handed_out import only_read
@@ -41,7 +41,7 @@ def execute(run: Run) -> Result:
             except BaseException as error:
                 run.interrupts.hold()
                 _fail(run, error)
-            run.learnt.release()
+            run.parameters.release()
     finally:
         run.close()
     metrics = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
@@ -73,7 +73,7 @@ def _iterate(run: Run, began: float) -> None:
     streams.seed_global(run.device, streams.derived_seed(run.config.seed, "collect", run.iteration))
     if run.directory is not None:
         run.last_good.keep(run.policy, run.batch)
-    run.batch = run.piece = None
+    run.batch = run.minibatch = None
     run.loss_metrics.clear()
     set_learning_rate(run.optimizer, run.config.optimizer, run.config.progress(run.iteration, run.steps))
 
@@ -123,7 +123,7 @@ def _fail(run: Run, error: BaseException) -> NoReturn:
     """Name the part that raised, notify the extensions, raise."""
     if isinstance(error, KeyboardInterrupt):
         raise error
-    error = blamed(run, error)
+    error = attribute_error(run, error)
     error = thrown_away(run, error) or error
     tell_of_failure(run, error)
     raise error

@@ -78,7 +78,7 @@ class Evaluator:
             "evaluation/mean_return": performance.mean,
             "evaluation/std_return": performance.std,
             "evaluation/mean_length": performance.mean_length,
-            **{f"evaluation/{name}": number for name, number in performance.told.items()},
+            **{f"evaluation/{name}": number for name, number in performance.mean_metrics.items()},
         }
 
     @hookimpl

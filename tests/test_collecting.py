@@ -59,8 +59,8 @@ class Watching:
         before = SimpleNamespace(
             state=run.environment.state_dict() if hasattr(run.environment, "state_dict") else None,
             seen=None if shard.inputs is None else shard.inputs.observations.clone(),
-            clock=shard.clock.copy(),
-            earned=shard.earned.copy(),
+            episode_step=shard.episode_step.copy(),
+            episode_return=shard.episode_return.copy(),
             policy={name: tensor.clone() for name, tensor in run.policy.state_dict().items()},
         )
         rollout = yield
@@ -111,7 +111,7 @@ def is_what_python_does(run, before, rollout, finished):
         drawn = torch.rand(pieces, rows, lanes, width, dtype=torch.float64, generator=generator)
         fewer = [max(0, rows * (piece + 1) - steps) for piece in range(pieces)]
         draws[name] = torch.cat([part[begin:] for part, begin in zip(drawn, fewer, strict=True)])
-    state, seen, clock, earned = before.state, before.seen, before.clock.copy(), before.earned.copy()
+    state, seen, clock, earned = before.state, before.seen, before.episode_step.copy(), before.episode_return.copy()
     number, scores, lengths, going = -1, [], [], [None] * lanes
     with torch.no_grad():
         for t in range(steps):
@@ -162,7 +162,7 @@ class Judging(Watching):
     def told(self, run, before, rollout):
         if before.compiled:
             is_what_python_does(run, before, rollout, run.finished)
-            assert run.environment.state_dict()["clock"].tolist() == run.shards[0].clock.tolist()
+            assert run.environment.state_dict()["clock"].tolist() == run.shards[0].episode_step.tolist()
 
 
 def judged(case, module=None, **more):
@@ -217,8 +217,8 @@ def test_episodes_go_on_from_rollout_to_rollout(graphs):
     assert len(lengths) > 0
     assert all(length <= 9 for length in lengths)
     (_, before, rollout, _), (_, following, *_) = kept[1:3]
-    assert (rollout.times[0] == torch.from_numpy(before.clock)).all()
-    assert (following.clock > 0).any()
+    assert (rollout.times[0] == torch.from_numpy(before.episode_step)).all()
+    assert (following.episode_step > 0).any()
 
 
 @pytest.mark.slow

@@ -936,7 +936,7 @@ MUTANTS = {
     ),
     "leaves the gradient of a comparison": (
         lambda module: seen_alike(STOPPING, module=module),
-        "            learnt.slopes.copy_(last)",
+        "            learnt.gradient.copy_(last)",
         "            pass",
     ),
     "draws other random numbers when it does an update again": (

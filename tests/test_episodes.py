@@ -1,4 +1,4 @@
-"""Where episodes end, and what follows for the whole rollout: `Turns` against one step after the other, by lane."""
+"""Where episodes end, and what follows for the rollout: `EpisodeTracker` against one step after the other."""
 
 import numpy as np
 import pytest
@@ -29,8 +29,8 @@ def stories(draw):
         "rewards": table(st.integers(-3, 3)).astype(np.float32),
         "alive": alive,
         "valid": draw(st.none() | st.just(True)) and ~table(flags),
-        "clock": np.array(draw(st.lists(st.integers(0, 4), min_size=lanes, max_size=lanes))),
-        "earned": np.array(draw(st.lists(st.integers(-9, 9), min_size=lanes, max_size=lanes)), np.float64),
+        "episode_step": np.array(draw(st.lists(st.integers(0, 4), min_size=lanes, max_size=lanes))),
+        "episode_return": np.array(draw(st.lists(st.integers(-9, 9), min_size=lanes, max_size=lanes)), np.float64),
     }
 
 
@@ -39,7 +39,7 @@ def one_by_one(story):
     steps, lanes = story["rewards"].shape
     alive = np.ones((steps, lanes), bool) if story["alive"] is None else story["alive"]
     real = alive if story["valid"] is None else alive & story["valid"]
-    clock, earned = story["clock"].tolist(), story["earned"].tolist()
+    episode_step, episode_return = story["episode_step"].tolist(), story["episode_return"].tolist()
     number, begun = list(range(lanes)), lanes
     places, ends = {}, []
     fresh = []  # lanes whose last episode is over
@@ -51,14 +51,14 @@ def one_by_one(story):
         for lane in range(lanes):
             if not real[t, lane]:
                 continue
-            places[t, lane] = clock[lane], number[lane]
-            earned[lane] += float(story["rewards"][t, lane])
-            clock[lane] += 1
+            places[t, lane] = episode_step[lane], number[lane]
+            episode_return[lane] += float(story["rewards"][t, lane])
+            episode_step[lane] += 1
             if story["terminated"][t, lane] or story["truncated"][t, lane]:
-                ends.append((t, lane, earned[lane], clock[lane]))
-                earned[lane], clock[lane] = 0.0, 0
+                ends.append((t, lane, episode_return[lane], episode_step[lane]))
+                episode_return[lane], episode_step[lane] = 0.0, 0
                 fresh.append(lane)
-    return places, ends, clock, earned
+    return places, ends, episode_step, episode_return
 
 
 def law_turns_are_those_of_one_step_after_the_other(module, story):
@@ -71,16 +71,16 @@ def law_turns_are_those_of_one_step_after_the_other(module, story):
     for name in ("alive", "valid"):
         real &= True if story[name] is None else story[name]
     ended = (story["terminated"] | story["truncated"]) & real
-    turns = module.Turns()
+    turns = module.EpisodeTracker()
     every = np.arange(steps * lanes).reshape(steps, lanes, 1)
     for t in range(steps):
         if ended[t].any():
             metrics = {"place": torch.from_numpy(every[t, :, 0].astype(np.float64))} if t % 2 else None
             turns.note(t, ended[t], every[t], None, metrics)
     turns.note(steps - 1, ~ended[-1], every[-1], None)
-    finished, left = turns.account(columns, given["clock"], given["earned"], True)
+    finished, left = turns.account(columns, given["episode_step"], given["episode_return"], True)
 
-    places, ends, clock, earned = one_by_one(story)
+    places, ends, episode_step, episode_return = one_by_one(story)
     assert "alive" not in columns
     assert "valid" not in columns
     assert {tuple(place) for place in columns["mask"].nonzero().tolist()} == set(places)
@@ -94,8 +94,8 @@ def law_turns_are_those_of_one_step_after_the_other(module, story):
     assert list(zip(left.times.tolist(), left.lanes.tolist(), strict=True)) == [end[:2] for end in ends] + last
     assert (left.observations[:, 0] == left.times * lanes + left.lanes).all()
     on = slice(None) if story["alive"] is None else story["alive"].all(0)  # of others it means nothing
-    assert given["clock"][on].tolist() == np.array(clock)[on].tolist()
-    assert given["earned"].tolist() == earned
+    assert given["episode_step"][on].tolist() == np.array(episode_step)[on].tolist()
+    assert given["episode_return"].tolist() == episode_return
 
 
 @given(stories())
@@ -104,8 +104,8 @@ def test_turns_are_those_of_one_step_after_the_other(story):
 
 
 MUTANTS = [
-    ("since[0] = -clock", "since[0] = 0"),
-    ("clock[:] = times[-1]", "clock[:] = times[-2]"),
+    ("since[0] = -episode_step", "since[0] = 0"),
+    ("episode_step[:] = times[-1]", "episode_step[:] = times[-2]"),
     ("np.copyto(since[1:], taken[1:], where=ended)", "np.copyto(since[1:], taken[:-1], where=ended)"),
     ("np.cumsum(valid, 0)", "np.cumsum(np.ones_like(valid), 0)"),
     ("begun &= alive", "pass"),
@@ -113,7 +113,7 @@ MUTANTS = [
     ("ended &= mask", "pass"),
     ("(alive, valid):", "(alive,):"),
     ("rewards = np.where(mask, rewards, 0)", "pass"),
-    ("by_lane[:, 0] += earned", "pass"),
+    ("by_lane[:, 0] += episode_return", "pass"),
     ("np.where(whole, 0, sums)", "sums"),
     ('[np.argsort(rows[whole], kind="stable")]', ""),
     ("np.append(0, closes[:-1] + 1)", "np.append(0, closes[:-1])"),

@@ -70,7 +70,7 @@ def law_exactly_so_many_whole_episodes_are_played(module, world, tables, episode
             return step
 
     environment = Counted(world, lanes, tables)
-    played = module.play(uniform(world, tables), environment, lanes, episodes, seed=seed, told=told.append)
+    played = module.play(uniform(world, tables), environment, lanes, episodes, seed=seed, on_progress=told.append)
     assert len(played.returns) == len(played.lengths) == episodes
     assert (played.lengths >= 1).all()
     assert (played.lengths <= world.time_limit).all()
@@ -663,7 +663,7 @@ CHANGES = {
         evaluations,
         (),
         WORLDS,
-        ("told(first + shard.episodes)", "told(first)"),
+        ("on_progress(first + shard.episodes)", "on_progress(first)"),
     ),
     "takes the first to finish": (
         law_long_episodes_count_in_full,
@@ -675,8 +675,8 @@ CHANGES = {
             "shard.episodes = lanes * 3",
         ),
         (
-            "Finished.together(played)",
-            "Finished.together([Finished(f.returns[:lanes], f.lengths[:lanes]) for f in played])",
+            "EpisodeStats.together(played)",
+            "EpisodeStats.together([EpisodeStats(f.returns[:lanes], f.lengths[:lanes]) for f in played])",
         ),
     ),
     "plays each batch alike": (

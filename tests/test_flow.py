@@ -153,7 +153,7 @@ def test_law(law):
 MUTANTS = {
     "adds norms instead of squares": (
         law_norms_are_of_each_term_s_own_gradient,
-        ("float(slope.square().sum())", "float(slope.norm())"),
+        ("float(gradient.square().sum())", "float(gradient.norm())"),
     ),
     "tells of the last parameter only": (
         law_norms_are_of_each_term_s_own_gradient,

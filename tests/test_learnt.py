@@ -14,8 +14,8 @@ from torch import nn
 
 import framework
 from framework.learning import parameters as learnt
-from framework.learning.optimizers import lean
-from framework.learning.parameters import ELEMENTWISE, Learnt
+from framework.learning.optimizers import without_dynamo
+from framework.learning.parameters import ELEMENTWISE, FlatParameters
 
 SEEDS = st.integers(0, 2**31)
 OPTIONS = {"SGD": {"momentum": 0.9, "nesterov": True}, "RMSprop": {"momentum": 0.5, "centered": True}}
@@ -39,8 +39,8 @@ def loss_of(layers, seed, reach=True):
 def moved(module, name, seed, most=None, steps=4):
     """A network after some steps of an optimizer, and the norms of its gradients."""
     layers, norms = network(seed), []
-    parts = module.Learnt.of(layers, name)
-    parts.optimizer = lean(getattr(torch.optim, name))(parts.stepped, lr=0.02, **OPTIONS.get(name, {}))
+    parts = module.FlatParameters.of(layers, name)
+    parts.optimizer = without_dynamo(getattr(torch.optim, name))(parts.stepped, lr=0.02, **OPTIONS.get(name, {}))
     for number in range(steps):
         parts.hold()
         parts.zero()
@@ -79,7 +79,7 @@ def law_moves_as_the_parts_do(module, seed, name, most):
 def law_others_are_left_alone(module, seed, name):
     """Muon and Adafactor look at whole matrices: they get the parameters themselves."""
     layers = network(seed)
-    parts = module.Learnt.of(layers, name)
+    parts = module.FlatParameters.of(layers, name)
     assert parts.stepped == list(layers.parameters())
     assert not parts.views
     parts.optimizer = torch.optim.SGD(parts.stepped, lr=0.0)
@@ -94,7 +94,7 @@ def law_others_are_left_alone(module, seed, name):
 def law_exchanged_storage_is_taken_over(module, seed):
     """A policy that loads its parameters by `data =`, and an extension that sets gradients to None, lose nothing."""
     layers = network(seed)
-    parts, other = module.Learnt.of(layers, "SGD"), network(seed + 1)
+    parts, other = module.FlatParameters.of(layers, "SGD"), network(seed + 1)
     parts.optimizer = torch.optim.SGD(parts.stepped, lr=1.0)
     parts.optimizer.zero_grad()  # as an extension might: it takes the vector's gradient away
     for parameter, replaced in zip(layers.parameters(), other.parameters(), strict=True):
@@ -117,7 +117,7 @@ def law_what_an_extension_adds_is_learnt_along(module, seed, most):
     found = []
     for ours in (True, False):
         layers, added = network(seed), nn.Parameter(torch.ones(3, dtype=torch.float64))
-        parts = module.Learnt.of(layers, "SGD") if ours else None
+        parts = module.FlatParameters.of(layers, "SGD") if ours else None
         optimizer = torch.optim.SGD(parts.stepped if ours else layers.parameters(), lr=0.02)
         optimizer.add_param_group({"params": [added]})
         if ours:
@@ -140,8 +140,8 @@ def law_what_an_extension_adds_is_learnt_along(module, seed, most):
 def law_what_is_frozen_stays(module, seed, name):
     """Neither momentum nor decay moves it; the rest goes on."""
     layers = network(seed)
-    parts = module.Learnt.of(layers, name)
-    parts.optimizer = lean(getattr(torch.optim, name))(parts.stepped, lr=0.02, weight_decay=0.1)
+    parts = module.FlatParameters.of(layers, name)
+    parts.optimizer = without_dynamo(getattr(torch.optim, name))(parts.stepped, lr=0.02, weight_decay=0.1)
     before = []
     for number in range(4):
         if number == 2:
@@ -201,27 +201,27 @@ def test_law(law):
 
 SCALED = law_backward_accumulates_the_gradient_of_a_scaled_sum
 MUTANTS = {
-    "goes backward from one term only": (SCALED, ("(tuple(terms), slopes,", "(tuple(terms[:1]), slopes[:1],")),
+    "goes backward from one term only": (SCALED, ("(tuple(terms), gradients,", "(tuple(terms[:1]), gradients[:1],")),
     "forgets the factor": (SCALED, ("torch.full_like(term, factor)", "torch.ones_like(term)")),
-    "keeps the graphs": (SCALED, ("slopes, False, False", "slopes, True, False")),
+    "keeps the graphs": (SCALED, ("gradients, False, False", "gradients, True, False")),
     "does not accumulate": (SCALED, ("accumulate_grad=True", "accumulate_grad=False")),
     "clips by no epsilon": (law_moves_as_the_parts_do, ("(norm + 1e-6)", "(norm + 1e-3)")),
     "always scales": (law_moves_as_the_parts_do, ("if norm > most:", "if True:")),
-    "adds to the last gradient": (law_moves_as_the_parts_do, ("self.slopes.zero_()", "self.slopes.mul_(0.5)")),
+    "adds to the last gradient": (law_moves_as_the_parts_do, ("self.gradient.zero_()", "self.gradient.mul_(0.5)")),
     "lays all flat": (law_others_are_left_alone, ("optimizer not in ELEMENTWISE or ", "")),
     "keeps the old numbers": (law_exchanged_storage_is_taken_over, ("numbers.copy_(parameter.detach())", "pass")),
     "steps what is no parameter any more": (law_exchanged_storage_is_taken_over, ("parameter.data = numbers", "pass")),
     "keeps the old gradient": (
         law_exchanged_storage_is_taken_over,
-        ("slopes.copy_(parameter.grad)", "slopes.zero_()"),
+        ("gradient.copy_(parameter.grad)", "gradient.zero_()"),
     ),
     "takes a stale gradient along": (
         law_exchanged_storage_is_taken_over,
-        ("parameter.grad = slopes\n\n    def gather", "pass\n\n    def gather"),
+        ("parameter.grad = gradient\n\n    def gather", "pass\n\n    def gather"),
     ),
     "loses the vector's gradient": (
         law_exchanged_storage_is_taken_over,
-        ("self.stepped[0].grad = self.slopes", "pass"),
+        ("self.stepped[0].grad = self.gradient", "pass"),
     ),
     "adds to what was added": (
         law_what_an_extension_adds_is_learnt_along,
@@ -267,13 +267,13 @@ def test_every_law_has_a_mutant():
 def test_what_cannot_be_laid_flat_is_left_alone(spoil):
     layers = network(0, torch.float32)
     spoil(layers)
-    assert not Learnt.of(layers, "Adam").views
+    assert not FlatParameters.of(layers, "Adam").views
 
 
 def test_frozen_parameters_are_not_learnt():
     layers = network(0)
     layers[0].weight.requires_grad_(False)
-    parts = Learnt.of(layers, "Adam")
+    parts = FlatParameters.of(layers, "Adam")
     assert parts.stepped[0].numel() == sum(p.numel() for p in layers.parameters()) - 12
     assert layers[0].weight is not parts.parameters[0]
 
@@ -297,7 +297,7 @@ def test_a_trained_policy_can_be_copied_loaded_and_saved(tmp_path):
 
 def test_a_gradient_that_a_hook_takes_away_moves_nothing():
     layers = network(0)
-    parts = Learnt.of(layers, "SGD")
+    parts = FlatParameters.of(layers, "SGD")
     parts.optimizer = torch.optim.SGD(parts.stepped, lr=1.0)
     layers.scale.register_post_accumulate_grad_hook(lambda parameter: setattr(parameter, "grad", None))
     parts.zero()
@@ -309,7 +309,7 @@ def test_a_gradient_that_a_hook_takes_away_moves_nothing():
 
 def test_torch_notices_a_backward_pass_through_what_has_moved():
     layers = network(0)
-    parts = Learnt.of(layers, "SGD")
+    parts = FlatParameters.of(layers, "SGD")
     parts.optimizer = torch.optim.SGD(parts.stepped, lr=1.0)
     parts.zero()
     loss = loss_of(layers, 0)
@@ -358,13 +358,13 @@ def test_storage_exchanged_between_minibatches_is_taken_over_too():
 def test_a_gradient_that_is_taken_is_what_the_parameters_have_whatever_was_in_its_place():
     """As after `optimizer.zero_grad()`, or by an extension; what was added to the optimizer has none."""
     layers, added = network(0), nn.Parameter(torch.ones(2))
-    parts = Learnt.of(layers, "SGD")
+    parts = FlatParameters.of(layers, "SGD")
     parts.optimizer = torch.optim.SGD(parts.stepped, lr=0.1)
     parts.optimizer.add_param_group({"params": [added]})
     added.grad, parts.stepped[0].grad = torch.ones(2), None
     for parameter in layers.parameters():
         parameter.grad = torch.ones_like(parameter)
-    gradient = torch.arange(float(len(parts.slopes)), dtype=parts.slopes.dtype)
+    gradient = torch.arange(float(len(parts.gradient)), dtype=parts.gradient.dtype)
     parts.take(gradient)
     assert torch.equal(parts.stepped[0].grad, gradient)
     assert torch.equal(torch.cat([parameter.grad.flatten() for parameter in layers.parameters()]), gradient)

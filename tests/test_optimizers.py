@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 import framework
 from framework import OptimizerSettings, UpdateSettings, UsageError, hookimpl
 from framework.learning import optimizers
-from framework.learning.optimizers import lean
+from framework.learning.optimizers import without_dynamo
 
 BY_GRADIENT = ["Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "ASGD", "Rprop"]
 
@@ -27,7 +27,7 @@ BY_GRADIENT = ["Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax
 def test_the_lean_class_moves_parameters_as_torchs_own_does(name):
     """The same bits after five steps, and after the state has gone through a dictionary."""
     weights = []
-    for cls in (getattr(torch.optim, name), lean(getattr(torch.optim, name))):
+    for cls in (getattr(torch.optim, name), without_dynamo(getattr(torch.optim, name))):
         weight = torch.nn.Parameter(torch.linspace(-1, 1, 7))
         optimizer = cls([weight], lr=0.01)
         for number in range(5):
@@ -67,7 +67,7 @@ def law_a_vector_is_moved_at_once_as_torch_moves_it(module, case):
     """The same bits, whatever the options, after the rate has changed, and where a step has no gradient to go by."""
     name, options, steps, count = case
     ended = []
-    for cls in (getattr(torch.optim, name), module.lean.__wrapped__(getattr(torch.optim, name))):
+    for cls in (getattr(torch.optim, name), module.without_dynamo.__wrapped__(getattr(torch.optim, name))):
         vectors = [torch.nn.Parameter(torch.linspace(-1, 1, 7)) for _ in range(1 if count == "one" else 2)]
         optimizer = cls(vectors[:1] if count == "a group later" else vectors, **options)
         for number in range(3 * steps):
@@ -93,7 +93,7 @@ def test_a_vector_is_moved_at_once(name, monkeypatch):
     kernel, moved = optimizers.FUSED[name], []
     monkeypatch.setitem(optimizers.FUSED, name, lambda *given, **options: (moved.append(1), kernel(*given, **options)))
     vector = torch.nn.Parameter(torch.ones(3))
-    optimizer = lean.__wrapped__(getattr(torch.optim, name))([vector], fused=True)
+    optimizer = without_dynamo.__wrapped__(getattr(torch.optim, name))([vector], fused=True)
     for _ in range(4):
         vector.grad = torch.ones(3)
         optimizer.step()
@@ -202,7 +202,7 @@ def test_what_would_break_is_left_to_torch(old, new, count):
 def test_gradients_that_a_scaler_has_scaled_are_left_to_torch():
     """As torch's `GradScaler` sets them on the optimizer before a step."""
     vectors = []
-    for cls in (torch.optim.Adam, lean(torch.optim.Adam)):
+    for cls in (torch.optim.Adam, without_dynamo(torch.optim.Adam)):
         vector = torch.nn.Parameter(torch.ones(3))
         optimizer = cls([vector], fused=True)
         for scale in (1.0, 8.0, 8.0):
@@ -215,7 +215,7 @@ def test_gradients_that_a_scaler_has_scaled_are_left_to_torch():
 
 def test_hooks_of_a_step_are_still_called():
     weight = torch.nn.Parameter(torch.ones(2))
-    optimizer, called = lean(torch.optim.SGD)([weight], lr=0.1), []
+    optimizer, called = without_dynamo(torch.optim.SGD)([weight], lr=0.1), []
     optimizer.register_step_post_hook(lambda *arguments: called.append(arguments[0]))
     weight.sum().backward()
     optimizer.step()
@@ -224,7 +224,7 @@ def test_hooks_of_a_step_are_still_called():
 
 def test_hooks_of_all_optimizers_are_still_called():
     weight = torch.nn.Parameter(torch.ones(2))
-    optimizer, called = lean(torch.optim.SGD)([weight], lr=0.1), []
+    optimizer, called = without_dynamo(torch.optim.SGD)([weight], lr=0.1), []
     handle = register_optimizer_step_pre_hook(lambda *arguments: called.append(arguments[0]))
     try:
         weight.sum().backward()

@@ -312,7 +312,7 @@ def law_minibatches_are_whole_lanes(m, case, minibatches):
     numbers = torch.arange(rollout.mask.numel(), dtype=torch.float64).view_as(rollout.mask)
     width = rollout.mask.shape[1]
     busy = int(rollout.mask.any(0).sum())
-    batches = [piece.batch() for piece in m.batches.minibatches(*update(minibatches, 2), whole)]
+    batches = [piece.make() for piece in m.batches.minibatches(*update(minibatches, 2), whole)]
     assert len(batches) == 2 * min(minibatches, busy)
     for epoch in (batches[: len(batches) // 2], batches[len(batches) // 2 :]):
         visited = torch.cat([batch.advantages for batch in epoch]).sort().values
@@ -469,7 +469,7 @@ MUTANTS = {
     ),
     "begins each rollout with nothing": (
         law_memory_is_carried,
-        {"shard": ("remembered = inputs.state  #", "remembered = None  #")},
+        {"shard": ("memory = inputs.state  #", "memory = None  #")},
         (cases(FIXED),),
     ),
     "carries what the next act overwrites": (
@@ -495,8 +495,8 @@ MUTANTS = {
         law_successors_are_valued_with_what_is_remembered,
         {
             "shard": (
-                "turns.note(t, ended, after, state, step.metrics)",
-                "turns.note(t, ended, after, state * 0.5, step.metrics)",
+                "tracker.note(t, ended, after, state, step.metrics)",
+                "tracker.note(t, ended, after, state * 0.5, step.metrics)",
             )
         },
     ),
@@ -504,8 +504,8 @@ MUTANTS = {
         law_successors_are_valued_with_what_is_remembered,
         {
             "shard": (
-                "turns.note(t, ended, after, state, step.metrics)",
-                "turns.note(t, ended, after, state.roll(1, 0), step.metrics)",
+                "tracker.note(t, ended, after, state, step.metrics)",
+                "tracker.note(t, ended, after, state.roll(1, 0), step.metrics)",
             )
         },
     ),

@@ -110,7 +110,7 @@ def seen(value):
 
 
 def outcome(run):
-    """Train to the end: the result as far as it does not depend on the clock, and the state then."""
+    """Train to the end: the result as far as it does not depend on the episode_step, and the state then."""
     result = execute(run)
     said = {name: getattr(result, name) for name in ("metrics", "recent_returns", "recent_lengths", "stop_reasons")}
     return seen(said | {"state": run.state_dict()})
@@ -144,8 +144,8 @@ PLACES = {
     "optimizer": ("ppo", "optimizer"),
     "environment": ("ppo", "shards", 0, "environment"),
     "inputs": ("ppo", "shards", 0, "inputs"),
-    "clock": ("ppo", "shards", 0, "clock"),
-    "earned": ("ppo", "shards", 0, "earned"),
+    "episode_step": ("ppo", "shards", 0, "episode_step"),
+    "episode_return": ("ppo", "shards", 0, "episode_return"),
     "states of tables": ("a2c", "shards", 0, "states"),
     "baseline": ("moving_average", "parts", "baseline"),
     "extension": ("ppo_continuous", "parts", "extensions.scale_rewards"),

@@ -279,7 +279,7 @@ def test_of_shuffled_epochs_the_last_are_held(monkeypatch):
     for light, held in ((0, 0), (size, 4), (2 * size + 1, 8), (10**6, 24)):
         monkeypatch.setattr(framework.learning.batches, "LIGHT", light)
         pieces = list(framework.learning.batches.minibatches(settings, torch.Generator(), batch))
-        cut = [weakref.ref(piece.batch()) for piece in pieces]
+        cut = [weakref.ref(piece.make()) for piece in pieces]
         assert sum(one() is not None for one in cut) == held
 
 

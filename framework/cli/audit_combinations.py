@@ -17,7 +17,15 @@ from ..process_state import working
 from ..records.provenance import imports
 from ..records.reading import Recorded
 from ..run import Run
-from ..setup.building import build, build_environment, choose_device, close, closed_on_error, judges, owners
+from ..setup.building import (
+    build,
+    build_environment,
+    build_learning_parts,
+    choose_device,
+    close,
+    closed_on_error,
+    owners,
+)
 from ..setup.wiring import NEEDS, needed, words
 from ..stages import Core
 from .consent import UnresolvedError
@@ -187,7 +195,7 @@ def built(resolved: Sequence[Resolved], batch: int) -> list[Run]:
     with closed_on_error(first):
         for config in configs[1:]:
             with working(config.threads):
-                judging = judges(config)
+                judging = build_learning_parts(config)
             first.owners |= owners(config, judging)
             judging |= {"needs": needed(config), "loss_needs": words(config.loss, "needs", NEEDS)}
             runs.append(attrs.evolve(first, config=config, **judging))

@@ -148,7 +148,7 @@ def _summary(performance: Performance, run: Run, extra: Extra, path: Path, secon
         "min_return": performance.min,
         "max_return": performance.max,
         "mean_length": performance.mean_length,
-        **{f"environment/{name}": number for name, number in performance.told.items()},
+        **{f"environment/{name}": number for name, number in performance.mean_metrics.items()},
         "video": None if extra.video is None else str(extra.video),
     }
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..blame import blamed
+from ..blame import attribute_error
 from ..process_state import working
 from ..records.reading import Recorded, read_record
 from ..run import Run
@@ -29,7 +29,7 @@ def at_work(run: Run) -> Iterator[None]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        named = blamed(run, error)
+        named = attribute_error(run, error)
         raise named from named.__cause__
     finally:
         run.close()

@@ -16,7 +16,7 @@ from attrs import frozen
 from ..errors import PartError
 from ..parts import Part
 
-Told = Callable[[int, int], object]  # is called with steps, and how many episodes ended; 0: none has
+OnProgress = Callable[[int, int], object]  # is called with steps, and how many episodes ended; 0: none has
 
 MOST = 100_000  # steps of an episode, unless something else is said
 NEVER = sys.maxsize
@@ -48,10 +48,10 @@ class Longest:
 class Watch:
     """Of one rollout; `due` is the row behind which `look` is called next."""
 
-    def __init__(self, label: str, longest: Longest | None, told: Told | None) -> None:
-        self.label, self.longest, self.told = label, longest, told
+    def __init__(self, label: str, longest: Longest | None, on_progress: OnProgress | None) -> None:
+        self.label, self.longest, self.on_progress = label, longest, on_progress
         self._late = NEVER if longest is None else longest.steps
-        self._next = NEVER if told is None else FIRST
+        self._next = NEVER if on_progress is None else FIRST
         self._row, self._seconds = 0, time.perf_counter()
         self.due = min(self._late, self._next)
 
@@ -61,8 +61,8 @@ class Watch:
         Raises:
             PartError: an episode has taken as many steps as it may.
         """
-        if self.told is not None and t >= self._next:
-            self.told(taken, ended)
+        if self.on_progress is not None and t >= self._next:
+            self.on_progress(taken, ended)
             now = time.perf_counter()
             pace = (t - self._row) / max(now - self._seconds, 1e-9)
             self._row, self._seconds = t, now

@@ -22,7 +22,7 @@ def to_host(tensor: Tensor) -> Any:
 
 
 @frozen(eq=False)
-class Finished:
+class EpisodeStats:
     """The episodes that ended in a rollout, as the environment scored them."""
 
     returns: Array  # [E] undiscounted
@@ -30,18 +30,18 @@ class Finished:
     metrics: dict[str, Array] = field(factory=dict)  # each [E]; NaN: not given
 
     @property
-    def told(self) -> dict[str, float]:
+    def mean_metrics(self) -> dict[str, float]:
         """The mean of each metric, over the episodes of which it was given; no others."""
         known = {name: numbers[~np.isnan(numbers)] for name, numbers in self.metrics.items()}
         return {name: float(numbers.mean()) for name, numbers in known.items() if len(numbers)}
 
     @classmethod
-    def none(cls) -> "Finished":
+    def none(cls) -> "EpisodeStats":
         """No episode."""
         return cls(np.zeros(0), np.zeros(0, np.int64))
 
     @classmethod
-    def together(cls, parts: "Sequence[Finished]") -> "Finished":
+    def together(cls, parts: "Sequence[EpisodeStats]") -> "EpisodeStats":
         """The episodes of all parts, one after the other."""
         names = dict.fromkeys(name for part in parts for name in part.metrics)
         return cls(
@@ -52,7 +52,7 @@ class Finished:
 
 
 @frozen(eq=False)
-class Ends:
+class BootstrapObservations:
     """Successors of steps where an episode was cut and not ended by the world: what a critic must still value."""
 
     times: Tensor  # [K]
@@ -60,18 +60,18 @@ class Ends:
     observations: Tensor  # [K, *O]
     state: Tensor | None = None  # [K, *H] the policy's memory after those steps
 
-    def only(self, which: Tensor) -> "Ends":
+    def only(self, which: Tensor) -> "BootstrapObservations":
         """Those at `which` [K] bool."""
         state = None if self.state is None else self.state[which]
-        return Ends(self.times[which], self.lanes[which], self.observations[which], state)
+        return BootstrapObservations(self.times[which], self.lanes[which], self.observations[which], state)
 
 
 @define(eq=False)
-class Turns:
+class EpisodeTracker:
     """What is noted in the rows where episodes end, while lanes are stepped; the rest follows after the last row."""
 
     left: list[tuple[Any, Any]] = field(factory=list)  # successors of what ended in a row, and the memory after it
-    told: list[tuple[int, dict[str, Array]]] = field(factory=list)  # rows with metrics, and these, of what ended
+    metrics: list[tuple[int, dict[str, Array]]] = field(factory=list)  # rows with metrics, and these, of what ended
 
     def note(
         self, row: int, which: Array, successors: Any, state: Tensor | None, metrics: Mapping[str, Tensor] | None = None
@@ -79,12 +79,14 @@ class Turns:
         """Keep what lanes at `which` `[N]` bool leave; `successors` `[N, *O]` as `view` has them."""
         self.left.append((successors[which], None if state is None else view(state)[which]))
         if metrics:
-            self.told.append((row, {name: to_host(column)[which] for name, column in metrics.items()}))
+            self.metrics.append((row, {name: to_host(column)[which] for name, column in metrics.items()}))
 
-    def account(self, columns: dict[str, Tensor], clock: Array, earned: Array, all_left: bool) -> tuple[Finished, Ends]:
+    def account(
+        self, columns: dict[str, Tensor], episode_step: Array, episode_return: Array, all_left: bool
+    ) -> tuple[EpisodeStats, BootstrapObservations]:
         """Which episodes ended, and what they left; mask, times and episode numbers join the `columns`.
 
-        `all_left`: those that did not end are left in the last row, too. `clock` and `earned` move on.
+        `all_left`: those that did not end are left in the last row, too. `episode_step` and `episode_return` move on.
         """
         device = columns["rewards"].device
         alive, valid = (to_host(columns.pop(name)) if name in columns else None for name in ("alive", "valid"))
@@ -100,15 +102,15 @@ class Turns:
         begun[1:] = ended[:-1]
         if alive is not None:
             begun &= alive
-        times, numbers = placed(begun, ended, clock, None if valid is None else mask)
+        times, numbers = placed(begun, ended, episode_step, None if valid is None else mask)
         rows, lanes = ended.nonzero()
-        returns = scored(rewards, ended, earned)
-        metrics = {name: np.full(len(rows), np.nan) for _, told in self.told for name in told}
-        for row, told in self.told:
+        returns = scored(rewards, ended, episode_return)
+        metrics = {name: np.full(len(rows), np.nan) for _, row_metrics in self.metrics for name in row_metrics}
+        for row, row_metrics in self.metrics:
             first, beyond = np.searchsorted(rows, [row, row + 1])
-            for name, some in told.items():
+            for name, some in row_metrics.items():
                 metrics[name][first:beyond] = some
-        finished = Finished(returns, times[rows, lanes] + 1, metrics)
+        finished = EpisodeStats(returns, times[rows, lanes] + 1, metrics)
 
         if all_left:
             (last,) = (~ended[-1]).nonzero()
@@ -116,7 +118,7 @@ class Turns:
         found = {"mask": mask, "times": times, "episodes": numbers}
         columns |= {name: torch.from_numpy(array).to(device) for name, array in found.items()}
         successors, states = zip(*self.left, strict=True)
-        return finished, Ends(
+        return finished, BootstrapObservations(
             torch.from_numpy(rows).to(device),
             torch.from_numpy(lanes).to(device),
             joined(successors),
@@ -124,12 +126,12 @@ class Turns:
         )
 
 
-def placed(begun: Array, ended: Array, clock: Array, valid: Array | None) -> tuple[Array, Array]:
+def placed(begun: Array, ended: Array, episode_step: Array, valid: Array | None) -> tuple[Array, Array]:
     """Times and episode numbers `[T, N]`, from where episodes `begun` and `ended` `[T, N]` bool.
 
-    A time is the count of real steps (`valid`; None: all) since the episode began; `clock` `[N]`, the steps of each
-    lane's episode before the first row, moves on to the row after the last. Episodes are numbered as they begin, by row
-    and then by lane.
+    A time is the count of real steps (`valid`; None: all) since the episode began; `episode_step` `[N]`, the steps of
+    each lane's episode before the first row, moves on to the row after the last. Episodes are numbered as they begin,
+    by row and then by lane.
     """
     steps, lanes = ended.shape
     if valid is None:
@@ -137,30 +139,30 @@ def placed(begun: Array, ended: Array, clock: Array, valid: Array | None) -> tup
     else:
         taken = np.concatenate([np.zeros((1, lanes), np.int64), np.cumsum(valid, 0)])
     since = np.full((steps + 1, lanes), np.iinfo(np.int64).min)
-    since[0] = -clock
+    since[0] = -episode_step
     np.copyto(since[1:], taken[1:], where=ended)
     times = taken - np.maximum.accumulate(since)
-    clock[:] = times[-1]
+    episode_step[:] = times[-1]
     numbers = np.cumsum(begun, dtype=np.int64).reshape(steps, lanes) - 1
     return times[:-1], np.maximum.accumulate(np.where(begun, numbers, 0))
 
 
-def scored(rewards: Array, ended: Array, earned: Array) -> Array:
+def scored(rewards: Array, ended: Array, episode_return: Array) -> Array:
     """The returns `[E]` of the episodes that `ended` `[T, N]`, by row and then by lane, of rewards `[T, N]`, 0 if not
     real.
 
-    `earned` `[N]`, what each lane's episode brought before the first row, moves on to the row after the last.
+    `episode_return` `[N]`, what each lane's episode brought before the first row, moves on to the row after the last.
     """
     steps = len(rewards)
     by_lane = rewards.T.astype(np.float64, order="C")  # [N, T]
-    by_lane[:, 0] += earned
+    by_lane[:, 0] += episode_return
     last = ended.T.copy()  # of its piece of a lane, which an episode's end or the last row closes
     last[:, -1] = True
     closes = np.flatnonzero(last)
     sums = np.add.reduceat(by_lane.reshape(-1), np.append(0, closes[:-1] + 1))
     rows = closes % steps
     whole = ended.T.reshape(-1)[closes]
-    earned[:] = np.where(whole, 0, sums)[rows == steps - 1]
+    episode_return[:] = np.where(whole, 0, sums)[rows == steps - 1]
     returns: Array = sums[whole][np.argsort(rows[whole], kind="stable")]
     return returns
 

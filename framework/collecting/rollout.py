@@ -12,7 +12,7 @@ from .. import checks
 from ..contracts import Actor, Evaluation, Inputs, Rollout
 from ..handed_out import only_read
 from ..run import Run
-from .episodes import Ends, Finished
+from .episodes import BootstrapObservations, EpisodeStats
 from .shard import FLAGS, Shard
 
 ROWS = 8192  # evaluated at once: what lies between the layers stays small
@@ -42,7 +42,7 @@ class Collector:
 
 def collect(
     shards: Sequence[Shard], policy: Any, actor: Actor, iteration: int, values: bool
-) -> tuple[Rollout, Finished]:
+) -> tuple[Rollout, EpisodeStats]:
     """Collect from every shard and assemble; log-probs left out by `act`, and values, in one batch for all steps."""
     with torch.no_grad():
         collected = [shard.collect(policy, actor, iteration, values) for shard in shards]
@@ -58,7 +58,7 @@ def collect(
                 rollout = with_values(rollout, valued, policy, [part[2] for part in collected], shards)
     if len(collected) == 1:
         return rollout, collected[0][1]
-    return rollout, Finished.together([part[1] for part in collected])
+    return rollout, EpisodeStats.together([part[1] for part in collected])
 
 
 def sequences(rollout: Rollout) -> Inputs:
@@ -116,7 +116,7 @@ def _valued(policy: Any, inputs: Inputs, label: str, known: Tensor | None = None
 
 
 def with_values(
-    rollout: Rollout, valued: Tensor, policy: Any, ends: Sequence[Ends], shards: Sequence[Shard]
+    rollout: Rollout, valued: Tensor, policy: Any, ends: Sequence[BootstrapObservations], shards: Sequence[Shard]
 ) -> Rollout:
     """V of every step and successor: V(s′) is the next row's, except where a trace is cut: those are evaluated here.
 

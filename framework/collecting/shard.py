@@ -18,13 +18,16 @@ from ..contracts import Action, Actor, Environment, Inputs, Rollout, Stateful, S
 from ..errors import PartError
 from ..handed_out import UNWATCHED, only_read
 from ..state import load_part, part_state
-from .episode_limit import Longest, Told, Watch
-from .episodes import Ends, Finished, Turns, to_host, view
-from .step_checks import Entry
+from .episode_limit import Longest, OnProgress, Watch
+from .episodes import BootstrapObservations, EpisodeStats, EpisodeTracker, to_host, view
+from .step_checks import StepChecks
 from .step_timeout import Limit
 
 FLAGS = ("terminated", "truncated")
 LOOKED_AT = 8  # steps of the first rollout in which the policy must not write into what it is handed
+
+
+Collected = tuple[Rollout, EpisodeStats, BootstrapObservations]
 
 
 class Table:
@@ -66,32 +69,32 @@ class Shard:
     device: torch.device
     labels: tuple[str, str]  # the environment's and the policy's, for errors
     longest: Longest = field(factory=Longest)  # that a whole episode may be
-    told: Told | None = None  # is told a few times a second how far a rollout is
+    on_progress: OnProgress | None = None  # is called a few times a second how far a rollout is
     inputs: Inputs | None = None
     table: Table | None = None  # what is being collected, and the row that comes next
     row: int = 0
-    entry: Entry = field(init=False)  # the checks of what comes in
-    clock: np.ndarray[Any, Any] = field(init=False)  # [N] step index within the episode
-    earned: np.ndarray[Any, Any] = field(init=False)  # [N] return of the unfinished episode
+    entry: StepChecks = field(init=False)  # the checks of what comes in
+    episode_step: np.ndarray[Any, Any] = field(init=False)  # [N] step index within the episode
+    episode_return: np.ndarray[Any, Any] = field(init=False)  # [N] return of the unfinished episode
     capacity: int = 64  # rows the last rollout took
     values_agree: bool | None = None  # whether the policy's `evaluate` and `values` say the same of values
     limit: Limit | None = None  # how long a reset or step may take
 
     def __attrs_post_init__(self) -> None:
-        """Begin with nothing earned."""
-        self.entry = Entry(self.environment, self.lanes, self.labels)
-        self.clock = np.zeros(self.lanes, np.int64)
-        self.earned = np.zeros(self.lanes, np.float64)
+        """Begin with nothing episode_return."""
+        self.entry = StepChecks(self.environment, self.lanes, self.labels)
+        self.episode_step = np.zeros(self.lanes, np.int64)
+        self.episode_return = np.zeros(self.lanes, np.float64)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the lanes stand. An environment without state has begun new episodes by the time that it is loaded."""
+        """Where the lanes are. Of an environment without state: new episodes begin when it is loaded."""
         known = isinstance(self.environment, Stateful)
         lost = self.inputs is not None and not known  # not so, if the lanes were never stepped: see TabularShard
         return {
             "environment": part_state(self.environment, self.labels[0]) if known else None,
             "inputs": None if self.inputs is None or lost else attrs.asdict(self.inputs, recurse=False),
-            "clock": torch.from_numpy(np.zeros_like(self.clock) if lost else self.clock),
-            "earned": torch.from_numpy(np.zeros_like(self.earned) if lost else self.earned),
+            "episode_step": torch.from_numpy(np.zeros_like(self.episode_step) if lost else self.episode_step),
+            "episode_return": torch.from_numpy(np.zeros_like(self.episode_return) if lost else self.episode_return),
             "values_agree": self.values_agree,
         }
 
@@ -102,10 +105,10 @@ class Shard:
         columns = None if state["inputs"] is None else state["inputs"].items()
         moved = columns and {name: None if column is None else column.to(self.device) for name, column in columns}
         self.inputs = None if moved is None else Inputs(**moved)
-        self.clock[:], self.earned[:] = state["clock"].numpy(), state["earned"].numpy()
+        self.episode_step[:], self.episode_return[:] = state["episode_step"].numpy(), state["episode_return"].numpy()
         self.values_agree = state["values_agree"]
 
-    def collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
+    def collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> Collected:
         """Step until what was asked for is complete.
 
         What is observed is checked at the end, all at once; if a part raises before, at once: a policy may have been
@@ -125,7 +128,7 @@ class Shard:
                     raise cause from error
             raise
 
-    def _collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
+    def _collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> Collected:
         world = streams.generator(self.seed, "environment", iteration, self.number, self.device)
         noise = streams.generator(self.seed, "act", iteration, self.number, self.device)
         environment, act = self.environment, actor.act
@@ -140,13 +143,13 @@ class Shard:
             _called = world_label  # for blame
             first, masks = reset(world), getattr(environment, "action_masks", None)
             self.entry.first(first, masks)
-            inputs = self.inputs = Inputs(first, masks)  # and nothing remembered
-            self.clock[:] = 0
-            self.earned[:] = 0
-        begun = lanes if self.episodes is None else min(lanes, self.episodes)
-        working, taken, t = begun, 0, 0
-        alive = np.arange(lanes) < begun
-        turns = Turns()
+            inputs = self.inputs = Inputs(first, masks)  # and nothing memory
+            self.episode_step[:] = 0
+            self.episode_return[:] = 0
+        num_started = lanes if self.episodes is None else min(lanes, self.episodes)
+        working, num_steps, t = num_started, 0, 0
+        alive = np.arange(lanes) < num_started
+        tracker = EpisodeTracker()
 
         table = self.table = Table(self.fixed_steps or self.capacity)
         rows = table.rows
@@ -159,10 +162,10 @@ class Shard:
         action: Action | None = None
         step: Step | None = None
         seen = view(inputs.observations)
-        remembered = inputs.state  # before the first row; of a policy without memory, always None
+        memory = inputs.state  # before the first row; of a policy without memory, always None
         fresh = False if inputs.started is None else to_host(inputs.started)  # [N]: no real step of the episode yet
         looked_at = LOOKED_AT if iteration == 0 else 0
-        watch = Watch(self.labels[0], self.longest if self.fixed_steps is None else None, self.told)
+        watch = Watch(self.labels[0], self.longest if self.fixed_steps is None else None, self.on_progress)
 
         while True:
             if t == table.capacity:
@@ -173,8 +176,8 @@ class Shard:
             if chosen is not action:
                 self.entry.action(chosen, action)
                 if action is None:
-                    if remembered is None and chosen.state is not None:
-                        remembered = torch.zeros_like(chosen.state)
+                    if memory is None and chosen.state is not None:
+                        memory = torch.zeros_like(chosen.state)
                     table.add("actions", chosen.actions)
                     if chosen.log_probs is not None:
                         table.add("log_probs", chosen.log_probs)
@@ -210,26 +213,26 @@ class Shard:
                 final, late = to_host(over), to_host(out)
             ended = final | late
             if step.valid is None:
-                taken += working
+                num_steps += working
             else:
                 rows["valid"][t] = view(step.valid)
                 counted = alive & to_host(step.valid)
-                taken += int(np.count_nonzero(counted))
+                num_steps += int(np.count_nonzero(counted))
                 ended &= counted
             if self.fixed_steps is None:
                 rows["alive"][t] = alive
                 ended &= alive
             if count := int(np.count_nonzero(ended)):
-                turns.note(t, ended, after, state, step.metrics)
+                tracker.note(t, ended, after, state, step.metrics)
                 if self.fixed_steps is None:
-                    going = count
+                    num_continuing = count
                     if self.episodes is not None:
-                        going = min(going, self.episodes - begun)
-                    elif self.steps is not None and taken >= self.steps:
-                        going = 0
-                    begun += going
-                    working -= count - going
-                    alive[ended.nonzero()[0][going:]] = False
+                        num_continuing = min(num_continuing, self.episodes - num_started)
+                    elif self.steps is not None and num_steps >= self.steps:
+                        num_continuing = 0
+                    num_started += num_continuing
+                    working -= count - num_continuing
+                    alive[ended.nonzero()[0][num_continuing:]] = False
             if state is not None:
                 fresh = ended if step.valid is None else ended | (fresh & ~counted)
                 inputs = evolve(inputs, state=state, started=torch.from_numpy(fresh).to(self.device))
@@ -238,32 +241,35 @@ class Shard:
             if t == self.fixed_steps or working == 0:
                 break
             if t == watch.due:
-                watch.look(t, taken, len(turns.left) if self.fixed_steps else begun - working, rows, alive)
+                watch.look(t, num_steps, len(tracker.left) if self.fixed_steps else num_started - working, rows, alive)
 
         self.inputs, self.table, self.capacity = inputs, None, t + t // 4 + 1
         if self.fixed_steps is not None:
-            turns.note(t - 1, ~ended, after, state)
+            tracker.note(t - 1, ~ended, after, state)
         columns = {name: column[:t] for name, column in table.columns.items()}
         padded = self.fixed_steps is None or "valid" in columns
-        return self._accounted(columns, turns, remembered, padded, ends_wanted)
+        return self._accounted(columns, tracker, memory, padded, ends_wanted)
 
-    def collected(
-        self, columns: dict[str, Tensor], following: Inputs, ends_wanted: bool
-    ) -> tuple[Rollout, Finished, Ends]:
+    def collected(self, columns: dict[str, Tensor], following: Inputs, ends_wanted: bool) -> Collected:
         """The same, of fixed steps that somebody else took: columns [T, N, …] and successors, and what comes next."""
         successors, ended = columns.pop("successors"), columns["terminated"] | columns["truncated"]
-        turns = Turns()
+        tracker = EpisodeTracker()
         for rows, left in ((successors, ended), (successors[-1], ~ended[-1])):
-            turns.left.append((view(rows[left]), None))
+            tracker.left.append((view(rows[left]), None))
         self.inputs = following
-        return self._accounted(columns, turns, None, False, ends_wanted)
+        return self._accounted(columns, tracker, None, False, ends_wanted)
 
     def _accounted(
-        self, columns: dict[str, Tensor], turns: Turns, remembered: Tensor | None, padded: bool, ends_wanted: bool
-    ) -> tuple[Rollout, Finished, Ends]:
+        self,
+        columns: dict[str, Tensor],
+        tracker: EpisodeTracker,
+        memory: Tensor | None,
+        padded: bool,
+        ends_wanted: bool,
+    ) -> Collected:
         """What follows from the rows."""
-        finished, ends = turns.account(columns, self.clock, self.earned, self.fixed_steps is not None)
-        rollout = self._rollout(columns, remembered, padded)
+        finished, ends = tracker.account(columns, self.episode_step, self.episode_return, self.fixed_steps is not None)
+        rollout = self._rollout(columns, memory, padded)
         self.entry.successors(rollout, ends)
         return rollout, finished, ends.only(~rollout.terminated[ends.times, ends.lanes]) if ends_wanted else ends
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import checks
 from ..contracts import Action, Environment, Inputs, Rollout, Step
 from ..errors import PartError
-from .episodes import Ends
+from .episodes import BootstrapObservations
 
 TENSORS = ("observations", "successors", "rewards", "terminated", "truncated", "valid", "action_masks")
 
@@ -30,7 +30,7 @@ def alike(one: Any, other: Any, names: Sequence[str]) -> bool:
 
 
 @frozen(eq=False)
-class Entry:
+class StepChecks:
     """The checks of one shard."""
 
     environment: Environment
@@ -103,7 +103,7 @@ class Entry:
         if isinstance(self.environment.action_space, Discrete):
             checks.in_range(f"{self.labels[1]}: actions", rollout.actions, self.environment.action_space)
 
-    def successors(self, rollout: Rollout, ends: Ends) -> None:
+    def successors(self, rollout: Rollout, ends: BootstrapObservations) -> None:
         """The last observations of episodes, and of the rollout: those that no row has."""
 
         def where(index: Sequence[int]) -> str:

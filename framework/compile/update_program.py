@@ -30,7 +30,7 @@ NARROW = 2  # a side of a product that is written as sums; measured: an update t
 
 
 @frozen(eq=False)
-class Told:
+class UpdateNumbers:
     """The numbers of an update."""
 
     norm: float  # of the gradient before it was clipped
@@ -53,12 +53,12 @@ class Program:
     names: list[str]  # of the terms
     metrics: dict[str, Any]  # of the loss; in place of tensors: None
 
-    def told(self, row: Sequence[float]) -> Told:
+    def numbers_of(self, row: Sequence[float]) -> UpdateNumbers:
         """What a row of its numbers says."""
         norm, stop, *numbers = row
         given = iter(numbers[len(self.names) :])
         metrics = {name: next(given) if number is None else number for name, number in self.metrics.items()}
-        return Told(norm, bool(stop), dict(zip(self.names, numbers, strict=False)), metrics)
+        return UpdateNumbers(norm, bool(stop), dict(zip(self.names, numbers, strict=False)), metrics)
 
 
 @frozen(eq=False)
@@ -121,8 +121,8 @@ def _update(run: "Run", job: Job, prepares: bool, moving: int, inputs: list[Tens
     a row of numbers, and whether nothing is to be moved.
     """
     named = tensors_of(run.policy)
-    learnt = {id(parameter): number for number, parameter in enumerate(run.learnt.parameters)}
-    shapes = [parameter.shape for parameter in run.learnt.parameters]
+    learnt = {id(parameter): number for number, parameter in enumerate(run.parameters.parameters)}
+    shapes = [parameter.shape for parameter in run.parameters.parameters]
     sizes = [shape.numel() for shape in shapes]
     others = [f"policy.{name}" for name, tensor in named if id(tensor) not in learnt]
     buffers = [f"policy.{name}" for name, _ in run.policy.named_buffers()]

@@ -19,12 +19,12 @@ from attrs import define, field
 from torch import Tensor
 
 from ..contracts import Batch, Loss
-from ..learning.batches import Piece, divisor, divisor_of, minibatches, share_of
+from ..learning.batches import Minibatch, divisor, divisor_of, minibatches, share_of
 from ..learning.optimizers import Adam, is_watched
 from ..learning.updates import Updater
 from ..setup.wiring import CLAIMS, words
 from .inductor import FallbackError, layout, tensors_of, undisturbed
-from .update_program import MOVING, Job, Program, Told, columns_of, record
+from .update_program import MOVING, Job, Program, UpdateNumbers, columns_of, record
 
 if TYPE_CHECKING:
     from ..run import Run
@@ -69,14 +69,14 @@ class CompiledUpdater(Updater):
         if run.batch is None:  # no minibatch was made in Python
             run.batch = whole
 
-    def prepare(self, run: "Run", piece: Piece) -> Batch:
+    def prepare(self, run: "Run", piece: Minibatch) -> Batch:
         """The minibatch as extensions want it, once."""
-        if run.piece is not piece or run.batch is None:
+        if run.minibatch is not piece or run.batch is None:
             super().prepare(run, piece)
         assert run.batch is not None
         return run.batch
 
-    def _updated(self, whole: Batch, pieces: Sequence[Piece]) -> bool:
+    def _updated(self, whole: Batch, pieces: Sequence[Minibatch]) -> bool:
         """The updates of some minibatches; whether the loss lets the epochs go on."""
         run, at, ended = self.run, 0, False
         while at < len(pieces) and not ended:
@@ -86,7 +86,7 @@ class CompiledUpdater(Updater):
             at += count
         return not ended
 
-    def _programmed(self, whole: Batch, pieces: Sequence[Piece], at: int) -> tuple[int, bool]:
+    def _programmed(self, whole: Batch, pieces: Sequence[Minibatch], at: int) -> tuple[int, bool]:
         """How many updates a program did, from the piece `at` on, and whether the loss ended them thereafter."""
         run, random = self.run, torch.get_rng_state()
         batch = None if self.pure and whole.sequences is None else self.prepare(run, pieces[at])
@@ -126,7 +126,9 @@ class CompiledUpdater(Updater):
             self._give_up(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
         return None
 
-    def _ready(self, whole: Batch, pieces: Sequence[Piece], at: int, batch: Batch | None) -> tuple[Job, Program, bool]:
+    def _ready(
+        self, whole: Batch, pieces: Sequence[Minibatch], at: int, batch: Batch | None
+    ) -> tuple[Job, Program, bool]:
         """What is to be done, the program for it, and whether that is compared."""
         job = self._job(whole, pieces, at, batch)
         program = self.programs.get(job.key)
@@ -137,7 +139,7 @@ class CompiledUpdater(Updater):
 
     def _found(
         self, program: Program, job: Job, begin: int, end: int, batch: Batch | None, random: Tensor
-    ) -> tuple[list[Told], list[Tensor], Tensor, bool]:
+    ) -> tuple[list[UpdateNumbers], list[Tensor], Tensor, bool]:
         """What a program says of each update it looked at, where they lead, the last gradient, and whether the last of
         them ends the epochs; if there is a batch, compared with what Python makes of it.
         """
@@ -145,7 +147,7 @@ class CompiledUpdater(Updater):
             torch.tensor(begin), torch.tensor(end), *job.inputs, *program.held
         )
         count, ended = int(reached) - begin, bool(halted)
-        rows = [program.told(row) for row in table[begin : begin + count + ended].tolist()]
+        rows = [program.numbers_of(row) for row in table[begin : begin + count + ended].tolist()]
         if not rows[-1].is_finite:  # what is wrong is found, and named, in Python, from the same random numbers
             torch.set_rng_state(random)
             again = count and self._found(program, job, begin, begin + count, batch, random)
@@ -155,13 +157,13 @@ class CompiledUpdater(Updater):
                 self._compare(rows[0], gradient, batch, random)
         return rows, moved, gradient, ended
 
-    def _job(self, whole: Batch, pieces: Sequence[Piece], at: int, batch: Batch | None) -> Job:
+    def _job(self, whole: Batch, pieces: Sequence[Minibatch], at: int, batch: Batch | None) -> Job:
         """What a program can do from here on: minibatches of one size, which it cuts out and prepares itself.
 
         If extensions that prepare them do not claim to be pure, it is one, and given as they made it: `batch`. It is
         one, too, where the optimizer steps in Python.
         """
-        run, optimizer = self.run, self.run.learnt.optimizer
+        run, optimizer = self.run, self.run.parameters.optimizer
         if self.iteration != run.iteration or batch is not None:
             self._look(whole)
         steps_itself = is_watched(optimizer) or "step" in vars(optimizer)
@@ -180,7 +182,7 @@ class CompiledUpdater(Updater):
         if rule is not None:
             rate, done = optimizer.param_groups[0]["lr"], int(state["step"])
             scales = rule.scales(rate, done - (at - first), last - first)
-        inputs = [run.learnt.stepped[0].detach(), *(state[name] for name in MOVING[: len(state)])]
+        inputs = [run.parameters.stepped[0].detach(), *(state[name] for name in MOVING[: len(state)])]
         inputs += [*self.others, *columns.values()]
         inputs += [*([] if index is None else [index]), *self.numbers, scales]
         shape = (last - first,) if index is None else index.shape
@@ -188,7 +190,7 @@ class CompiledUpdater(Updater):
 
     def _move(self, job: Job, moved: list[Tensor], gradient: Tensor, count: int, compared: bool) -> None:
         """Take over where a program's updates lead, or step in Python; if it is to be compared, both."""
-        learnt = self.run.learnt
+        learnt = self.run.parameters
         learnt.take(gradient)
         vector = learnt.stepped[0].detach()
         if job.rule is not None and not compared:
@@ -212,14 +214,14 @@ class CompiledUpdater(Updater):
         """Whenever others may have changed something: at what is given, and for what programs would pass over."""
         run = self.run
         self.iteration = run.iteration
-        run.learnt.hold()
-        if run.learnt.frozen:
+        run.parameters.hold()
+        if run.parameters.frozen:
             raise FallbackError("parameters have been frozen")
-        if run.learnt.others:
+        if run.parameters.others:
             raise FallbackError("an extension added parameters to the optimizer")
-        if any(one._backward_hooks or one._post_accumulate_grad_hooks for one in run.learnt.parameters):
+        if any(one._backward_hooks or one._post_accumulate_grad_hooks for one in run.parameters.parameters):
             raise FallbackError("a parameter has a hook, which only Python's gradients call")
-        learnt = set(map(id, run.learnt.parameters))
+        learnt = set(map(id, run.parameters.parameters))
         tensors = [tensor for _, tensor in tensors_of(run.policy)]
         layouts = list(map(layout, tensors))
         self.others = [tensor.detach() for tensor in tensors if id(tensor) not in learnt]
@@ -235,7 +237,7 @@ class CompiledUpdater(Updater):
             raise FallbackError("trace_gradients looks at each term by itself")
         if wrapped := [name for name in ("compute_loss", "apply_gradients") if name in run.wrappers]:
             raise FallbackError(f"{' and '.join(run.wrappers[wrapped[0]])} wraps {wrapped[0]}")
-        if not run.learnt.views:
+        if not run.parameters.views:
             raise FallbackError(f"{run.config.optimizer.name} does not step the parameters as one vector on the CPU")
         if job.whole.sequences is not None:
             raise FallbackError(f"{run.config.policy.label} has a memory, and its batches are of no fixed shape")
@@ -255,9 +257,9 @@ class CompiledUpdater(Updater):
             return False
         return not 0 <= size - rollout.fixed_steps * rollout.lanes // parts <= 1
 
-    def _compare(self, update: Told, gradient: Tensor, batch: Batch, random: Tensor) -> None:
+    def _compare(self, update: UpdateNumbers, gradient: Tensor, batch: Batch, random: Tensor) -> None:
         """Refuse a program that finds something else than Python; `random`: the state of torch's generator before."""
-        loss, terms, slopes = self._in_python(batch, random)
+        loss, terms, eager_gradient = self._in_python(batch, random)
         rounded = functools.cache(lambda: self._in_python(batch, random, ROUNDING))
 
         def drift(term: str) -> float:
@@ -271,8 +273,8 @@ class CompiledUpdater(Updater):
                 raise FallbackError(f"term '{name}' is {found} compiled and {expected} otherwise")
         if update.stop_epochs != bool(loss.stop_epochs):
             raise FallbackError("the compiled loss decides otherwise on stop_epochs")
-        apart, size = float((gradient - slopes).norm()), float(slopes.norm())
-        if not (update.stop_epochs or _lie_near(apart, size, lambda: float((rounded()[2] - slopes).norm()))):
+        apart, size = float((gradient - eager_gradient).norm()), float(eager_gradient.norm())
+        if not (update.stop_epochs or _lie_near(apart, size, lambda: float((rounded()[2] - eager_gradient).norm()))):
             raise FallbackError(f"the compiled gradient lies {apart:.3g} from the other, of norm {size:.3g}")
         for name, number in loss.metrics.items():
             found, expected = update.metrics.get(name), float(number)
@@ -283,17 +285,17 @@ class CompiledUpdater(Updater):
     def _in_python(self, batch: Batch, random: Tensor, moved: float = 0.0) -> tuple[Loss, dict[str, float], Tensor]:
         """The loss, its divided terms and the gradient [P]; of parameters that are all `moved` by that share."""
         torch.set_rng_state(random)
-        learnt = self.run.learnt
+        learnt = self.run.parameters
         vector = learnt.stepped[0].detach()
-        kept, last = vector.clone(), learnt.slopes.clone()
+        kept, last = vector.clone(), learnt.gradient.clone()
         try:
             vector.mul_(1 + moved)
             loss: Loss = self.run.stages.compute_loss(self.run, batch)
             terms, _ = self.gradients(self.run, loss)
-            return loss, terms, learnt.slopes.clone()
+            return loss, terms, learnt.gradient.clone()
         finally:
             vector.copy_(kept)
-            learnt.slopes.copy_(last)
+            learnt.gradient.copy_(last)
 
 
 def _lie_near(apart: float, size: float, rounding: Callable[[], float]) -> bool:
@@ -301,7 +303,7 @@ def _lie_near(apart: float, size: float, rounding: Callable[[], float]) -> bool:
     return apart <= NEAR * size + 1e-12 or apart <= NEAR * size + 4 * rounding()
 
 
-def _alike(pieces: Sequence[Piece], at: int) -> tuple[int, int]:
+def _alike(pieces: Sequence[Minibatch], at: int) -> tuple[int, int]:
     """From which piece to which they are as large as that `at` a place."""
     sizes = [None if piece.index is None else len(piece.index) for piece in pieces]
     first, last = at, at + 1

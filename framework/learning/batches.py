@@ -55,21 +55,21 @@ def flatten(rollout: Rollout, advantages: Advantages) -> Batch:
 
 
 @frozen(eq=False)
-class Piece:
-    """A minibatch that is cut out when it is asked for."""
+class Minibatch:
+    """A share of a batch, whose columns are selected when they are needed."""
 
     index: Tensor | None  # [M] of the steps of the whole batch, or of the lanes of sequences; None: all of it
-    batch: Callable[[], Batch]
+    make: Callable[[], Batch]
 
 
-def minibatches(settings: UpdateSettings, shuffle: torch.Generator, whole: Batch) -> Iterator[Piece]:
+def minibatches(settings: UpdateSettings, shuffle: torch.Generator, whole: Batch) -> Iterator[Minibatch]:
     """Every epoch's minibatches, shuffled anew; each has its own steps, and its share of episodes, as denominators.
 
     A policy with memory needs lanes whole: they are what is shuffled, and shared out as evenly as their number allows.
     """
     if settings.minibatches == 1:
         for _ in range(settings.epochs):
-            yield Piece(None, lambda: whole)
+            yield Minibatch(None, lambda: whole)
         return
     count = whole.total_steps
     if whole.sequences is not None:
@@ -97,7 +97,7 @@ def minibatches(settings: UpdateSettings, shuffle: torch.Generator, whole: Batch
         else:
             part = select if whole.sequences is None else select_lanes
             cuts = [functools.partial(part, whole, index) for index in indices]
-        yield from map(Piece, indices, cuts)
+        yield from map(Minibatch, indices, cuts)
 
 
 def select(batch: Batch, index: Tensor) -> Batch:

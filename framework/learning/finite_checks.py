@@ -25,8 +25,8 @@ HUGE = 1e8  # a parameter of this size has been thrown there
 
 def is_finite(run: Run, gradients: bool = False) -> bool:
     """Whether what is learnt is, or its gradients: one kernel where they are one vector."""
-    learnt = run.learnt
-    whole = learnt.slopes if gradients else learnt.stepped[0].detach()
+    learnt = run.parameters
+    whole = learnt.gradient if gradients else learnt.stepped[0].detach()
     tensors = [whole] if learnt.views else _learnt(run, gradients)
     sums = [tensor.sum() for tensor in tensors]
     if not sums or math.isfinite(
@@ -38,8 +38,8 @@ def is_finite(run: Run, gradients: bool = False) -> bool:
 
 def _learnt(run: Run, gradients: bool) -> list[Tensor]:
     if not gradients:
-        return [parameter.detach() for parameter in run.learnt.parameters]
-    return [parameter.grad for parameter in run.learnt.parameters if parameter.grad is not None]
+        return [parameter.detach() for parameter in run.parameters.parameters]
+    return [parameter.grad for parameter in run.parameters.parameters if parameter.grad is not None]
 
 
 def check_parameters(run: Run, whose: str | None = None) -> None:
@@ -103,7 +103,7 @@ def blame_gradient(run: Run, terms: dict[str, Tensor], evaluate: Callable[[], Ev
         terms: the loss's, summed and divided, anew and with their graph.
         evaluate: as for `norms_by_term`.
     """
-    told = [term for term in terms.values() if term.requires_grad]
+    differentiable = [term for term in terms.values() if term.requires_grad]
     for name, parameter in run.policy.named_parameters():
         if parameter.grad is None or bool(torch.isfinite(parameter.grad).all()):
             continue
@@ -111,7 +111,9 @@ def blame_gradient(run: Run, terms: dict[str, Tensor], evaluate: Callable[[], Ev
         hooks: dict[int, Any] = dict(parameter._backward_hooks or {})
         if hooks:
             parameter._backward_hooks.clear()
-        slopes = [torch.autograd.grad(term, [parameter], retain_graph=True, allow_unused=True)[0] for term in told]
+        slopes = [
+            torch.autograd.grad(term, [parameter], retain_graph=True, allow_unused=True)[0] for term in differentiable
+        ]
         if hooks and all(slope is None or bool(torch.isfinite(slope).all()) for slope in slopes):
             raise PartError(
                 f"{whose_function(run, *hooks.values())}: {what} is not finite, and was before a hook of it"

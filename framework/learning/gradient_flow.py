@@ -1,4 +1,4 @@
-"""Which term of the loss reaches which part of the policy: looked at in a run's first update, and told on request.
+"""Which term of the loss reaches which part of the policy: checked in a run's first update, and reported on request.
 
 A gradient that does not arrive makes no noise: the run goes on, and learns less. So the first update is differentiated
 term by term, and what no term reaches is an error, unless nobody could have meant it to be reached.
@@ -41,13 +41,13 @@ def norms_by_term(run: "Run", terms: Mapping[str, Tensor], evaluate: Any) -> Nor
     norms: Norms = {}
     for term, value in terms.items():
         squares: dict[str, float] = {}
-        slopes: tuple[Tensor | None, ...] = (None,) * len(parameters)
+        gradients: tuple[Tensor | None, ...] = (None,) * len(parameters)
         if value.requires_grad:  # a constant leads nowhere
-            slopes = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-        for (name, _), slope in zip(learnt, slopes, strict=True):
-            if slope is not None:
+            gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+        for (name, _), gradient in zip(learnt, gradients, strict=True):
+            if gradient is not None:
                 missed.pop(name, None)
-                group, square = name.partition(".")[0], float(slope.square().sum())
+                group, square = name.partition(".")[0], float(gradient.square().sum())
                 if math.isnan(square):
                     _blame_gradient(run, term, name, evaluate())
                 squares[group] = squares.get(group, 0.0) + square
@@ -64,8 +64,8 @@ def _blame_gradient(run: "Run", term: str, name: str, evaluation: "Evaluation") 
     for said in SAID:
         given = getattr(evaluation, said)
         if given is not None and given.requires_grad:
-            (slope,) = torch.autograd.grad(given.sum(), [parameter], retain_graph=True, allow_unused=True)
-            if slope is not None and bool(slope.isnan().any()):
+            (gradient,) = torch.autograd.grad(given.sum(), [parameter], retain_graph=True, allow_unused=True)
+            if gradient is not None and bool(gradient.isnan().any()):
                 raise PartError(f"{policy}: evaluate: the gradient of {said} by parameter '{name}': not finite (nan)")
     raise PartError(
         f"{run.config.loss.label}: the gradient of term '{term}' by parameter '{name}' of {policy} is not a number, "
@@ -83,8 +83,8 @@ def _blame(run: "Run", missed: Mapping[str, nn.Parameter], terms: str, evaluatio
         given = getattr(evaluation, said)
         if given is not None and given.requires_grad:
             found = torch.autograd.grad(given.sum(), list(missed.values()), retain_graph=True, allow_unused=True)
-            for name, slope in zip(missed, found, strict=True):
-                if slope is not None:
+            for name, gradient in zip(missed, found, strict=True):
+                if gradient is not None:
                     moved[name].add(said)
     for name, what in moved.items():
         if not what:

@@ -29,7 +29,7 @@ def optimizer(config: Config, parameters: Sequence[nn.Parameter]) -> torch.optim
         UsageError: nothing to learn, or options that the optimizer does not take.
     """
     settings = config.optimizer
-    cls = lean(getattr(torch.optim, settings.name))
+    cls = without_dynamo(getattr(torch.optim, settings.name))
     if not parameters:
         raise UsageError(f"{config.policy.label}: has no parameters to learn")
     arguments: dict[str, Any] = {"lr": settings.lr, **options(settings)}
@@ -211,7 +211,7 @@ def _step_of_one(optimizer: Any) -> bool:
 
 
 @functools.cache
-def lean(cls: type[torch.optim.Optimizer]) -> Any:
+def without_dynamo(cls: type[torch.optim.Optimizer]) -> Any:
     """The same class without torch's decorators for its compiler, whose import would take two seconds of every run.
 
     Each of them would import `torch._dynamo` when it is first called; in eager mode they do nothing else, apart from

@@ -1,4 +1,4 @@
-"""What is learnt: a policy's parameters, laid flat where the optimizer allows it.
+"""The parameters that are trained: a policy's parameters, laid flat where the optimizer allows it.
 
 An optimizer that treats each number by itself takes one kernel for one vector and a dozen Python calls for a dozen
 parameters; so do the norm of the gradients, and setting them to zero. The parameters stay what they are, as views of
@@ -20,7 +20,7 @@ ENGINE: Any = getattr(torch.autograd.Variable, "_execution_engine", None)  # pri
 
 
 @define(eq=False)
-class Learnt:
+class FlatParameters:
     """Parameters, and what the optimizer steps: one vector, of which they are views, or they themselves.
 
     In the vector, a parameter that the loss does not reach has gradient 0; it moves only where the optimizer moves what
@@ -30,12 +30,12 @@ class Learnt:
     parameters: list[nn.Parameter]
     stepped: list[nn.Parameter]
     views: list[tuple[nn.Parameter, Tensor, Tensor, int]]  # each, its numbers and gradients in the vector, its address
-    slopes: Tensor  # the gradient of the vector; of no element, where there is none
+    gradient: Tensor  # the gradient of the vector; of no element, where there is none
     optimizer: Any = None  # set once it is made, of `stepped`
     frozen: list[tuple[Tensor, Tensor]] = field(factory=list)  # numbers in the vector that a step must not move
 
     @classmethod
-    def of(cls, policy: nn.Module, optimizer: str) -> "Learnt":
+    def of(cls, policy: nn.Module, optimizer: str) -> "FlatParameters":
         """Of a policy that is stepped by an optimizer of this name; on the CPU its parameters become views."""
         parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         if optimizer not in ELEMENTWISE or not _can_be_laid_flat(parameters):
@@ -44,7 +44,9 @@ class Learnt:
         vector.grad = torch.zeros_like(vector)
         sizes = [parameter.numel() for parameter in parameters]
         parts = zip(parameters, torch.split(vector.detach(), sizes), torch.split(vector.grad, sizes), strict=True)
-        views = [(one, numbers.view_as(one), slopes.view_as(one), numbers.data_ptr()) for one, numbers, slopes in parts]
+        views = [
+            (one, numbers.view_as(one), gradient.view_as(one), numbers.data_ptr()) for one, numbers, gradient in parts
+        ]
         learnt = cls(parameters, [vector], views, vector.grad)
         learnt.hold()
         return learnt
@@ -73,32 +75,32 @@ class Learnt:
         for parameter in self.others if self.views else [*self.parameters, *self.others]:
             parameter.grad = None
         if self.views:
-            self.slopes.zero_()
+            self.gradient.zero_()
             self._attach()
 
     def take(self, gradient: Tensor) -> None:
         """In place of a backward pass, or of several: the gradient of the vector [P]."""
         for parameter in self.others:
             parameter.grad = None
-        self.slopes.copy_(gradient)
+        self.gradient.copy_(gradient)
         self._attach()
 
     def _attach(self) -> None:
         """Let the gradients be views, whatever somebody has put in their place."""
-        self.stepped[0].grad = self.slopes
-        for parameter, _, slopes, _ in self.views:
-            if parameter.grad is not slopes and parameter.requires_grad:
-                parameter.grad = slopes
+        self.stepped[0].grad = self.gradient
+        for parameter, _, gradient, _ in self.views:
+            if parameter.grad is not gradient and parameter.requires_grad:
+                parameter.grad = gradient
 
     def gather(self) -> None:
         """After it: bring back gradients that somebody put elsewhere, or took away, meanwhile."""
-        for parameter, _, slopes, _ in self.views:
-            if parameter.grad is not slopes and parameter.requires_grad:
+        for parameter, _, gradient, _ in self.views:
+            if parameter.grad is not gradient and parameter.requires_grad:
                 if parameter.grad is None:
-                    slopes.zero_()
+                    gradient.zero_()
                 else:
-                    slopes.copy_(parameter.grad)
-                parameter.grad = slopes
+                    gradient.copy_(parameter.grad)
+                parameter.grad = gradient
 
     def clip(self, most: float) -> float | Tensor:
         """Scale all gradients down to 2-norm `most`, if it is more; returns what it was.
@@ -108,9 +110,9 @@ class Learnt:
         others = self.others
         if others or not self.views:
             return torch.nn.utils.clip_grad_norm_([*self.stepped, *others], most)
-        norm = float(torch.linalg.vector_norm(self.slopes))
+        norm = float(torch.linalg.vector_norm(self.gradient))
         if norm > most:
-            self.slopes.mul_(most / (norm + 1e-6))
+            self.gradient.mul_(most / (norm + 1e-6))
         return norm
 
     def step(self) -> None:
@@ -147,8 +149,8 @@ def backward(terms: Sequence[Tensor], factor: float) -> None:
     As `torch.autograd.backward`, which looks at each of them for longer than a small kernel takes, and the first time
     imports sympy for it (0.3 s, 34 MB).
     """
-    slopes = tuple([torch.full_like(term, factor) for term in terms])
+    gradients = tuple([torch.full_like(term, factor) for term in terms])
     if ENGINE is None:
-        torch.autograd.backward(terms, slopes)
+        torch.autograd.backward(terms, gradients)
     else:
-        ENGINE.run_backward(tuple(terms), slopes, False, False, (), allow_unreachable=True, accumulate_grad=True)
+        ENGINE.run_backward(tuple(terms), gradients, False, False, (), allow_unreachable=True, accumulate_grad=True)

@@ -11,7 +11,7 @@ from ..contracts import Batch, Loss
 from ..errors import PartError
 from ..run import Run
 from ..stages import run_stage
-from .batches import Piece, divided, divisor, minibatches, reduce
+from .batches import Minibatch, divided, divisor, minibatches, reduce
 from .evaluate import evaluate_batch
 from .finite_checks import blame_gradient, blame_loss, check_step, is_finite
 from .gradient_flow import norms_by_term
@@ -31,17 +31,17 @@ class Updater:
         """The random numbers by which this iteration's minibatches are drawn."""
         return streams.generator(run.config.seed, "shuffle", run.iteration)
 
-    def prepare(self, run: Run, piece: Piece) -> Batch:
+    def prepare(self, run: Run, piece: Minibatch) -> Batch:
         """The minibatch as extensions want it; it becomes the run's `batch`."""
-        run.piece, run.batch = piece, None
-        batch: Batch = run_stage(run, "prepare_batch", batch=piece.batch())
+        run.minibatch, run.batch = piece, None
+        batch: Batch = run_stage(run, "prepare_batch", batch=piece.make())
         run.batch = batch
         return batch
 
-    def step(self, run: Run, piece: Piece) -> bool:
+    def step(self, run: Run, piece: Minibatch) -> bool:
         """One update; whether the loss lets the epochs go on."""
         batch = self.prepare(run, piece)
-        run.learnt.hold()
+        run.parameters.hold()
         loss = run_stage(run, "compute_loss", batch=batch)
         if not loss.stop_epochs:
             with run.interrupts.held():
@@ -51,7 +51,7 @@ class Updater:
     def apply_gradients(self, run: Run, loss: Loss) -> None:
         """Zero the gradients, go backward, clip, step."""
         terms, norm = self.gradients(run, loss)
-        run.learnt.step()
+        run.parameters.step()
         check_step(run)
         run.loss_metrics.append({**terms, **({} if norm is None else {"grad_norm": norm}), **loss.metrics})
 
@@ -62,22 +62,22 @@ class Updater:
         """
         settings, batch = run.config.update, run.batch
         assert batch is not None
-        told = [term for term in loss.terms.values() if term.requires_grad]
-        if not told:
+        differentiable = [term for term in loss.terms.values() if term.requires_grad]
+        if not differentiable:
             label = run.config.loss.label
             raise PartError(f"{label}: its terms carry no gradient (was a graph cut by detach or torch.tensor?)")
         count = divisor(batch, settings.denominator, settings.constant)
         terms = {f"loss/{name}": divided(term.detach(), count).item() for name, term in loss.terms.items()}
         evaluate = functools.partial(evaluate_batch, run, batch)
         if not math.isfinite(sum(terms.values())):
-            before = None if run.piece is None else run.piece.batch()
+            before = None if run.minibatch is None else run.minibatch.make()
             blame_loss(run, loss, before, evaluate, functools.partial(run.stages.compute_loss, run, batch))
         if run.traced is None or run.config.trace_gradients:
             terms |= trace_terms(run, loss, batch)
-        run.learnt.zero()
-        backward(told, 1 / count)
-        run.learnt.gather()
-        norm = None if settings.max_grad_norm is None else run.learnt.clip(settings.max_grad_norm)
+        run.parameters.zero()
+        backward(differentiable, 1 / count)
+        run.parameters.gather()
+        norm = None if settings.max_grad_norm is None else run.parameters.clip(settings.max_grad_norm)
         if (norm is None or not math.isfinite(norm)) and not is_finite(run, gradients=True):
             again = run_stage(run, "compute_loss", batch=batch)  # the graph is gone
             blame_gradient(run, reduce(again, batch, settings.denominator, settings.constant), evaluate)

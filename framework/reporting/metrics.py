@@ -32,7 +32,7 @@ def measure(run: Run, steps: int, began: float) -> dict[str, float]:
         "std_return": deviation,
         "mean_length": float(lengths.sum()) / count if count else math.nan,
     }
-    metrics |= {f"environment/{name}": number for name, number in run.finished.told.items()}
+    metrics |= {f"environment/{name}": number for name, number in run.finished.mean_metrics.items()}
     if run.config.optimizer.schedule != "constant":
         metrics["lr"] = float(run.optimizer.param_groups[0]["lr"])
     updates = run.loss_metrics

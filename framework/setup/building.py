@@ -21,7 +21,7 @@ from ..contracts import Environment, Policy
 from ..errors import UsageError, unknown, warn
 from ..hookspecs import PROJECT, STAGES, RunHooks, names
 from ..learning.optimizers import optimizer
-from ..learning.parameters import Learnt
+from ..learning.parameters import FlatParameters
 from ..learning.updates import Updater
 from ..parts import Loaded, Part
 from ..places import own_line
@@ -92,9 +92,9 @@ def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path |
     refuse_actions(config.policy, spaces[1], loaded)
     policy = build_policy(config.policy, config.seed, spaces, device)
     streams.seed_global(device, streams.derived_seed(config.seed, "build judges"))
-    working = judges(config)
-    learnt = Learnt.of(policy, config.optimizer.name)
-    learnt.optimizer = optimizer(config, learnt.stepped)
+    working = build_learning_parts(config)
+    parameters = FlatParameters.of(policy, config.optimizer.name)
+    parameters.optimizer = optimizer(config, parameters.stepped)
     run = Run(
         config,
         loaded,
@@ -103,8 +103,8 @@ def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path |
         shards,
         policy,
         **working,
-        learnt=learnt,
-        optimizer=learnt.optimizer,
+        parameters=parameters,
+        optimizer=parameters.optimizer,
         stages=stages,
         manager=RunManager(PROJECT),
         collector=Collector(),
@@ -160,7 +160,7 @@ def resolved(config: Config, environment: Any) -> Config:
     return evolve(config, environment=evolve(part, settings=evolve(part.settings, **changed)))
 
 
-def judges(config: Config) -> dict[str, Any]:
+def build_learning_parts(config: Config) -> dict[str, Any]:
     """The working estimator, baseline and loss, by role."""
     working = {role: _build(getattr(config, role)) for role in ("estimator", "baseline", "loss")}
     for role, part in working.items():

@@ -43,8 +43,8 @@ class Carry:
     """Where the lanes are, between rollouts of fixed steps; written in place."""
 
     states: Array  # [N] int64
-    clock: Array  # [N] int64 steps of the unfinished episode
-    earned: Array  # [N] float64 its return
+    episode_step: Array  # [N] int64 steps of the unfinished episode
+    episode_return: Array  # [N] float64 its return
 
 
 @frozen(eq=False)
@@ -80,12 +80,12 @@ def _follow(
     """One episode after the other, in plain Python; then each in its place."""
     trail = _Trail(tables, edges, lanes, generator)
     if amount.fixed_steps is None:
-        carry.earned[:] = 0.0
+        carry.episode_return[:] = 0.0
         lasts, where, begins = _shared_out(trail, lanes, amount)
         return _placed(tables, trail.path, lanes, lasts, where, begins, carry)
-    steps, clocks = amount.fixed_steps, carry.clock.copy()
+    steps, clocks = amount.fixed_steps, carry.episode_step.copy()
     for lane in range(lanes):
-        carry.states[lane], carry.clock[lane] = trail.extend(int(carry.states[lane]), int(clocks[lane]), steps)
+        carry.states[lane], carry.episode_step[lane] = trail.extend(int(carry.states[lane]), int(clocks[lane]), steps)
     lasts = np.array(sorted({*trail.ends, *range(steps, lanes * steps + 1, steps)}))
     firsts = np.concatenate([[0], lasts[:-1]])
     return _placed(tables, trail.path, lanes, lasts, firsts // steps, firsts % steps, carry, clocks)
@@ -106,10 +106,10 @@ class _Trail:
         self.path: list[int] = []
         self.ends: list[int] = []
 
-    def extend(self, state: int, clock: int, steps: int) -> tuple[int, int]:
-        """Walk so many steps on, from the `clock`-th step of an episode; returns the state and clock after them."""
+    def extend(self, state: int, episode_step: int, steps: int) -> tuple[int, int]:
+        """Add n steps, from the `episode_step`-th of an episode on; returns state and episode step after them."""
         rows, width, successors, path, limit = self.rows, self.width, self.successors, self.path, self.limit
-        began = len(path) - clock
+        began = len(path) - episode_step
         due = -1 if limit is None else began + limit
         for place, uniform in enumerate(islice(self.noise, steps), len(path) + 1):
             outcome = state * width + bisect_right(rows[state], uniform)
@@ -162,20 +162,20 @@ def _placed(
     carry: Carry,
     clocks: Array | None = None,
 ) -> Paths:
-    """The episodes of a trail in their lanes and rows; in row 0, a lane's first one goes on at its clock, if any."""
+    """The sampled episodes in their lanes and rows; in row 0, a lane's first one continues at its episode step."""
     steps = int(lasts[-1])
     firsts = np.zeros_like(lasts)
     firsts[1:] = lasts[:-1]
     counts = lasts - firsts
     outcomes, place = np.array(path[:steps]), np.arange(steps)
     lengths, since, numbers = counts, -firsts, np.arange(len(lasts))
-    earned = np.add.reduceat(tables.rewards.take(outcomes), firsts, dtype=np.float64)
+    episode_return = np.add.reduceat(tables.rewards.take(outcomes), firsts, dtype=np.float64)
     if clocks is not None:
         order = np.lexsort((where, begins))  # in which they began
         numbers[order] = np.arange(len(lasts))
         before = np.where(begins == 0, clocks[where], 0)
         lengths, since = counts + before, before - firsts
-        earned += np.where(begins == 0, carry.earned[where], 0.0)
+        episode_return += np.where(begins == 0, carry.episode_return[where], 0.0)
     rows = int((begins + counts).max())
     index = place * lanes + np.repeat((begins - firsts) * lanes + where, counts)
     tables_of = np.zeros((3, rows * lanes), np.int64)
@@ -189,13 +189,13 @@ def _placed(
     if tables.limit is not None:
         flags[1, index[lasts - 1]] = ended & ~final
     if clocks is not None:
-        carry.earned[:] = 0.0
-        carry.earned[where[~ended]] = earned[~ended]
+        carry.episode_return[:] = 0.0
+        carry.episode_return[where[~ended]] = episode_return[~ended]
         done = order[ended[order]]
-        earned, lengths = earned[done], lengths[done]
+        episode_return, lengths = episode_return[done], lengths[done]
     mask, truncated = flags.reshape(2, rows, lanes)
     walked, times, episodes = tables_of.reshape(3, rows, lanes)
-    return Paths(walked, mask, times, episodes, truncated, earned, lengths)
+    return Paths(walked, mask, times, episodes, truncated, episode_return, lengths)
 
 
 def _chunks(generator: torch.Generator) -> Iterator[list[float]]:
@@ -212,9 +212,9 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
     home = None if tables.first is None else tables.first * width
     begun = lanes if amount.episodes is None else min(lanes, amount.episodes)
     if fixed is None:
-        at, born, earned = begin(tables, lanes, generator) * width, np.zeros(lanes, np.int64), np.zeros(lanes)
+        at, born, episode_return = begin(tables, lanes, generator) * width, np.zeros(lanes, np.int64), np.zeros(lanes)
     else:
-        at, born, earned = carry.states * width, -carry.clock, carry.earned
+        at, born, episode_return = carry.states * width, -carry.episode_step, carry.episode_return
     number = np.arange(lanes)
     stopped = np.where(number < begun, np.iinfo(np.int64).max, 0)
     who = np.arange(lanes)  # the lanes that are still stepped: narrowed whenever half of them have stopped
@@ -234,7 +234,7 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
             capacity *= 2
         if 2 * working <= len(who):
             who, at, born, number = who[alive], at[alive], born[alive], number[alive]
-            earned, gained, ended = earned[alive], gained[:working], np.empty(working, bool)
+            episode_return, gained, ended = episode_return[alive], gained[:working], np.empty(working, bool)
             alive, used = np.ones(working, bool), BLOCK
         if used == BLOCK:
             rows = torch.rand(BLOCK, len(who), generator=generator).numpy()
@@ -252,7 +252,7 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
         else:
             outcomes[t, who], births[t, who], episodes[t, who] = outcome, born, number
         take(successors, outcome, out=at)
-        earned += take(rewards, outcome, out=gained)
+        episode_return += take(rewards, outcome, out=gained)
         taken += working
         t += 1
         take(final, outcome, out=ended)
@@ -268,8 +268,8 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
             at[where] = home if home is not None else begin(tables, len(where), generator) * width
             if working < len(who):
                 where = where[alive[where]]
-            finished.append((earned[where], t - born[where]))
-            earned[ended] = 0.0
+            finished.append((episode_return[where], t - born[where]))
+            episode_return[ended] = 0.0
             born[ended] = t
             going = len(where)
             if amount.episodes is not None:
@@ -287,14 +287,14 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
                 raise EndlessError(int(who[oldest]))
             due = int(born[oldest]) + amount.most
     if fixed is not None:
-        carry.states[:], carry.clock[:], carry.earned[:] = at // width, t - born, earned
-    clock = np.arange(t)[:, None]
-    mask = clock < stopped
+        carry.states[:], carry.episode_step[:], carry.episode_return[:] = at // width, t - born, episode_return
+    episode_step = np.arange(t)[:, None]
+    mask = episode_step < stopped
     truncated = np.zeros((t, lanes), bool)
     for time, where in truncations:
         truncated[time, where] = True
     returns = np.concatenate([scores for scores, _ in finished]) if finished else np.zeros(0)
     lengths = np.concatenate([counts for _, counts in finished]) if finished else np.zeros(0, np.int64)
     births = births[:t]
-    np.subtract(clock, births, out=births)  # times; of padding, too, whose number is masked
+    np.subtract(episode_step, births, out=births)  # times; of padding, too, whose number is masked
     return Paths(outcomes[:t], mask, births, episodes[:t], truncated, returns, lengths)

@@ -8,8 +8,8 @@ from attrs import define, field
 from torch import Tensor
 
 from .. import checks, streams
-from ..collecting.episodes import Ends, Finished
-from ..collecting.shard import Shard
+from ..collecting.episodes import BootstrapObservations, EpisodeStats
+from ..collecting.shard import Collected, Shard
 from ..contracts import Actor, Rollout
 from .sampling import Amount, Carry, EndlessError, walk
 from .tables import Tables, begin
@@ -48,19 +48,19 @@ class TabularShard(Shard):
         super().load_state_dict(state)
         self.states = None if state["states"] is None else state["states"].numpy()
 
-    def collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
+    def collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> Collected:
         """Collect until what was asked for is complete."""
         table = table_of(actor, policy)
         if table is None:
             return super().collect(policy, actor, iteration, ends_wanted)
         return self._sample(table, iteration, ends_wanted)
 
-    def _sample(self, log_probs: Tensor, iteration: int, ends_wanted: bool) -> tuple[Rollout, Finished, Ends]:
+    def _sample(self, log_probs: Tensor, iteration: int, ends_wanted: bool) -> Collected:
         tables = self.tables
         draw = streams.generator(self.seed, "act", iteration, self.number)
         if self.states is None:
             self.states = begin(tables, self.lanes, draw)
-        carry = Carry(self.states, self.clock, self.earned)
+        carry = Carry(self.states, self.episode_step, self.episode_return)
         amount = Amount(self.steps, self.episodes, self.fixed_steps, self.capacity, self.longest.steps)
         whose = f"{self.labels[1]}: actor: log_probs"
         checks.tensor(whose, log_probs, tables.shape, "[O, A]", "floating point")
@@ -97,5 +97,5 @@ class TabularShard(Shard):
                 cut[-1] |= ~columns["terminated"][-1]
             times, lanes = cut.nonzero()
         successors = tables.seen_next[outcomes[times, lanes]]
-        ends = Ends(*(torch.from_numpy(array) for array in (times, lanes, successors)))
-        return rollout, Finished(paths.returns, paths.lengths), ends
+        ends = BootstrapObservations(*(torch.from_numpy(array) for array in (times, lanes, successors)))
+        return rollout, EpisodeStats(paths.returns, paths.lengths), ends

@@ -36,7 +36,7 @@ class ProgressBar:
         self.bar.show(0, told=_returns(run))
         self.began = time.perf_counter()
         for shard in run.shards:
-            shard.told = partial(self._collecting, run)
+            shard.on_progress = partial(self._collecting, run)
 
     def _collecting(self, run: Run, steps: int, ended: int) -> None:
         """Within a rollout, which may be a long one: draw, if it is time to, what is known so far."""
@@ -60,7 +60,7 @@ class ProgressBar:
     def run_finished(self, run: Run) -> None:
         """Leave the last state standing."""
         for shard in run.shards:
-            shard.told = None
+            shard.on_progress = None
         if self.bar is not None:
             self.bar.stop()
 

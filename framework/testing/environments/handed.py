@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ...collecting.step_checks import Entry
+from ...collecting.step_checks import StepChecks
 from ...contracts import Inputs
 from ...errors import PartError
 from ..law import Broken, Subject, law
@@ -15,7 +15,7 @@ def what_is_seen_is_in_the_space(subject: Subject, plan: Plan) -> None:
     """First observations, observations and successors are elements of `observation_space`, of one shape and dtype;
     rewards [N] are floating point, flags [N] bool; every action of `action_space` is taken."""
     with lanes(subject, plan.lanes) as environment:
-        entry = Entry(environment, plan.lanes, (subject.part.label, "policy"))
+        entry = StepChecks(environment, plan.lanes, (subject.part.label, "policy"))
         told = play(environment, plan, steps=0)
         masks = getattr(environment, "action_masks", None)
         try:
