@@ -9,7 +9,6 @@ import numpy as np
 from . import streams
 from .blame import attribute_error, look_at_process, suspects
 from .contracts import Advantages, Rollout
-from .errors import PartError
 from .handed_out import only_read
 from .hookspecs import STAGES
 from .learning.batches import flatten
@@ -19,7 +18,7 @@ from .learning.optimizers import set_learning_rate
 from .process_state import restore_after, working
 from .records.environment_state import keep
 from .reporting.metrics import measure
-from .reporting.observers import abandon, answers, tell, tell_of_failure
+from .reporting.observers import abandon, reasons_to_stop, tell, tell_of_failure
 from .run import Result, Run
 from .stages import run_stage
 
@@ -91,7 +90,7 @@ def _iterate(run: Run, began: float) -> None:
         _observe(run, rollout, advantages)
         metrics = measure(run, batch.total_steps, began)
         tell(run, "iteration_finished", metrics=metrics)
-        run.stop_reasons += _reasons(run, metrics)
+        run.stop_reasons += reasons_to_stop(run, metrics)
         run.iteration += 1
     restore_after(lambda: suspects(run))
 
@@ -106,17 +105,6 @@ def _observe(run: Run, rollout: Rollout, advantages: Advantages) -> None:
         _called = run.config.policy.label
         with only_read(run.iteration == 0, f"{run.config.policy.label}: observe", rollout):
             run.policy.observe(rollout)
-
-
-def _reasons(run: Run, metrics: dict[str, float]) -> list[str]:
-    """Why extensions want the run to stop."""
-    reasons = []
-    for extension, answer in answers(run, "should_stop", metrics=metrics):
-        if not isinstance(answer, str):
-            label = run.owners[id(extension)]
-            raise PartError(f"{label}: should_stop: expected a reason (a string) or None, got {answer!r}")
-        reasons.append(answer)
-    return [reason for reason in reasons if reason]
 
 
 def _fail(run: Run, error: BaseException) -> NoReturn:

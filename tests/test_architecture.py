@@ -88,3 +88,72 @@ def test_the_core_imports_no_plugin():
     ours = {name for name in graph() if name.startswith("framework.")} | {"framework"}
     found = {(name, other) for name in ours for other in graph()[name] if other not in ours}
     assert found == set()
+
+
+# Rooms
+
+ROOMS = {  # room → the rooms that it may import; all may import the modules that stand directly in framework/
+    "collecting": set(),
+    "tabular": {"collecting"},
+    "learning": {"collecting"},
+    "compile": {"collecting", "learning", "setup"},
+    "setup": {"collecting", "learning", "tabular", "compile"},
+    "reporting": {"learning", "records", "setup"},
+    "records": {"reporting", "setup"},
+    "exact": {"learning", "tabular"},
+    "testing": {"collecting", "exact", "learning", "setup"},
+    "audit": {"collecting", "exact", "learning", "tabular"},
+    "cli": {"audit", "collecting", "exact", "records", "reporting", "setup", "testing"},
+}
+LEAVES = ("contracts", "errors", "hookspecs", "returns", "streams", "running_moments", "interrupts")
+"""Modules of framework/ that import no room."""
+
+PAGE = ROOT / "docs" / "architecture.md"
+BEGIN, END = "```mermaid\n", "```\n"
+
+
+def room_of(name):
+    """The room of a module, None for one that stands directly in framework/; plugins have none."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "framework" and len(parts) > 1 and parts[1] in ROOMS else None
+
+
+def used():
+    """Pairs of rooms, of which the first imports the second."""
+    pairs = {(room_of(name), room_of(other)) for name, others in graph().items() for other in others}
+    return {(one, other) for one, other in pairs if one and other and one != other}
+
+
+def drawing():
+    """The imports between rooms, as Mermaid draws them."""
+    arrows = [f"    {one} --> {other}" for one, other in sorted(used())]
+    return "\n".join(["graph TD", *arrows, ""])
+
+
+def test_rooms_import_what_they_may():
+    assert {(one, other) for one, other in used() if other not in ROOMS[one]} == set()
+
+
+def test_every_folder_is_a_room():
+    folders = {path.parent.name for path in (ROOT / "framework").glob("*/__init__.py")}
+    assert folders == ROOMS.keys()
+
+
+def test_what_plugin_authors_read_stands_on_nothing():
+    assert {(name, other) for name in LEAVES for other in graph()[f"framework.{name}"] if room_of(other)} == set()
+
+
+def test_the_loop_and_mathematics_know_nothing_of_compilers():
+    reader = {"framework.training", "framework.stages", "framework.run", "framework.returns"}
+    reader |= {name for name in graph() if room_of(name) in ("collecting", "learning", "exact")}
+    assert {(name, other) for name in reader for other in graph()[name] if room_of(other) == "compile"} == set()
+
+
+def test_the_page_draws_the_rooms_as_they_are():
+    """`python tests/test_architecture.py` draws them anew."""
+    assert PAGE.read_text("utf-8").partition(BEGIN)[2].partition(END)[0] == drawing()
+
+
+if __name__ == "__main__":
+    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}{drawing()}{END}{rest.partition(END)[2]}", "utf-8")

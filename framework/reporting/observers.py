@@ -42,6 +42,21 @@ def answers(run: Run, hook: str, **arguments: Any) -> Iterator[tuple[Any, Any]]:
                 yield extension, answer
 
 
+def reasons_to_stop(run: Run, metrics: dict[str, float]) -> list[str]:
+    """What extensions answer to `should_stop`.
+
+    Raises:
+        PartError: an answer is neither a string nor None.
+    """
+    reasons = []
+    for extension, answer in answers(run, "should_stop", metrics=metrics):
+        if not isinstance(answer, str):
+            label = run.owners[id(extension)]
+            raise PartError(f"{label}: should_stop: expected a reason (a string) or None, got {answer!r}")
+        reasons.append(answer)
+    return [reason for reason in reasons if reason]
+
+
 def tell_of_failure(run: Run, error: BaseException) -> None:
     """Call `run_failed` of everybody who has it, whatever the others raise: that is added to the error as a note."""
     for implementation in _implementations(run, "run_failed"):
