@@ -8,13 +8,18 @@ from attrs import field, frozen, validators
 from torch import Tensor
 
 from framework import Run, hookimpl
-from framework.evaluation import play, refuse_without_greedy
-from framework.records.environment_state import keep
-from framework.records.record import BEST, copied
-from framework.records.rescue import keep_policy
-from framework.run import RECENT
-from framework.setup.building import build_environment, close
-from framework.streams import derived_seed
+from framework.tools import (
+    BEST,
+    RECENT,
+    build_environment,
+    close,
+    copied,
+    derived_seed,
+    keep_policy,
+    keep_statistics,
+    play,
+    refuse_without_greedy,
+)
 
 
 @frozen
@@ -56,7 +61,7 @@ class Evaluator:
         settings, config = self.settings, run.config
         if (run.iteration + 1) % settings.every:
             return None
-        keep(run.policy, run.environment, config.environment.label)
+        keep_statistics(run.policy, run.environment, config.environment.label)
         performance = play(
             run.policy,
             self.environment,

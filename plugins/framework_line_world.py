@@ -9,7 +9,7 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 
 from framework import Step, TabularMDP, hookimpl
-from framework.config import Section
+from framework.tools import Section
 
 LEFT, RIGHT = 0, 1
 FINITE = [validators.gt(-math.inf), validators.lt(math.inf)]

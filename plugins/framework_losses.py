@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from framework import Batch, Evaluation, Loss, hookimpl
-from framework.config import Section
+from framework.tools import Section
 
 COEFFICIENT = validators.ge(0.0)
 OPTIONAL = validators.optional(validators.gt(0.0))

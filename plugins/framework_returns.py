@@ -7,8 +7,8 @@ from attrs import field, frozen, validators
 from torch import Tensor
 
 from framework import Estimate, Rollout, hookimpl
-from framework.config import Section
 from framework.returns import going_on, lambda_returns, n_step_returns, vtrace_targets
+from framework.tools import Section
 
 UNIT = [validators.ge(0.0), validators.le(1.0)]
 

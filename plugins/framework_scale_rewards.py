@@ -8,9 +8,8 @@ from attrs import evolve, field, frozen, validators
 from torch import Tensor
 
 from framework import Rollout, hookimpl
-from framework.config import Section
 from framework.returns import discounted_sums
-from framework.running_moments import merged
+from framework.tools import Section, merge_moments
 
 
 @frozen
@@ -47,7 +46,7 @@ class RewardScaler:
         rollout = yield
         returns = self.returns_so_far(rollout)
         count, mean, variance = (moment.to(returns.device) for moment in (self.count, self.mean, self.variance))
-        self.count, self.mean, self.variance = merged(count, mean, variance, returns[rollout.mask])
+        self.count, self.mean, self.variance = merge_moments(count, mean, variance, returns[rollout.mask])
         scaled = rollout.rewards.double() / torch.sqrt(self.variance + self.settings.epsilon)
         return evolve(rollout, rewards=scaled.clamp(-self.settings.clip, self.settings.clip).to(rollout.rewards.dtype))
 

@@ -8,8 +8,8 @@ from attrs import evolve, field, frozen, validators
 from torch import Tensor
 
 from framework import Advantages, Batch, Rollout, hookimpl
-from framework.config import Section
 from framework.returns import episode_groups, episode_means
+from framework.tools import Section
 
 
 @frozen

@@ -2,9 +2,11 @@
 
 import ast
 import functools
+import re
 from pathlib import Path
 
 import framework
+from framework import tools
 
 ROOT = Path(framework.__file__).parent.parent
 PLUGINS = ROOT / "plugins"
@@ -88,6 +90,22 @@ def test_the_core_imports_no_plugin():
     ours = {name for name in graph() if name.startswith("framework.")} | {"framework"}
     found = {(name, other) for name in ours for other in graph()[name] if other not in ours}
     assert found == set()
+
+
+DOOR = {"framework", "framework.returns", "framework.tools"}
+RECORD = {"framework.records.record", "framework.records.rescue"}
+"""Only the report `record` writes what the core reads back."""
+
+
+def test_built_in_plugins_come_in_by_the_public_door():
+    plugins = {name for name in graph() if not name.startswith("framework.") and name != "framework"}
+    used = {(name, other) for name in plugins for other in graph()[name] if other not in plugins | DOOR}
+    assert used == {("framework_reports.record", other) for other in RECORD}
+
+
+def test_the_page_of_tools_names_them_all():
+    assert set(re.findall(r"`(\w+)`", tools.__doc__.partition("|---|---|")[2])) == set(tools.__all__)
+    assert all(hasattr(tools, name) for name in tools.__all__)
 
 
 # Rooms

@@ -12,8 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
-from framework.errors import warn
-from framework.places import own_line
+from framework.tools import own_line, warn
 
 from .forgetful import forgotten, watched
 from .infos import OURS, Array, MisuseError, Wanted, beyond, choices, mask, metric, no_mask, number, short

@@ -12,8 +12,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from framework import Step, UsageError
-from framework.errors import warn
-from framework.places import own_line
+from framework.tools import own_line, warn
 
 from .guard import OUTSIDE, LaneError, seeds
 from .infos import OURS, Array, MisuseError, Wanted, choices, look_up, number, short

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from framework import UsageError
-from framework.errors import unknown
+from framework.tools import unknown
 
 from .guard import Env, Guard, LaneError, copying
 from .infos import Wanted

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from attrs import field, frozen, validators
 
-from framework.config import Section
+from framework.tools import Section
 
 from .code import named_modules, registered_modules
 from .infos import DEFAULT_METRICS, Wanted

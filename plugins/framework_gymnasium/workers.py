@@ -15,8 +15,7 @@ from typing import Any
 from gymnasium.vector import AsyncVectorEnv
 from gymnasium.vector import async_vector_env as gymnasiums
 
-from framework.interrupts import ENDING
-from framework.places import own_line
+from framework.tools import ENDING, own_line
 
 from .guard import MAKING, OUTSIDE, RESET, STEP, Env, Guard, LaneError
 

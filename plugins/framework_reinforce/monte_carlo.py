@@ -4,8 +4,8 @@ import torch
 from attrs import field, frozen, validators
 
 from framework import Estimate, Rollout
-from framework.config import Section
 from framework.returns import rewards_to_go
+from framework.tools import Section
 
 GAMMA = [validators.ge(0.0), validators.le(1.0)]
 

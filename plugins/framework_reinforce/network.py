@@ -11,8 +11,7 @@ from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 
 from framework import Rollout, UsageError
-from framework.config import Section
-from framework.running_moments import merged
+from framework.tools import Section, merge_moments
 
 from .layers import is_plain, through, together
 
@@ -152,7 +151,7 @@ class Normalizer(nn.Module):
         rows, real = rollout.observations.flatten(0, 1), rollout.mask.flatten()
         count, mean, variance = self.count, self.mean, self.variance
         for piece in (slice(first, first + ROWS) for first in range(0, len(rows), ROWS)):
-            count, mean, variance = merged(count, mean, variance, rows[piece][real[piece]])
+            count, mean, variance = merge_moments(count, mean, variance, rows[piece][real[piece]])
         self.count.copy_(count)
         self.mean.copy_(mean)
         self.variance.copy_(variance)

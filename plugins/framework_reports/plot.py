@@ -6,8 +6,7 @@ import numpy as np
 from attrs import field, frozen, validators
 
 from framework import Run, hookimpl
-from framework.records.files import whole
-from framework.records.record import CURVE
+from framework.tools import CURVE, whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

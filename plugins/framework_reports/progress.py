@@ -7,7 +7,7 @@ from functools import partial
 from attrs import frozen
 
 from framework import Run, hookimpl
-from framework.reporting.progress_bar import Bar, so_far
+from framework.tools import Bar, so_far
 
 
 @frozen
