@@ -327,7 +327,7 @@ class EdgeIsDeath(Walked):
         return torch.cat([rollout.successor_values[:-1], torch.zeros_like(rollout.rewards[:1])])
 
 
-@mutant("the_edge_bootstraps", "PufferAI/PufferLib#363, mended in #445")
+@mutant("the_edge_bootstraps", "PufferAI/PufferLib#363, fixed in #445")
 class LastAdvantageIsZero(Walked):
     """leaves the last row's advantage at zero"""
 

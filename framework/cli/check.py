@@ -73,8 +73,8 @@ class Flags:
 def main(arguments: Sequence[str]) -> int:
     """Check.
 
-    Exit code 0: all laws are kept, 1: one is broken, 2: no law could be asked of a part, 3: none is broken, and one is
-    not decided.
+    Exit code 0: all laws are kept, 1: one is broken, 2: no law could be checked on a part, 3: none is broken, and one
+    is not decided.
     """
     words = list(arguments)
     helped = bool(set(HELP) & set(words))

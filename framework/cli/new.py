@@ -149,8 +149,8 @@ def _refuse(name: str) -> None:
     if name in ("self", "cls"):
         raise UsageError(f"'{name}' has a meaning in Python: choose another name, such as my_{name}")
     if name != likely or keyword.iskeyword(name) or not name.isascii():
-        mend = f". Did you mean '{likely}'?" if name != likely and likely.isascii() else ""
-        raise UsageError(f"'{name}' is no name of a module: small letters, digits and _{mend}")
+        hint = f". Did you mean '{likely}'?" if name != likely and likely.isascii() else ""
+        raise UsageError(f"'{name}' is no name of a module: small letters, digits and _{hint}")
     if Path(name).exists():
         raise UsageError(f"{name} exists already, and is left as it is: choose another name, or remove it")
     if name in sys.stdlib_module_names or importlib.util.find_spec(name) is not None:

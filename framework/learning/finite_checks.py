@@ -138,8 +138,8 @@ def blame_loss(run: Run, loss: Loss, given: Batch | None, evaluate: Callable[[],
     check_parameters(run, None if run.loss_metrics else suspects(run))
     _check_columns(run, batch, given)
     check_said(run, evaluate)
-    if run.wrappers.get("compute_loss") and not _spoilt_terms(core()):
-        whose = _first_to(_spoilt_terms, run, "compute_loss", batch=batch)
+    if run.wrappers.get("compute_loss") and not _terms_not_finite(core()):
+        whose = _first_to(_terms_not_finite, run, "compute_loss", batch=batch)
         for name, term in loss.terms.items():
             checks.finite(f"{whose}: compute_loss: term '{name}'", term.detach())
     for name, term in loss.terms.items():
@@ -147,16 +147,16 @@ def blame_loss(run: Run, loss: Loss, given: Batch | None, evaluate: Callable[[],
     raise PartError(f"{run.config.loss.label}: the summed loss is not finite")
 
 
-def _spoilt_terms(loss: Loss) -> bool:
+def _terms_not_finite(loss: Loss) -> bool:
     return not all(bool(torch.isfinite(term).all()) for term in loss.terms.values())
 
 
-def _first_to(spoil: Callable[[Any], bool], run: Run, stage: str, **arguments: Any) -> str:
+def _first_to(is_wrong: Callable[[Any], bool], run: Run, stage: str, **arguments: Any) -> str:
     """The innermost wrapper of a stage after which its result is so: it is done again, with ever more of them."""
     hooks = getattr(run.hook, stage).get_hookimpls()
     wrapping = [one for one in run.extensions.values() if any(hook.plugin is one for hook in hooks)]
     for count, extension in enumerate(wrapping, 1):
-        if spoil(run.manager.subset_hook_caller(stage, wrapping[count:])(run=run, **arguments)):
+        if is_wrong(run.manager.subset_hook_caller(stage, wrapping[count:])(run=run, **arguments)):
             return run.owners[id(extension)]
     return " or ".join(run.wrappers[stage])
 
@@ -173,12 +173,12 @@ def _check_columns(run: Run, batch: Batch, given: Batch | None) -> None:
             if wrappers := run.wrappers.get(stage):
                 whose = " or ".join(wrappers)
                 if stage == "prepare_batch" and given is not None:
-                    spoilt = functools.partial(_is_spoilt, name)
-                    whose = _first_to(spoilt, run, stage, batch=given)
+                    wrong = functools.partial(_is_not_finite, name)
+                    whose = _first_to(wrong, run, stage, batch=given)
                 checks.finite(f"{whose}: {stage}: {name}", column)
 
 
-def _is_spoilt(name: str, batch: Batch) -> bool:
+def _is_not_finite(name: str, batch: Batch) -> bool:
     return not bool(torch.isfinite(getattr(batch, name)).all())
 
 

@@ -184,9 +184,9 @@ def refuse_actions(part: Part, space: Space[Any], loaded: Loaded) -> None:
         for tree in list(recipes[name].values())[:1]
         if isinstance(tree.get("policy"), dict) and tree["policy"].get("name") in fitting
     ]
-    mend = f"choose --policy {_either(fitting)}" if fitting else "no policy that is installed does"
+    remedy = f"choose --policy {_either(fitting)}" if fitting else "no policy that is installed does"
     also = f", or --recipe {_either(brought)}" if brought else ""
-    raise UsageError(f"policy '{part.name}' takes {kinds} actions, and the environment's are {space}: {mend}{also}")
+    raise UsageError(f"policy '{part.name}' takes {kinds} actions, and the environment's are {space}: {remedy}{also}")
 
 
 def _either(names: Sequence[str]) -> str:

@@ -66,7 +66,7 @@ def wire(config: Config, loaded: Loaded, chosen: Iterable[str] = (), valued: boo
         valued: values are given, and none are learnt: who gives them, and whether a loss trains a critic, is all one.
 
     Raises:
-        UsageError: with the reason and the mend.
+        UsageError: with the reason and the fix.
     """
     options(config.optimizer)
     observers = [part.name for part in (*config.extensions, *config.reports)]

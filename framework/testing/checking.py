@@ -42,7 +42,7 @@ class Report:
 
     @property
     def undecided(self) -> tuple[Verdict, ...]:
-        """Of the laws that were asked of too few examples, as time ran out: such a part has not passed."""
+        """Of the laws that were checked on too few examples, as time ran out: such a part has not passed."""
         return self.of("not decided")
 
     @property
@@ -91,7 +91,7 @@ def check(
         examples: how many a law.
         seed: of what is drawn.
         seconds: processor time of looking for examples that break a law, and of shrinking those. After its share of
-            these a law is asked of no further ones, but of five at least, and is not decided.
+            these a law is checked on no further ones, but on five at least, and is not decided.
         loaded: the plugins that it may be wired with; without, the installed ones.
         told: called with each law before it is asked.
     """

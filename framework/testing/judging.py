@@ -1,4 +1,4 @@
-"""A part is put to one law: the law is asked of cases that Hypothesis draws, and shrinks where one breaks it."""
+"""A part is checked against one law, on cases that Hypothesis draws, and shrinks where one breaks it."""
 
 import sys
 import traceback
@@ -37,7 +37,7 @@ class Verdict:
     law: Law
     outcome: Outcome
     reason: str = ""  # why it failed, is not decided, or does not apply
-    examples: int = 0  # that it was asked of, while one was looked for that breaks it
+    examples: int = 0  # that it was checked on, in search of one that breaks it
     subject: Subject | None = None  # of the counterexample, with its settings
     case: tuple[Any, ...] = ()  # the shrunk counterexample; empty where the law takes none
     error: BaseException | None = None  # what it raised
@@ -152,7 +152,7 @@ def reason(law: Law, subject: Subject) -> str | None:
 
 
 def _undecided(law: Law, count: int, examples: int) -> Verdict:
-    """Of a law that no example broke, and that was asked of too few."""
+    """Of a law that no example broke, and that was checked on too few."""
     return Verdict(law, "not decided", f"time ran out after {count} of {examples} examples", count)
 
 

@@ -268,9 +268,9 @@ def _made(settings: "Gymnasium", make: "Callable[..., Any]", *arguments: Any, **
         missing = [extra for extra in named if importlib.util.find_spec(extra) is None]
         if named and not missing:  # it is there, and not what this id wants: those of v2 and v3 are of older ones
             raise UsageError(f"environment.id '{settings.id}' cannot be made here: {error}") from error
-        mend = f': pip install "framework-rl[{missing[0]}]"' if missing else ""
+        remedy = f': pip install "framework-rl[{missing[0]}]"' if missing else ""
         raise UsageError(
-            f"environment.id '{settings.id}' needs a package that is not installed{mend} ({error})"
+            f"environment.id '{settings.id}' needs a package that is not installed{remedy} ({error})"
         ) from error
     except TypeError as error:
         limit = "; the time limit is environment.max_episode_steps" if "max_episode_steps" in str(error) else ""

@@ -165,7 +165,7 @@ def on_the_policy_that_acted_the_gradient_is_minus_the_advantage(subject: Subjec
 @law("loss", source="Schulman et al. 2017, arXiv:1707.06347, eq. 7", cases=steps, applies=claims("pessimistic"))
 def a_clipped_loss_is_no_lower_than_the_unclipped(subject: Subject, given: Steps) -> None:
     """What depends on the advantage is at least −ρ·A, with the ratio ρ = π/π_old: of the clipped and the unclipped
-    gain, the smaller one counts, so that a good action which became rarer, or a bad one more frequent, is mended.
+    gain, the smaller one counts, so that a good action which became rarer, or a bad one more frequent, is corrected.
     """
     gained = ask(subject, given).each() - ask(subject, given.filled(advantages=0.0)).each()
     for b, (advantage, moved) in enumerate(zip(given.advantages, given.moved, strict=True)):
