@@ -5,7 +5,7 @@ How blocks are read, page by page, in order, in one temporary folder:
 * `python` runs, in one namespace a page; what it prints must hold the lines of an `output` block right after it;
 * a block whose first line is `# FILE: name` is written to that file, and not run;
 * `console`: each line after `$ ` is run (`# exits 2`: with that code), and must print the lines below it, in order;
-* `toml` is parsed, and configured where it is a run's configuration; `text` and `sh` are only shown.
+* `toml` is parsed, and configured where it is a run's configuration; `text`, `sh` and `mermaid` are only shown.
 
 In output, `…` stands for anything, and a number with a point or a comma may be 2 % off: processors round differently.
 """
@@ -197,7 +197,9 @@ def test_what_a_page_shows_runs(page, reader):
         elif block.kind == "toml":
             check_toml(block)
         else:
-            assert block.kind in ("python", "text", "sh"), f"{where}: an unknown kind of block, '{block.kind}'"
+            assert block.kind in ("python", "text", "sh", "mermaid"), (
+                f"{where}: an unknown kind of block, '{block.kind}'"
+            )
 
 
 def test_a_wrong_line_is_noticed():
