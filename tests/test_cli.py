@@ -440,6 +440,7 @@ def test_on_a_terminal_the_list_is_a_table(here):
 # The core
 
 
+@pytest.mark.slow
 def test_the_core_imports_no_plugin():
     """By its source, and by what a bare import loads."""
     import ast

@@ -66,6 +66,8 @@ CASES = {
     "evaluate": ("reinforce", {"extensions": ["evaluate", "early_stop"], "extensions__evaluate__every": 2}),
 }
 LENGTH = 5  # iterations
+QUICK = ("reinforce", "a2c", "ppo", "recurrent")
+EACH = [pytest.param(case, marks=[] if case in QUICK else [pytest.mark.slow]) for case in CASES]
 
 
 @frozen
@@ -123,7 +125,7 @@ def uninterrupted(case):
     return whole, keeper.states
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", EACH)
 def test_a_run_goes_on_from_its_state_to_the_same_bits(case):
     whole, states = uninterrupted(case)
     assert set(states) == set(range(LENGTH + 1))
@@ -254,7 +256,7 @@ def changing(run):
     return {name for name, part in parts.items() if seen(attributes(part)) != before[name]}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", EACH)
 def test_a_part_whose_attributes_change_has_a_state(case):
     """Of the built-in ones, each that changes while a run goes on says so."""
     run = built(*CASES[case], iterations=2)
@@ -269,7 +271,7 @@ def test_a_part_whose_attributes_change_has_a_state(case):
     assert isinstance(run.environment, Stateful)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", EACH)
 def test_a_run_that_loaded_a_state_says_that_state(case):
     """No entry is left out, nor one that shows only later, such as the time so far."""
     _, states = uninterrupted(case)

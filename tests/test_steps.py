@@ -70,6 +70,7 @@ def test_naming_one_length_drops_the_other_of_lower_layers():
     assert merge({"iterations": 5}, {"steps": 7, "iterations": 6}) == {"steps": 7, "iterations": 6}
 
 
+@pytest.mark.slow
 def test_the_record_says_steps_and_repeats_the_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["run", "--recipe", "ppo", "--steps", "3000", "--name", "first", "--quiet"]) == 0

@@ -184,6 +184,7 @@ def test_any_change_voids_the_signature(own, here, capsys, monkeypatch, changed)
     assert imported(here)
 
 
+@pytest.mark.slow
 def test_a_signature_that_is_none_is_no_fault(own, here, capsys):
     for text in ("", "[]", "3", '{"hmac-sha256": 3}', '{"hmac-sha256": "é"}', "[" * 5000):
         (own / "signature.json").write_text(text)
