@@ -1,4 +1,4 @@
-"""What plugins may use beyond `framework` and `framework.returns`: the built-in ones use nothing else of the inside.
+"""What plugins may use beyond `framework` and `framework.returns`: of the built-in ones only `record` uses more.
 
 | name | what it is |
 |---|---|
