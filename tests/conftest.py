@@ -1,11 +1,15 @@
 """Hypothesis profiles: `dev` (quick, the default) and `ci` (HYPOTHESIS_PROFILE=ci)."""
 
+import functools
 import os
 import sys
+from unittest import mock
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+import framework
 
 settings.register_profile("dev", max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), max_examples=75, derandomize=True)
@@ -13,8 +17,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 LONG = (  # modules that take a minute or more: a worker that comes to one last would work on alone
-    "test_new", "test_notebook", "test_compiled", "test_third_party", "test_recipes", "test_laws_estimators",
-    "test_laws_policies", "test_laws_baselines", "test_collecting", "test_check", "test_docs",
+    "test_new", "test_notebook", "test_compiled", "test_compiled_limits", "test_third_party", "test_recipes",
+    "test_mutants_estimators", "test_mutants_policies", "test_laws_policies", "test_laws_baselines",
+    "test_collecting", "test_check", "test_docs",
 )  # fmt: skip
 
 
@@ -61,3 +66,39 @@ def graphs(monkeypatch):
 
     monkeypatch.setattr(_inductor, "compile", keep)
     return made
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The working directory, empty."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def plugins_found_once():
+    """Finding the installed plugins takes longer than most runs here, and is not what is tested."""
+    with mock.patch.object(framework.api, "load_plugins", functools.cache(framework.api.load_plugins)):
+        yield
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """All that is installed, loaded."""
+    return framework.setup.loading.load()
+
+
+@pytest.fixture(params=["FLOATS", "NUMPY", "TORCH"])
+def arithmetic(request, monkeypatch):
+    """Of the classic worlds, whatever the number of lanes; also what another device would compute with, on the CPU."""
+    from framework_classic import lanes
+
+    monkeypatch.setattr(lanes, "arithmetic", lambda *_: getattr(lanes, request.param))
+
+
+@pytest.fixture
+def collected_in_python(monkeypatch):
+    """Compiled rollouts have other random numbers; tests/compile/test_collecting.py is about them."""
+    from framework.compile import rollouts
+
+    monkeypatch.setattr(rollouts, "FEW", 0)
