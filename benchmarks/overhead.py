@@ -16,7 +16,7 @@ thread.
     plugins     0, 10 and 100 more distributions, each with a plugin of two parts: start-up, and the default run
     observers   0, 1, 10 and 100 extensions that wrap every stage and implement every other run hook: the default run
     look        the first update's look at which term of the loss reaches which parameters
-                (framework/learning/gradient_flow.py), once a run: its share of the default run of 100 iterations, and
+                (framework/guards/gradient_flow.py), once a run: its share of the default run of 100 iterations, and
                 of CartPole's with PPO of 20
 
 `--write` puts medians and ranges over the rounds into benchmarks/results/overhead.json.

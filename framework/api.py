@@ -9,8 +9,6 @@ from typing import Any
 import attrs
 from torch import nn
 
-from .blame import meant_for_caller, part_that_raised
-from .collecting.episode_limit import MOST, Longest
 from .config import (
     DEFAULTS,
     MOST_THREADS,
@@ -24,9 +22,11 @@ from .config import (
 )
 from .errors import PartError, UsageError
 from .evaluation import Performance, play
+from .guards.blame import meant_for_caller, part_that_raised
+from .guards.episode_limit import MOST, Longest
+from .guards.process_state import alone, working
 from .kinds import checked, converted, shown
 from .parts import Loaded, Part
-from .process_state import alone, working
 from .records.reading import Recorded, read_record
 from .records.record import claim, policy_file, read_policy, read_spaces
 from .records.trust import foreign_imports, foreign_plugins, named_beside, refuse

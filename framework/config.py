@@ -17,8 +17,8 @@ import attrs
 import torch
 from attrs import field, frozen, validators
 
-from .collecting.episode_limit import MOST
 from .errors import UsageError, unknown
+from .guards.episode_limit import MOST
 from .kinds import converted, shown, well_formed, written
 from .kinds import worded as worded
 from .parts import Loaded, Part, Plugin

@@ -11,12 +11,12 @@ from attrs import field, frozen
 from torch import nn
 
 from . import streams
-from .collecting.episode_limit import Longest
 from .collecting.episodes import EpisodeStats
 from .collecting.rollout import actor_of
-from .collecting.step_timeout import Limit
 from .errors import UsageError
-from .process_state import same_randomness
+from .guards.episode_limit import Longest
+from .guards.process_state import same_randomness
+from .guards.step_timeout import Limit
 from .records.environment_state import give
 from .spaces import ATTRIBUTE, compare
 from .tabular.shard import shard_of

@@ -13,14 +13,14 @@ from attrs import define, field, frozen
 from .collecting.episodes import EpisodeStats
 from .config import Config
 from .contracts import Batch, Loss, Rollout
-from .interrupts import Interrupts
-from .learning.last_good import LastGood
+from .guards.interrupts import Interrupts
+from .guards.last_good import LastGood
 from .parts import Loaded
 from .state import load_state, state_of
 
 if TYPE_CHECKING:
     from .collecting.shard import Shard
-    from .learning.gradient_flow import Norms
+    from .guards.gradient_flow import Norms
     from .learning.parameters import FlatParameters
 
 RECENT = 100  # episodes that the running means of return and length are taken over, as the field does
@@ -94,7 +94,7 @@ class Run:
     last_good: LastGood = field(factory=LastGood)
     unwritten: dict[str, str] = field(factory=dict)  # file of the record → why it could not be written
     elsewhere: Path | None = None  # the temporary folder where such files lie
-    handed: tuple[Any, dict[str, int]] | None = None  # what a stage made, with its checksums: see handed_out
+    handed: tuple[Any, dict[str, int]] | None = None  # what a stage made, with its checksums: see guards.mutation
     iteration: int = 0  # counted from 0; of the one that is under way
     steps: int = 0  # real environment steps, in all
     episodes: int = 0  # finished episodes, in all

@@ -4,14 +4,14 @@ from typing import Any
 
 import torch
 
-from . import checks
 from .contracts import Advantages, Batch, Evaluation, Loss, Rollout
 from .errors import PartError
-from .handed_out import handed, only_read, still_as_handed
+from .guards import checks
+from .guards.gradient_flow import SAID
+from .guards.mutation import handed, only_read, still_as_handed
 from .hookspecs import hookimpl
 from .learning.advantages import compute_advantages
 from .learning.evaluate import evaluate_batch
-from .learning.gradient_flow import SAID
 from .run import Run
 
 

@@ -20,7 +20,7 @@
 from .config import Section
 from .errors import unknown, warn
 from .evaluation import play, refuse_without_greedy
-from .interrupts import ENDING
+from .guards.interrupts import ENDING
 from .places import own_line
 from .records.environment_state import keep as keep_statistics
 from .records.files import whole

@@ -7,15 +7,15 @@ from typing import NoReturn
 import numpy as np
 
 from . import streams
-from .blame import attribute_error, look_at_process, suspects
 from .contracts import Advantages, Rollout
-from .handed_out import only_read
+from .guards.blame import attribute_error, look_at_process, suspects
+from .guards.finite_checks import check_parameters, check_said, thrown_away
+from .guards.mutation import only_read
+from .guards.process_state import restore_after, working
 from .hookspecs import STAGES
 from .learning.batches import flatten
 from .learning.evaluate import evaluate_batch
-from .learning.finite_checks import check_parameters, check_said, thrown_away
-from .learning.optimizers import set_learning_rate
-from .process_state import restore_after, working
+from .learning.learning_rate import set_learning_rate
 from .records.environment_state import keep
 from .reporting.metrics import measure
 from .reporting.observers import abandon, reasons_to_stop, tell, tell_of_failure
@@ -26,7 +26,7 @@ from .stages import run_stage
 def execute(run: Run) -> Result:
     """Train until the configured length is reached, an extension stops the run, or Ctrl-C ends it.
 
-    What belongs to the process (see `process_state`) is put back at the end.
+    What belongs to the process (see `guards.process_state`) is put back at the end.
 
     Raises:
         PartError: a part or extension raised or broke its contract; extensions are notified by `run_failed`.

@@ -13,10 +13,10 @@ import torch
 from gymnasium.spaces import Discrete
 from torch import Tensor
 
-from .. import checks
 from ..contracts import Batch, Evaluation, Inputs
 from ..errors import PartError
 from ..exact.policy import in_float64, learnt, pulled_back
+from ..guards import checks
 from ..learning.evaluate import evaluate_batch
 from ..run import Run
 

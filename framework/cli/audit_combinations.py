@@ -12,8 +12,8 @@ from attrs import field, frozen, validators
 from ..audit.gradients import finite_spaces
 from ..config import RolloutSettings, validate
 from ..errors import UsageError
+from ..guards.process_state import working
 from ..parts import Loaded
-from ..process_state import working
 from ..records.provenance import imports
 from ..records.reading import Recorded
 from ..run import Run

@@ -11,10 +11,10 @@ import attrs
 import tyro
 from attrs import field, frozen, validators
 
-from ..collecting.episode_limit import MOST, Longest
 from ..config import RolloutSettings, validate
 from ..errors import UsageError
 from ..evaluation import CONFIDENCE, Performance, play, refuse_without_greedy
+from ..guards.episode_limit import MOST, Longest
 from ..records.record import BEST, LAST, POLICY, policy_file, read_policy, read_spaces
 from ..reporting.progress_bar import Bar, so_far
 from ..reporting.video import film

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..blame import attribute_error
-from ..process_state import working
+from ..guards.blame import attribute_error
+from ..guards.process_state import working
 from ..records.reading import Recorded, read_record
 from ..run import Run
 

@@ -18,7 +18,7 @@ from gymnasium.spaces import Discrete
 
 from ..contracts import Inputs
 from ..errors import UsageError, say
-from ..process_state import working
+from ..guards.process_state import working
 from ..records.record import claim, claim_next
 from ..records.rescue import missing
 from ..run import Result

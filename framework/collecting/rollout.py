@@ -8,9 +8,9 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
-from .. import checks
 from ..contracts import Actor, Evaluation, Inputs, Rollout
-from ..handed_out import only_read
+from ..guards import checks
+from ..guards.mutation import only_read
 from ..run import Run
 from .episodes import BootstrapObservations, EpisodeStats
 from .shard import FLAGS, Shard

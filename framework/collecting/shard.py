@@ -16,12 +16,12 @@ from torch import Tensor
 from .. import streams
 from ..contracts import Action, Actor, Environment, Inputs, Rollout, Stateful, Step
 from ..errors import PartError
-from ..handed_out import UNWATCHED, only_read
+from ..guards.episode_limit import Longest, OnProgress, Watch
+from ..guards.mutation import UNWATCHED, only_read
+from ..guards.step_checks import StepChecks
+from ..guards.step_timeout import Limit
 from ..state import load_part, part_state
-from .episode_limit import Longest, OnProgress, Watch
 from .episodes import BootstrapObservations, EpisodeStats, EpisodeTracker, to_host, view
-from .step_checks import StepChecks
-from .step_timeout import Limit
 
 FLAGS = ("terminated", "truncated")
 LOOKED_AT = 8  # steps of the first rollout in which the policy must not write into what it is handed

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..contracts import Batch, Loss
 from ..learning.batches import COLUMNS
-from ..learning.optimizers import Adam
+from .adam import Adam
 from .inductor import FallbackError, compiled, lifted, recorded, tensors_of
 
 if TYPE_CHECKING:

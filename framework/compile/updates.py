@@ -20,9 +20,10 @@ from torch import Tensor
 
 from ..contracts import Batch, Loss
 from ..learning.batches import Minibatch, divisor, divisor_of, minibatches, share_of
-from ..learning.optimizers import Adam, is_watched
 from ..learning.updates import Updater
+from ..setup.optimizers import is_watched
 from ..setup.wiring import CLAIMS, words
+from .adam import Adam
 from .inductor import FallbackError, layout, tensors_of, undisturbed
 from .update_program import MOVING, Job, Program, UpdateNumbers, columns_of, record
 

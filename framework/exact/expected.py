@@ -11,9 +11,9 @@ import torch
 from attrs import frozen
 from torch import Tensor, nn
 
-from .. import checks
 from ..contracts import Batch, Evaluation, Inputs, Loss, Rollout, TabularMDP
 from ..errors import PartError
+from ..guards import checks
 from ..learning.advantages import compute_advantages
 from ..learning.batches import flatten, reduce
 from .gradients import gradient

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from .. import checks
 from ..contracts import Advantages, Estimate, Rollout
-from ..handed_out import only_read
+from ..guards import checks
+from ..guards.mutation import only_read
 
 
 def compute_advantages(

@@ -24,7 +24,6 @@ COLUMNS = (
     "values",
     "action_masks",
 )  # of a batch
-LIGHT = 2**24  # bytes of shuffled steps that may be held beside a batch; when the next come, twice that
 
 
 def flatten(rollout: Rollout, advantages: Advantages) -> Batch:
@@ -71,43 +70,31 @@ def minibatches(settings: UpdateSettings, shuffle: torch.Generator, whole: Batch
         for _ in range(settings.epochs):
             yield Minibatch(None, lambda: whole)
         return
-    count = whole.total_steps
+    rows = torch.arange(whole.total_steps)
     if whole.sequences is not None:
-        (busy,) = whole.sequences.real.any(0).nonzero(as_tuple=True)
-        count = len(busy)
-    least, more = divmod(count, parts := min(settings.minibatches, count))
-    size = sum(column.nbytes for name in COLUMNS if (column := getattr(whole, name)) is not None)
-    light = 0 if whole.sequences is not None else LIGHT // size  # epochs that may be held at once
-    latest: dict[int, list[Batch]] = {}  # those that were shuffled last, by the first of them
+        (rows,) = whole.sequences.real.any(0).nonzero(as_tuple=True)  # lanes with real steps
+    least, more = divmod(len(rows), parts := min(settings.minibatches, len(rows)))
+    sizes = [least + 1] * more + [least] * (parts - more)
+    orders = [torch.randperm(len(rows), generator=shuffle) for _ in range(settings.epochs)]
+    indices = [rows[order.to(rows.device)].to(whole.actions.device) for order in orders]
 
-    def item(first: int, order: Tensor, sizes: list[int], number: int) -> Batch:
-        if first not in latest:
-            latest.clear()
-            latest[first] = shuffled(whole, order, sizes)
-        return latest[first][number]
+    @functools.lru_cache(maxsize=1)  # one epoch is held at a time
+    def shuffled(epoch: int) -> list[Batch]:
+        if whole.sequences is not None:
+            return [select_lanes(whole, lanes) for lanes in indices[epoch].split_with_sizes(sizes)]
+        return _each(whole, lambda column: column.index_select(0, indices[epoch]).split_with_sizes(sizes), sizes)
 
-    for first in range(0, settings.epochs, max(1, light)):
-        epochs = min(max(1, light), settings.epochs - first)
-        sizes = ([least + 1] * more + [least] * (parts - more)) * epochs
-        order = torch.cat([torch.randperm(count, generator=shuffle) for _ in range(epochs)]).to(whole.actions.device)
-        indices = (order if whole.sequences is None else busy[order]).split_with_sizes(sizes)
-        cuts: Sequence[Callable[[], Batch]]
-        if light:  # shuffled once: the minibatches are views
-            cuts = [functools.partial(item, first, order, sizes, number) for number in range(len(sizes))]
-        else:
-            part = select if whole.sequences is None else select_lanes
-            cuts = [functools.partial(part, whole, index) for index in indices]
-        yield from map(Minibatch, indices, cuts)
+    def make(epoch: int, number: int) -> Batch:
+        return shuffled(epoch)[number]
+
+    for epoch in range(settings.epochs):
+        for number, index in enumerate(indices[epoch].split_with_sizes(sizes)):
+            yield Minibatch(index, functools.partial(make, epoch, number))
 
 
 def select(batch: Batch, index: Tensor) -> Batch:
     """The steps of a batch at `index` [M]."""
     return _each(batch, lambda column: [column.index_select(0, index)], [len(index)])[0]
-
-
-def shuffled(batch: Batch, order: Tensor, sizes: list[int]) -> list[Batch]:
-    """The steps of a batch in another order, each perhaps more than once, in pieces of so many, which are views."""
-    return _each(batch, lambda column: column.index_select(0, order).split_with_sizes(sizes), sizes)
 
 
 def _each(batch: Batch, cut: Callable[[Tensor], Sequence[Tensor]], sizes: Sequence[int]) -> list[Batch]:

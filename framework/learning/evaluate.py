@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from .. import checks
 from ..contracts import Batch, Evaluation, Inputs
+from ..guards import checks
+from ..guards.gradient_flow import SAID
 from ..run import Run
-from .gradient_flow import SAID
 
 
 def evaluate_batch(run: Run, batch: Batch) -> Evaluation:

@@ -9,12 +9,12 @@ from torch import Tensor
 from .. import streams
 from ..contracts import Batch, Loss
 from ..errors import PartError
+from ..guards.finite_checks import blame_gradient, blame_loss, check_step, is_finite
+from ..guards.gradient_flow import norms_by_term
 from ..run import Run
 from ..stages import run_stage
 from .batches import Minibatch, divided, divisor, minibatches, reduce
 from .evaluate import evaluate_batch
-from .finite_checks import blame_gradient, blame_loss, check_step, is_finite
-from .gradient_flow import norms_by_term
 from .parameters import backward
 
 

@@ -19,8 +19,8 @@ import torch
 
 from ..config import PART_ROLES, SCALARS, SECTIONS, Config, used
 from ..errors import UsageError
+from ..guards.process_state import libraries
 from ..parts import Loaded, Part
-from ..process_state import libraries
 from ..version import __version__
 
 DISTRIBUTION = "framework-rl"

@@ -12,8 +12,8 @@ from typing import Any
 import pluggy
 
 from ..errors import FrameworkError, PartError, say, warn
-from ..learning.finite_checks import check_parameters
-from ..process_state import restore_after
+from ..guards.finite_checks import check_parameters
+from ..guards.process_state import restore_after
 from ..run import Run
 
 

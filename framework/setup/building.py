@@ -13,22 +13,22 @@ from attrs import evolve
 from torch import nn
 
 from .. import streams
-from ..collecting.episode_limit import Longest
 from ..collecting.rollout import Collector
-from ..collecting.step_timeout import Limit
 from ..config import Config
 from ..contracts import Environment, Policy
 from ..errors import UsageError, unknown, warn
+from ..guards.episode_limit import Longest
+from ..guards.process_state import restore_after, same_randomness, working
+from ..guards.step_timeout import Limit
 from ..hookspecs import PROJECT, STAGES, RunHooks, names
-from ..learning.optimizers import optimizer
 from ..learning.parameters import FlatParameters
 from ..learning.updates import Updater
 from ..parts import Loaded, Part
 from ..places import own_line
-from ..process_state import restore_after, same_randomness, working
 from ..run import Run
 from ..spaces import ATTRIBUTE
 from ..tabular.shard import shard_of
+from .optimizers import make_optimizer
 from .suggestions import refuse_actions
 from .wiring import GIVES, NEEDS, needed, words
 
@@ -94,7 +94,7 @@ def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path |
     streams.seed_global(device, streams.derived_seed(config.seed, "build judges"))
     working = build_learning_parts(config)
     parameters = FlatParameters.of(policy, config.optimizer.name)
-    parameters.optimizer = optimizer(config, parameters.stepped)
+    parameters.optimizer = make_optimizer(config, parameters.stepped)
     run = Run(
         config,
         loaded,

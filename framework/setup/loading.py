@@ -16,9 +16,9 @@ from typing import Any
 import pluggy
 
 from ..errors import UsageError, unknown
+from ..guards.process_state import same_randomness, undisturbed
 from ..hookspecs import PROJECT, ROLES, Providers
 from ..parts import ALLOWED, Failure, Loaded, Plugin, not_allowed
-from ..process_state import same_randomness, undisturbed
 from .plugin_files import import_file
 from .plugin_hooks import RefusedError, offers_of, register
 

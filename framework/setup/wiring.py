@@ -17,8 +17,8 @@ import attrs
 from ..config import DEFAULTS, PART_ROLES, Config
 from ..errors import UsageError, unknown
 from ..kinds import shown
-from ..learning.optimizers import options
 from ..parts import Loaded, Part
+from .optimizers import options
 
 NEEDS = {
     "values": "a policy with a critic: V(s) of each step and successor",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from attrs import frozen
 
-from ..collecting.episode_limit import MOST
+from ..guards.episode_limit import MOST
 from .tables import Array, Tables, begin
 
 FEW_LANES = 64  # up to here Python follows lane by lane

@@ -7,10 +7,11 @@ import torch
 from attrs import define, field
 from torch import Tensor
 
-from .. import checks, streams
+from .. import streams
 from ..collecting.episodes import BootstrapObservations, EpisodeStats
 from ..collecting.shard import Collected, Shard
 from ..contracts import Actor, Rollout
+from ..guards import checks
 from .sampling import Amount, Carry, EndlessError, walk
 from .tables import Tables, begin
 

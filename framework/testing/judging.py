@@ -14,7 +14,7 @@ from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException, Unsatisfiable
 
-from ..process_state import working
+from ..guards.process_state import working
 from .clock import Clock
 from .law import Broken, Law, Subject
 from .variants import taking_turns

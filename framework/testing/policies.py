@@ -11,9 +11,9 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
-from .. import checks
 from ..contracts import Inputs
 from ..errors import PartError, UsageError
+from ..guards import checks
 from . import probabilities, sampling, sampling_masks  # noqa: F401 - their laws, too
 from .judging import words
 from .law import Broken, Subject, law

@@ -8,9 +8,9 @@ from attrs import evolve, fields, frozen
 from hypothesis import strategies as st
 from torch import Tensor
 
-from .. import checks
 from ..contracts import Batch, Evaluation, Loss
 from ..errors import PartError
+from ..guards import checks
 from .law import Broken, Subject
 from .strategies import quarters
 

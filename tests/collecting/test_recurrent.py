@@ -20,11 +20,7 @@ import framework.collecting.rollout
 import framework.collecting.shard
 import framework.learning.batches
 import framework.learning.evaluate
-from framework import (
-    Action,
-    Inputs,
-    UpdateSettings,
-)
+from framework import Action, Inputs, UpdateSettings
 
 
 class Silent(torch.nn.Module):
@@ -470,11 +466,11 @@ MUTANTS = {
     ),
     "divides lanes": (
         law_minibatches_are_whole_lanes,
-        {"batches": ("part = select if whole.sequences is None else select_lanes", "part = select")},
+        {"batches": ("if whole.sequences is not None:\n            return", "if False:\n            return")},
     ),
     "counts idle lanes": (
         law_minibatches_are_whole_lanes,
-        {"batches": ("(busy,) = whole.sequences.real.any(0)", "(busy,) = whole.sequences.real.any(0).fill_(True)")},
+        {"batches": ("(rows,) = whole.sequences.real.any(0)", "(rows,) = whole.sequences.real.any(0).fill_(True)")},
         (cases(st.just({"episodes": 1})), st.integers(2, 5)),
     ),
     "does not shuffle the sequences along": (

@@ -17,15 +17,7 @@ import framework.collecting.rollout
 import framework.collecting.shard
 import framework.learning.batches
 import framework.learning.evaluate
-from framework import (
-    Action,
-    Inputs,
-    OptimizerSettings,
-    PartError,
-    RolloutSettings,
-    UsageError,
-    hookimpl,
-)
+from framework import Action, Inputs, OptimizerSettings, PartError, RolloutSettings, UsageError, hookimpl
 
 # Around the laws
 

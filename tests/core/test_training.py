@@ -19,12 +19,7 @@ from mutants import mutate
 import framework.api
 import framework.learning.batches
 import framework.tabular.sampling
-from framework import (
-    RolloutSettings,
-    UpdateSettings,
-    UsageError,
-    hookimpl,
-)
+from framework import RolloutSettings, UpdateSettings, UsageError, hookimpl
 from framework.reporting import metrics as measuring
 
 pytestmark = pytest.mark.usefixtures("plugins_found_once")

@@ -14,8 +14,8 @@ from torch import nn
 
 import framework
 from framework.learning import parameters as learnt
-from framework.learning.optimizers import without_dynamo
 from framework.learning.parameters import ELEMENTWISE, FlatParameters
+from framework.setup.optimizers import without_dynamo
 
 SEEDS = st.integers(0, 2**31)
 OPTIONS = {"SGD": {"momentum": 0.9, "nesterov": True}, "RMSprop": {"momentum": 0.5, "centered": True}}

@@ -1,7 +1,6 @@
 """Optimizers: torch's own, without the import of its compiler; schedules of the learning rate."""
 
 import csv
-import inspect
 import itertools
 import math
 import subprocess
@@ -13,18 +12,19 @@ from attrs import field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
+from optimizer_cases import adams
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import framework
 from framework import OptimizerSettings, UpdateSettings, UsageError, hookimpl
-from framework.learning import optimizers
-from framework.learning.optimizers import without_dynamo
+from framework.learning import learning_rate as schedules
+from framework.setup.optimizers import without_dynamo
 
 BY_GRADIENT = ["Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "ASGD", "Rprop"]
 
 
 @pytest.mark.parametrize("name", BY_GRADIENT)
-def test_the_lean_class_moves_parameters_as_torchs_own_does(name):
+def test_the_class_without_dynamo_moves_parameters_as_torchs_own_does(name):
     """The same bits after five steps, and after the state has gone through a dictionary."""
     weights = []
     for cls in (getattr(torch.optim, name), without_dynamo(getattr(torch.optim, name))):
@@ -44,30 +44,12 @@ def test_the_lean_class_moves_parameters_as_torchs_own_does(name):
     assert torch.equal(*weights)
 
 
-@st.composite
-def adams(draw):
-    """Names and options of fused optimizers of one vector, some of them for torch's own way only."""
-    name = draw(st.sampled_from(["Adam", "AdamW"]))
-    rate = draw(st.sampled_from([0.1, 0.003]))
-    options = {
-        "lr": draw(st.sampled_from([rate, torch.tensor(rate)])),
-        "betas": draw(st.sampled_from([(0.9, 0.999), (0.5, 0.9)])),
-        "eps": draw(st.sampled_from([1e-8, 1e-2])),
-        "weight_decay": draw(st.sampled_from([0.1, 0.0])),
-        "amsgrad": draw(st.sampled_from([False, False, True])),
-        "maximize": draw(st.booleans()),
-        "fused": True,
-    }
-    if name == "Adam" and "decoupled_weight_decay" in inspect.signature(torch.optim.Adam).parameters:
-        options["decoupled_weight_decay"] = draw(st.booleans())
-    return name, options, draw(st.integers(1, 3)), draw(st.sampled_from(["one", "one", "two", "a group later"]))
-
-
-def law_a_vector_is_moved_at_once_as_torch_moves_it(module, case):
+@given(adams())
+def test_adam_without_dynamo_is_torchs(case):
     """The same bits, whatever the options, after the rate has changed, and where a step has no gradient to go by."""
     name, options, steps, count = case
     ended = []
-    for cls in (getattr(torch.optim, name), module.without_dynamo.__wrapped__(getattr(torch.optim, name))):
+    for cls in (getattr(torch.optim, name), without_dynamo.__wrapped__(getattr(torch.optim, name))):
         vectors = [torch.nn.Parameter(torch.linspace(-1, 1, 7)) for _ in range(1 if count == "one" else 2)]
         optimizer = cls(vectors[:1] if count == "a group later" else vectors, **options)
         for number in range(3 * steps):
@@ -82,124 +64,7 @@ def law_a_vector_is_moved_at_once_as_torch_moves_it(module, case):
     assert all(torch.equal(one, other) for one, other in zip(*ended, strict=True))
 
 
-@given(adams())
-def test_a_vector_is_moved_at_once_as_torch_moves_it(case):
-    law_a_vector_is_moved_at_once_as_torch_moves_it(optimizers, case)
-
-
-@pytest.mark.parametrize("name", ["Adam", "AdamW"])
-def test_a_vector_is_moved_at_once(name, monkeypatch):
-    """By one kernel, but for the first step, which makes the state."""
-    kernel, moved = optimizers.FUSED[name], []
-    monkeypatch.setitem(optimizers.FUSED, name, lambda *given, **options: (moved.append(1), kernel(*given, **options)))
-    vector = torch.nn.Parameter(torch.ones(3))
-    optimizer = without_dynamo.__wrapped__(getattr(torch.optim, name))([vector], fused=True)
-    for _ in range(4):
-        vector.grad = torch.ones(3)
-        optimizer.step()
-    assert len(moved) == 3
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        ("weight_decay=adam.weight_decay", "weight_decay=0.0"),
-        ("maximize=adam.maximize", "maximize=False"),
-        ("eps=adam.eps", "eps=1e-8"),
-        ('or group["amsgrad"]', ""),
-        ('state["step"] += 1', "pass"),
-        ("beta1=adam.betas[0]", "beta1=0.9"),
-        ("beta2=adam.betas[1]", "beta2=0.999"),
-        ('lr=group["lr"]', "lr=optimizer.defaults['lr']"),
-        ('group.get("decoupled_weight_decay", is_decoupled) != is_decoupled', "False"),
-        ('"_fused_adamw_"', '"_fused_adam_"'),
-    ],
-    ids=lambda change: change[0],
-)
-def test_the_law_of_vectors_kills_the_mutant_of(change):
-    is_killed(
-        law_a_vector_is_moved_at_once_as_torch_moves_it,
-        adams(),
-        arguments=(mutate("framework.learning.optimizers", change),),
-    )
-
-
-def law_adam_in_tensors_is_torch_s(module, name, options, done):
-    """A step from any state, to rounding: the vector, and both moments."""
-    optimizer = getattr(torch.optim, name)([torch.nn.Parameter(torch.linspace(-1, 1, 7))], **options)
-    (vector,) = optimizer.param_groups[0]["params"]
-    for number in range(done + 3):
-        vector.grad = torch.linspace(-1, 1, 7) ** (number + 1)
-        if number < done:
-            optimizer.step()
-    rule, state = module.Adam.of(optimizer)
-    scales = rule.scales(optimizer.param_groups[0]["lr"], int(state["step"]) - 1, 3)
-    assert scales.shape == (3, 6)
-    for number in (1, 2):
-        before = [vector.detach().clone(), state["exp_avg"].clone(), state["exp_avg_sq"].clone()]
-        moved = rule.moved(before[0], vector.grad, before[1:], scales[number])
-        optimizer.step()
-        for ours, theirs in zip(moved, (vector, state["exp_avg"], state["exp_avg_sq"]), strict=True):
-            assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-7)
-
-
-TAKEN = adams().filter(lambda case: optimizers.Adam.of(made(case)) is not None)
-STEPPED = (TAKEN, st.integers(1, 4))
-
-
-def made(case):
-    """An optimizer of one vector that has stepped."""
-    name, options, *_ = case
-    vector = torch.nn.Parameter(torch.ones(2))
-    vector.grad = torch.ones(2)
-    optimizer = getattr(torch.optim, name)([vector], **options)
-    optimizer.step()
-    return optimizer
-
-
-@given(*STEPPED)
-def test_adam_in_tensors_is_torch_s(case, done):
-    law_adam_in_tensors_is_torch_s(optimizers, *case[:2], done)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        ("(1 - decay)", "1"),
-        ("+ decay * vector", ""),
-        ("self.weight_decay * (rate if self.decoupled else 1)", "self.weight_decay"),
-        ("if self.weight_decay and self.decoupled", "if self.weight_decay"),
-        ("-slopes if self.maximize else slopes", "slopes"),
-        ("+ epsilon", ""),
-        ("square.sqrt() / root", "square.sqrt()"),
-        ("rate / (1 - first**t)", "rate"),
-        ("math.sqrt(1 - second**t)", "1 - second**t"),
-        ("max(1, done + 1 + step)", "done + 1"),
-        ("(1 - second) * slopes * slopes", "second * slopes * slopes"),
-    ],
-    ids=lambda change: change[0],
-)
-def test_the_law_of_adam_in_tensors_kills_the_mutant_of(change):
-    module = mutate("framework.learning.optimizers", change)
-    is_killed(lambda case, done: law_adam_in_tensors_is_torch_s(module, *case[:2], done), *STEPPED)
-
-
-BREAKING = [
-    ('len(groups[0]["params"]) != 1', "False", "two"),
-    ("len(groups) != 1 or", "", "a group later"),
-    ("parameter.grad is None or ", "", "one"),
-]
-
-
-@pytest.mark.parametrize(("old", "new", "count"), BREAKING)
-def test_what_would_break_is_left_to_torch(old, new, count):
-    case = ("Adam", {"fused": True}, 2, count)
-    law_a_vector_is_moved_at_once_as_torch_moves_it(optimizers, case)
-    with pytest.raises((ValueError, AttributeError)):
-        law_a_vector_is_moved_at_once_as_torch_moves_it(mutate("framework.learning.optimizers", (old, new)), case)
-
-
-def test_gradients_that_a_scaler_has_scaled_are_left_to_torch():
+def test_gradients_that_a_scaler_has_scaled_are_moved_as_torch_moves_them():
     """As torch's `GradScaler` sets them on the optimizer before a step."""
     vectors = []
     for cls in (torch.optim.Adam, without_dynamo(torch.optim.Adam)):
@@ -334,7 +199,7 @@ SCHEDULE_MUTANTS = {
 
 @pytest.mark.parametrize("law", SCHEDULES, ids=lambda law: law.__name__)
 def test_schedule(law):
-    given(st.tuples(*SCHEDULES[law]))(lambda drawn: law(optimizers, *drawn))()
+    given(st.tuples(*SCHEDULES[law]))(lambda drawn: law(schedules, *drawn))()
 
 
 def test_every_law_of_schedules_has_a_mutant():
@@ -344,7 +209,7 @@ def test_every_law_of_schedules_has_a_mutant():
 @pytest.mark.parametrize("name", SCHEDULE_MUTANTS)
 def test_law_kills_the_schedule_that(name):
     law, change = SCHEDULE_MUTANTS[name]
-    is_killed(law, *SCHEDULES[law], arguments=(mutate("framework.learning.optimizers", change),))
+    is_killed(law, *SCHEDULES[law], arguments=(mutate("framework.learning.learning_rate", change),))
 
 
 @frozen(eq=False)
@@ -377,7 +242,7 @@ def test_every_step_of_an_iteration_has_its_rate_and_the_metrics_say_so(schedule
         extensions=[rates],
         directory=tmp_path / "run",
     )
-    expected = [optimizers.learning_rate(settings, k, 5) for k in range(5)]
+    expected = [schedules.learning_rate(settings, k, 5) for k in range(5)]
     assert rates.used == [(k, expected[k]) for k in range(5) for _ in range(6)]
     assert result.metrics["lr"].tolist() == expected
     with (tmp_path / "run" / "metrics.csv").open() as file:

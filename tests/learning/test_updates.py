@@ -15,16 +15,7 @@ from hypothesis import strategies as st
 import framework.api
 import framework.learning.batches
 import framework.tabular.sampling
-from framework import (
-    Advantages,
-    Batch,
-    Estimate,
-    Loss,
-    OptimizerSettings,
-    RolloutSettings,
-    UpdateSettings,
-    UsageError,
-)
+from framework import Advantages, Batch, Estimate, Loss, OptimizerSettings, RolloutSettings, UpdateSettings, UsageError
 from framework.learning.batches import flatten, reduce, select
 from framework.testing.strategies import assemble, lanes_of_episodes
 
@@ -77,35 +68,27 @@ def test_the_columns_of_a_minibatch_stay_together(way, minibatches):
     assert seen == collected.mask.sum()
 
 
-@pytest.mark.parametrize("epochs", [1, 3, 5])
-def test_minibatches_are_the_same_however_many_epochs_are_shuffled_at_once(epochs, monkeypatch):
-    def seen(light):
-        monkeypatch.setattr(framework.learning.batches, "LIGHT", light)
-        rollout, update = RolloutSettings(lanes=3, fixed_steps=7), UpdateSettings(epochs=epochs, minibatches=4)
-        _, spy = watched(estimator=Shown(), rollout=rollout, update=update)
-        return spy.of("batch")
-
-    bytes_of_a_step = 100
-    expected = seen(0)
-    assert len(expected) == 4 * epochs
-    for light in (21 * bytes_of_a_step, 42 * bytes_of_a_step, 10**6):
-        for one, other in zip(seen(light), expected, strict=True):
-            for name in framework.learning.batches.COLUMNS:
-                column = getattr(other, name)
-                assert column is None or torch.equal(getattr(one, name), column)
-            assert (one.total_steps, one.total_episodes) == (other.total_steps, other.total_episodes)
+@given(st.integers(1, 3), st.integers(1, 7), st.integers(1, 9), st.randoms(use_true_random=False))
+def test_a_minibatch_is_what_its_index_selects(epochs, count, steps, chance):
+    """In whatever order they are made: an epoch is shuffled as one, its minibatches are views of that."""
+    batch = Batch(*[torch.arange(float(steps)) + number for number in range(6)], total_steps=steps, total_episodes=2)
+    settings = UpdateSettings(epochs=epochs, minibatches=count)
+    pieces = list(framework.learning.batches.minibatches(settings, torch.Generator(), batch))
+    for piece in chance.sample(pieces, len(pieces)):
+        made, expected = piece.make(), batch if piece.index is None else select(batch, piece.index)
+        for name in framework.learning.batches.COLUMNS:
+            column = getattr(expected, name)
+            assert column is None or torch.equal(getattr(made, name), column)
+        assert (made.total_steps, made.total_episodes) == (expected.total_steps, expected.total_episodes)
 
 
-def test_of_shuffled_epochs_the_last_are_held(monkeypatch):
-    """Even if all pieces are listed first, as for compiled updates."""
-    steps, settings = torch.arange(12.0), UpdateSettings(epochs=6, minibatches=4)
-    batch = Batch(*[steps] * 6, total_steps=12, total_episodes=1)
-    size = 6 * steps.nbytes
-    for light, held in ((0, 0), (size, 4), (2 * size + 1, 8), (10**6, 24)):
-        monkeypatch.setattr(framework.learning.batches, "LIGHT", light)
-        pieces = list(framework.learning.batches.minibatches(settings, torch.Generator(), batch))
-        cut = [weakref.ref(piece.make()) for piece in pieces]
-        assert sum(one() is not None for one in cut) == held
+def test_one_shuffled_epoch_is_held_at_a_time():
+    """Even if all minibatches are listed first, as for compiled updates."""
+    batch = Batch(*[torch.arange(12.0)] * 6, total_steps=12, total_episodes=1)
+    settings = UpdateSettings(epochs=6, minibatches=4)
+    pieces = list(framework.learning.batches.minibatches(settings, torch.Generator(), batch))
+    made = [weakref.ref(piece.make()) for piece in pieces]
+    assert sum(one() is not None for one in made) == 4
 
 
 def test_each_epoch_shuffles_anew():

@@ -80,7 +80,7 @@ def test_a_peer_ends_after_its_iterations(watch):
 def test_the_learning_rate_falls_linearly_to_its_last_part(watch):
     """Iteration i of n has lr · (1 − i / n): the first the whole, the last 1 / n of it; as ours has."""
     from framework.config import OptimizerSettings
-    from framework.learning.optimizers import learning_rate
+    from framework.learning.learning_rate import learning_rate
 
     one = watch()
     ours = OptimizerSettings("Adam", 2.5e-3, schedule="linear")

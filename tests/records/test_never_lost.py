@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import framework
 from framework import PartError, UsageError, hookimpl, read_metrics
 from framework.cli import main
-from framework.interrupts import ENDING
+from framework.guards.interrupts import ENDING
 from framework.records.record import claim
 
 # Terminals
@@ -123,7 +123,7 @@ def test_where_the_policy_is_not_finite_the_last_finite_one_is_left(tmp_path, lr
 
 def test_copies_of_the_last_good_policy_take_no_more_than_a_hundredth(monkeypatch):
     """Where copying takes 10 ms, one is made in a second of iterations that take next to nothing."""
-    from framework.learning import last_good
+    from framework.guards import last_good
 
     now, made = [0.0], []
     monkeypatch.setattr(last_good.time, "perf_counter", lambda: now[0])

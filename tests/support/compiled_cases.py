@@ -16,8 +16,8 @@ from framework_standardize import Standardize
 
 import framework
 from framework import Loss, OptimizerSettings, RolloutSettings, UpdateSettings, hookimpl
+from framework.compile import adam
 from framework.compile import updates as compiled_module
-from framework.learning import optimizers
 
 SMALL = {"hidden": (5,), "activation": "tanh"}
 CASES = {
@@ -216,8 +216,8 @@ def beyond_float32(module):
 def leads_elsewhere(module):
     """Where Adam steps otherwise than torch's."""
     with pytest.MonkeyPatch.context() as patch:
-        moved = optimizers.Adam.moved
-        patch.setattr(optimizers.Adam, "moved", lambda self, vector, *more: moved(self, vector * 1.01, *more))
+        moved = adam.Adam.moved
+        patch.setattr(adam.Adam, "moved", lambda self, vector, *more: moved(self, vector * 1.01, *more))
         with pytest.warns(RuntimeWarning, match="Adam's compiled step leads .* from the other"):
             one = ran("ppo, actor_critic", "minibatches", True, module)
     assert_same(one, ran("ppo, actor_critic", "minibatches", False))

@@ -10,14 +10,7 @@ from hypothesis import strategies as st
 import framework.api
 import framework.learning.batches
 import framework.tabular.sampling
-from framework import (
-    Action,
-    Estimate,
-    Evaluation,
-    OptimizerSettings,
-    Step,
-    hookimpl,
-)
+from framework import Action, Estimate, Evaluation, OptimizerSettings, Step, hookimpl
 
 DENOMINATORS = ("per_step", "per_episode", "constant")
 fewer = settings(max_examples=settings().max_examples // 3)  # where an example is several runs

@@ -3,9 +3,7 @@
 import torch
 from gymnasium.spaces import Discrete
 
-from framework import (
-    Step,
-)
+from framework import Step
 
 CPU = torch.device("cpu")
 CLOSE = {"rtol": 0, "atol": 1e-10}  # float64 sums of some ten numbers of order 1, through a dozen steps: 1e-14 at most

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from ...collecting.step_checks import StepChecks
 from ...contracts import Inputs
 from ...errors import PartError
+from ...guards.step_checks import StepChecks
 from ..law import Broken, Subject, law
 from .playing import Plan, lanes, plans, play
 

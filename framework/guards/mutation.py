@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from .errors import PartError
+from ..errors import PartError
 
 if TYPE_CHECKING:
-    from .run import Run
+    from ..run import Run
 
 Record = TypeVar("Record")
 UNWATCHED = nullcontext()  # one for all calls: it holds nothing

@@ -19,9 +19,9 @@ from framework_parts import CartPole, LineWorld, RewardsToGo
 from framework_reinforce import Categorical, NoBaseline
 
 import framework
-from framework import process_state
 from framework.cli import main
-from framework.process_state import State, alone, same_randomness, undisturbed
+from framework.guards import process_state
+from framework.guards.process_state import State, alone, same_randomness, undisturbed
 from framework.setup.loading import load
 
 SHORT = {"iterations": 2, "seed": 3}
@@ -451,7 +451,7 @@ FORKED = """
 import multiprocessing, sys, warnings
 import torch
 import framework
-from framework import process_state
+from framework.guards import process_state
 
 process_state.PATIENCE = 5.0
 warnings.simplefilter("ignore", DeprecationWarning)  # newer Python warns of every fork

@@ -19,7 +19,7 @@ import framework
 from framework import Estimate, Evaluation, Loss, PartError, UpdateSettings, hookimpl
 from framework.cli import main
 from framework.config import DEFAULTS, configure
-from framework.learning import gradient_flow as flow
+from framework.guards import gradient_flow as flow
 from framework.learning.batches import flatten, reduce
 from framework.learning.evaluate import evaluate_batch
 from framework.setup.building import build
@@ -187,7 +187,7 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_law_kills_the_mutant_that(name):
     law, change = MUTANTS[name]
-    mutant = mutate("framework.learning.gradient_flow", change)
+    mutant = mutate("framework.guards.gradient_flow", change)
 
     def fails_or_raises(*arguments):
         try:

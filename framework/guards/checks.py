@@ -8,8 +8,8 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
-from .contracts import Advantages, Batch, Inputs, Loss, Rollout
-from .errors import PartError
+from ..contracts import Advantages, Batch, Inputs, Loss, Rollout
+from ..errors import PartError
 
 NUMBERS = ("advantages", "returns", "value_targets", "log_probs", "values")  # of each step, and data: no gradient
 COUNTED = [name for name in Batch.__match_args__ if name not in ("total_steps", "total_episodes", "sequences")]

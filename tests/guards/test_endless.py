@@ -20,7 +20,7 @@ from gymnasium.spaces import Box, Discrete
 import framework
 from framework import PartError, RolloutSettings, Step, UsageError
 from framework.cli import main
-from framework.collecting.episode_limit import Longest, Watch
+from framework.guards.episode_limit import Longest, Watch
 from framework.reporting.progress_bar import so_far
 
 
@@ -173,7 +173,7 @@ def test_a_limit_below_one_is_refused(capsys):
 
 def test_a_watch_is_called_a_few_times_a_second(monkeypatch):
     """Of rows that take a millisecond each, with and without a limit."""
-    from framework.collecting import episode_limit as endless
+    from framework.guards import episode_limit as endless
 
     now, heard = [0.0], []
     monkeypatch.setattr(endless.time, "perf_counter", lambda: now[0])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,10 +10,12 @@ from attrs import field, frozen
 from gymnasium.spaces import Discrete, MultiBinary, MultiDiscrete
 from torch import Tensor
 
-from .. import checks
 from ..contracts import Action, Environment, Inputs, Rollout, Step
 from ..errors import PartError
-from .episodes import BootstrapObservations
+from . import checks
+
+if TYPE_CHECKING:
+    from ..collecting.episodes import BootstrapObservations
 
 TENSORS = ("observations", "successors", "rewards", "terminated", "truncated", "valid", "action_masks")
 
@@ -103,7 +105,7 @@ class StepChecks:
         if isinstance(self.environment.action_space, Discrete):
             checks.in_range(f"{self.labels[1]}: actions", rollout.actions, self.environment.action_space)
 
-    def successors(self, rollout: Rollout, ends: BootstrapObservations) -> None:
+    def successors(self, rollout: Rollout, ends: "BootstrapObservations") -> None:
         """The last observations of episodes, and of the rollout: those that no row has."""
 
         def where(index: Sequence[int]) -> str:

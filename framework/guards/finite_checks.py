@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from .. import checks
-from ..blame import suspects, whose_function
 from ..contracts import Batch, Evaluation, Loss
 from ..errors import PartError
 from ..run import Run
+from . import checks
+from .blame import suspects, whose_function
 from .gradient_flow import SAID, norms_by_term
 
 HUGE = 1e8  # a parameter of this size has been thrown there

@@ -21,7 +21,7 @@ import torch
 from attrs import evolve, frozen
 from threadpoolctl import ThreadpoolController
 
-from .errors import UsageError, warn
+from ..errors import UsageError, warn
 
 PATIENCE = 5.0  # seconds of waiting for a run in another thread, before a warning
 

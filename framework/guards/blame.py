@@ -16,14 +16,14 @@ from typing import Any
 
 from torch import nn
 
-from .config import PART_ROLES
-from .errors import FrameworkError, PartError
+from ..config import PART_ROLES
+from ..errors import FrameworkError, PartError
+from ..run import Run
 from .process_state import restore_after
-from .run import Run
 
 CALLED = "_called"  # the local variable
 ORDINARY = {"builtins", "framework", "numpy", "pyo3_runtime", "torch", *sys.stdlib_module_names}  # raise errors only
-HOME = str(Path(__file__).parent)
+HOME = str(Path(__file__).parents[1])
 
 
 EDGES = 3  # iterations in which the process is looked at after every stage: a part that changes it does so at once

@@ -8,7 +8,7 @@ from framework_reinforce import NoBaseline
 
 import framework
 from framework import PartError
-from framework.handed_out import MOST, only_read
+from framework.guards.mutation import MOST, only_read
 
 WAYS = {
     "in place": lambda column: column.mul_(0.5),
