@@ -23,12 +23,12 @@ from .config import (
 from .errors import PartError, UsageError
 from .evaluation import Performance, play
 from .guards.blame import meant_for_caller, part_that_raised
-from .guards.episode_limit import MOST, Longest
+from .guards.episode_limit import MOST, EpisodeLimit
 from .guards.process_state import alone, working
 from .kinds import checked, converted, shown
 from .parts import Loaded, Part
 from .records.reading import Recorded, read_record
-from .records.record import claim, policy_file, read_policy, read_spaces
+from .records.record import create_run_directory, policy_file, read_policy, read_spaces
 from .records.trust import foreign_imports, foreign_plugins, named_beside, refuse
 from .run import Result, Run
 from .setup.building import build, build_environment, build_policy, choose_device, close, closed_on_error
@@ -134,7 +134,7 @@ def train(
                 if "directory" in words(part, "needs", NEEDS):
                     raise UsageError(f"{part.label} needs a directory: pass directory=")
         else:
-            run.directory = claim(_path("directory", directory)).absolute()
+            run.directory = create_run_directory(_path("directory", directory)).absolute()
     result = _execute(run)
     return result if directory is None else attrs.evolve(result, directory=Path(directory))  # as it was given
 
@@ -238,7 +238,12 @@ def evaluate(
         try:
             played = (policy, lanes_of_its_own, lanes, episodes)
             return play(
-                *played, seed=seed, greedy=greedy, device=where, labels=labels, longest=Longest(max_episode_steps)
+                *played,
+                seed=seed,
+                greedy=greedy,
+                device=where,
+                labels=labels,
+                episode_limit=EpisodeLimit(max_episode_steps),
             )
         except BaseException as error:  # an exit, or a panic: it is to be seen, and not to end the program
             if isinstance(error, Exception | KeyboardInterrupt):

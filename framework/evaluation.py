@@ -14,7 +14,7 @@ from . import streams
 from .collecting.episodes import EpisodeStats
 from .collecting.rollout import actor_of
 from .errors import UsageError
-from .guards.episode_limit import Longest
+from .guards.episode_limit import EpisodeLimit
 from .guards.process_state import same_randomness
 from .guards.step_timeout import Limit
 from .records.environment_state import give
@@ -102,7 +102,7 @@ def play(
     on_progress: Callable[[int], object] = lambda count: None,
     limit: Limit | None = None,
     working: Callable[[int, int], object] | None = None,
-    longest: Longest = Longest(),  # noqa: B008 - it is frozen
+    episode_limit: EpisodeLimit = EpisodeLimit(),  # noqa: B008 - it is frozen
 ) -> Performance:
     """Let a policy play exactly `episodes` whole episodes; all that are begun are finished.
 
@@ -122,7 +122,7 @@ def play(
         on_progress: is called with the number of episodes played, after each batch.
         limit: how long a reset or step may take.
         working: is called a few times a second with the episodes played and the steps taken.
-        longest: how many steps an episode may take.
+        episode_limit: how many steps an episode may take.
 
     Raises:
         UsageError: `greedy`, and the policy has no such method; or the policy was built for other spaces.
@@ -146,7 +146,7 @@ def play(
         number=0,
         device=device,
         labels=labels,
-        longest=longest,
+        episode_limit=episode_limit,
         limit=limit,
     )
     played: list[EpisodeStats] = []

@@ -88,14 +88,14 @@ def rewards_to_go(rewards: Tensor, ends: Tensor, gamma: float) -> Tensor:
     return discounted_sums(rewards, discounts)
 
 
-def going_on(terminated: Tensor, truncated: Tensor, mask: Tensor) -> Tensor:
+def continues(terminated: Tensor, truncated: Tensor, mask: Tensor) -> Tensor:
     """Whether the trace goes on to the next row, `[T, N]` bool: not after an end, not past the rollout's edge."""
-    going = (terminated | truncated).logical_not_().logical_and_(mask)
-    going[-1] = False
-    return going
+    continues = (terminated | truncated).logical_not_().logical_and_(mask)
+    continues[-1] = False
+    return continues
 
 
-def lambda_returns(rewards: Tensor, successor_values: Tensor, going: Tensor, gamma: float, lam: float) -> Tensor:
+def lambda_returns(rewards: Tensor, successor_values: Tensor, continues: Tensor, gamma: float, lam: float) -> Tensor:
     """Gₜ = rₜ + γ[(1 − λ)·V(s′ₜ) + λ·Gₜ₊₁], and rₜ + γ·V(s′ₜ) where the trace does not go on.
 
     λ = 0 is TD(0), λ = 1 Monte Carlo. Less V(sₜ) it is the generalised advantage estimate of Schulman et al. 2016,
@@ -104,17 +104,17 @@ def lambda_returns(rewards: Tensor, successor_values: Tensor, going: Tensor, gam
     Args:
         rewards: `[T, N]`.
         successor_values: V(s′ₜ) `[T, N]`; 0 where the world ended.
-        going: whether the trace goes on `[T, N]` bool, as `going_on` says.
+        continues: whether the trace goes on `[T, N]` bool, as `continues` says.
         gamma: discount a step, in [0, 1].
         lam: λ, in [0, 1].
     """
     rewards, successor_values = rewards.detach(), successor_values.detach()
-    trace = going.to(rewards.dtype)
+    trace = continues.to(rewards.dtype)
     terms = torch.addcmul(rewards, torch.rsub(trace, 1, alpha=lam), successor_values, value=gamma)
     return discounted_sums(terms, trace.mul_(gamma * lam))
 
 
-def n_step_returns(rewards: Tensor, successor_values: Tensor, going: Tensor, gamma: float, n: int) -> Tensor:
+def n_step_returns(rewards: Tensor, successor_values: Tensor, continues: Tensor, gamma: float, n: int) -> Tensor:
     """Gₜ = rₜ + γ·rₜ₊₁ + … + γⁿ·V(sₜ₊ₙ); where the trace ends before, with V of its last successor.
 
     Arguments as of `lambda_returns`, and n ≥ 1. Source: Sutton & Barto 2018, eq. 7.1.
@@ -122,9 +122,9 @@ def n_step_returns(rewards: Tensor, successor_values: Tensor, going: Tensor, gam
     Complexity: n passes over the arrays while n ≤ 5, then some more each time n doubles: a pass adds longer spans.
     """
     rewards, successor_values = rewards.detach(), successor_values.detach()
-    factors = going.to(rewards.dtype).mul_(gamma)
+    factors = continues.to(rewards.dtype).mul_(gamma)
     returns = torch.add(rewards, successor_values, alpha=gamma)
-    sums = torch.where(going, rewards, returns)
+    sums = torch.where(continues, rewards, returns)
     missing, span = min(n, len(rewards)) - 1, 1
     while missing:
         spans = missing if missing <= 4 else missing & 1  # so few are added one by one sooner than doubled
@@ -153,7 +153,7 @@ def vtrace_targets(
     rewards: Tensor,
     values: Tensor,
     successor_values: Tensor,
-    going: Tensor,
+    continues: Tensor,
     ratios: Tensor,
     traces: Tensor,
     gamma: float,
@@ -162,7 +162,7 @@ def vtrace_targets(
 
     Args:
         rewards, values, successor_values: `[T, N]`.
-        going: whether the trace goes on `[T, N]` bool.
+        continues: whether the trace goes on `[T, N]` bool.
         ratios: ρₜ = min(ρ̄, π/μ) `[T, N]`.
         traces: cₜ = min(c̄, π/μ) `[T, N]`.
         gamma: discount a step, in [0, 1].
@@ -171,7 +171,7 @@ def vtrace_targets(
     """
     rewards, values, successor_values = rewards.detach(), values.detach(), successor_values.detach()
     errors = torch.add(rewards, successor_values, alpha=gamma).sub_(values).mul_(ratios.detach())
-    return discounted_sums(errors, torch.mul(traces.detach(), going).mul_(gamma)).add_(values)
+    return discounted_sums(errors, torch.mul(traces.detach(), continues).mul_(gamma)).add_(values)
 
 
 def episode_sums(values: Tensor, episodes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

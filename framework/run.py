@@ -38,7 +38,7 @@ LIVE = (
         "manager",
         "extensions",
     ),
-    *("reports", "owners", "interrupts", "opened", "last_good", "handed", "collector", "updater", "batch"),
+    *("reports", "labels", "interrupts", "opened", "last_good", "checksums", "collector", "updater", "batch"),
     *("minibatch", "loss_metrics"),
 )  # of a run: what works only in the process in which it was built
 
@@ -85,7 +85,7 @@ class Run:
     wrappers: dict[str, list[str]] = field(factory=dict)  # stage → the extensions that wrap it
     extensions: dict[str, object] = field(factory=dict)  # name → working object, reports included
     reports: set[int] = field(factory=set)  # ids of the reports among them that have not been switched off
-    owners: dict[int, str] = field(factory=dict)  # id of each working object → whose it is
+    labels: dict[int, str] = field(factory=dict)  # id of each working object → its label, as in errors
     needs: frozenset[str] = frozenset()  # all that the parts need
     quiet: bool = False  # nothing is to be printed
     loss_needs: frozenset[str] = frozenset()  # what the loss needs of them
@@ -94,7 +94,7 @@ class Run:
     last_good: LastGood = field(factory=LastGood)
     unwritten: dict[str, str] = field(factory=dict)  # file of the record → why it could not be written
     elsewhere: Path | None = None  # the temporary folder where such files lie
-    handed: tuple[Any, dict[str, int]] | None = None  # what a stage made, with its checksums: see guards.mutation
+    checksums: tuple[Any, dict[str, int]] | None = None  # what a stage made, with its checksums: see guards.mutation
     iteration: int = 0  # counted from 0; of the one that is under way
     steps: int = 0  # real environment steps, in all
     episodes: int = 0  # finished episodes, in all
@@ -120,6 +120,10 @@ class Run:
     def environment(self) -> Any:
         """The environment of the first shard."""
         return self.shards[0].environment
+
+    def label_of(self, part: object) -> str:
+        """What errors call this working part: its role, name and plugin."""
+        return self.labels[id(part)]
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all that the run needs to go on: see `state.state_of`."""

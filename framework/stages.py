@@ -8,7 +8,7 @@ from .contracts import Advantages, Batch, Evaluation, Loss, Rollout
 from .errors import PartError
 from .guards import checks
 from .guards.gradient_flow import SAID
-from .guards.mutation import handed, only_read, still_as_handed
+from .guards.mutation import check_unchanged, refuse_writes, remember
 from .hookspecs import hookimpl
 from .learning.advantages import compute_advantages
 from .learning.evaluate import evaluate_batch
@@ -21,14 +21,14 @@ class Core:
     @hookimpl
     def collect_rollout(self, run: Run) -> Rollout:
         """Let the policy act until what the configuration asks for is complete."""
-        return handed(run, "collect_rollout", run.collector.collect(run))
+        return remember(run, "collect_rollout", run.collector.collect(run))
 
     @hookimpl
     def estimate_advantages(self, run: Run, rollout: Rollout) -> Advantages:
         """advantages = weights · (returns − baseline)."""
         labels = run.config.estimator.label, run.config.baseline.label
         advantages = compute_advantages(rollout, run.estimator, run.baseline, *labels, watch=run.traced is None)
-        return handed(run, "estimate_advantages", advantages)
+        return remember(run, "estimate_advantages", advantages)
 
     @hookimpl
     def prepare_batch(self, run: Run, batch: Batch) -> Batch:
@@ -39,12 +39,12 @@ class Core:
     def compute_loss(self, run: Run, batch: Batch) -> Loss:
         """Evaluate the policy on the batch, and compute the loss of that."""
         label = f"{run.config.policy.label}: evaluate"
-        with only_read(run.traced is None, label, batch):
+        with refuse_writes(run.traced is None, label, batch):
             evaluation = evaluate_batch(run, batch)
         if not evaluation.log_probs.requires_grad and torch.is_grad_enabled() and not _has_gradient(evaluation):
             raise PartError(f"{label}: carries no gradient (was a graph cut by detach or torch.tensor?)")
         _called = run.config.loss.label  # for blame
-        with only_read(run.traced is None, _called, batch):
+        with refuse_writes(run.traced is None, _called, batch):
             loss: Loss = run.loss(batch, evaluation)
         checks.loss(run.config.loss.label, loss, batch.advantages.shape)
         return loss
@@ -63,13 +63,13 @@ def run_stage(run: Run, name: str, **arguments: Any) -> Any:
         return getattr(run.stages, name)(run, **arguments)
     label = " or ".join(wrappers)
     try:
-        with only_read(run.traced is None, f"{label}: {name}", *arguments.values()):
+        with refuse_writes(run.traced is None, f"{label}: {name}", *arguments.values()):
             result = getattr(run.hook, name)(run=run, **arguments)
     except RuntimeError as error:  # pluggy's own, of a generator that yields never or twice
         if "wrap_controller at" in str(error):
             raise PartError(f"{label}: {name}: a wrapper must yield once: {error}") from error
         raise
-    still_as_handed(run, f"{label}: {name}")
+    check_unchanged(run, f"{label}: {name}")
     checks.stage_result(f"{label}: {name}", name, result, **arguments)
     return result
 

@@ -40,7 +40,7 @@ def state_of(run: "Run") -> dict[str, Any]:
             "traced": run.traced,
             "policy": run.policy.state_dict(),
             "optimizer": run.optimizer.state_dict(),
-            "parts": {name: part_state(part, run.owners[id(part)]) for name, part in stateful(run).items()},
+            "parts": {name: part_state(part, run.label_of(part)) for name, part in stateful(run).items()},
             "shards": [shard.state_dict() for shard in run.shards],
         }
     )
@@ -64,7 +64,7 @@ def load_state(run: "Run", state: Mapping[str, Any]) -> None:
     except (RuntimeError, ValueError, KeyError) as error:
         raise UsageError(f"the state does not fit this run: {error}") from error
     for name, part in parts.items():
-        load_part(part, state["parts"][name], run.owners[id(part)])
+        load_part(part, state["parts"][name], run.label_of(part))
     for shard, lanes in zip(run.shards, state["shards"], strict=True):
         shard.load_state_dict(lanes)
     for name in (*COUNTERS, "history", "traced"):

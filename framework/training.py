@@ -8,9 +8,9 @@ import numpy as np
 
 from . import streams
 from .contracts import Advantages, Rollout
-from .guards.blame import attribute_error, look_at_process, suspects
+from .guards.blame import attribute_error, check_process_state, labels_in
 from .guards.finite_checks import check_parameters, check_said, thrown_away
-from .guards.mutation import only_read
+from .guards.mutation import refuse_writes
 from .guards.process_state import restore_after, working
 from .hookspecs import STAGES
 from .learning.batches import flatten
@@ -18,7 +18,7 @@ from .learning.evaluate import evaluate_batch
 from .learning.learning_rate import set_learning_rate
 from .records.environment_state import keep
 from .reporting.metrics import measure
-from .reporting.observers import abandon, reasons_to_stop, tell, tell_of_failure
+from .reporting.observers import abandon, notify, notify_of_failure, reasons_to_stop
 from .run import Result, Run
 from .stages import run_stage
 
@@ -38,7 +38,7 @@ def execute(run: Run) -> Result:
             try:
                 _train(run)
             except BaseException as error:
-                run.interrupts.hold()
+                run.interrupts.defer()
                 _fail(run, error)
             run.parameters.release()
     finally:
@@ -50,21 +50,21 @@ def execute(run: Run) -> Result:
 
 def _train(run: Run) -> None:
     try:
-        tell(run, "run_started")
+        notify(run, "run_started")
         began = time.perf_counter() - run.seconds  # of a run that goes on, those before count too
         while run.config.progress(run.iteration, run.steps) < 1 and not run.stop_reasons:
             _iterate(run, began)
     except KeyboardInterrupt:
-        run.interrupts.hold()
+        run.interrupts.defer()
         run.interrupted = True
-    run.interrupts.hold()  # to the end: what was learnt is recorded, however often Ctrl-C comes
+    run.interrupts.defer()  # to the end: what was learnt is recorded, however often Ctrl-C comes
     if run.interrupted:
         run.stop_reasons.append("interrupted")
     check_parameters(run)
     if run.batch is not None:
         check_said(run, functools.partial(evaluate_batch, run, run.batch))
     keep(run.policy, run.environment, run.config.environment.label)
-    tell(run, "run_finished")
+    notify(run, "run_finished")
 
 
 def _iterate(run: Run, began: float) -> None:
@@ -77,33 +77,33 @@ def _iterate(run: Run, began: float) -> None:
     set_learning_rate(run.optimizer, run.config.optimizer, run.config.progress(run.iteration, run.steps))
 
     rollout = run_stage(run, "collect_rollout")
-    look_at_process(run, "environment", "policy", "collect_rollout")
+    check_process_state(run, "environment", "policy", "collect_rollout")
     advantages = run_stage(run, "estimate_advantages", rollout=rollout)
-    look_at_process(run, "estimator", "baseline", "estimate_advantages")
+    check_process_state(run, "estimator", "baseline", "estimate_advantages")
     streams.seed_torch(run.device, streams.derived_seed(run.config.seed, "update", run.iteration))
     batch = flatten(rollout, advantages)
     run.updater.update(run, batch)
     check_parameters(run)
-    look_at_process(run, "policy", "loss", *STAGES[2:])
+    check_process_state(run, "policy", "loss", *STAGES[2:])
 
-    with run.interrupts.held():
+    with run.interrupts.deferred():
         _observe(run, rollout, advantages)
         metrics = measure(run, batch.total_steps, began)
-        tell(run, "iteration_finished", metrics=metrics)
+        notify(run, "iteration_finished", metrics=metrics)
         run.stop_reasons += reasons_to_stop(run, metrics)
         run.iteration += 1
-    restore_after(lambda: suspects(run))
+    restore_after(lambda: labels_in(run))
 
 
 def _observe(run: Run, rollout: Rollout, advantages: Advantages) -> None:
     """Let baseline and policy learn what they keep of rollouts."""
     if hasattr(run.baseline, "update"):
         _called = run.config.baseline.label  # for blame
-        with only_read(run.iteration == 0, f"{run.config.baseline.label}: update", rollout, advantages):
+        with refuse_writes(run.iteration == 0, f"{run.config.baseline.label}: update", rollout, advantages):
             run.baseline.update(rollout, advantages.returns)
     if hasattr(run.policy, "observe"):
         _called = run.config.policy.label
-        with only_read(run.iteration == 0, f"{run.config.policy.label}: observe", rollout):
+        with refuse_writes(run.iteration == 0, f"{run.config.policy.label}: observe", rollout):
             run.policy.observe(rollout)
 
 
@@ -113,5 +113,5 @@ def _fail(run: Run, error: BaseException) -> NoReturn:
         raise error
     error = attribute_error(run, error)
     error = thrown_away(run, error) or error
-    tell_of_failure(run, error)
+    notify_of_failure(run, error)
     raise error

@@ -85,9 +85,9 @@ class CorridorLanes:
         torch.ge(self._clock, self._limit, out=step.truncated)
 
         over = step.terminated | step.truncated
-        going = ~over
-        places *= going
-        self._clock *= going
+        continues = ~over
+        places *= continues
+        self._clock *= continues
         self._sides.copy_(torch.where(over, torch.empty_like(places).random_(0, 2, generator=generator), self._sides))
         step.observations.copy_(self._seen())
         return step

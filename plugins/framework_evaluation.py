@@ -51,7 +51,7 @@ class Evaluator:
         self.lanes = min(settings.lanes, settings.episodes)
         self.label = config.environment.label
         self.environment = build_environment(config.environment, self.lanes, run.device)
-        run.owners[id(self.environment)] = config.environment.label
+        run.labels[id(self.environment)] = config.environment.label
         self.highest = -math.inf  # mean return of the best evaluation so far
         self.best: dict[str, Tensor] | None = None  # its policy, where there is no file of it
 
@@ -72,7 +72,7 @@ class Evaluator:
             device=run.device,
             labels=(config.environment.label, config.policy.label),
             limit=run.shards[0].limit,
-            longest=run.shards[0].longest,
+            episode_limit=run.shards[0].episode_limit,
         )
         if performance.mean > self.highest:
             self.highest = performance.mean

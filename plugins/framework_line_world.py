@@ -91,11 +91,11 @@ class LineWorldLanes:
         torch.eq(step.successors, self.settings.goal, out=step.terminated)
         clock += 1
         torch.ge(clock, self._limit, out=step.truncated)
-        going = ~(step.terminated | step.truncated)
-        torch.mul(step.successors, going, out=step.observations)  # the next episode begins at 0
+        continues = ~(step.terminated | step.truncated)
+        torch.mul(step.successors, continues, out=step.observations)  # the next episode begins at 0
         if self.groups is not None:  # or where its lane's first one did
-            torch.where(going, step.successors, self._starts, out=step.observations)
-        clock *= going
+            torch.where(continues, step.successors, self._starts, out=step.observations)
+        clock *= continues
         return step
 
     def mdp(self) -> TabularMDP:

@@ -7,7 +7,7 @@ from attrs import field, frozen, validators
 from torch import Tensor
 
 from framework import Estimate, Rollout, hookimpl
-from framework.returns import going_on, lambda_returns, n_step_returns, vtrace_targets
+from framework.returns import continues, lambda_returns, n_step_returns, vtrace_targets
 from framework.tools import Section
 
 UNIT = [validators.ge(0.0), validators.le(1.0)]
@@ -94,14 +94,14 @@ class VTrace(_Bootstrapping):
     def __call__(self, rollout: Rollout) -> Estimate:
         """Returns, targets and weights `[T, N]`."""
         assert rollout.values is not None
-        successors, going = _successors(rollout), _going(rollout)
+        successors, continues = _successors(rollout), _going(rollout)
         target = rollout.log_probs if rollout.target_log_probs is None else rollout.target_log_probs
         ratios = torch.sub(target.detach(), rollout.log_probs.detach()).exp_()
         weights = ratios.clamp(max=self.rho_clip)
         traces = ratios.clamp_(max=self.c_clip)
-        targets = vtrace_targets(rollout.rewards, rollout.values, successors, going, weights, traces, self.gamma)
+        targets = vtrace_targets(rollout.rewards, rollout.values, successors, continues, weights, traces, self.gamma)
         following = successors.detach().clone()
-        torch.where(going[:-1], targets[1:], following[:-1], out=following[:-1])
+        torch.where(continues[:-1], targets[1:], following[:-1], out=following[:-1])
         return Estimate(following.mul_(self.gamma).add_(rollout.rewards.detach()), targets, weights)
 
 
@@ -111,7 +111,7 @@ def _successors(rollout: Rollout) -> Tensor:
 
 
 def _going(rollout: Rollout) -> Tensor:
-    return going_on(rollout.terminated, rollout.truncated, rollout.mask)
+    return continues(rollout.terminated, rollout.truncated, rollout.mask)
 
 
 Gae = GAE  # its name before

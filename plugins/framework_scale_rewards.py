@@ -54,12 +54,12 @@ class RewardScaler:
         """Rₜ = rₜ + γ(1 − endₜ₋₁)·Rₜ₋₁ `[T, N]` in float64, from where each lane stood; moves it on."""
         gamma = self.settings.gamma
         rewards = torch.where(rollout.mask, rollout.rewards.double(), 0.0)
-        going = (~(rollout.terminated | rollout.truncated)).double()
+        continues = (~(rollout.terminated | rollout.truncated)).double()
         rewards[0] += gamma * self.carried.to(rewards.device)
-        discounts = gamma * torch.cat([torch.zeros_like(going[:1]), going[:-1]])
+        discounts = gamma * torch.cat([torch.zeros_like(continues[:1]), continues[:-1]])
         # forward in time is backward in time turned round
         returns = discounted_sums(rewards.flip(0), discounts.flip(0)).flip(0)
-        self.carried = returns[-1] * going[-1]
+        self.carried = returns[-1] * continues[-1]
         return returns
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -57,7 +57,7 @@ def audit(
     *,
     episodes: int,
     critic: Literal["exact", "policy"] = "exact",
-    told: Callable[[int], None] = lambda episodes: None,
+    on_progress: Callable[[int], None] = lambda episodes: None,
 ) -> Audit:
     """Sample the gradients of combinations; the policy stays as it is.
 
@@ -67,7 +67,7 @@ def audit(
         episodes: in all, rounded up to whole batches; at least two batches.
         critic: whose V(s) estimators and baselines are given: that of an episode that begins in s, exact and for each
             estimator's own γ, or the policy's own. Where exact values are missing it is the policy's.
-        told: called now and then with the number of episodes so far.
+        on_progress: called now and then with the number of episodes so far.
 
     Raises:
         UsageError: a single batch; a value that does not exist (γ = 1 and an episode that never ends, or a policy
@@ -117,7 +117,7 @@ def audit(
             sampled.add(-through.gradients(row) / size)
             sampled.seconds += time.perf_counter() - clock
         done += number
-        told(done * size)
+        on_progress(done * size)
     audited = tuple(sampled.audited(size, steps / count, collecting / count) for sampled in samples)
     whose: Literal["exact", "policy"] = "policy" if own else "exact"
     return Audit(audited, missing, whose if needed else None, time.perf_counter() - began)

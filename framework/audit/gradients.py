@@ -2,7 +2,7 @@
 
 What a loss does to the parameters θ by way of the log-probs is Σ slope·∂ log π(a|s)/∂θ, with slope = ∂ Σ terms/∂ log π
 of each step. A finite policy is a table of log π `[S, A]`, whose derivative J `[S·A, P]` is taken once: a batch's
-gradient is then W·J, where W `[S·A]` adds up the slopes of the steps in each state and action. Any other policy goes
+gradient is then W·J, where W `[S·A]` adds up the gradients of the steps in each state and action. Any other policy goes
 backward once for each gradient.
 """
 
@@ -41,8 +41,8 @@ def log_prob_slopes(run: Run, batch: Batch, log_probs: Tensor, entropies: Tensor
     reached = [term.sum() for term in loss.terms.values() if term.requires_grad]
     if not reached:
         raise PartError(f"{run.config.loss.label}: no term reaches the log-probs (cut by detach or torch.tensor?)")
-    (slopes,) = torch.autograd.grad(sum(reached[1:], reached[0]), leaf)
-    return slopes
+    (gradients,) = torch.autograd.grad(sum(reached[1:], reached[0]), leaf)
+    return gradients
 
 
 def finite_spaces(environment: Any) -> Spaces | None:
@@ -87,12 +87,12 @@ class Finite:
             self._entropies = table(policy, spaces, True).entropies
 
     def of(self, batch: Batch) -> tuple[Tensor, Tensor | None, Row]:
-        """Of a batch: log-probs `[B]`, entropies `[B]`, and what makes a row W `[S·A]` of slopes `[B]`."""
+        """Of a batch: log-probs `[B]`, entropies `[B]`, and what makes a row W `[S·A]` of gradients `[B]`."""
         states = batch.observations - self.first_state
         index = (states * self.actions + batch.actions - self.first_action).cpu()
         size = len(self.derivative)
         entropies = None if self._entropies is None else self._entropies[states]
-        return batch.log_probs, entropies, lambda slopes: torch.bincount(index, slopes.double().cpu(), size)
+        return batch.log_probs, entropies, lambda gradients: torch.bincount(index, gradients.double().cpu(), size)
 
     def gradients(self, rows: Tensor) -> Tensor:
         """Gradients `[n, P]` of rows `[n, S·A]`."""
@@ -106,10 +106,14 @@ class Backward:
         self.run, self.parameters = run, list(learnt(run.policy).values())
 
     def of(self, batch: Batch) -> tuple[Tensor, Tensor | None, Row]:
-        """Of a batch: log-probs `[B]`, entropies `[B]`, and what makes a row `[P]` of slopes `[B]`."""
+        """Of a batch: log-probs `[B]`, entropies `[B]`, and what makes a row `[P]` of gradients `[B]`."""
         evaluation = evaluate_batch(self.run, batch)
         log_probs = evaluation.log_probs
-        return log_probs, evaluation.entropies, lambda slopes: pulled_back(log_probs, self.parameters, slopes).double()
+        return (
+            log_probs,
+            evaluation.entropies,
+            lambda gradients: pulled_back(log_probs, self.parameters, gradients).double(),
+        )
 
     def gradients(self, rows: Tensor) -> Tensor:
         """The rows themselves `[n, P]`."""

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
             if trained is not None:
                 compare(trained, first.environment, str(directory), first.config.environment.label)
             read_policy(directory, first.policy)
-        found = audit(runs, episodes=extra.episodes, critic=extra.critic, told=bar.show)
+        found = audit(runs, episodes=extra.episodes, critic=extra.critic, on_progress=bar.show)
     summary = summarised(found, runs, kept, [one for one in combinations if one.resolved is None])
     summary["policy"] = first.config.policy.name if directory is None else str(directory)
     summary |= {"csv": str(extra.out) + ".csv", "picture": str(extra.out) + ".png"}

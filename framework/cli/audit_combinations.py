@@ -24,7 +24,7 @@ from ..setup.building import (
     choose_device,
     close,
     closed_on_error,
-    owners,
+    labels_of,
 )
 from ..setup.wiring import NEEDS, needed, words
 from ..stages import Core
@@ -196,7 +196,7 @@ def built(resolved: Sequence[Resolved], batch: int) -> list[Run]:
         for config in configs[1:]:
             with working(config.threads):
                 judging = build_learning_parts(config)
-            first.owners |= owners(config, judging)
+            first.labels |= labels_of(config, judging)
             judging |= {"needs": needed(config), "loss_needs": words(config.loss, "needs", NEEDS)}
             runs.append(attrs.evolve(first, config=config, **judging))
     return runs

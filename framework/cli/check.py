@@ -104,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
                 seed=flags.seed,
                 seconds=seconds,
                 loaded=loaded,
-                told=lambda law: bar.show(next(asked), name=law.name),
+                on_progress=lambda law: bar.show(next(asked), name=law.name),
             )
             for part in lawful
         ]

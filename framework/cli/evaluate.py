@@ -14,7 +14,7 @@ from attrs import field, frozen, validators
 from ..config import RolloutSettings, validate
 from ..errors import UsageError
 from ..evaluation import CONFIDENCE, Performance, play, refuse_without_greedy
-from ..guards.episode_limit import MOST, Longest
+from ..guards.episode_limit import MOST, EpisodeLimit
 from ..records.record import BEST, LAST, POLICY, policy_file, read_policy, read_spaces
 from ..reporting.progress_bar import Bar, so_far
 from ..reporting.video import film
@@ -121,7 +121,9 @@ def _play(run: Run, extra: Extra) -> Performance:
             labels=(config.environment.label, config.policy.label),
             limit=run.shards[0].limit,
             working=lambda count, steps: bar.show(count, steps=so_far(count, steps)),
-            longest=Longest(extra.max_episode_steps, "give the environment a time limit, or raise --max-episode-steps"),
+            episode_limit=EpisodeLimit(
+                extra.max_episode_steps, "give the environment a time limit, or raise --max-episode-steps"
+            ),
         )
 
 

@@ -19,7 +19,7 @@ from gymnasium.spaces import Discrete
 from ..contracts import Inputs
 from ..errors import UsageError, say
 from ..guards.process_state import working
-from ..records.record import claim, claim_next
+from ..records.record import create_next_run_directory, create_run_directory
 from ..records.rescue import missing
 from ..run import Result
 from ..setup.building import build, closed_on_error
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     if "directory" in run.needs:
         stem = "-".join(_as_folder(part.title) for part in (config.environment, config.loss))
         with closed_on_error(run):
-            directory = claim(ROOT / extra.name) if extra.name else claim_next(ROOT, stem)
+            directory = create_run_directory(ROOT / extra.name) if extra.name else create_next_run_directory(ROOT, stem)
             run.directory = directory.absolute()
     result = attrs.evolve(execute(run), directory=directory)  # as it is written: runs/NAME
     unprinted: OutputError | None = None

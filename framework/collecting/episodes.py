@@ -102,9 +102,9 @@ class EpisodeTracker:
         begun[1:] = ended[:-1]
         if alive is not None:
             begun &= alive
-        times, numbers = placed(begun, ended, episode_step, None if valid is None else mask)
+        times, numbers = times_and_numbers(begun, ended, episode_step, None if valid is None else mask)
         rows, lanes = ended.nonzero()
-        returns = scored(rewards, ended, episode_return)
+        returns = episode_returns(rewards, ended, episode_return)
         metrics = {name: np.full(len(rows), np.nan) for _, row_metrics in self.metrics for name in row_metrics}
         for row, row_metrics in self.metrics:
             first, beyond = np.searchsorted(rows, [row, row + 1])
@@ -121,12 +121,12 @@ class EpisodeTracker:
         return finished, BootstrapObservations(
             torch.from_numpy(rows).to(device),
             torch.from_numpy(lanes).to(device),
-            joined(successors),
-            None if states[0] is None else joined(states),
+            concatenate(successors),
+            None if states[0] is None else concatenate(states),
         )
 
 
-def placed(begun: Array, ended: Array, episode_step: Array, valid: Array | None) -> tuple[Array, Array]:
+def times_and_numbers(begun: Array, ended: Array, episode_step: Array, valid: Array | None) -> tuple[Array, Array]:
     """Times and episode numbers `[T, N]`, from where episodes `begun` and `ended` `[T, N]` bool.
 
     A time is the count of real steps (`valid`; None: all) since the episode began; `episode_step` `[N]`, the steps of
@@ -147,7 +147,7 @@ def placed(begun: Array, ended: Array, episode_step: Array, valid: Array | None)
     return times[:-1], np.maximum.accumulate(np.where(begun, numbers, 0))
 
 
-def scored(rewards: Array, ended: Array, episode_return: Array) -> Array:
+def episode_returns(rewards: Array, ended: Array, episode_return: Array) -> Array:
     """The returns `[E]` of the episodes that `ended` `[T, N]`, by row and then by lane, of rewards `[T, N]`, 0 if not
     real.
 
@@ -167,6 +167,6 @@ def scored(rewards: Array, ended: Array, episode_return: Array) -> Array:
     return returns
 
 
-def joined(parts: Sequence[Any]) -> Tensor:
+def concatenate(parts: Sequence[Any]) -> Tensor:
     """One tensor of rows that come as `view` has them."""
     return torch.cat(parts) if isinstance(parts[0], Tensor) else torch.from_numpy(np.concatenate(parts))  # type: ignore[arg-type]

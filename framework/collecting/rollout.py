@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..contracts import Actor, Evaluation, Inputs, Rollout
 from ..guards import checks
-from ..guards.mutation import only_read
+from ..guards.mutation import refuse_writes
 from ..run import Run
 from .episodes import BootstrapObservations, EpisodeStats
 from .shard import FLAGS, Shard
@@ -33,10 +33,10 @@ class Collector:
         actor = actor_of(run.policy)
         apart = actor is not run.policy
         if apart:
-            run.owners[id(actor)] = run.config.policy.label
+            run.labels[id(actor)] = run.config.policy.label
         rollout, run.finished = collect(run.shards, run.policy, actor, run.iteration, "values" in run.needs)
         if apart:
-            del run.owners[id(actor)]
+            del run.labels[id(actor)]
         return rollout
 
 
@@ -49,8 +49,8 @@ def collect(
         rollout = collected[0][0] if len(collected) == 1 else _assemble([part[0] for part in collected])
         missing = rollout.log_probs.shape != rollout.mask.shape
         if missing or values:
-            with only_read(iteration == 0, f"{shards[0].labels[1]}: evaluate or values", rollout):
-                log_probs, valued = _judged(rollout, policy, missing, values, shards[0])
+            with refuse_writes(iteration == 0, f"{shards[0].labels[1]}: evaluate or values", rollout):
+                log_probs, valued = _evaluate_rows(rollout, policy, missing, values, shards[0])
             if log_probs is not None:
                 rollout = evolve(rollout, log_probs=log_probs.masked_fill(~rollout.mask, 0))
                 checks.finite(f"{shards[0].labels[1]}: evaluate: log_probs", rollout.log_probs)
@@ -72,7 +72,7 @@ def flat(rollout: Rollout) -> Inputs:
     return Inputs(rollout.observations.flatten(0, 1), None if masks is None else masks.flatten(0, 1))
 
 
-def _judged(
+def _evaluate_rows(
     rollout: Rollout, policy: Any, log_probs: bool, values: bool, shard: Shard
 ) -> tuple[Tensor | None, Tensor | None]:
     """log π and V `[T, N]` of all rows, as far as they are asked for: so many rows at a time.
@@ -100,14 +100,14 @@ def _judged(
             valued = None if evaluation.values is None else evaluation.values.detach()
         if values:
             known = valued if shard.values_agree else None
-            found[1].append(_valued(policy, evolve(some, action_masks=None), label, known))  # masks are the actor's
+            found[1].append(_values_of(policy, evolve(some, action_masks=None), label, known))  # masks are the actor's
             if shard.values_agree is None and valued is not None:
                 shard.values_agree = valued.shape == found[1][-1].shape and torch.allclose(valued, found[1][-1])
     whole = [(parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(shape) if parts else None for parts in found]
     return whole[0], whole[1]
 
 
-def _valued(policy: Any, inputs: Inputs, label: str, known: Tensor | None = None) -> Tensor:
+def _values_of(policy: Any, inputs: Inputs, label: str, known: Tensor | None = None) -> Tensor:
     """V of each row of `inputs`, unless it is known."""
     _called = label  # for blame
     valued: Tensor = policy.values(inputs) if known is None else known
@@ -129,9 +129,9 @@ def with_values(
         after = Inputs(cut)
         if rollout.state is not None:
             states = [end.state for end in ends if end.state is not None]
-            going_on = torch.zeros(1, len(cut), dtype=torch.bool, device=cut.device)
-            after = Inputs(cut.unsqueeze(0), state=torch.cat(states), started=going_on)
-        beyond = _valued(policy, after, shards[0].labels[1]).flatten()
+            continues = torch.zeros(1, len(cut), dtype=torch.bool, device=cut.device)
+            after = Inputs(cut.unsqueeze(0), state=torch.cat(states), started=continues)
+        beyond = _values_of(policy, after, shards[0].labels[1]).flatten()
         lanes = [0, *accumulate(shard.lanes for shard in shards)]
         where = torch.cat([end.lanes + first for end, first in zip(ends, lanes, strict=False)])
         following[torch.cat([end.times for end in ends]), where] = beyond

@@ -16,8 +16,8 @@ from torch import Tensor
 from .. import streams
 from ..contracts import Action, Actor, Environment, Inputs, Rollout, Stateful, Step
 from ..errors import PartError
-from ..guards.episode_limit import Longest, OnProgress, Watch
-from ..guards.mutation import UNWATCHED, only_read
+from ..guards.episode_limit import EpisodeLimit, EpisodeWatch, OnProgress
+from ..guards.mutation import NO_CHECK, refuse_writes
 from ..guards.step_checks import StepChecks
 from ..guards.step_timeout import Limit
 from ..state import load_part, part_state
@@ -68,12 +68,12 @@ class Shard:
     number: int
     device: torch.device
     labels: tuple[str, str]  # the environment's and the policy's, for errors
-    longest: Longest = field(factory=Longest)  # that a whole episode may be
+    episode_limit: EpisodeLimit = field(factory=EpisodeLimit)  # that a whole episode may be
     on_progress: OnProgress | None = None  # is called a few times a second how far a rollout is
     inputs: Inputs | None = None
     table: Table | None = None  # what is being collected, and the row that comes next
     row: int = 0
-    entry: StepChecks = field(init=False)  # the checks of what comes in
+    step_checks: StepChecks = field(init=False)  # the checks of what comes in
     episode_step: np.ndarray[Any, Any] = field(init=False)  # [N] step index within the episode
     episode_return: np.ndarray[Any, Any] = field(init=False)  # [N] return of the unfinished episode
     capacity: int = 64  # rows the last rollout took
@@ -82,7 +82,7 @@ class Shard:
 
     def __attrs_post_init__(self) -> None:
         """Begin with nothing episode_return."""
-        self.entry = StepChecks(self.environment, self.lanes, self.labels)
+        self.step_checks = StepChecks(self.environment, self.lanes, self.labels)
         self.episode_step = np.zeros(self.lanes, np.int64)
         self.episode_return = np.zeros(self.lanes, np.float64)
 
@@ -108,14 +108,14 @@ class Shard:
         self.episode_step[:], self.episode_return[:] = state["episode_step"].numpy(), state["episode_return"].numpy()
         self.values_agree = state["values_agree"]
 
-    def collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> Collected:
+    def collect(self, policy: Any, actor: Actor, iteration: int, want_bootstrap: bool) -> Collected:
         """Step until what was asked for is complete.
 
         What is observed is checked at the end, all at once; if a part raises before, at once: a policy may have been
         given what it cannot take.
         """
         try:
-            return self._collect(policy, actor, iteration, ends_wanted)
+            return self._collect(policy, actor, iteration, want_bootstrap)
         except (PartError, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -123,12 +123,12 @@ class Shard:
                 error.add_note(f"It was raised at step {self.row} of the rollout, which has {self.lanes} lanes.")
             if self.inputs is not None and self.table is not None:
                 try:
-                    self.entry.latest(self.inputs, self.row, self.table.columns.get("actions"))
+                    self.step_checks.latest(self.inputs, self.row, self.table.columns.get("actions"))
                 except PartError as cause:
                     raise cause from error
             raise
 
-    def _collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> Collected:
+    def _collect(self, policy: Any, actor: Actor, iteration: int, want_bootstrap: bool) -> Collected:
         world = streams.generator(self.seed, "environment", iteration, self.number, self.device)
         noise = streams.generator(self.seed, "act", iteration, self.number, self.device)
         environment, act = self.environment, actor.act
@@ -142,7 +142,7 @@ class Shard:
         if inputs is None or self.fixed_steps is None:
             _called = world_label  # for blame
             first, masks = reset(world), getattr(environment, "action_masks", None)
-            self.entry.first(first, masks)
+            self.step_checks.first(first, masks)
             inputs = self.inputs = Inputs(first, masks)  # and nothing memory
             self.episode_step[:] = 0
             self.episode_return[:] = 0
@@ -165,16 +165,16 @@ class Shard:
         memory = inputs.state  # before the first row; of a policy without memory, always None
         fresh = False if inputs.started is None else to_host(inputs.started)  # [N]: no real step of the episode yet
         looked_at = LOOKED_AT if iteration == 0 else 0
-        watch = Watch(self.labels[0], self.longest if self.fixed_steps is None else None, self.on_progress)
+        watch = EpisodeWatch(self.labels[0], self.episode_limit if self.fixed_steps is None else None, self.on_progress)
 
         while True:
             if t == table.capacity:
                 table.grow()
             _called = player_label
-            with UNWATCHED if t >= looked_at else only_read(True, f"{player_label}: act", inputs):
+            with NO_CHECK if t >= looked_at else refuse_writes(True, f"{player_label}: act", inputs):
                 chosen = act(inputs, noise)
             if chosen is not action:
-                self.entry.action(chosen, action)
+                self.step_checks.action(chosen, action)
                 if action is None:
                     if memory is None and chosen.state is not None:
                         memory = torch.zeros_like(chosen.state)
@@ -194,7 +194,7 @@ class Shard:
             _called = world_label
             given = step_lanes(action.actions if translate is None else translate(action.actions), world)
             if given is not step:
-                self.entry.step(given, step, inputs)
+                self.step_checks.step(given, step, inputs)
                 if step is None:
                     for name in ("rewards", *FLAGS, *(["valid"] if given.valid is not None else [])):
                         table.add(name, getattr(given, name))
@@ -248,16 +248,16 @@ class Shard:
             tracker.note(t - 1, ~ended, after, state)
         columns = {name: column[:t] for name, column in table.columns.items()}
         padded = self.fixed_steps is None or "valid" in columns
-        return self._accounted(columns, tracker, memory, padded, ends_wanted)
+        return self._accounted(columns, tracker, memory, padded, want_bootstrap)
 
-    def collected(self, columns: dict[str, Tensor], following: Inputs, ends_wanted: bool) -> Collected:
+    def collected(self, columns: dict[str, Tensor], following: Inputs, want_bootstrap: bool) -> Collected:
         """The same, of fixed steps that somebody else took: columns [T, N, …] and successors, and what comes next."""
         successors, ended = columns.pop("successors"), columns["terminated"] | columns["truncated"]
         tracker = EpisodeTracker()
         for rows, left in ((successors, ended), (successors[-1], ~ended[-1])):
             tracker.left.append((view(rows[left]), None))
         self.inputs = following
-        return self._accounted(columns, tracker, None, False, ends_wanted)
+        return self._accounted(columns, tracker, None, False, want_bootstrap)
 
     def _accounted(
         self,
@@ -265,13 +265,13 @@ class Shard:
         tracker: EpisodeTracker,
         memory: Tensor | None,
         padded: bool,
-        ends_wanted: bool,
+        want_bootstrap: bool,
     ) -> Collected:
         """What follows from the rows."""
         finished, ends = tracker.account(columns, self.episode_step, self.episode_return, self.fixed_steps is not None)
         rollout = self._rollout(columns, memory, padded)
-        self.entry.successors(rollout, ends)
-        return rollout, finished, ends.only(~rollout.terminated[ends.times, ends.lanes]) if ends_wanted else ends
+        self.step_checks.successors(rollout, ends)
+        return rollout, finished, ends.only(~rollout.terminated[ends.times, ends.lanes]) if want_bootstrap else ends
 
     def _rollout(self, columns: dict[str, Tensor], state: Tensor | None, padded: bool) -> Rollout:
         """Zeros in padding, and everything checked."""
@@ -285,7 +285,7 @@ class Shard:
         columns.setdefault("log_probs", torch.empty(0))  # filled by `collect`, in one batch
         groups = getattr(self.environment, "groups", None)
         if groups is not None:
-            self.entry.groups(groups)
+            self.step_checks.groups(groups)
         rollout = Rollout(**columns, groups=groups, state=state)
-        self.entry.numbers(rollout)
+        self.step_checks.numbers(rollout)
         return rollout

@@ -30,11 +30,11 @@ class FallbackError(Exception):
     """Why something is not compiled."""
 
 
-def recorded(function: Callable[..., Any], inputs: Sequence[Tensor], rules: Mapping[Any, Any] | None = None) -> Any:
-    """A graph of what the function does to such inputs; `rules`: what is recorded in place of an operation of torch.
+def traced(function: Callable[..., Any], inputs: Sequence[Tensor], rules: Mapping[Any, Any] | None = None) -> Any:
+    """A graph of what the function does to such inputs; `rules`: what is traced in place of an operation of torch.
 
     Raises:
-        Exception: whatever torch, or a part, raises while it is recorded.
+        Exception: whatever torch, or a part, raises while it is traced.
     """
     from torch.fx.experimental.proxy_tensor import make_fx  # seconds to import, and only needed here
 
@@ -66,7 +66,7 @@ def compiled(
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     for part in graph.modules():  # those within are loops
-        for node in part.graph.nodes:  # each has been recorded in a mode of its own, which the C++ wrapper refuses
+        for node in part.graph.nodes:  # each has been traced in a mode of its own, which the C++ wrapper refuses
             node.meta.pop("val", None)
     given: dict[str, Any] = {**OPTIONS, **options}
     if hasattr(config, LOOPS):  # not in every torch
@@ -79,7 +79,7 @@ def compiled(
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """While something is recorded: torch's random numbers are put back; its warnings of its own doings are not said."""
+    """While something is traced: torch's random numbers are put back; its warnings of its own doings are not said."""
     with torch.random.fork_rng([]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

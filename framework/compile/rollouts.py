@@ -1,6 +1,6 @@
 """Collecting as one compiled program: policy and environment step after step, without Python between them.
 
-Where both say what they do as pure functions of tensors (`choose` and `transition`), a loop of them is recorded, and
+Where both say what they do as pure functions of tensors (`choose` and `transition`), a loop of them is traced, and
 made into C++ by torch's inductor. It does what `Shard.collect` does; its random numbers come from the same generators,
 and are drawn beforehand. Now and then some rows are looked at in Python, too; a difference ends the compiling.
 """
@@ -18,7 +18,7 @@ from .. import streams
 from ..collecting.rollout import Collector, with_values
 from ..collecting.shard import Shard
 from ..contracts import Action, Inputs, Rollout, Step
-from .inductor import FallbackError, compiled, layout, recorded, tensors_of, undisturbed
+from .inductor import FallbackError, compiled, layout, tensors_of, traced, undisturbed
 
 if TYPE_CHECKING:
     from ..run import Run
@@ -133,21 +133,25 @@ class CompiledCollector(Collector):
         pieces = -(-steps // program.rows)
         shape = (pieces, program.rows, shard.lanes)
         world, act = (streams.generator(run.config.seed, name, run.iteration) for name in ("environment", "act"))
-        luck = torch.rand(*shape, environment.transition_noise, dtype=torch.float64, generator=world)
-        luck = torch.cat([luck, torch.rand(*shape, run.policy.choice_noise, dtype=torch.float64, generator=act)], -1)
+        uniforms = torch.rand(*shape, environment.transition_noise, dtype=torch.float64, generator=world)
+        uniforms = torch.cat(
+            [uniforms, torch.rand(*shape, run.policy.choice_noise, dtype=torch.float64, generator=act)], -1
+        )
         compared = self.done % pieces if self.done == self.due else None
         carried = [*given.values(), observations]
-        if list(map(layout, [*carried, *told, luck[0]])) != program.layouts:
+        if list(map(layout, [*carried, *told, uniforms[0]])) != program.layouts:
             raise FallbackError("parameters or states have other shapes now")
         tables: list[list[Tensor]] = []
         for piece in range(pieces):
             begin = max(0, program.rows * (piece + 1) - steps)  # the last ones are the rows of fewer
             before = carried
-            outputs = program.call(torch.tensor(begin), *carried, *told, luck[piece])
+            outputs = program.call(torch.tensor(begin), *carried, *told, uniforms[piece])
             carried, written = outputs[: len(before)], outputs[len(before) :]
             tables.append([table[begin:] for table in written] if begin else written)
             if piece == compared:
-                _compare(run, dict(zip(given, before, strict=False)), program.columns(tables[-1]), luck[piece, begin:])
+                _compare(
+                    run, dict(zip(given, before, strict=False)), program.columns(tables[-1]), uniforms[piece, begin:]
+                )
         if compared is not None:
             self.due = max(self.due + 1, self.due * 8 // 5)
         self.done += 1
@@ -162,7 +166,7 @@ def record(run: "Run", told: list[Tensor], given: dict[str, Tensor], observation
     """A program for this run, of which these are the first inputs.
 
     Raises:
-        Exception: whatever torch or a part raises while it is recorded.
+        Exception: whatever torch or a part raises while it is traced.
     """
     from torch._higher_order_ops.while_loop import while_loop_op
 
@@ -181,8 +185,8 @@ def record(run: "Run", told: list[Tensor], given: dict[str, Tensor], observation
 
     noise = environment.transition_noise + policy.choice_noise
     _, actions, first = _step(run, given, observations, torch.rand(shard.lanes, noise, dtype=torch.float64))
-    shard.entry.action(Action(actions), None)
-    shard.entry.step(first, None, Inputs(observations))
+    shard.step_checks.action(Action(actions), None)
+    shard.step_checks.step(first, None, Inputs(observations))
     if first.valid is not None or first.metrics or first.action_masks is not None:
         raise FallbackError(f"{run.config.environment.label} gives more than steps: valid, metrics or action_masks")
     examples = _row(observations, actions, first)
@@ -200,16 +204,16 @@ def record(run: "Run", told: list[Tensor], given: dict[str, Tensor], observation
             torch.zeros(rows, shard.lanes, width, dtype=dtype) for dtype, width in zip(packs, widths, strict=True)
         ]
 
-        def going(t: Tensor, *carried: Tensor) -> Tensor:
+        def continues(t: Tensor, *carried: Tensor) -> Tensor:
             return t < rows
 
         def row(t: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
             *state, seen = carried[: len(keys) + 1]
             after_seen = len(keys) + 1
             tables = list(carried[after_seen : after_seen + len(packs)])
-            *told, luck = carried[after_seen + len(packs) :]
+            *told, uniforms = carried[after_seen + len(packs) :]
             place = t.view(1)
-            chance = luck.index_select(0, place).squeeze(0)
+            chance = uniforms.index_select(0, place).squeeze(0)
             parameters, before = _parameters(policy, told), dict(zip(keys, state, strict=True))
             after, actions, made = torch.func.functional_call(whole, parameters, (_step, run, before, seen, chance))
             columns = _row(seen, actions, made)
@@ -219,23 +223,25 @@ def record(run: "Run", told: list[Tensor], given: dict[str, Tensor], observation
             return (t + 1, *(_own(after[key]) for key in keys), _own(made.observations), *tables)
 
         carried: Any = (begin, *state, seen, *tables)
-        _, *found = while_loop_op(going, row, carried, tuple(rest))
+        _, *found = while_loop_op(continues, row, carried, tuple(rest))
         columns = Steps(collect, rows, [], list(packs.values()), examples).columns(found[len(keys) + 1 :])
         seen, actions = columns["observations"].flatten(0, 1), columns["actions"].flatten(0, 1)
         judged = torch.func.functional_call(whole, _parameters(policy, rest[:-1]), (judge, seen, actions))
         return [*found, *(numbers.view(rows, shard.lanes) for numbers in judged)]
 
-    luck = torch.rand(rows, shard.lanes, noise, dtype=torch.float64)
-    inputs = [torch.tensor(rows - 1), *given.values(), observations, *told, luck]
-    graph = recorded(collect, inputs, {torch.ops.aten.addmm.default: _few_products})
+    uniforms = torch.rand(rows, shard.lanes, noise, dtype=torch.float64)
+    inputs = [torch.tensor(rows - 1), *given.values(), observations, *told, uniforms]
+    graph = traced(collect, inputs, {torch.ops.aten.addmm.default: _few_products})
     program = compiled(graph, inputs, {"force_pointwise_cat": True})
     return Steps(program, rows, list(map(layout, inputs[1:])), list(packs.values()), examples)
 
 
-def _step(run: "Run", state: dict[str, Tensor], seen: Tensor, luck: Tensor) -> tuple[dict[str, Tensor], Tensor, Step]:
+def _step(
+    run: "Run", state: dict[str, Tensor], seen: Tensor, uniforms: Tensor
+) -> tuple[dict[str, Tensor], Tensor, Step]:
     """What both do in a row: the state after it, the actions as the policy chose them, and the step."""
     environment, policy = run.environment, run.policy
-    world, own = torch.split(luck, [environment.transition_noise, policy.choice_noise], -1)
+    world, own = torch.split(uniforms, [environment.transition_noise, policy.choice_noise], -1)
     actions = policy.choose(Inputs(seen), own)
     after, step = environment.transition(state, _translated(policy, actions), world)
     return after, actions, step
@@ -294,10 +300,10 @@ def _few_products(bias: Tensor, features: Tensor, weights: Tensor, *, beta: Any 
     return (features.unsqueeze(2) * weights.unsqueeze(0)).sum(1) + bias
 
 
-def _compare(run: "Run", state: dict[str, Tensor], columns: dict[str, Tensor], luck: Tensor) -> None:
+def _compare(run: "Run", state: dict[str, Tensor], columns: dict[str, Tensor], uniforms: Tensor) -> None:
     """Refuse a program whose rows are not what Python makes of the same states, actions and random numbers."""
     policy, environment = run.policy, run.environment
-    world, own = torch.split(luck[:LOOKED_AT], [environment.transition_noise, policy.choice_noise], -1)
+    world, own = torch.split(uniforms[:LOOKED_AT], [environment.transition_noise, policy.choice_noise], -1)
     rows = len(world)
     other = 0
     for t in range(rows):

@@ -1,6 +1,6 @@
 """One program for an iteration's updates: forward, loss, backward, clipping and the optimizer's step, in a loop.
 
-One update is recorded on real tensors (gradients included), a loop over the minibatches is put around it, and torch's
+One update is traced on real tensors (gradients included), a loop over the minibatches is put around it, and torch's
 inductor makes C++ of that. When programs are made, given what, and held to what Python finds, stands in `compiled.py`.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..contracts import Batch, Loss
 from ..learning.batches import COLUMNS
 from .adam import Adam
-from .inductor import FallbackError, compiled, lifted, recorded, tensors_of
+from .inductor import FallbackError, compiled, lifted, tensors_of, traced
 
 if TYPE_CHECKING:
     from ..run import Run
@@ -79,7 +79,7 @@ def record(run: "Run", job: Job, prepares: bool) -> Program:
     """A program for inputs like these: it does the updates of the pieces from one number on, to another.
 
     Raises:
-        Exception: whatever torch or a part raises while it is recorded.
+        Exception: whatever torch or a part raises while it is traced.
     """
     from torch._higher_order_ops.while_loop import while_loop_op
 
@@ -108,13 +108,13 @@ def record(run: "Run", job: Job, prepares: bool) -> Program:
         return while_loop_op(going, body, carried, (end, *inputs[moving:]))
 
     inputs = [torch.tensor(0), torch.tensor(1), *inputs, *held]
-    program = compiled(recorded(updates, inputs), inputs)
+    program = compiled(traced(updates, inputs), inputs)
     metrics = {name: None if isinstance(number, Tensor) else number for name, number in loss.metrics.items()}
     return Program(program, held, list(loss.terms), metrics)
 
 
 def _update(run: "Run", job: Job, prepares: bool, moving: int, inputs: list[Tensor]) -> tuple[Any, Loss]:
-    """The graph of one update, and what the loss was as it was recorded.
+    """The graph of one update, and what the loss was as it was traced.
 
     It is given what moves (the vector, the optimizer's state), the policy's other tensors, columns of a batch, which of
     its steps, the denominator, the count of episodes and the step's row of scales. It returns what moves, the gradient,
@@ -177,7 +177,7 @@ def _update(run: "Run", job: Job, prepares: bool, moving: int, inputs: list[Tens
     real, run.loss = run.loss, copy.deepcopy(run.loss)  # it is asked once more than in Python
     before = _held(run.loss)
     try:
-        graph = recorded(update, inputs, rules)
+        graph = traced(update, inputs, rules)
         if _held(run.loss) != before:
             raise FallbackError(f"{run.config.loss.label} changes while it works: what it keeps would be recorded")
     finally:

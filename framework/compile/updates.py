@@ -3,7 +3,7 @@
 Whatever goes wrong there, the run goes on without: it warns, and updates as if `compile` were off. Optimizers other
 than Adam and AdamW step in Python, and a program does one update a call.
 
-A program (`update_program.py`) holds what Python decided while it was recorded. A part whose numbers change during a
+A program (`update_program.py`) holds what Python decided while it was traced. A part whose numbers change during a
 run must therefore keep them in tensors (a policy in parameters and buffers); updates 0, 1, 2, 3, 4, 6, 9, 14, … are
 done both ways, and a difference ends the compiling.
 """
@@ -109,7 +109,7 @@ class CompiledUpdater(Updater):
         self.done += len(rows)
         count = len(rows) - ended
         if count:
-            with run.interrupts.held():
+            with run.interrupts.deferred():
                 self._move(job, moved, gradient, count, compared)
                 clips = run.config.update.max_grad_norm is not None
                 for row in rows[:count]:
@@ -123,7 +123,7 @@ class CompiledUpdater(Updater):
             return function(*arguments)
         except FallbackError as reason:
             self._give_up(str(reason))
-        except Exception as error:  # of torch's compiler, or of a part that cannot be recorded
+        except Exception as error:  # of torch's compiler, or of a part that cannot be traced
             self._give_up(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
         return None
 
@@ -191,17 +191,17 @@ class CompiledUpdater(Updater):
 
     def _move(self, job: Job, moved: list[Tensor], gradient: Tensor, count: int, compared: bool) -> None:
         """Take over where a program's updates lead, or step in Python; if it is to be compared, both."""
-        learnt = self.run.parameters
-        learnt.take(gradient)
-        vector = learnt.stepped[0].detach()
+        flat = self.run.parameters
+        flat.take(gradient)
+        vector = flat.stepped[0].detach()
         if job.rule is not None and not compared:
             for kept, new in zip([vector, *(job.state[name] for name in MOVING)], moved, strict=True):
                 kept.copy_(new)
             job.state["step"] += count
-            learnt.touch()
+            flat.touch()
             return
         before, self.iteration = vector.clone(), -1  # whoever is told of a step may change what is learnt
-        learnt.step()
+        flat.step()
         apart, size = float((moved[0] - vector).norm()), float((vector - before).norm())
         if job.rule is not None and apart > NEAR * size + ROUNDING * float(vector.norm()):
             name = self.run.config.optimizer.name
@@ -215,17 +215,17 @@ class CompiledUpdater(Updater):
         """Whenever others may have changed something: at what is given, and for what programs would pass over."""
         run = self.run
         self.iteration = run.iteration
-        run.parameters.hold()
+        run.parameters.refresh_views()
         if run.parameters.frozen:
             raise FallbackError("parameters have been frozen")
         if run.parameters.others:
             raise FallbackError("an extension added parameters to the optimizer")
         if any(one._backward_hooks or one._post_accumulate_grad_hooks for one in run.parameters.parameters):
             raise FallbackError("a parameter has a hook, which only Python's gradients call")
-        learnt = set(map(id, run.parameters.parameters))
+        trained = set(map(id, run.parameters.parameters))
         tensors = [tensor for _, tensor in tensors_of(run.policy)]
         layouts = list(map(layout, tensors))
-        self.others = [tensor.detach() for tensor in tensors if id(tensor) not in learnt]
+        self.others = [tensor.detach() for tensor in tensors if id(tensor) not in trained]
         if self.layouts not in ([], layouts):
             raise FallbackError(f"{run.config.policy.label} has parameters or buffers of other shapes now")
         self.layouts = layouts
@@ -286,17 +286,17 @@ class CompiledUpdater(Updater):
     def _in_python(self, batch: Batch, random: Tensor, moved: float = 0.0) -> tuple[Loss, dict[str, float], Tensor]:
         """The loss, its divided terms and the gradient [P]; of parameters that are all `moved` by that share."""
         torch.set_rng_state(random)
-        learnt = self.run.parameters
-        vector = learnt.stepped[0].detach()
-        kept, last = vector.clone(), learnt.gradient.clone()
+        flat = self.run.parameters
+        vector = flat.stepped[0].detach()
+        kept, last = vector.clone(), flat.gradient.clone()
         try:
             vector.mul_(1 + moved)
             loss: Loss = self.run.stages.compute_loss(self.run, batch)
             terms, _ = self.gradients(self.run, loss)
-            return loss, terms, learnt.gradient.clone()
+            return loss, terms, flat.gradient.clone()
         finally:
             vector.copy_(kept)
-            learnt.gradient.copy_(last)
+            flat.gradient.copy_(last)
 
 
 def _lie_near(apart: float, size: float, rounding: Callable[[], float]) -> bool:
@@ -321,7 +321,7 @@ def _divisor(run: "Run", batch: Batch) -> float:
 
 
 def _counts(run: "Run", whole: Batch, index: Tensor | None) -> tuple[float, float]:
-    """What is a number in Python and must not be recorded as one: the denominator, and the count of episodes."""
+    """What is a number in Python and must not be traced as one: the denominator, and the count of episodes."""
     steps, episodes = whole.total_steps, whole.total_episodes
     if index is not None:
         steps = index.shape[1]

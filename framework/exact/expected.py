@@ -130,12 +130,12 @@ def gradient_moments(
     rows, chances = [], []
     for chance, rollout in episode.rollouts(episodes, lanes or episodes, groups):
         batch = flatten(rollout, compute_advantages(rollout, made[0], made[1]))
-        rows.append(said.slopes(batch, made[2], denominator, constant))
+        rows.append(said.gradients(batch, made[2], denominator, constant))
         chances.append(chance)
-    slopes = said.to_parameters(torch.stack(rows), copied)
-    weights = torch.tensor(chances, dtype=torch.float64, device=slopes.device)
-    mean = weights @ slopes
-    return Moments(mean, weights @ (slopes - mean).square(), len(rows))
+    gradients = said.to_parameters(torch.stack(rows), copied)
+    weights = torch.tensor(chances, dtype=torch.float64, device=gradients.device)
+    mean = weights @ gradients
+    return Moments(mean, weights @ (gradients - mean).square(), len(rows))
 
 
 def _working(part: Any) -> Any:
@@ -171,7 +171,7 @@ class Said:
         every = {"log_probs": self.log_probs, "entropies": self.entropies, "values": self.values}
         return {name: column for name, column in every.items() if column is not None}
 
-    def slopes(self, batch: Batch, loss: Any, denominator: str, constant: float) -> Tensor:
+    def gradients(self, batch: Batch, loss: Any, denominator: str, constant: float) -> Tensor:
         """−∂loss by each number of the table, `[columns · O·A]`: 0 where the loss asks to skip the update."""
         where = batch.observations * self.actions + batch.actions
         leaves = {name: column.detach()[where].requires_grad_() for name, column in self.columns.items()}
@@ -182,23 +182,23 @@ class Said:
         if not total.requires_grad:
             raise PartError("the loss: its terms carry no gradient (was a graph cut by detach or torch.tensor?)")
         size = len(self.log_probs)
-        slopes = torch.zeros(len(leaves) * size, dtype=torch.float64, device=where.device)
+        gradients = torch.zeros(len(leaves) * size, dtype=torch.float64, device=where.device)
         if given.stop_epochs:
-            return slopes
+            return gradients
         parts = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
         for number, part in enumerate(parts):
             if part is not None:
-                slopes.index_add_(0, where + number * size, part.double(), alpha=-1)
-        return slopes
+                gradients.index_add_(0, where + number * size, part.double(), alpha=-1)
+        return gradients
 
-    def to_parameters(self, slopes: Tensor, policy: nn.Module) -> Tensor:
-        """From slopes by the table `[K, columns · O·A]` to slopes by the parameters, `[K, P]`."""
+    def to_parameters(self, gradients: Tensor, policy: nn.Module) -> Tensor:
+        """From gradients by the table `[K, columns · O·A]` to gradients by the parameters, `[K, P]`."""
         parameters = list(learnt(policy).values())
         table = torch.cat(list(self.columns.values()))
-        moved = torch.zeros(len(slopes), sum(one.numel() for one in parameters), dtype=torch.float64)
-        moved = moved.to(slopes.device)
-        for index in slopes.any(0).nonzero().flatten().tolist():
+        moved = torch.zeros(len(gradients), sum(one.numel() for one in parameters), dtype=torch.float64)
+        moved = moved.to(gradients.device)
+        for index in gradients.any(0).nonzero().flatten().tolist():
             if not table.requires_grad:
                 break
-            moved.addr_(slopes[:, index], pulled_back(table[index], parameters))
+            moved.addr_(gradients[:, index], pulled_back(table[index], parameters))
         return moved

@@ -64,7 +64,7 @@ def _by_enumeration(mdp: TabularMDP, policy: nn.Module, gamma: float) -> Tensor:
 
 
 def _by_differences(mdp: TabularMDP, policy: nn.Module, gamma: float) -> Tensor:
-    slopes: list[float] = []
+    gradients: list[float] = []
     with torch.no_grad():
         for parameter in learnt(policy).values():
             numbers = parameter.view(-1)
@@ -79,9 +79,9 @@ def _by_differences(mdp: TabularMDP, policy: nn.Module, gamma: float) -> Tensor:
                     found.append(romberg(objective, kept, widest))
                     if found[-1][1] <= GOOD * max(1.0, abs(found[-1][0])):
                         break
-                slopes.append(min(found, key=lambda pair: pair[1])[0])
+                gradients.append(min(found, key=lambda pair: pair[1])[0])
                 numbers[index] = kept
-    return torch.tensor(slopes, dtype=torch.float64)
+    return torch.tensor(gradients, dtype=torch.float64)
 
 
 def romberg(function: Callable[[float], float], at: float, widest: float) -> tuple[float, float]:

@@ -44,7 +44,7 @@ class Episodes:
         numbers["terminated"] = last & every.terminated.unsqueeze(1)
         numbers["truncated"] = last & (steps == every.real.shape[1]).unsqueeze(1)  # perhaps both
         if critic is not None:
-            numbers |= _valued(mdp, every.states, every.successors, every.real, critic.detach().double())
+            numbers |= _values_of(mdp, every.states, every.successors, every.real, critic.detach().double())
         told = torch.cat([column.double() for column in numbers.values()], 1)
         told = torch.cat([told, steps.unsqueeze(1), every.firsts.unsqueeze(1)], 1)
         possible = every.probabilities(table)
@@ -84,7 +84,7 @@ class Episodes:
         return Rollout(**columns, mask=mask, times=times, episodes=numbers, groups=grouped)
 
 
-def _valued(mdp: TabularMDP, states: Tensor, successors: Tensor, real: Tensor, critic: Tensor) -> dict[str, Tensor]:
+def _values_of(mdp: TabularMDP, states: Tensor, successors: Tensor, real: Tensor, critic: Tensor) -> dict[str, Tensor]:
     """V of every step and its successor, `[K, L]`, from V(s) `[S]` or Vₜ(s) `[L + 1, S]`."""
     expected = (len(mdp.start),) if critic.ndim == 1 else (states.shape[1] + 1, len(mdp.start))
     if tuple(critic.shape) != expected:

@@ -29,13 +29,13 @@ HOME = str(Path(__file__).parents[1])
 EDGES = 3  # iterations in which the process is looked at after every stage: a part that changes it does so at once
 
 
-def look_at_process(run: Run, *where: str) -> None:
+def check_process_state(run: Run, *where: str) -> None:
     """At the end of a stage, in the first iterations: put back what these parts or wrappers changed, and name them."""
     if run.iteration < EDGES:
-        restore_after(lambda: suspects(run, *where))
+        restore_after(lambda: labels_in(run, *where))
 
 
-def suspects(run: Run, *where: str) -> str:
+def labels_in(run: Run, *where: str) -> str:
     """The labels of those whose code has just worked: in these roles and stages; by default, of all."""
     labels = {role: [getattr(run.config, role).label] for role in PART_ROLES} | run.wrappers
     labels["extensions"] = [part.label for part in run.config.extensions]
@@ -46,7 +46,7 @@ def suspects(run: Run, *where: str) -> str:
 def attribute_error(run: Run, error: BaseException) -> BaseException:
     """An error under the name of the part or plugin whose code raised it; itself, where it was none's."""
     if type(error) is RuntimeError and isinstance(error.__cause__, StopIteration):
-        error = error.__cause__  # Python makes the one of the other, where it passes through a generator, as `answers`
+        error = error.__cause__  # Python makes the one of the other, passing through a generator, as `responses`
     owner = None if isinstance(error, FrameworkError) else part_that_raised(error.__traceback__, *_known(run))
     if owner is None:
         return _wrongly_called(run, error) or error
@@ -131,7 +131,7 @@ def _place(frame: FrameType, line: int) -> str:
 def _known(run: Run) -> tuple[dict[int, str], dict[int, str], dict[str, str]]:
     """Objects, functions and files, as `part_that_raised` takes them; what several parts hold is nobody's."""
     working = [run.environment, run.policy, run.estimator, run.baseline, run.loss, *run.extensions.values()]
-    parts = [(part, run.owners[id(part)]) for part in working if id(part) in run.owners]
+    parts = [(part, run.label_of(part)) for part in working if id(part) in run.labels]
     objects: dict[int, set[str]] = {}
     codes: dict[int, set[str]] = {}
     for part, label in parts:
@@ -143,7 +143,7 @@ def _known(run: Run) -> tuple[dict[int, str], dict[int, str], dict[str, str]]:
             if not isinstance(thing, ModuleType | type | FunctionType | Run):
                 objects.setdefault(id(thing), set()).add(label)
     alone = {identity: label for identity, (label, *others) in objects.items() if not others}
-    return alone | run.owners, {code: label for code, (label, *others) in codes.items() if not others}, _files(run)
+    return alone | run.labels, {code: label for code, (label, *others) in codes.items() if not others}, _files(run)
 
 
 def _codes(part: Any) -> list[Any]:
@@ -162,11 +162,11 @@ def _codes(part: Any) -> list[Any]:
     return found
 
 
-def whose_function(run: Run, *functions: Any) -> str:
+def label_of_functions(run: Run, *functions: Any) -> str:
     """Whose these functions are, by the files that they are in."""
     files = _files(run)
     found = [files.get(function.__code__.co_filename, "") for function in functions if hasattr(function, "__code__")]
-    return " or ".join(dict.fromkeys(filter(None, found))) or suspects(run, "policy", "extensions")
+    return " or ".join(dict.fromkeys(filter(None, found))) or labels_in(run, "policy", "extensions")
 
 
 def _files(run: Run) -> dict[str, str]:
@@ -192,8 +192,8 @@ def _wrongly_called(run: Run, error: BaseException) -> PartError | None:
         return None
     parts = (run.environment, run.policy, run.estimator, run.baseline, run.loss, *run.extensions.values())
     for part in parts:
-        if type(part).__qualname__ == found[1] and id(part) in run.owners:
-            whose = run.owners[id(part)]
+        if type(part).__qualname__ == found[1] and id(part) in run.labels:
+            whose = run.label_of(part)
             named = PartError(f"{whose}: {found[2]} is called with other arguments than it takes: {error}")
             named.__cause__ = error
             return named

@@ -26,14 +26,14 @@ TIME_LIMITS = ("max_episode_steps", "max_steps")  # what environments call the s
 
 
 @frozen
-class Longest:
+class EpisodeLimit:
     """How many steps an episode may take."""
 
     steps: int = MOST
     remedy: str = "give the environment a time limit, or raise max_episode_steps"
 
     @classmethod
-    def of_rollouts(cls, steps: int, environment: Part) -> "Longest":
+    def of_rollouts(cls, steps: int, environment: Part) -> "EpisodeLimit":
         """For training, with the settings that help."""
         names = attrs.fields_dict(type(environment.settings))
         known = [f"set environment.{name}" for name in TIME_LIMITS if name in names]
@@ -45,12 +45,12 @@ class Longest:
         return PartError(f"{label}: lane {lane}: an episode has not ended after {self.steps:,} steps: {self.remedy}")
 
 
-class Watch:
+class EpisodeWatch:
     """Of one rollout; `due` is the row behind which `look` is called next."""
 
-    def __init__(self, label: str, longest: Longest | None, on_progress: OnProgress | None) -> None:
-        self.label, self.longest, self.on_progress = label, longest, on_progress
-        self._late = NEVER if longest is None else longest.steps
+    def __init__(self, label: str, episode_limit: EpisodeLimit | None, on_progress: OnProgress | None) -> None:
+        self.label, self.episode_limit, self.on_progress = label, episode_limit, on_progress
+        self._late = NEVER if episode_limit is None else episode_limit.steps
         self._next = NEVER if on_progress is None else FIRST
         self._row, self._seconds = 0, time.perf_counter()
         self.due = min(self._late, self._next)
@@ -67,12 +67,12 @@ class Watch:
             pace = (t - self._row) / max(now - self._seconds, 1e-9)
             self._row, self._seconds = t, now
             self._next = t + min(max(1, int(pace * EVERY)), 4 * t)
-        if self.longest is not None and t >= self._late:
+        if self.episode_limit is not None and t >= self._late:
             ages = np.where(alive, _ages(t, rows), 0)
             oldest = int(ages.argmax())
-            if ages[oldest] >= self.longest.steps:
-                raise self.longest.error(self.label, oldest)
-            self._late = t + self.longest.steps - int(ages[oldest])
+            if ages[oldest] >= self.episode_limit.steps:
+                raise self.episode_limit.error(self.label, oldest)
+            self._late = t + self.episode_limit.steps - int(ages[oldest])
         self.due = min(self._late, self._next)
 
 

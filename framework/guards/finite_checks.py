@@ -17,7 +17,7 @@ from ..contracts import Batch, Evaluation, Loss
 from ..errors import PartError
 from ..run import Run
 from . import checks
-from .blame import suspects, whose_function
+from .blame import label_of_functions, labels_in
 from .gradient_flow import SAID, norms_by_term
 
 HUGE = 1e8  # a parameter of this size has been thrown there
@@ -111,12 +111,12 @@ def blame_gradient(run: Run, terms: dict[str, Tensor], evaluate: Callable[[], Ev
         hooks: dict[int, Any] = dict(parameter._backward_hooks or {})
         if hooks:
             parameter._backward_hooks.clear()
-        slopes = [
+        gradients = [
             torch.autograd.grad(term, [parameter], retain_graph=True, allow_unused=True)[0] for term in differentiable
         ]
-        if hooks and all(slope is None or bool(torch.isfinite(slope).all()) for slope in slopes):
+        if hooks and all(slope is None or bool(torch.isfinite(slope).all()) for slope in gradients):
             raise PartError(
-                f"{whose_function(run, *hooks.values())}: {what} is not finite, and was before a hook of it"
+                f"{label_of_functions(run, *hooks.values())}: {what} is not finite, and was before a hook of it"
             )
         norms_by_term(run, terms, evaluate)  # raises, if it is not a number
         raise PartError(f"{run.config.loss.label}: {what} is not finite, and the loss is")
@@ -135,7 +135,7 @@ def blame_loss(run: Run, loss: Loss, given: Batch | None, evaluate: Callable[[],
     """
     batch = run.batch
     assert batch is not None
-    check_parameters(run, None if run.loss_metrics else suspects(run))
+    check_parameters(run, None if run.loss_metrics else labels_in(run))
     _check_columns(run, batch, given)
     check_said(run, evaluate)
     if run.wrappers.get("compute_loss") and not _terms_not_finite(core()):
@@ -157,7 +157,7 @@ def _first_to(is_wrong: Callable[[Any], bool], run: Run, stage: str, **arguments
     wrapping = [one for one in run.extensions.values() if any(hook.plugin is one for hook in hooks)]
     for count, extension in enumerate(wrapping, 1):
         if is_wrong(run.manager.subset_hook_caller(stage, wrapping[count:])(run=run, **arguments)):
-            return run.owners[id(extension)]
+            return run.label_of(extension)
     return " or ".join(run.wrappers[stage])
 
 

@@ -13,13 +13,13 @@ ENDING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # each ends a p
 
 
 class Interrupts:
-    """While `watching`, Ctrl-C raises `KeyboardInterrupt` as ever, but not within `held`: there it waits for the end.
+    """While `watching`, Ctrl-C raises `KeyboardInterrupt` as ever, but within `deferred` it waits for the end.
 
     Signals reach Python's main thread only; elsewhere, and where somebody has a handler of his own, nothing is changed.
     """
 
     def __init__(self) -> None:
-        self._holding = self._waiting = False
+        self._deferring = self._waiting = False
         self.signal = signal.SIGINT  # the last that came
 
     @contextmanager
@@ -37,28 +37,28 @@ class Interrupts:
             for number, handler in usual.items():
                 signal.signal(number, handler)
 
-    def hold(self) -> None:
+    def defer(self) -> None:
         """Let everything be finished from here on."""
-        self._holding = True
+        self._deferring = True
 
-    def held(self) -> "Interrupts":
-        """`with interrupts.held():` lets a piece of work be finished first."""
+    def deferred(self) -> "Interrupts":
+        """`with interrupts.deferred():` lets a piece of work be finished first."""
         return self
 
     def __enter__(self) -> None:
-        """Hold."""
-        self._holding = True
+        """Defer."""
+        self._deferring = True
 
     def __exit__(self, *error: object) -> None:
         """Let go, and raise what has waited."""
-        self._holding = False
+        self._deferring = False
         if self._waiting and error[0] is None:
             self._waiting = False
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: Any) -> None:
         self.signal = signal.Signals(number)
-        if not self._holding:
-            self._holding = True  # another signal must not interrupt what follows from this one
+        if not self._deferring:
+            self._deferring = True  # another signal must not interrupt what follows from this one
             raise KeyboardInterrupt
         self._waiting = True

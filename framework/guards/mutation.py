@@ -18,46 +18,46 @@ if TYPE_CHECKING:
     from ..run import Run
 
 Record = TypeVar("Record")
-UNWATCHED = nullcontext()  # one for all calls: it holds nothing
+NO_CHECK = nullcontext()  # one for all calls: it holds nothing
 MOST = 2**22  # bytes of a column that are looked at; of a larger one, evenly spaced rows
 
 
-def only_read(looking: bool, label: str, *records: Any) -> AbstractContextManager[None]:
-    """If `looking`: refuse code within that changes a tensor of these records (a rollout, an estimate, a batch).
+def refuse_writes(enabled: bool, label: str, *records: Any) -> AbstractContextManager[None]:
+    """If `enabled`: refuse code within that changes a tensor of these records (a rollout, an estimate, a batch).
 
     Raises:
         PartError: it did; `label` names it.
     """
-    return _watched(label, records) if looking else UNWATCHED
+    return _checked(label, records) if enabled else NO_CHECK
 
 
 @contextmanager
-def _watched(label: str, records: tuple[Any, ...]) -> Iterator[None]:
+def _checked(label: str, records: tuple[Any, ...]) -> Iterator[None]:
     before = [(record, _checksums(record)) for record in records]
     yield
     for record, sums in before:
         _compare(label, record, sums)
 
 
-def handed(run: "Run", stage: str, record: Record) -> Record:
+def remember(run: "Run", stage: str, record: Record) -> Record:
     """What a stage of the core made, before its wrappers see it; until the first update, its checksums are kept."""
-    run.handed = (record, _checksums(record)) if run.traced is None and stage in run.wrappers else None
+    run.checksums = (record, _checksums(record)) if run.traced is None and stage in run.wrappers else None
     return record
 
 
-def still_as_handed(run: "Run", whose: str) -> None:
+def check_unchanged(run: "Run", label: str) -> None:
     """Refuse wrappers that changed it in place; what they return instead is theirs."""
-    if run.handed is not None:
-        _compare(whose, *run.handed)
-        run.handed = None
+    if run.checksums is not None:
+        _compare(label, *run.checksums)
+        run.checksums = None
 
 
-def _compare(whose: str, record: Any, sums: dict[str, int]) -> None:
+def _compare(label: str, record: Any, sums: dict[str, int]) -> None:
     for name, checksum in _checksums(record).items():
         if checksum != sums[name]:
             column = f"{type(record).__name__.lower()}.{name}"
             raise PartError(
-                f"{whose}: changed {column} in place, which others read, too: work on a copy, such as {column}.clone()"
+                f"{label}: changed {column} in place, which others read, too: work on a copy, such as {column}.clone()"
             )
 
 

@@ -6,7 +6,7 @@ import torch
 
 from ..contracts import Advantages, Estimate, Rollout
 from ..guards import checks
-from ..guards.mutation import only_read
+from ..guards.mutation import refuse_writes
 
 
 def compute_advantages(
@@ -32,7 +32,7 @@ def compute_advantages(
     with torch.no_grad():
         shape = rollout.mask.shape
         _called = estimator_label  # for blame
-        with only_read(watch, estimator_label, rollout):
+        with refuse_writes(watch, estimator_label, rollout):
             estimate = estimator(rollout)
         checks.kind(estimator_label, estimate, Estimate)
         checks.per_step(f"{estimator_label}: returns", estimate.returns, shape)
@@ -41,7 +41,7 @@ def compute_advantages(
         if estimate.weights is not None:
             checks.per_step(f"{estimator_label}: weights", estimate.weights, shape)
         _called = baseline_label
-        with only_read(watch, baseline_label, rollout, estimate):
+        with refuse_writes(watch, baseline_label, rollout, estimate):
             subtracted = baseline(rollout, estimate.returns)
         checks.per_step(baseline_label, subtracted, shape)
         advantages = estimate.returns - subtracted  # in the wider dtype: a baseline's may be float64

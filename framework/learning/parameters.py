@@ -38,7 +38,7 @@ class FlatParameters:
     def of(cls, policy: nn.Module, optimizer: str) -> "FlatParameters":
         """Of a policy that is stepped by an optimizer of this name; on the CPU its parameters become views."""
         parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-        if optimizer not in ELEMENTWISE or not _can_be_laid_flat(parameters):
+        if optimizer not in ELEMENTWISE or not _can_be_flattened(parameters):
             return cls(parameters, parameters, [], torch.empty(0))
         vector = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
         vector.grad = torch.zeros_like(vector)
@@ -47,9 +47,9 @@ class FlatParameters:
         views = [
             (one, numbers.view_as(one), gradient.view_as(one), numbers.data_ptr()) for one, numbers, gradient in parts
         ]
-        learnt = cls(parameters, [vector], views, vector.grad)
-        learnt.hold()
-        return learnt
+        flat = cls(parameters, [vector], views, vector.grad)
+        flat.refresh_views()
+        return flat
 
     @property
     def others(self) -> list[nn.Parameter]:
@@ -60,7 +60,7 @@ class FlatParameters:
         mine = {id(parameter) for parameter in self.stepped}
         return [one for group in groups for one in group["params"] if id(one) not in mine]
 
-    def hold(self) -> None:
+    def refresh_views(self) -> None:
         """Before an update: make views again of parameters that somebody gave other storage; see what is frozen."""
         self.frozen = []
         for parameter, numbers, _, address in self.views:
@@ -134,7 +134,7 @@ class FlatParameters:
             torch.autograd.graph.increment_version(self.parameters)
 
 
-def _can_be_laid_flat(parameters: list[nn.Parameter]) -> bool:
+def _can_be_flattened(parameters: list[nn.Parameter]) -> bool:
     """Of one dtype, on the CPU, each with numbers and storage of its own."""
     if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in parameters):
         return False

@@ -41,10 +41,10 @@ class Updater:
     def step(self, run: Run, piece: Minibatch) -> bool:
         """One update; whether the loss lets the epochs go on."""
         batch = self.prepare(run, piece)
-        run.parameters.hold()
+        run.parameters.refresh_views()
         loss = run_stage(run, "compute_loss", batch=batch)
         if not loss.stop_epochs:
-            with run.interrupts.held():
+            with run.interrupts.deferred():
                 run_stage(run, "apply_gradients", loss=loss)
         return not loss.stop_epochs
 

@@ -63,7 +63,7 @@ WITHOUT_ROWS = {
 }  # of a run that failed in its first iteration
 
 
-def claim(directory: Path) -> Path:
+def create_run_directory(directory: Path) -> Path:
     """Make the folder of a new run; `UsageError` where it exists or cannot be made.
 
     One that holds nothing but a run that failed before its first row is replaced.
@@ -84,14 +84,14 @@ def claim(directory: Path) -> Path:
     return directory
 
 
-def claim_next(root: Path, stem: str) -> Path:
+def create_next_run_directory(root: Path, stem: str) -> Path:
     """Make the first free one of `root/stem-1`, `root/stem-2`, …; safe against another run doing the same."""
     number = 1
     while True:
         directory = root / f"{stem}-{number}"
         if not directory.exists():
             try:
-                return claim(directory)
+                return create_run_directory(directory)
             except UsageError:
                 if not directory.exists():  # not taken meanwhile: it cannot be made at all
                     raise
@@ -197,7 +197,7 @@ def write_states(directory: Path, run: Run) -> None:
         if not hasattr(part, "state_dict"):
             continue
         try:
-            tensors |= {f"{name}.{key}": tensor for key, tensor in part_state(part, run.owners[id(part)]).items()}
+            tensors |= {f"{name}.{key}": tensor for key, tensor in part_state(part, run.label_of(part)).items()}
         except PartError as error:
             wrong = wrong or error
     if tensors:

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import PartError
 from ..kinds import shown
 from ..run import RECENT, Run
-from .observers import answers
+from .observers import responses
 
 
 def measure(run: Run, steps: int, began: float) -> dict[str, float]:
@@ -66,8 +66,8 @@ def _as_float(label: str, number: Any) -> float:
 def _measured(run: Run, owners: dict[str, str]) -> dict[str, float]:
     """What extensions measure, asked one by one, so that it is known whose it is; `owners`: whose each name is."""
     measured: dict[str, float] = {}
-    for extension, answer in answers(run, "measure"):
-        whose = run.owners[id(extension)]
+    for extension, answer in responses(run, "measure"):
+        whose = run.label_of(extension)
         if not isinstance(answer, Mapping):
             raise PartError(f"{whose}: measure: expected a dict from name to number, or None, got {answer!r}")
         for name, number in answer.items():

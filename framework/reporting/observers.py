@@ -17,13 +17,13 @@ from ..guards.process_state import restore_after
 from ..run import Run
 
 
-def tell(run: Run, hook: str, **arguments: Any) -> None:
+def notify(run: Run, hook: str, **arguments: Any) -> None:
     """Call an observer hook of everybody who has it, in pluggy's order."""
-    for _ in answers(run, hook, **arguments):
+    for _ in responses(run, hook, **arguments):
         pass
 
 
-def answers(run: Run, hook: str, **arguments: Any) -> Iterator[tuple[Any, Any]]:
+def responses(run: Run, hook: str, **arguments: Any) -> Iterator[tuple[Any, Any]]:
     """The same, one by one: each extension that has the hook, and what it returned, unless that is None."""
     for implementation in _implementations(run, hook):
         extension = implementation.plugin
@@ -37,7 +37,7 @@ def answers(run: Run, hook: str, **arguments: Any) -> Iterator[tuple[Any, Any]]:
             _switch_off(run, extension, hook, error)
         else:
             if id(extension) not in run.reports:
-                check_parameters(run, run.owners[id(extension)])
+                check_parameters(run, run.label_of(extension))
             if answer is not None:
                 yield extension, answer
 
@@ -49,15 +49,15 @@ def reasons_to_stop(run: Run, metrics: dict[str, float]) -> list[str]:
         PartError: an answer is neither a string nor None.
     """
     reasons = []
-    for extension, answer in answers(run, "should_stop", metrics=metrics):
+    for extension, answer in responses(run, "should_stop", metrics=metrics):
         if not isinstance(answer, str):
-            label = run.owners[id(extension)]
+            label = run.label_of(extension)
             raise PartError(f"{label}: should_stop: expected a reason (a string) or None, got {answer!r}")
         reasons.append(answer)
     return [reason for reason in reasons if reason]
 
 
-def tell_of_failure(run: Run, error: BaseException) -> None:
+def notify_of_failure(run: Run, error: BaseException) -> None:
     """Call `run_failed` of everybody who has it, whatever the others raise: that is added to the error as a note."""
     for implementation in _implementations(run, "run_failed"):
         extension = implementation.plugin
@@ -67,13 +67,13 @@ def tell_of_failure(run: Run, error: BaseException) -> None:
             if _is_dispensable(run, extension):
                 _switch_off(run, extension, "run_failed", second)
             else:
-                whose = run.owners[id(extension)]
+                whose = run.label_of(extension)
                 error.add_note(f"{whose} raised {type(second).__name__} in run_failed, too: {second}")
 
 
 def abandon(run: Run, error: PartError) -> None:
     """Record that a step never returns, from another thread than the one that waits for it, and end the process."""
-    tell_of_failure(run, error)
+    notify_of_failure(run, error)
     for line in (f"error: {error}", *getattr(error, "__notes__", ())):
         say(line)
     os._exit(1)
@@ -84,10 +84,10 @@ def _implementations(run: Run, hook: str) -> list[pluggy.HookImpl]:
 
 
 def _call(implementation: pluggy.HookImpl, run: Run, arguments: dict[str, Any]) -> Any:
-    _called = run.owners.get(id(implementation.plugin))  # for blame
+    _called = run.labels.get(id(implementation.plugin))  # for blame
     answer = implementation.function(*[run if name == "run" else arguments[name] for name in implementation.argnames])
     if id(implementation.plugin) not in run.reports:
-        restore_after(lambda: run.owners[id(implementation.plugin)])
+        restore_after(lambda: run.label_of(implementation.plugin))
     return answer
 
 
@@ -100,5 +100,5 @@ def _switch_off(run: Run, report: Any, hook: str, error: BaseException) -> None:
     """Call a report no more, and say so."""
     run.manager.unregister(report)
     run.reports.discard(id(report))
-    whose = run.owners.get(id(report), "a report")
+    whose = run.labels.get(id(report), "a report")
     warn(f"{whose} is switched off, and the run goes on: {hook} raised {type(error).__name__}: {error}")

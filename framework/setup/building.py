@@ -17,7 +17,7 @@ from ..collecting.rollout import Collector
 from ..config import Config
 from ..contracts import Environment, Policy
 from ..errors import UsageError, unknown, warn
-from ..guards.episode_limit import Longest
+from ..guards.episode_limit import EpisodeLimit
 from ..guards.process_state import restore_after, same_randomness, working
 from ..guards.step_timeout import Limit
 from ..hookspecs import PROJECT, STAGES, RunHooks, names
@@ -83,7 +83,7 @@ def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path |
                     number=number,
                     device=device,
                     labels=(config.environment.label, config.policy.label),
-                    longest=Longest.of_rollouts(config.rollout.max_episode_steps, config.environment),
+                    episode_limit=EpisodeLimit.of_rollouts(config.rollout.max_episode_steps, config.environment),
                 ),
             )
         )
@@ -111,9 +111,9 @@ def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path |
         updater=Updater(),
     )
     run.needs, run.loss_needs = needed(config), words(config.loss, "needs", NEEDS)
-    run.owners = owners(config, working)
-    run.owners |= {id(shard.environment): config.environment.label for shard in shards}
-    run.owners[id(policy)] = config.policy.label
+    run.labels = labels_of(config, working)
+    run.labels |= {id(shard.environment): config.environment.label for shard in shards}
+    run.labels[id(policy)] = config.policy.label
     if config.step_timeout is not None:
         limit = Limit(config.step_timeout, config.environment.label)
         opened.callback(limit.close)
@@ -129,7 +129,7 @@ def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path |
         for stage in _register(run.manager, part, extension):
             run.wrappers.setdefault(stage, []).append(part.label)
         run.extensions[part.name] = extension
-        run.owners[id(extension)] = part.label
+        run.labels[id(extension)] = part.label
         if number < len(config.reports):
             run.reports.add(id(extension))
     if config.compile:
@@ -169,7 +169,7 @@ def build_learning_parts(config: Config) -> dict[str, Any]:
     return working
 
 
-def owners(config: Config, working: dict[str, Any]) -> dict[int, str]:
+def labels_of(config: Config, working: dict[str, Any]) -> dict[int, str]:
     """Whose each of these is, its settings too: id → label."""
     labels = {role: getattr(config, role).label for role in working}
     whose = {id(getattr(config, role).settings): label for role, label in labels.items()}

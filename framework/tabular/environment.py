@@ -71,9 +71,9 @@ class TabularLanes:
         torch.take(self._mdp.terminal, after, out=step.terminated)
         clock += 1
         torch.ge(clock, self._limit, out=step.truncated)
-        going = ~(step.terminated | step.truncated)
-        clock *= going
-        torch.where(going, after, _drawn(self._starts, self._start_edges, self._none, generator), out=self._at)
+        continues = ~(step.terminated | step.truncated)
+        clock *= continues
+        torch.where(continues, after, _drawn(self._starts, self._start_edges, self._none, generator), out=self._at)
         torch.take(self._seen, after, out=step.successors)
         torch.take(self._seen, self._at, out=step.observations)
         return step

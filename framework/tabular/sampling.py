@@ -17,16 +17,16 @@ import torch
 from attrs import frozen
 
 from ..guards.episode_limit import MOST
-from .tables import Array, Tables, begin
+from .tables import Array, Tables, first_states
 
 FEW_LANES = 64  # up to here Python follows lane by lane
 CHUNK = 256  # uniform numbers drawn at once for it
-TRAIL = 64  # steps that it walks at once
+STRETCH = 64  # steps that it walks at once
 BLOCK = 16  # rows of uniform numbers drawn at once for many lanes
 
 
 @frozen(eq=False)
-class Paths:
+class Trajectories:
     """What a shard walked: `[T, N]` outcomes and accounts, and the episodes that ended."""
 
     outcomes: Array  # int64; 0 in padding
@@ -39,7 +39,7 @@ class Paths:
 
 
 @frozen(eq=False)
-class Carry:
+class LaneState:
     """Where the lanes are, between rollouts of fixed steps; written in place."""
 
     states: Array  # [N] int64
@@ -58,7 +58,7 @@ class Amount:
     most: int = MOST  # steps of a whole episode
 
 
-class EndlessError(Exception):
+class EpisodeTooLongError(Exception):
     """A whole episode took more steps than it may."""
 
     def __init__(self, lane: int) -> None:
@@ -66,32 +66,36 @@ class EndlessError(Exception):
         self.lane = lane
 
 
-def walk(
-    tables: Tables, log_probs: Array, lanes: int, amount: Amount, carry: Carry, generator: torch.Generator
-) -> Paths:
-    """Sample whole episodes, or fixed steps from where `carry` stands."""
+def sample(
+    tables: Tables, log_probs: Array, lanes: int, amount: Amount, lane_state: LaneState, generator: torch.Generator
+) -> Trajectories:
+    """Sample whole episodes, or fixed steps from where `lane_state` stands."""
     edges = tables.edges(log_probs)
-    return (_follow if lanes <= FEW_LANES else _march)(tables, edges, lanes, amount, carry, generator)
+    return (_sample_in_turn if lanes <= FEW_LANES else _sample_together)(
+        tables, edges, lanes, amount, lane_state, generator
+    )
 
 
-def _follow(
-    tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carry, generator: torch.Generator
-) -> Paths:
+def _sample_in_turn(
+    tables: Tables, edges: Array, lanes: int, amount: Amount, lane_state: LaneState, generator: torch.Generator
+) -> Trajectories:
     """One episode after the other, in plain Python; then each in its place."""
-    trail = _Trail(tables, edges, lanes, generator)
+    stream = _Stream(tables, edges, lanes, generator)
     if amount.fixed_steps is None:
-        carry.episode_return[:] = 0.0
-        lasts, where, begins = _shared_out(trail, lanes, amount)
-        return _placed(tables, trail.path, lanes, lasts, where, begins, carry)
-    steps, clocks = amount.fixed_steps, carry.episode_step.copy()
+        lane_state.episode_return[:] = 0.0
+        lasts, where, begins = _assign_lanes(stream, lanes, amount)
+        return _lay_out(tables, stream.path, lanes, lasts, where, begins, lane_state)
+    steps, clocks = amount.fixed_steps, lane_state.episode_step.copy()
     for lane in range(lanes):
-        carry.states[lane], carry.episode_step[lane] = trail.extend(int(carry.states[lane]), int(clocks[lane]), steps)
-    lasts = np.array(sorted({*trail.ends, *range(steps, lanes * steps + 1, steps)}))
+        lane_state.states[lane], lane_state.episode_step[lane] = stream.extend(
+            int(lane_state.states[lane]), int(clocks[lane]), steps
+        )
+    lasts = np.array(sorted({*stream.ends, *range(steps, lanes * steps + 1, steps)}))
     firsts = np.concatenate([[0], lasts[:-1]])
-    return _placed(tables, trail.path, lanes, lasts, firsts // steps, firsts % steps, carry, clocks)
+    return _lay_out(tables, stream.path, lanes, lasts, firsts // steps, firsts % steps, lane_state, clocks)
 
 
-class _Trail:
+class _Stream:
     """Outcomes one after the other, and where episodes end: each time behind the last step of one."""
 
     def __init__(self, tables: Tables, edges: Array, lanes: int, generator: torch.Generator) -> None:
@@ -99,7 +103,7 @@ class _Trail:
         self.successors = np.where(tables.final, -1, tables.successors).tolist()
         self.noise = chain.from_iterable(_chunks(generator))
         self.starts: Iterator[int] = (
-            chain.from_iterable(begin(tables, lanes, generator).tolist() for _ in repeat(None))
+            chain.from_iterable(first_states(tables, lanes, generator).tolist() for _ in repeat(None))
             if tables.first is None
             else repeat(tables.first)
         )
@@ -122,17 +126,17 @@ class _Trail:
         return state, len(path) - began
 
 
-def _shared_out(trail: _Trail, lanes: int, amount: Amount) -> tuple[Array, Array, Array]:
-    """Of each whole episode: where it ends on the trail, its lane, and the row where it begins; each `[E]`.
+def _assign_lanes(stream: _Stream, lanes: int, amount: Amount) -> tuple[Array, Array, Array]:
+    """Of each whole episode: where it ends on the stream, its lane, and the row where it begins; each `[E]`.
 
-    What happens in an episode does not depend on its lane, so the n-th of the trail is the n-th to begin, in the lane
+    What happens in an episode does not depend on its lane, so the n-th of the stream is the n-th to begin, in the lane
     that comes free first. Until none begins any more, no lane has stopped: the steps taken by row t are t for each.
-    What the trail has beyond the last episode is forgotten.
+    What the stream has beyond the last episode is forgotten.
     """
-    ends = trail.ends
+    ends = stream.ends
     most, steps = (None, amount.steps or 0) if amount.episodes is None else (amount.episodes, 0)
     free = [(0, lane) for lane in range(lanes if most is None else min(lanes, most))]
-    first, place, at_once = 0, (next(trail.starts), 0), len(free)
+    first, place, at_once = 0, (next(stream.starts), 0), len(free)
     where: list[int] = []
     begins: list[int] = []
     for number in count():
@@ -141,10 +145,10 @@ def _shared_out(trail: _Trail, lanes: int, amount: Amount) -> tuple[Array, Array
             break
         while number == len(ends):
             if place[1] >= amount.most:
-                raise EndlessError(lane)
-            place = trail.extend(*place, TRAIL)
+                raise EpisodeTooLongError(lane)
+            place = stream.extend(*place, STRETCH)
         if ends[number] - first > amount.most:
-            raise EndlessError(lane)
+            raise EpisodeTooLongError(lane)
         where.append(lane)
         begins.append(row)
         heapq.heapreplace(free, (row + ends[number] - first, lane))
@@ -152,16 +156,16 @@ def _shared_out(trail: _Trail, lanes: int, amount: Amount) -> tuple[Array, Array
     return np.array(ends[: len(where)]), np.array(where), np.array(begins)
 
 
-def _placed(
+def _lay_out(
     tables: Tables,
     path: list[int],
     lanes: int,
     lasts: Array,
     where: Array,
     begins: Array,
-    carry: Carry,
+    lane_state: LaneState,
     clocks: Array | None = None,
-) -> Paths:
+) -> Trajectories:
     """The sampled episodes in their lanes and rows; in row 0, a lane's first one continues at its episode step."""
     steps = int(lasts[-1])
     firsts = np.zeros_like(lasts)
@@ -175,7 +179,7 @@ def _placed(
         numbers[order] = np.arange(len(lasts))
         before = np.where(begins == 0, clocks[where], 0)
         lengths, since = counts + before, before - firsts
-        episode_return += np.where(begins == 0, carry.episode_return[where], 0.0)
+        episode_return += np.where(begins == 0, lane_state.episode_return[where], 0.0)
     rows = int((begins + counts).max())
     index = place * lanes + np.repeat((begins - firsts) * lanes + where, counts)
     tables_of = np.zeros((3, rows * lanes), np.int64)
@@ -189,13 +193,13 @@ def _placed(
     if tables.limit is not None:
         flags[1, index[lasts - 1]] = ended & ~final
     if clocks is not None:
-        carry.episode_return[:] = 0.0
-        carry.episode_return[where[~ended]] = episode_return[~ended]
+        lane_state.episode_return[:] = 0.0
+        lane_state.episode_return[where[~ended]] = episode_return[~ended]
         done = order[ended[order]]
         episode_return, lengths = episode_return[done], lengths[done]
     mask, truncated = flags.reshape(2, rows, lanes)
     walked, times, episodes = tables_of.reshape(3, rows, lanes)
-    return Paths(walked, mask, times, episodes, truncated, episode_return, lengths)
+    return Trajectories(walked, mask, times, episodes, truncated, episode_return, lengths)
 
 
 def _chunks(generator: torch.Generator) -> Iterator[list[float]]:
@@ -203,7 +207,9 @@ def _chunks(generator: torch.Generator) -> Iterator[list[float]]:
         yield torch.rand(CHUNK, generator=generator, dtype=torch.float64).tolist()
 
 
-def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carry, generator: torch.Generator) -> Paths:
+def _sample_together(
+    tables: Tables, edges: Array, lanes: int, amount: Amount, lane_state: LaneState, generator: torch.Generator
+) -> Trajectories:
     """All lanes together, in numpy; `at` is each lane's state · width, `born` when its episode began."""
     width, limit, fixed = tables.width, tables.limit, amount.fixed_steps
     columns = [np.repeat(column, width).astype(np.float32) for column in edges.T]
@@ -212,9 +218,13 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
     home = None if tables.first is None else tables.first * width
     begun = lanes if amount.episodes is None else min(lanes, amount.episodes)
     if fixed is None:
-        at, born, episode_return = begin(tables, lanes, generator) * width, np.zeros(lanes, np.int64), np.zeros(lanes)
+        at, born, episode_return = (
+            first_states(tables, lanes, generator) * width,
+            np.zeros(lanes, np.int64),
+            np.zeros(lanes),
+        )
     else:
-        at, born, episode_return = carry.states * width, -carry.episode_step, carry.episode_return
+        at, born, episode_return = lane_state.states * width, -lane_state.episode_step, lane_state.episode_return
     number = np.arange(lanes)
     stopped = np.where(number < begun, np.iinfo(np.int64).max, 0)
     who = np.arange(lanes)  # the lanes that are still stepped: narrowed whenever half of them have stopped
@@ -265,7 +275,7 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
                 ended |= late
         (where,) = ended.nonzero()
         if len(where):
-            at[where] = home if home is not None else begin(tables, len(where), generator) * width
+            at[where] = home if home is not None else first_states(tables, len(where), generator) * width
             if working < len(who):
                 where = where[alive[where]]
             finished.append((episode_return[where], t - born[where]))
@@ -284,10 +294,14 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
         if t == due and working:
             oldest = np.where(alive, born, t).argmin()
             if t - born[oldest] >= amount.most:
-                raise EndlessError(int(who[oldest]))
+                raise EpisodeTooLongError(int(who[oldest]))
             due = int(born[oldest]) + amount.most
     if fixed is not None:
-        carry.states[:], carry.episode_step[:], carry.episode_return[:] = at // width, t - born, episode_return
+        lane_state.states[:], lane_state.episode_step[:], lane_state.episode_return[:] = (
+            at // width,
+            t - born,
+            episode_return,
+        )
     episode_step = np.arange(t)[:, None]
     mask = episode_step < stopped
     truncated = np.zeros((t, lanes), bool)
@@ -297,4 +311,4 @@ def _march(tables: Tables, edges: Array, lanes: int, amount: Amount, carry: Carr
     lengths = np.concatenate([counts for _, counts in finished]) if finished else np.zeros(0, np.int64)
     births = births[:t]
     np.subtract(episode_step, births, out=births)  # times; of padding, too, whose number is masked
-    return Paths(outcomes[:t], mask, births, episodes[:t], truncated, returns, lengths)
+    return Trajectories(outcomes[:t], mask, births, episodes[:t], truncated, returns, lengths)

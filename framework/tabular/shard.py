@@ -12,8 +12,8 @@ from ..collecting.episodes import BootstrapObservations, EpisodeStats
 from ..collecting.shard import Collected, Shard
 from ..contracts import Actor, Rollout
 from ..guards import checks
-from .sampling import Amount, Carry, EndlessError, walk
-from .tables import Tables, begin
+from .sampling import Amount, EpisodeTooLongError, LaneState, sample
+from .tables import Tables, first_states
 
 
 def shard_of(environment: Any, *, device: torch.device, labels: tuple[str, str], **fields: Any) -> Shard:
@@ -49,27 +49,27 @@ class TabularShard(Shard):
         super().load_state_dict(state)
         self.states = None if state["states"] is None else state["states"].numpy()
 
-    def collect(self, policy: Any, actor: Actor, iteration: int, ends_wanted: bool) -> Collected:
+    def collect(self, policy: Any, actor: Actor, iteration: int, want_bootstrap: bool) -> Collected:
         """Collect until what was asked for is complete."""
         table = table_of(actor, policy)
         if table is None:
-            return super().collect(policy, actor, iteration, ends_wanted)
-        return self._sample(table, iteration, ends_wanted)
+            return super().collect(policy, actor, iteration, want_bootstrap)
+        return self._sample(table, iteration, want_bootstrap)
 
-    def _sample(self, log_probs: Tensor, iteration: int, ends_wanted: bool) -> Collected:
+    def _sample(self, log_probs: Tensor, iteration: int, want_bootstrap: bool) -> Collected:
         tables = self.tables
         draw = streams.generator(self.seed, "act", iteration, self.number)
         if self.states is None:
-            self.states = begin(tables, self.lanes, draw)
-        carry = Carry(self.states, self.episode_step, self.episode_return)
-        amount = Amount(self.steps, self.episodes, self.fixed_steps, self.capacity, self.longest.steps)
+            self.states = first_states(tables, self.lanes, draw)
+        lane_state = LaneState(self.states, self.episode_step, self.episode_return)
+        amount = Amount(self.steps, self.episodes, self.fixed_steps, self.capacity, self.episode_limit.steps)
         whose = f"{self.labels[1]}: actor: log_probs"
         checks.tensor(whose, log_probs, tables.shape, "[O, A]", "floating point")
         table = log_probs.numpy()
         try:
-            paths = walk(tables, table, self.lanes, amount, carry, draw)
-        except EndlessError as endless:
-            raise self.longest.error(self.labels[0], endless.lane) from None
+            paths = sample(tables, table, self.lanes, amount, lane_state, draw)
+        except EpisodeTooLongError as endless:
+            raise self.episode_limit.error(self.labels[0], endless.lane) from None
 
         outcomes, real = paths.outcomes, paths.mask
         self.capacity = len(real) + len(real) // 8 + 1
@@ -92,7 +92,7 @@ class TabularShard(Shard):
         columns |= {"truncated": paths.truncated, "mask": real, "times": paths.times, "episodes": paths.episodes}
         rollout = Rollout(**{name: torch.from_numpy(column) for name, column in columns.items()})
         times = lanes = outcomes[:0, 0]
-        if ends_wanted:
+        if want_bootstrap:
             cut = paths.truncated.copy()
             if self.fixed_steps is not None:
                 cut[-1] |= ~columns["terminated"][-1]

@@ -1,7 +1,7 @@
 """A world of tables, made ready for sampling: an environment that is a small `mdp()`.
 
 One uniform number picks action and successor together: each state has a short list of *outcomes* (a, s′) with
-the probabilities π(a|s)·P(s′|s,a), drawn by inverting their cumulative sum. How it is walked stands in `walks.py`.
+the probabilities π(a|s)·P(s′|s,a), drawn by inverting their cumulative sum. How it is sampled stands in `sampling.py`.
 """
 
 from typing import Any
@@ -97,7 +97,7 @@ class Tables:
         return np.where(below < total, below / np.maximum(total, TINY), NEVER)
 
 
-def begin(tables: Tables, count: int, generator: torch.Generator) -> Array:
+def first_states(tables: Tables, count: int, generator: torch.Generator) -> Array:
     """First states of `count` episodes, [count] int64."""
     if tables.first is not None:
         return np.full(count, tables.first)

@@ -80,7 +80,7 @@ def check(
     seed: int = 0,
     seconds: tuple[float, float] = (math.inf, math.inf),
     loaded: Loaded | None = None,
-    told: Callable[[Law], None] = lambda law: None,
+    on_progress: Callable[[Law], None] = lambda law: None,
 ) -> Report:
     """Put a part to its role's laws; the same seed repeats it.
 
@@ -93,7 +93,7 @@ def check(
         seconds: processor time of looking for examples that break a law, and of shrinking those. After its share of
             these a law is checked on no further ones, but on five at least, and is not decided.
         loaded: the plugins that it may be wired with; without, the installed ones.
-        told: called with each law before it is asked.
+        on_progress: called with each law before it is asked.
     """
     began = time.perf_counter()
     loaded = load() if loaded is None else loaded
@@ -109,7 +109,7 @@ def check(
     verdicts = []
     clock = Clock(len(chosen), *seconds)
     for law in chosen:
-        told(law)
+        on_progress(law)
         verdicts.append(judge(law, subjects, examples, seed, clock))
     return Report(judged, tuple(verdicts), time.perf_counter() - began, seed)
 

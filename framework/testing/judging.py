@@ -54,12 +54,12 @@ def judge(
     clock = clock or Clock()
     clock.begin()
     try:
-        return _judged(law, subjects, examples, seed, clock)
+        return _evaluate_rows(law, subjects, examples, seed, clock)
     finally:
         clock.end()
 
 
-def _judged(law: Law, subjects: Sequence[Subject], examples: int, seed: int, clock: Clock) -> Verdict:
+def _evaluate_rows(law: Law, subjects: Sequence[Subject], examples: int, seed: int, clock: Clock) -> Verdict:
     reasons = []
     for subject in subjects:
         try:

@@ -77,10 +77,10 @@ def outcomes(player: Player, observation: Tensor, masks: Tensor | None = None) -
     sampled = Outcomes(actions, cells, said, places=grid[:, 0])
     if not hasattr(player.policy, "environment_actions"):
         return sampled
-    slopes = _steepness(player, grid, drawn, steps)
-    least = SLIGHT * float(slopes.max())
+    gradients = _steepness(player, grid, drawn, steps)
+    least = SLIGHT * float(gradients.max())
     missing = float((_steepness(player, numbers.double(), drawn, steps) < least).double().mean())
-    got = Outcomes(actions, cells * torch.where(slopes < least, 0.0, slopes), said, missing, grid[:, 0])
+    got = Outcomes(actions, cells * torch.where(gradients < least, 0.0, gradients), said, missing, grid[:, 0])
     apart = [abs(float((density * one.weights).sum()) + one.missing - 1) for one in (sampled, got)]
     return sampled if apart[0] <= apart[1] or not np.isfinite(apart[1]) else got
 

@@ -122,13 +122,13 @@ class Asked:
         """The sum of all terms of each step [B], without gradient."""
         return torch.stack([term.detach().double() for term in self.loss.terms.values()]).sum(0)
 
-    def slopes(self, name: str, total: Tensor | None = None) -> Tensor:
+    def gradients(self, name: str, total: Tensor | None = None) -> Tensor:
         """∂ total/∂ each of a column of the evaluation [B], without gradient; 0 where it has no part."""
         leaf = getattr(self.evaluation, name)
-        return slopes(self.total if total is None else total, leaf).detach().double()
+        return gradients(self.total if total is None else total, leaf).detach().double()
 
 
-def slopes(total: Tensor, leaf: Tensor, again: bool = False) -> Tensor:
+def gradients(total: Tensor, leaf: Tensor, again: bool = False) -> Tensor:
     """∂ total/∂ leaf; 0 where it has no part. `again`: with a graph of its own."""
     if not total.requires_grad:
         return torch.zeros_like(leaf)

@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from framework_reinforce.categorical import GreedyActor, TableActor, chosen, judged, normalised, raced
-from framework_reinforce.network import (
+from framework_networks.network import (
     Network,
     NetworkSettings,
     lookup,
@@ -14,7 +13,15 @@ from framework_reinforce.network import (
     require,
     require_observations,
 )
-from framework_reinforce.snapshot import RacingActor, Snapshot
+from framework_networks.snapshot import GumbelMaxActor, Snapshot
+from framework_networks.softmax import (
+    GreedyActor,
+    TableActor,
+    gumbel_argmax,
+    gumbel_max,
+    log_probs_and_entropies,
+    masked_log_softmax,
+)
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 
@@ -48,11 +55,13 @@ class ActorCriticPolicy(nn.Module):
 
     def log_probs(self, inputs: Inputs) -> Tensor:
         """log π(·|s) `[B, actions]`."""
-        return normalised(self.network(self.normalizer(inputs.observations))[..., : self.count], inputs.action_masks)
+        return masked_log_softmax(
+            self.network(self.normalizer(inputs.observations))[..., : self.count], inputs.action_masks
+        )
 
     def table(self) -> Tensor:
         """log π(·|s) of every state `[states, actions]`: one small forward pass."""
-        return normalised(self.network.every_state()[:, : self.count])
+        return masked_log_softmax(self.network.every_state()[:, : self.count])
 
     def values(self, inputs: Inputs) -> Tensor:
         """V(s) `[B]`."""
@@ -64,7 +73,7 @@ class ActorCriticPolicy(nn.Module):
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample one action a lane."""
         with torch.no_grad():
-            return raced(self.log_probs(inputs), generator, self.first_action)
+            return gumbel_max(self.log_probs(inputs), generator, self.first_action)
 
     @property
     def choice_noise(self) -> int:
@@ -73,7 +82,7 @@ class ActorCriticPolicy(nn.Module):
 
     def choose(self, inputs: Inputs, noise: Tensor) -> Tensor:
         """What `act` does, as a pure function of tensors: the actions `[B]` of `noise` `[B, choice_noise]`."""
-        return chosen(self.log_probs(inputs), noise) + self.first_action
+        return gumbel_argmax(self.log_probs(inputs), noise) + self.first_action
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs, values and, where asked for, entropies, with gradient."""
@@ -83,23 +92,23 @@ class ActorCriticPolicy(nn.Module):
             (outputs, *critics), states = lookup(networks, observations)
         else:
             (outputs, *critics), states = outputs_of(networks, observations), None
-        log_probs = normalised(outputs if critics else outputs[..., : self.count], inputs.action_masks)
+        log_probs = masked_log_softmax(outputs if critics else outputs[..., : self.count], inputs.action_masks)
         actions = actions - self.first_action if self.first_action else actions
         values = critics[0].squeeze(-1) if critics else outputs[..., -1]
         if states is not None:
             values = values.take(states)
-        return Evaluation(*judged(log_probs, states, actions, entropies), values)
+        return Evaluation(*log_probs_and_entropies(log_probs, states, actions, entropies), values)
 
     def observe(self, rollout: Rollout) -> None:
         """Let the normaliser take a rollout in, once an iteration."""
         self.normalizer.observe(rollout)
 
-    def actor(self) -> TableActor | RacingActor | None:
+    def actor(self) -> TableActor | GumbelMaxActor | None:
         """On the CPU: for a finite observation space one table of action probabilities, else the weights in numpy."""
         network = self.network
         if not network.states:
             snapshot = Snapshot.of(self, ActorCriticPolicy, network, slice(self.count))
-            return None if snapshot is None else RacingActor(snapshot, self.first_action)
+            return None if snapshot is None else GumbelMaxActor(snapshot, self.first_action)
         if network.embedding.weight.device.type != "cpu":
             return None
         with torch.no_grad():

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from attrs import field, frozen, validators
-from framework_reinforce.network import (
+from framework_networks.network import (
     ACTIVATIONS,
     Network,
     NetworkSettings,
@@ -15,7 +15,7 @@ from framework_reinforce.network import (
     require,
     require_observations,
 )
-from framework_reinforce.snapshot import Array, Noise, Snapshot, quiet
+from framework_networks.snapshot import Array, Noise, Snapshot, quiet
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 from torch.nn import functional

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from attrs import frozen
-from framework_reinforce.categorical import GreedyActor, entropy, normalised, raced
-from framework_reinforce.network import (
+from framework_networks.network import (
     Network,
     NetworkSettings,
     lookup,
@@ -15,7 +14,8 @@ from framework_reinforce.network import (
     require,
     require_observations,
 )
-from framework_reinforce.snapshot import RacingActor, Snapshot
+from framework_networks.snapshot import GumbelMaxActor, Snapshot
+from framework_networks.softmax import GreedyActor, entropy, gumbel_max, masked_log_softmax
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from torch import Tensor, nn
 
@@ -83,7 +83,7 @@ class MultiCategoricalPolicy(nn.Module):
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample K actions a lane."""
         with torch.no_grad():
-            drawn = raced(self.log_probs(inputs), generator, 0)
+            drawn = gumbel_max(self.log_probs(inputs), generator, 0)
             assert drawn.log_probs is not None
             return Action(drawn.actions + self.first, drawn.log_probs.sum(-1))
 
@@ -107,13 +107,13 @@ class MultiCategoricalPolicy(nn.Module):
         """Let the normaliser take a rollout in, once an iteration."""
         self.normalizer.observe(rollout)
 
-    def actor(self) -> RacingActor | None:
+    def actor(self) -> GumbelMaxActor | None:
         """For Box observations on the CPU: the weights in numpy."""
         snapshot = Snapshot.of(self, MultiCategoricalPolicy, self.network, self.options)
         if snapshot is None:
             return None
         snapshot.biases[-1][self.missing.flatten().numpy()] = -np.inf  # nobody chooses what is not there
-        return RacingActor(snapshot, self.first.numpy(), self.first.shape, self.options.numpy())
+        return GumbelMaxActor(snapshot, self.first.numpy(), self.first.shape, self.options.numpy())
 
     def greedy(self) -> GreedyActor:
         """Takes the most probable option of each action."""
@@ -123,4 +123,4 @@ class MultiCategoricalPolicy(nn.Module):
         if allowed is not None:
             outputs = outputs.masked_fill(~allowed, -torch.inf)
         rows = outputs.index_select(-1, self.options).reshape(*outputs.shape[:-1], *self.missing.shape)
-        return normalised(rows, ~self.missing)
+        return masked_log_softmax(rows, ~self.missing)

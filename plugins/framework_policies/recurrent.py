@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from attrs import evolve, field, frozen, validators
-from framework_reinforce.categorical import judged, normalised, raced
-from framework_reinforce.network import Network, NetworkSettings, normalizer, require, require_observations
+from framework_networks.network import Network, NetworkSettings, normalizer, require, require_observations
+from framework_networks.softmax import gumbel_max, log_probs_and_entropies, masked_log_softmax
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -53,7 +53,7 @@ class RecurrentPolicy(nn.Module):
         """Sample one action a lane, and remember."""
         with torch.no_grad():
             log_probs, remembered = self.step(inputs)
-            return evolve(raced(log_probs, generator, self.first_action), state=remembered)
+            return evolve(gumbel_max(log_probs, generator, self.first_action), state=remembered)
 
     def step(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """log π `[N, actions]` of one step, and the memory `[N, memory]` after it."""
@@ -61,7 +61,7 @@ class RecurrentPolicy(nn.Module):
         if state is not None and inputs.started is not None:
             state = state.masked_fill(inputs.started.unsqueeze(-1), 0)
         remembered = self.unit(features.unsqueeze(0), None if state is None else state.unsqueeze(0))[0][0]
-        return normalised(self.heads(remembered)[:, :-1], inputs.action_masks), remembered
+        return masked_log_softmax(self.heads(remembered)[:, :-1], inputs.action_masks), remembered
 
     def greedy(self) -> "GreedyMemory":
         """Takes the most probable action, and remembers."""
@@ -70,8 +70,10 @@ class RecurrentPolicy(nn.Module):
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs, values and, where asked for, entropies of sequences `[T, N]`, with gradient."""
         outputs = self.heads(self.remembered(inputs))
-        log_probs = normalised(outputs[..., :-1], inputs.action_masks)
-        return Evaluation(*judged(log_probs, None, actions - self.first_action, entropies), outputs[..., -1])
+        log_probs = masked_log_softmax(outputs[..., :-1], inputs.action_masks)
+        return Evaluation(
+            *log_probs_and_entropies(log_probs, None, actions - self.first_action, entropies), outputs[..., -1]
+        )
 
     def values(self, inputs: Inputs) -> Tensor:
         """V `[T, N]` of what is observed and remembered."""

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from framework_reinforce.categorical import GreedyActor, TableActor, judged, normalised, raced
-from framework_reinforce.network import require
+from framework_networks.network import require
+from framework_networks.softmax import GreedyActor, TableActor, gumbel_max, log_probs_and_entropies, masked_log_softmax
 from gymnasium.spaces import Discrete, Space
 from torch import Tensor, nn
 
@@ -37,11 +37,11 @@ class TabularPolicy(nn.Module):
 
     def log_probs(self, inputs: Inputs) -> Tensor:
         """log π(·|s) `[B, actions]`."""
-        return normalised(self.logits[self._states(inputs)], inputs.action_masks)
+        return masked_log_softmax(self.logits[self._states(inputs)], inputs.action_masks)
 
     def table(self) -> Tensor:
         """log π(·|s) of every state `[states, actions]`."""
-        return normalised(self.logits)
+        return masked_log_softmax(self.logits)
 
     def values(self, inputs: Inputs) -> Tensor:
         """V(s) `[B]`."""
@@ -50,15 +50,15 @@ class TabularPolicy(nn.Module):
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample one action a lane."""
         with torch.no_grad():
-            return raced(self.log_probs(inputs), generator, self.first_action)
+            return gumbel_max(self.log_probs(inputs), generator, self.first_action)
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs, values and, where asked for, entropies, with gradient."""
         actions = actions - self.first_action if self.first_action else actions
         if inputs.action_masks is None:
-            said = judged(self.table(), self._states(inputs), actions, entropies)
+            said = log_probs_and_entropies(self.table(), self._states(inputs), actions, entropies)
         else:
-            said = judged(self.log_probs(inputs), None, actions, entropies)
+            said = log_probs_and_entropies(self.log_probs(inputs), None, actions, entropies)
         return Evaluation(*said, self.values(inputs))
 
     def actor(self) -> TableActor | None:

@@ -1,22 +1,23 @@
 """The categorical policy: a network over Discrete or Box observations, a softmax over Discrete actions."""
 
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from attrs import frozen
+from framework_networks.network import Network, NetworkSettings, normalizer, require, require_observations
+from framework_networks.snapshot import GumbelMaxActor, Snapshot
+from framework_networks.softmax import (
+    GreedyActor,
+    TableActor,
+    gumbel_argmax,
+    gumbel_max,
+    log_probs_and_entropies,
+    masked_log_softmax,
+)
 from gymnasium.spaces import Box, Discrete, Space
 from torch import Tensor
 
 from framework import Action, Evaluation, Inputs, Rollout
-
-from .network import Network, NetworkSettings, normalizer, require, require_observations
-from .snapshot import RacingActor, Snapshot
-
-NOISE_ROWS = 64  # uniform numbers are drawn for so many steps at once
-VECTOR = 16  # float32 numbers that a processor takes at once
-MANY = 1024  # numbers from which on it pays to turn them
 
 
 @frozen
@@ -45,16 +46,16 @@ class CategoricalPolicy(Network):
 
     def log_probs(self, inputs: Inputs) -> Tensor:
         """log π(·|s) `[B, actions]`."""
-        return normalised(self(self.normalizer(inputs.observations)), inputs.action_masks)
+        return masked_log_softmax(self(self.normalizer(inputs.observations)), inputs.action_masks)
 
     def table(self) -> Tensor:
         """log π(·|s) of every state `[states, actions]`: one small forward pass."""
-        return normalised(self.every_state())
+        return masked_log_softmax(self.every_state())
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample by exponential races: argmax p/e with e ~ Exp(1)."""
         with torch.no_grad():
-            return raced(self.log_probs(inputs), generator, self.first_action)
+            return gumbel_max(self.log_probs(inputs), generator, self.first_action)
 
     @property
     def choice_noise(self) -> int:
@@ -63,25 +64,25 @@ class CategoricalPolicy(Network):
 
     def choose(self, inputs: Inputs, noise: Tensor) -> Tensor:
         """What `act` does, as a pure function of tensors: the actions `[B]` of `noise` `[B, choice_noise]`."""
-        return chosen(self.log_probs(inputs), noise) + self.first_action
+        return gumbel_argmax(self.log_probs(inputs), noise) + self.first_action
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs and, where asked for, entropies, with gradient."""
         actions = actions - self.first_action if self.first_action else actions
         if inputs.action_masks is None:
             outputs, states = self.lookup(self.normalizer(inputs.observations))
-            return Evaluation(*judged(normalised(outputs), states, actions, entropies))
-        return Evaluation(*judged(self.log_probs(inputs), None, actions, entropies))
+            return Evaluation(*log_probs_and_entropies(masked_log_softmax(outputs), states, actions, entropies))
+        return Evaluation(*log_probs_and_entropies(self.log_probs(inputs), None, actions, entropies))
 
     def observe(self, rollout: Rollout) -> None:
         """Let the normaliser take a rollout in, once an iteration."""
         self.normalizer.observe(rollout)
 
-    def actor(self) -> "TableActor | RacingActor | None":
+    def actor(self) -> "TableActor | GumbelMaxActor | None":
         """On the CPU: for a finite observation space one table of action probabilities, else the weights in numpy."""
         if not self.states:
             snapshot = Snapshot.of(self, CategoricalPolicy, self)
-            return None if snapshot is None else RacingActor(snapshot, self.first_action)
+            return None if snapshot is None else GumbelMaxActor(snapshot, self.first_action)
         if self.embedding.weight.device.type != "cpu":
             return None
         with torch.no_grad():
@@ -90,107 +91,3 @@ class CategoricalPolicy(Network):
     def greedy(self) -> "GreedyActor":
         """Takes the most probable action."""
         return GreedyActor(self.log_probs, self.first_action)
-
-
-class GreedyActor:
-    """Takes the most probable action of those that are allowed; of equally probable ones, the first."""
-
-    def __init__(self, log_probs: Callable[[Inputs], Tensor], first: int | Tensor) -> None:
-        """log π `[…, actions]` of inputs, −∞ where an action is not allowed; and the number of the first action."""
-        self._log_probs, self._first = log_probs, first
-
-    def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
-        """One action of each row; nothing is drawn."""
-        with torch.no_grad():
-            return Action(self._log_probs(inputs).argmax(-1) + self._first)
-
-
-def normalised(logits: Tensor, allowed: Tensor | None = None) -> Tensor:
-    """log-probs `[…, actions]` of the allowed actions; −∞ of the others."""
-    if allowed is not None:
-        logits = logits.masked_fill(~allowed, -torch.inf)
-    if logits.is_cpu and logits.shape[-1] < VECTOR and logits.numel() >= MANY:
-        # torch's kernel goes number by number along so short a last dimension; along a first one it takes a tenth
-        return torch.log_softmax(logits.movedim(-1, 0), 0).movedim(0, -1)
-    return torch.log_softmax(logits, -1)
-
-
-def raced(log_probs: Tensor, generator: torch.Generator, first_action: int) -> Action:
-    """One action of each row, and its log-prob."""
-    race = torch.empty_like(log_probs).exponential_(generator=generator)
-    actions = (log_probs.exp() / race).argmax(-1)
-    return Action(actions + first_action, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1))
-
-
-def chosen(log_probs: Tensor, uniform: Tensor) -> Tensor:
-    """The same race by uniform numbers of [0, 1): argmax log p − log e with e = −log u."""
-    return (log_probs - uniform.clamp(min=2.0**-54).log().neg().log()).argmax(-1)
-
-
-def judged(log_probs: Tensor, states: Tensor | None, actions: Tensor, entropies: bool) -> tuple[Tensor, Tensor | None]:
-    """log π(a|s) `[B]` of actions `[B]`, counted from 0, and entropies `[B]`, where asked for.
-
-    `log_probs` has a row for each action, or, with `states` `[B]`, for each state.
-    """
-    if states is None:
-        chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        return chosen, entropy(log_probs) if entropies else None
-    chosen = log_probs.take(states * log_probs.shape[1] + actions)
-    return chosen, entropy(log_probs).take(states) if entropies else None
-
-
-def entropy(log_probs: Tensor) -> Tensor:
-    """−Σ p log p of each row, with 0·log 0 = 0."""
-    # e^-1000 is 0 in every dtype, so nothing that counts is clamped; with far larger numbers gradients would overflow
-    return -(log_probs.exp() * log_probs.clamp(min=-1000.0)).sum(-1)
-
-
-class TableActor:
-    """Samples from a table of log-probabilities `[states, actions]`, in numpy, by inverting the cumulative sum."""
-
-    def __init__(self, log_probs: Tensor, first_state: int = 0, first_action: int = 0) -> None:
-        """Keep the table; the edges wait until somebody acts step by step."""
-        self.log_probs = log_probs
-        self.first_state, self.first_action = first_state, first_action
-        self._edges: list[np.ndarray] = []
-        self._row = NOISE_ROWS
-        self._seen: Tensor | None = None
-        self._generator: torch.Generator | None = None
-
-    def _cut(self) -> None:
-        """The upper edges of all actions but the last, by column."""
-        table = self.log_probs.double().exp()
-        edges = table.cumsum(1) / table.sum(1, keepdim=True)
-        # from an action on after which none is possible, no uniform number may pass it by rounding
-        possible = table.flip(1).cumsum(1).flip(1)[:, 1:] > 0
-        edges = torch.where(possible, edges[:, :-1], 2.0)
-        self._edges = [column.numpy() for column in edges.float().t().contiguous()]
-
-    def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
-        """One action a lane; where some are not allowed, of the others."""
-        if inputs.action_masks is not None:
-            rows = self.log_probs[inputs.observations - self.first_state]
-            return raced(normalised(rows, inputs.action_masks), generator, self.first_action)
-        if inputs.observations is not self._seen:
-            self._look_at(inputs.observations)
-        if self._row == NOISE_ROWS or generator is not self._generator:  # each shard has a generator of its own
-            self._generator = generator
-            self._noise = torch.rand(NOISE_ROWS, self._lanes, generator=generator).numpy()
-            self._row = 0
-        uniform = self._noise[self._row]
-        self._row += 1
-        states = self._states - self.first_state if self.first_state else self._states
-        chosen = self._chosen
-        chosen.fill(self.first_action)
-        for edge in self._edges:
-            chosen += edge[states] <= uniform
-        return self._action
-
-    def _look_at(self, observations: Tensor) -> None:
-        self._seen, self._states = observations, observations.numpy()
-        if getattr(self, "_lanes", None) != len(observations):
-            self._cut()
-            self._lanes = len(observations)
-            self._row = NOISE_ROWS
-            actions = torch.zeros(self._lanes, dtype=torch.int64)
-            self._action, self._chosen = Action(actions), actions.numpy()

@@ -61,7 +61,7 @@ class Recorder:
             write_spaces(directory, run.environment)
             self.metrics = MetricsFile(directory / METRICS)
         except OSError as error:
-            whose = run.owners[id(self)]
+            whose = run.label_of(self)
             raise PartError(f"{whose} cannot write to {directory}: {error.strerror or error}") from error
 
     @hookimpl(tryfirst=True)

@@ -395,7 +395,7 @@ def test_of_a_world_without_groups_nothing_is_different():
     assert one is two
 
 
-AGAIN = "torch.where(going, step.successors, self._starts, out=step.observations)"
+AGAIN = "torch.where(continues, step.successors, self._starts, out=step.observations)"
 TOGETHER = law_lanes_of_a_group_start_together_and_again_there
 MUTANTS = {
     "begins again at 0": (TOGETHER, (AGAIN, "pass")),

@@ -1,6 +1,6 @@
 """Rollouts of a compiled program against an oracle that takes the same steps in Python, one after the other.
 
-C++ is made in the slow tests only; elsewhere the recorded loop itself is run.
+C++ is made in the slow tests only; elsewhere the traced loop itself is run.
 """
 
 import shutil
@@ -40,7 +40,7 @@ STEPS = 37  # no multiple of a program's rows
 
 
 @frozen
-class Watch:
+class EpisodeWatch:
     """Keeps each rollout, what it came from, and the episodes that ended in it."""
 
     kept: list
@@ -86,7 +86,7 @@ def train(case, kept, lanes=4, steps=STEPS, module=None, **more):
                 "rollout": RolloutSettings(lanes=lanes, fixed_steps=steps),
                 "optimizer": OptimizerSettings("SGD", lr=1e-2),
                 "iterations": 4,
-                "extensions": [Watch(kept)],
+                "extensions": [EpisodeWatch(kept)],
                 "compile": True,
                 **more,
             }

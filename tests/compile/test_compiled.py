@@ -44,7 +44,7 @@ QUICK = [(case, update) for case, update in EACH if update == "minibatches" and 
     [pytest.param(*one, marks=[] if one in QUICK else [pytest.mark.slow]) for one in EACH],
 )
 def test_compiled_updates_are_those_of_python(case, update, graphs):
-    """Terms, metrics, gradients, clipping, denominators and buffers that move: recorded once for each size."""
+    """Terms, metrics, gradients, clipping, denominators and buffers that move: traced once for each size."""
     assert_same(ran(case, update, True), ran(case, update, False))
     assert len(graphs) == (2 if update == "uneven" else 1)
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from framework.compile.inductor import LOOP, LOOPS, compiled, lifted, recorded, undisturbed
+from framework.compile.inductor import LOOP, LOOPS, compiled, lifted, traced, undisturbed
 
 ONES = torch.ones(3)
 
@@ -24,19 +24,19 @@ def loop_of(factor):
 def made(factor):
     inputs = [torch.tensor(2), ONES]
     with undisturbed():
-        return compiled(recorded(loop_of(factor), inputs), inputs)
+        return compiled(traced(loop_of(factor), inputs), inputs)
 
 
 def test_what_a_graph_holds_becomes_its_last_input():
     def function(x):
         return x * torch.tensor([1.0, 2.0, 3.0]) + torch.tensor(5.0)
 
-    graph = recorded(function, [ONES])
+    graph = traced(function, [ONES])
     held = lifted(graph)
     assert [one.tolist() for one in held] == [[1, 2, 3], 5]
     assert torch.equal(graph(ONES, *held), function(ONES))
     assert torch.equal(graph(ONES, held[0] * 2, held[1]), torch.tensor([7.0, 9.0, 11.0]))
-    assert lifted(recorded(lambda x: x + 1, [ONES])) == []
+    assert lifted(traced(lambda x: x + 1, [ONES])) == []
 
 
 def test_programs_are_told_apart_by_the_bodies_of_their_loops(monkeypatch):

@@ -255,7 +255,7 @@ def test_law_of_many_lanes(law):
 def recursions(*changes):
     """The plugin upon a mutant of `framework.returns`."""
     mutant = mutate("framework.returns", *changes)
-    names = ("going_on", "lambda_returns", "n_step_returns", "vtrace_targets")
+    names = ("continues", "lambda_returns", "n_step_returns", "vtrace_targets")
     return mutate("framework_returns", **{name: getattr(mutant, name) for name in names})
 
 
@@ -283,7 +283,7 @@ MUTANTS = {
     ),
     "n steps do not reach the edge": (
         law_n_step,
-        lambda: recursions(("(0, 0, 0, span))", "(0, 0, 0, span), value=1.0)"), ("going[-1] = False", "pass")),
+        lambda: recursions(("(0, 0, 0, span))", "(0, 0, 0, span), value=1.0)"), ("continues[-1] = False", "pass")),
     ),
     "n steps are one more": (law_n_step, lambda: plugin((N_CALL, N_CALL.replace("self.n)", "self.n + 1)")))),
     "λ and 1 − λ change places": (
@@ -304,11 +304,11 @@ MUTANTS = {
     ),
     "V-trace's returns take V where v belongs": (
         law_vtrace,
-        lambda: plugin(("going[:-1], targets[1:]", "going[:-1], rollout.values[1:]")),
+        lambda: plugin(("continues[:-1], targets[1:]", "continues[:-1], rollout.values[1:]")),
     ),
     "V-trace does not cut its traces": (
         law_vtrace,
-        lambda: recursions(("torch.mul(traces.detach(), going)", "traces.clone()")),
+        lambda: recursions(("torch.mul(traces.detach(), continues)", "traces.clone()")),
     ),
     "the successor of a terminated step counts": (
         law_complete_episodes_are_rewards_to_go,

@@ -231,8 +231,8 @@ def test_a_state_of_another_run_is_refused():
 def test_a_part_that_cannot_say_its_state_is_named():
     run = built(*CASES["moving_average"])
     state = run.state_dict()
-    label = run.owners[id(run.baseline)]
-    run.owners[id(shy := Shy())] = label
+    label = run.label_of(run.baseline)
+    run.labels[id(shy := Shy())] = label
     run.baseline = shy
     with pytest.raises(PartError, match="^baseline 'moving_average'.*: state_dict raised KeyError"):
         run.state_dict()

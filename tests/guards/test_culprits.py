@@ -350,7 +350,7 @@ def test_an_object_that_plays_two_roles_is_named_by_the_one_it_plays(role):
 
 def test_code_of_another_plugin_that_a_part_calls_is_the_part_s(monkeypatch):
     """A policy of plugin `policies` uses the network of plugin `reinforce`."""
-    from framework_reinforce import layers
+    from framework_networks import layers
 
     def broken(*arguments):
         raise KeyError("on purpose")

@@ -20,7 +20,7 @@ from gymnasium.spaces import Box, Discrete
 import framework
 from framework import PartError, RolloutSettings, Step, UsageError
 from framework.cli import main
-from framework.guards.episode_limit import Longest, Watch
+from framework.guards.episode_limit import EpisodeLimit, EpisodeWatch
 from framework.reporting.progress_bar import so_far
 
 
@@ -177,9 +177,9 @@ def test_a_watch_is_called_a_few_times_a_second(monkeypatch):
 
     now, heard = [0.0], []
     monkeypatch.setattr(endless.time, "perf_counter", lambda: now[0])
-    for limit in (None, Longest(10**6)):
+    for limit in (None, EpisodeLimit(10**6)):
         heard.clear()
-        watch = Watch("it", limit, lambda steps, ended: heard.append((now[0], steps, ended)))
+        watch = EpisodeWatch("it", limit, lambda steps, ended: heard.append((now[0], steps, ended)))
         began = now[0]
         for t in range(1, 10_001):
             now[0] += 1e-3

@@ -51,7 +51,7 @@ def law_norms_are_of_each_term_s_own_gradient(module, shared, entropy, seed):
         for name, parameter in run.policy.named_parameters():
             if parameter.grad is not None:
                 groups.setdefault(name.split(".")[0], []).append(parameter.grad.flatten())
-        expected = {group: float(torch.cat(slopes).norm()) for group, slopes in groups.items()}
+        expected = {group: float(torch.cat(gradients).norm()) for group, gradients in groups.items()}
         assert norms[term] == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 

@@ -8,7 +8,7 @@ from framework_reinforce import NoBaseline
 
 import framework
 from framework import PartError
-from framework.guards.mutation import MOST, only_read
+from framework.guards.mutation import MOST, refuse_writes
 
 WAYS = {
     "in place": lambda column: column.mul_(0.5),
@@ -172,8 +172,8 @@ def test_large_columns_are_looked_at_too():
         column: torch.Tensor
 
     record = Record(column)
-    with only_read(True, "nobody", record):
+    with refuse_writes(True, "nobody", record):
         pass
     message = "somebody: changed record.column in place"
-    with pytest.raises(PartError, match=message), only_read(True, "somebody", record):
+    with pytest.raises(PartError, match=message), refuse_writes(True, "somebody", record):
         column[MOST // 2 : MOST // 2 + 100] += 1

@@ -42,7 +42,7 @@ def moved(module, name, seed, most=None, steps=4):
     parts = module.FlatParameters.of(layers, name)
     parts.optimizer = without_dynamo(getattr(torch.optim, name))(parts.stepped, lr=0.02, **OPTIONS.get(name, {}))
     for number in range(steps):
-        parts.hold()
+        parts.refresh_views()
         parts.zero()
         loss_of(layers, seed + number).backward()
         parts.gather()
@@ -100,7 +100,7 @@ def law_exchanged_storage_is_taken_over(module, seed):
     for parameter, replaced in zip(layers.parameters(), other.parameters(), strict=True):
         parameter.data = replaced.detach().clone()
         parameter.grad = torch.full_like(parameter, 9.0)
-    parts.hold()
+    parts.refresh_views()
     parts.zero()
     layers[0].weight.grad = None
     loss_of(layers, seed).backward()
@@ -147,7 +147,7 @@ def law_what_is_frozen_stays(module, seed, name):
         if number == 2:
             layers[0].requires_grad_(False)
             before = [parameter.clone() for parameter in layers.parameters()]
-        parts.hold()
+        parts.refresh_views()
         parts.zero()
         loss_of(layers, seed + number).backward()
         parts.gather()

@@ -1,5 +1,6 @@
 """The categorical policy: a distribution over actions, sampled as evaluated, over every space that it takes."""
 
+import inspect
 import math
 from unittest import mock
 
@@ -572,7 +573,16 @@ MUTANTS = {
 }
 
 
+def mutant_of(change):
+    """The module of the policy with a changed place in it, or in what it takes from `softmax`."""
+    if change[0] in inspect.getsource(categorical):
+        return mutate("framework_reinforce.categorical", change)
+    softmax = mutate("framework_networks.softmax", change)
+    names = vars(categorical).keys() & {name for name in vars(softmax) if callable(getattr(softmax, name))}
+    return mutate("framework_reinforce.categorical", **{name: getattr(softmax, name) for name in names})
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_law_kills_the_mutant_that(name):
     law, strategies, change = MUTANTS[name]
-    is_killed(law, *strategies, arguments=(mutate("framework_reinforce.categorical", change),))
+    is_killed(law, *strategies, arguments=(mutant_of(change),))

@@ -46,8 +46,8 @@ def test_squashed_entropies_are_as_exact_as_they_say(mean, deviation):
     policy = one_number(None, True, mean, deviation, Box(-1.0, 1.0, (1,)))
     z = np.linspace(-10, 10, 20_001)
     u = np.abs(mean + deviation * z)
-    slopes = 2 * (math.log(2) - u - np.log1p(np.exp(-2 * u)))
-    expected = norm(0, deviation).entropy() + np.trapezoid(slopes * norm.pdf(z), z)
+    gradients = 2 * (math.log(2) - u - np.log1p(np.exp(-2 * u)))
+    expected = norm(0, deviation).entropy() + np.trapezoid(gradients * norm.pdf(z), z)
     entropies = policy.evaluate(Inputs(torch.zeros(1, dtype=torch.int64)), torch.zeros(1, 1), True).entropies
     # float32 nodes and weights, 32 of them, add 1e-6
     allowed = 1e-6 + (1e-7 if deviation <= 1 else 2e-4 if deviation <= 2 else 0.03)

@@ -5,10 +5,10 @@ import functools
 import itertools
 from unittest import mock
 
-import framework_reinforce.layers as layers_module
+import framework_networks.layers as layers_module
 import pytest
 import torch
-from framework_reinforce.layers import through
+from framework_networks.layers import through
 from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
@@ -43,11 +43,11 @@ def case(seed, widths, kind, leading):
 def law_values_and_gradients_are_those_of_the_layers(module, seed, widths, kind, leading):
     """In float64 to 1e-12 of numbers of size 1: numpy's tanh and torch's differ in the last bit."""
     network, features = case(seed, widths, kind, leading)
-    slopes = torch.randn(*leading, widths[-1], dtype=torch.float64, generator=drawn(seed + 1))
+    gradients = torch.randn(*leading, widths[-1], dtype=torch.float64, generator=drawn(seed + 1))
     inputs = [features, *network.parameters()]
     outputs, expected = module.through(network, features), network(features)
     assert torch.allclose(outputs, expected, rtol=1e-12, atol=1e-12)
-    found, wanted = (torch.autograd.grad(values, inputs, slopes) for values in (outputs, expected))
+    found, wanted = (torch.autograd.grad(values, inputs, gradients) for values in (outputs, expected))
     for one, other in zip(found, wanted, strict=True):
         assert one.shape == other.shape
         assert torch.allclose(one, other, rtol=1e-11, atol=1e-11)
@@ -91,7 +91,7 @@ def law_several_stacks_are_each_as_if_alone(module, seed, widths, others, rows, 
     stacks = [stack(seed, widths, nn.Tanh), stack(seed + 1, [widths[0], *others], nn.ReLU)]
     inputs = [features, *stacks[0].parameters(), *stacks[1].parameters()]
 
-    def slopes(outputs):
+    def gradients(outputs):
         total = sum(output.pow(2).sum() for output, wanted in zip(outputs, used, strict=True) if wanted)
         return torch.autograd.grad(total, inputs, allow_unused=True)
 
@@ -99,7 +99,7 @@ def law_several_stacks_are_each_as_if_alone(module, seed, widths, others, rows, 
     for one, other in zip(made, expected, strict=True):
         assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
     if any(used):
-        for one, other in zip(slopes(made), slopes(expected), strict=True):
+        for one, other in zip(gradients(made), gradients(expected), strict=True):
             assert (one is None) == (other is None)
             assert one is None or torch.allclose(one, other, rtol=1e-10, atol=1e-10)
 
@@ -206,7 +206,7 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_law_kills_the_mutant_that(name):
     law, change = MUTANTS[name]
-    mutant = mutate("framework_reinforce.layers", change)
+    mutant = mutate("framework_networks.layers", change)
 
     def fails_or_raises(*arguments):
         try:

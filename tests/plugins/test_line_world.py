@@ -219,8 +219,8 @@ def test_settings_are_refused_when_they_are_made(settings, message):
 
 
 LIMIT = "torch.ge(clock, self._limit, out=step.truncated)"
-GOING = "going = ~(step.terminated | step.truncated)"
-OBSERVE = "torch.mul(step.successors, going, out=step.observations)"
+GOING = "continues = ~(step.terminated | step.truncated)"
+OBSERVE = "torch.mul(step.successors, continues, out=step.observations)"
 MUTANTS = {
     "is late by one step": (
         law_the_limit_truncates_and_the_goal_terminates,
@@ -248,14 +248,14 @@ MUTANTS = {
     ),
     "hides the true successor": (
         law_each_lane_is_the_notebooks_world,
-        (OBSERVE, f"{OBSERVE}; step.successors.mul_(going)"),
+        (OBSERVE, f"{OBSERVE}; step.successors.mul_(continues)"),
     ),
     "shows the terminal state": (
         law_each_lane_is_the_notebooks_world,
         (OBSERVE, "step.observations.copy_(step.successors)"),
     ),
-    "never restarts the clock": (law_each_lane_is_the_notebooks_world, ("clock *= going", "pass")),
-    "keeps one clock for all lanes": (law_lanes_are_independent, ("clock *= going", "clock *= going.all()")),
+    "never restarts the clock": (law_each_lane_is_the_notebooks_world, ("clock *= continues", "pass")),
+    "keeps one clock for all lanes": (law_lanes_are_independent, ("clock *= continues", "clock *= continues.all()")),
     "swaps the actions in the table": (
         law_tables_and_steps_agree,
         ("self._successor.reshape(count, 2)", "self._successor.reshape(count, 2).flip(1)"),

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from framework_reinforce import categorical
+from framework_networks import softmax
 from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
@@ -31,7 +31,7 @@ def law_log_probs_are_those_of_float64(module, case):
     possible = exact if allowed is None else exact.masked_fill(~allowed, -math.inf)
     expected = possible - possible.logsumexp(-1, keepdim=True)
     given = logits.clone().requires_grad_()
-    got = module.normalised(given, allowed)
+    got = module.masked_log_softmax(given, allowed)
     assert got.shape == logits.shape
     size = 1 + float(logits.abs().max())
     real = torch.ones_like(logits, dtype=torch.bool) if allowed is None else allowed
@@ -45,7 +45,7 @@ def law_log_probs_are_those_of_float64(module, case):
 
 @given(logits_and_masks())
 def test_log_probs_are_those_of_float64(case):
-    law_log_probs_are_those_of_float64(categorical, case)
+    law_log_probs_are_those_of_float64(softmax, case)
 
 
 @pytest.mark.parametrize(
@@ -59,5 +59,5 @@ def test_log_probs_are_those_of_float64(case):
     ids=lambda change: change[1],
 )
 def test_the_law_kills_the_mutant(change):
-    mutant = mutate("framework_reinforce.categorical", change)
+    mutant = mutate("framework_networks.softmax", change)
     is_killed(law_log_probs_are_those_of_float64, logits_and_masks(), arguments=(mutant,))

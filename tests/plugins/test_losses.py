@@ -112,7 +112,7 @@ def law_ppo_is_its_formula(module, seed, clip, dual):
     case = a_case(seed)
     batch = case.batch
     loss = module.Ppo(clip=clip, dual_clip=dual)(batch, case.evaluation)
-    slopes, clipped = [], 0
+    gradients, clipped = [], 0
     for b in range(STEPS):
         ratio = math.exp(float(case.evaluation.log_probs[b].detach()) - float(batch.log_probs[b]))
         advantage = float(batch.advantages[b])
@@ -123,10 +123,10 @@ def law_ppo_is_its_formula(module, seed, clip, dual):
         assume(min(abs(ratio - kink) for kink in (1 - clip, 1 + clip, dual or 0)) > 1e-9)
         low, high = (0.0, 1 + clip) if advantage > 0 else (1 - clip, dual or math.inf)
         counts = low < ratio < high
-        slopes.append(-ratio * advantage if counts else 0.0)
+        gradients.append(-ratio * advantage if counts else 0.0)
         clipped += abs(ratio - 1) > clip
     by_logits, by_values = gradient(case, loss.terms, ["policy"])
-    assert torch.allclose(by_logits, torch.tensor(slopes, dtype=torch.float64)[:, None] * score(case), **EXACT)
+    assert torch.allclose(by_logits, torch.tensor(gradients, dtype=torch.float64)[:, None] * score(case), **EXACT)
     assert not by_values.any()
     assert math.isclose(float(loss.metrics["clipped"]), clipped / STEPS, abs_tol=1e-12)
 
@@ -172,7 +172,7 @@ def law_the_value_clip_takes_the_larger_error(module, seed, reach):
     case = a_case(seed)
     batch = case.batch
     loss = module.Ppo(value=0.7, value_clip=reach)(batch, case.evaluation)
-    slopes = []
+    gradients = []
     for b in range(STEPS):
         value, old, target = (float(column[b]) for column in (case.values.detach(), batch.values, batch.value_targets))
         near = old + max(-reach, min(reach, value - old))
@@ -182,8 +182,10 @@ def law_the_value_clip_takes_the_larger_error(module, seed, reach):
             abs_tol=1e-12,
         )
         held = abs(value - old) > reach and (near - target) ** 2 > (value - target) ** 2
-        slopes.append(0.0 if held else 0.7 * 2 * (value - target))
-    assert torch.allclose(gradient(case, loss.terms, ["value"])[1], torch.tensor(slopes, dtype=torch.float64), **EXACT)
+        gradients.append(0.0 if held else 0.7 * 2 * (value - target))
+    assert torch.allclose(
+        gradient(case, loss.terms, ["value"])[1], torch.tensor(gradients, dtype=torch.float64), **EXACT
+    )
 
 
 def law_the_clipped_region_has_no_policy_gradient(module, ratio, advantage):

@@ -1,9 +1,9 @@
 """Mutants of policies, each killed by a law."""
 
+import framework_networks.network as network
 import framework_policies.actor_critic as actor_critic
 import framework_policies.gaussian as gaussian
 import framework_policies.multi_categorical as multi_categorical
-import framework_reinforce.network as network
 import numpy as np
 import pytest
 from gymnasium.spaces import Box

@@ -3,7 +3,7 @@
 import itertools
 
 import attrs
-import framework_reinforce.network as network
+import framework_networks.network as network
 import numpy as np
 import pytest
 import torch
@@ -129,11 +129,11 @@ def law_formula(module, told):
 LAWS = {
     law_moments_are_those_of_all_samples: ("framework.running_moments", (rollouts(),)),
     law_no_samples_change_nothing: ("framework.running_moments", (rollouts(),)),
-    law_statistics_are_those_of_all_real_steps: ("framework_reinforce.network", (rollouts(),)),
-    law_padding_is_inert: ("framework_reinforce.network", (rollouts(),)),
-    law_formula: ("framework_reinforce.network", (rollouts(2),)),
+    law_statistics_are_those_of_all_real_steps: ("framework_networks.network", (rollouts(),)),
+    law_padding_is_inert: ("framework_networks.network", (rollouts(),)),
+    law_formula: ("framework_networks.network", (rollouts(2),)),
 }
-MODULES = {"framework.running_moments": moments_module, "framework_reinforce.network": network}
+MODULES = {"framework.running_moments": moments_module, "framework_networks.network": network}
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
@@ -384,7 +384,7 @@ def test_statistics_are_frozen_within_an_iteration():
     check_frozen(witness)
 
 
-AFTER = """        with only_read(run.iteration == 0, f"{run.config.policy.label}: observe", rollout):
+AFTER = """        with refuse_writes(run.iteration == 0, f"{run.config.policy.label}: observe", rollout):
             run.policy.observe(rollout)
 """
 EARLY = ("    batch = flatten", "    run.policy.observe(rollout)\n    batch = flatten")

@@ -2,8 +2,8 @@
 
 import math
 
+import framework_networks.network as network
 import framework_policies.multi_categorical as multi_categorical
-import framework_reinforce.network as network
 import numpy as np
 import pytest
 import torch

@@ -2,11 +2,11 @@
 
 from unittest import mock
 
+import framework_networks.snapshot as snapshot
 import framework_policies.actor_critic as actor_critic
 import framework_policies.gaussian as gaussian
 import framework_policies.multi_categorical as multi_categorical
 import framework_reinforce.categorical as categorical
-import framework_reinforce.snapshot as snapshot
 import numpy as np
 import pytest
 import torch
@@ -479,7 +479,7 @@ def of_changed(case, module, change):
     if case is None or module is not snapshot:
         return changed
     policies = CASES[case][0]
-    names = [name for name in ("Snapshot", "RacingActor", "Noise") if hasattr(policies, name)]
+    names = [name for name in ("Snapshot", "GumbelMaxActor", "Noise") if hasattr(policies, name)]
     return mutate(policies.__name__, **{name: getattr(changed, name) for name in names})
 
 

@@ -17,7 +17,7 @@ import framework
 from framework import PartError, UsageError, hookimpl, read_metrics
 from framework.cli import main
 from framework.guards.interrupts import ENDING
-from framework.records.record import claim
+from framework.records.record import create_run_directory
 
 # Terminals
 
@@ -204,5 +204,5 @@ def test_what_somebody_else_put_into_a_failed_runs_folder_stays(tmp_path, name):
     (tmp_path / "run" / "error.txt").write_text("PartError: first\n")
     (tmp_path / "run" / name).write_text("precious")
     with pytest.raises(UsageError, match="holds a run that failed .PartError: first.: choose another name"):
-        claim(tmp_path / "run")
+        create_run_directory(tmp_path / "run")
     assert (tmp_path / "run" / name).read_text() == "precious"

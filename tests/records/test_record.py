@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 import framework
 from framework import PartError, RolloutSettings, UsageError, hookimpl
 from framework.cli import main
-from framework.records.record import MetricsFile, claim, claim_next, write_policy
+from framework.records.record import MetricsFile, create_next_run_directory, create_run_directory, write_policy
 
 METRICS_OF_TIME = ("seconds", "steps_per_second")
 
@@ -349,10 +349,10 @@ def test_two_runs_that_start_together_get_folders_of_their_own(tmp_path, monkeyp
     def slower(directory):
         if directory.name == "run-1":
             directory.mkdir()
-        return claim(directory)
+        return create_run_directory(directory)
 
-    monkeypatch.setattr(record, "claim", slower)
-    assert claim_next(tmp_path, "run").name == "run-2"
+    monkeypatch.setattr(record, "create_run_directory", slower)
+    assert create_next_run_directory(tmp_path, "run").name == "run-2"
 
 
 # Records that are not whole

@@ -34,7 +34,7 @@ class CountingLanes:
     action_space = Discrete(2)
 
     def __init__(self, settings, count):
-        self.longest = settings.longest
+        self.episode_limit = settings.longest
         self.lane, self.time = torch.arange(count), torch.zeros(count, dtype=torch.int64)
         self.shown, self.long = torch.zeros(count, dtype=torch.int64), torch.ones(count, dtype=torch.int64)
 
@@ -49,7 +49,7 @@ class CountingLanes:
         self.shown, self.time = self.shown + 1, self.time + 1
         over = self.time >= self.long
         self.time = torch.where(over, 0, self.time)
-        self.long = torch.where(over, self.long % self.longest + 1, self.long)
+        self.long = torch.where(over, self.long % self.episode_limit + 1, self.long)
         rewards = (2.0 * actions - 1 + self.lane).double()
         return Step(self.observe(), self.observe(), rewards, over, torch.zeros_like(over))
 

@@ -287,7 +287,7 @@ def law_it_stops_as_soon_as_the_last_episodes_are_good_enough(module, threshold,
     seen = []
 
     @frozen
-    class Watch:
+    class EpisodeWatch:
         "Of this test."
 
         def build(self, run):
@@ -298,7 +298,7 @@ def law_it_stops_as_soon_as_the_last_episodes_are_good_enough(module, threshold,
             seen.append(list(run.recent_returns))
 
     stop = module.EarlyStop(mean_return=threshold, episodes=episodes)
-    result = framework.train(iterations=40, seed=1, extensions=[Watch(), stop], baseline=BatchMean())
+    result = framework.train(iterations=40, seed=1, extensions=[EpisodeWatch(), stop], baseline=BatchMean())
     good = [len(last) >= episodes and np.mean(last[-episodes:]) >= threshold for last in seen]
     assert good[:-1] == [False] * (len(good) - 1)
     assert good[-1] or len(good) == 40

@@ -159,8 +159,8 @@ class Normal(nn.Module):
         points = torch.linspace(-5, 5, 101)  # of a standard normal
         weights = torch.exp(-points.square() / 2)
         places = normal.loc.unsqueeze(-1) + normal.scale.unsqueeze(-1) * points
-        slopes = self.correction(places.transpose(1, 2)).transpose(1, 2)
-        return (normal.entropy() + slopes @ (weights / weights.sum())).sum(-1)
+        gradients = self.correction(places.transpose(1, 2)).transpose(1, 2)
+        return (normal.entropy() + gradients @ (weights / weights.sum())).sum(-1)
 
     def environment_actions(self, actions):
         if self.squash:

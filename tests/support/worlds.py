@@ -2,7 +2,7 @@
 
 import torch
 from attrs import frozen
-from framework_reinforce.categorical import TableActor
+from framework_networks.softmax import TableActor
 from gymnasium.spaces import Discrete
 
 from framework import Action, Evaluation, Step, TabularMDP

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...contracts import Rollout
 from ...errors import PartError
-from ...returns import episode_sums, going_on, rewards_to_go
+from ...returns import continues, episode_sums, rewards_to_go
 from ..law import Broken, Subject
 from ..seeing import seen
 from ..strategies import copied, rollouts
@@ -45,7 +45,7 @@ def judged(draw: DrawFn, subject: Subject, whole: bool = False) -> tuple[Rollout
 
 def returns_of(rollout: Rollout, total: bool = False) -> Tensor:
     """Undiscounted rewards to go `[T, N]`, to the rollout's edge at most; or each episode's total; 0 in padding."""
-    going = going_on(rollout.terminated, rollout.truncated, rollout.mask)
+    going = continues(rollout.terminated, rollout.truncated, rollout.mask)
     returns = rewards_to_go(rollout.rewards, ~going, 1.0)
     if total:
         sums, _ = episode_sums(rollout.rewards, rollout.episodes, rollout.mask)

@@ -5,7 +5,7 @@ ask of the rest how often it happens, so seldom wrongly that no sound environmen
 """
 
 # isort: off
-from . import handed, seeds, neighbours, ends, successors, lengths, extras  # in the order in which laws are stated
+from . import outputs, seeds, neighbours, ends, successors, lengths, extras  # in the order in which laws are stated
 from . import tables, frequencies, transitions
 
 __all__ = [

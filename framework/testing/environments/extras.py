@@ -29,7 +29,7 @@ def lanes_put_back_go_on_as_if_never_left(subject: Subject, case: tuple[Plan, in
         before = play(environment, plan, steps=interrupted, generator=generator)
         saved = environment.state_dict()
         kept = copy.deepcopy(saved)
-        going_on = play(environment, plan, generator=generator, before=before)
+        continues = play(environment, plan, generator=generator, before=before)
     if not same(saved, kept):
         raise Broken("the state that was saved changes as the environment goes on: it must be a copy")
     with lanes(subject, plan.lanes) as environment:
@@ -38,7 +38,7 @@ def lanes_put_back_go_on_as_if_never_left(subject: Subject, case: tuple[Plan, in
         environment.load_state_dict(saved)
         generator.set_state(before.generators[-1])
         again = play(environment, plan, generator=generator, before=before)
-    compare(going_on, again, f"put back after {interrupted} steps")
+    compare(continues, again, f"put back after {interrupted} steps")
 
 
 @law("environment", cases=plans, applies=lambda s: None if s.says("gives", "groups") else has("groups")(s))

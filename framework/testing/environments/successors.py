@@ -102,11 +102,11 @@ def _written(tensor: Tensor) -> bytes:
 def _known(subject: Subject) -> str | Broken | None:
     """Why too few ends tell anything; or what is wrong with those that there are; None: nothing. Seen once."""
     if "ends" not in subject.memory:
-        subject.memory["ends"] = _judged(_ends(subject), usual_start(subject))
+        subject.memory["ends"] = _evaluate_rows(_ends(subject), usual_start(subject))
     return subject.memory["ends"]  # type: ignore[no-any-return]
 
 
-def _judged(found: Ends, usual: float) -> str | Broken | None:
+def _evaluate_rows(found: Ends, usual: float) -> str | Broken | None:
     wrong, seen = found.wrong(usual), len(found.ends)
     if wrong is not None:
         return Broken(

@@ -4,7 +4,7 @@ from attrs import evolve
 from torch import Tensor
 
 from ...contracts import Rollout
-from ...returns import discounted_sums, going_on
+from ...returns import continues, discounted_sums
 from ..concerns import allows, claims, needs, set_to, settings_named
 from ..law import Subject, law
 from ..telling import ROUNDING, same
@@ -15,7 +15,7 @@ BEYOND = 20  # steps, more than any rollout has here
 
 def to_go(rollout: Rollout, gamma: float) -> Tensor:
     """Σₖ γᵏ·rₜ₊ₖ to the end of the trace `[T, N]`, and γᵏ·V of the state beyond it, where there is a critic."""
-    going = going_on(rollout.terminated, rollout.truncated, rollout.mask).to(rollout.rewards.dtype)
+    going = continues(rollout.terminated, rollout.truncated, rollout.mask).to(rollout.rewards.dtype)
     beyond = 0 if rollout.successor_values is None else (1 - going) * rollout.successor_values
     return discounted_sums(rollout.rewards + gamma * beyond, gamma * going)
 

@@ -49,7 +49,7 @@ def losses_of_micro_batches_add_up(subject: Subject, given: Steps) -> None:
             total = torch.stack(list(reduce(asked.loss, asked.batch, denominator, CONSTANT).values())).sum()
             sums.append(total.detach().double())
             names = [name for name in ("log_probs", "values") if getattr(asked.evaluation, name) is not None]
-            pulls.append(torch.stack([asked.slopes(name, total) for name in names]))
+            pulls.append(torch.stack([asked.gradients(name, total) for name in names]))
         whole, pieces = sums[0].expand(len(given)), torch.stack(sums[1:]).sum().expand(len(given))
         compare(f"{denominator}: pieces do not sum to the whole", whole, pieces, given)
         for name, one, other in zip(names, pulls[0], torch.cat(pulls[1:], 1), strict=True):

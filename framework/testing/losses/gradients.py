@@ -8,7 +8,7 @@ from attrs import evolve
 
 from ..concerns import claims
 from ..law import Broken, Subject, law
-from ..steps import EXACT, Steps, ask, compare, slopes, steps
+from ..steps import EXACT, Steps, ask, compare, gradients, steps
 from .reasons import pulls, values_matter
 
 
@@ -33,7 +33,7 @@ def gradients_of_losses_are_finite_differences(subject: Subject, given: Steps) -
     for name in ("log_probs", "values", "entropies"):
         if getattr(asked.evaluation, name) is None:
             continue
-        found = asked.slopes(name)
+        found = asked.gradients(name)
         for b in range(len(given)):
             sides = []
             for sign in (-1, 1):
@@ -59,8 +59,8 @@ def better_actions_are_made_likelier(subject: Subject, given: Steps) -> None:
     does not: the gradient reaches every log-prob, with the right sign.
     """
     given = given.filled(moved=0.0)
-    pull = ask(subject, given).slopes("log_probs")
-    none = ask(subject, given.filled(advantages=0.0)).slopes("log_probs")
+    pull = ask(subject, given).gradients("log_probs")
+    none = ask(subject, given.filled(advantages=0.0)).gradients("log_probs")
     for b, advantage in enumerate(given.advantages):
         more = float(pull[b] - none[b])
         if (advantage > 0 and not more < -EXACT) or (advantage < 0 and not more >= -EXACT):
@@ -82,9 +82,9 @@ def zero_advantages_give_no_policy_gradient(subject: Subject, given: Steps) -> N
     """
     given = given.filled(advantages=0.0)
     unmoved = given.filled(moved=0.0)
-    found = ask(subject, unmoved).slopes("log_probs")
+    found = ask(subject, unmoved).gradients("log_probs")
     compare("the gradient by the log-prob", torch.zeros(len(given), dtype=torch.float64), found, unmoved)
-    pull = ask(subject, given).slopes("log_probs")
+    pull = ask(subject, given).gradients("log_probs")
     for b, moved in enumerate(given.moved):
         if not float(pull[b]) * math.copysign(1, moved) >= -EXACT:
             raise Broken(
@@ -105,8 +105,8 @@ def the_policys_loss_does_not_move_the_critic(subject: Subject, given: Steps) ->
     values = asked.evaluation.values
     if values is None:
         return
-    by_values = slopes(asked.total, values, again=True)
-    mixed = slopes(by_values.sum(), asked.evaluation.log_probs).double()
+    by_values = gradients(asked.total, values, again=True)
+    mixed = gradients(by_values.sum(), asked.evaluation.log_probs).double()
     compare("∂²loss/∂value ∂log π", torch.zeros_like(mixed), mixed, given)
 
 
@@ -115,7 +115,7 @@ def the_critic_is_pulled_towards_its_target(subject: Subject, given: Steps) -> N
     """∂loss/∂value never points away from value_targets, and is not 0 where the value is farther from its target than
     when it acted: however a critic's steps are clipped, it can come back. Not asked where a setting of 0 turns it off.
     """
-    pull = ask(subject, given).slopes("values")
+    pull = ask(subject, given).gradients("values")
     rows = zip(given.values, given.drifted, given.value_targets, strict=True)
     for b, (value, drift, target) in enumerate(rows):
         farther = abs(value - target) > abs(value - drift - target)
@@ -143,7 +143,7 @@ def entropy_is_a_bonus(subject: Subject, given: Steps) -> None:
     down to it from above, but up from below. Not asked where a setting of 0 turns it off.
     """
     given = evolve(given, entropies=tuple(entropy - CERTAIN for entropy in given.entropies))
-    pull = ask(subject, given).slopes("entropies")
+    pull = ask(subject, given).gradients("entropies")
     if not (pull < 0).all():
         b = int((~(pull < 0)).nonzero()[0])
         raise Broken(
@@ -159,7 +159,7 @@ def on_the_policy_that_acted_the_gradient_is_minus_the_advantage(subject: Subjec
     """∂loss/∂log π(a|s) = −A at ratio 1: an iteration begins with the policy gradient, whatever is clipped later."""
     given = given.filled(moved=0.0)
     expected = -torch.tensor(given.advantages, dtype=torch.float64)
-    compare("the gradient by the log-prob", expected, ask(subject, given).slopes("log_probs"), given)
+    compare("the gradient by the log-prob", expected, ask(subject, given).gradients("log_probs"), given)
 
 
 @law("loss", source="Schulman et al. 2017, arXiv:1707.06347, eq. 7", cases=steps, applies=claims("pessimistic"))

@@ -28,7 +28,7 @@ def losses_are_finite_for_log_ratios_that_occur(subject: Subject, given: Steps) 
     found = {"loss": asked.each()}
     for name in ("log_probs", "values", "entropies"):
         if getattr(asked.evaluation, name) is not None:
-            found[f"gradient by {name}"] = asked.slopes(name)
+            found[f"gradient by {name}"] = asked.gradients(name)
     for name, numbers in found.items():
         if not torch.isfinite(numbers).all():
             b = int((~torch.isfinite(numbers)).nonzero()[0])

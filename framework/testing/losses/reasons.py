@@ -44,7 +44,7 @@ def _turned_off(subject: Subject, word: str) -> str | None:
 def _pulls(subject: Subject, word: str) -> bool:
     """Whether a gradient by values or entropies is other than 0 in some step; a loss that cannot say is asked."""
     try:
-        return bool(ask(subject, SOME).slopes(word).any())
+        return bool(ask(subject, SOME).gradients(word).any())
     except Exception:
         return True
 

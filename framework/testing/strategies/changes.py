@@ -8,7 +8,7 @@ from attrs import evolve, fields
 from torch import Tensor
 
 from ...contracts import Rollout
-from ...returns import going_on
+from ...returns import continues
 
 REWARDS_AND_VALUES = ("rewards", "values", "successor_values")
 NUMBERS = (*REWARDS_AND_VALUES, "log_probs", "target_log_probs")
@@ -81,5 +81,5 @@ def _some(rollout: Rollout, names: Sequence[str]) -> dict[str, Any]:
 def following(rollout: Rollout, values: Tensor, beyond: Tensor) -> Tensor:
     """V(s′) `[T, N]`: the next row's value, `beyond` where the trace is cut, 0 where the world ended."""
     shifted = torch.cat([values[1:], torch.zeros_like(values[:1])])
-    going = going_on(rollout.terminated, rollout.truncated, rollout.mask)
+    going = continues(rollout.terminated, rollout.truncated, rollout.mask)
     return torch.where(going, shifted, beyond).masked_fill(rollout.terminated | ~rollout.mask, 0)

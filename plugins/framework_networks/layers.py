@@ -101,16 +101,16 @@ class Layers(torch.autograd.Function):
         return tuple(made[-1] for made in values)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """The gradients that are needed, of features and parameters."""
         plan, needed = ctx.plan, ctx.needs_input_grad[1:]
         saved = ctx.saved_tensors
         inputs, hidden = saved[: len(needed)], iter(saved[len(needed) :])
         if torch.is_grad_enabled():  # they are to be differentiated again
-            return None, *_again(plan, inputs, slopes, needed)
+            return None, *_again(plan, inputs, gradients, needed)
         found: list[Tensor | None] = [None] * len(needed)
         end = len(plan)
-        for number, ((tanh, count), slope) in enumerate(zip(plan, slopes, strict=True)):
+        for number, ((tanh, count), slope) in enumerate(zip(plan, gradients, strict=True)):
             begin, end = end, end + count  # of its parameters among the inputs
             before = [inputs[number], *[next(hidden) for _ in range(count // 2 - 1)]]
             if slope is None:  # nothing depends on this stack
@@ -231,7 +231,7 @@ def _through_activation(tanh: bool, slope: Tensor, value: Tensor) -> Tensor:
 
 
 def _again(
-    plan: list[tuple[bool, int]], inputs: Sequence[Tensor], slopes: Sequence[Tensor | None], needed: tuple[bool, ...]
+    plan: list[tuple[bool, int]], inputs: Sequence[Tensor], gradients: Sequence[Tensor | None], needed: tuple[bool, ...]
 ) -> list[Tensor | None]:
     """The gradients, by operations of torch's that have gradients of their own."""
     outputs, end = [], len(plan)
@@ -243,7 +243,7 @@ def _again(
                 value = torch.tanh(value) if tanh else torch.relu(value)
             value = functional.linear(value, inputs[place], inputs[place + 1])
         outputs.append(value)
-    used = [(value, slope) for value, slope in zip(outputs, slopes, strict=True) if slope is not None]
+    used = [(value, slope) for value, slope in zip(outputs, gradients, strict=True) if slope is not None]
     wanted = [one for one, is_needed in zip(inputs, needed, strict=True) if is_needed]
     values, given = zip(*used, strict=True)
     found = iter(torch.autograd.grad(values, wanted, given, create_graph=True, allow_unused=True))

@@ -174,7 +174,7 @@ def log_exponential(shape: tuple[int, ...], generator: torch.Generator) -> Array
     return numbers
 
 
-class RacingActor:
+class GumbelMaxActor:
     """Samples one of each lane's options, or several such choices, from the logits of a snapshot.
 
     By exponential races: argmax p/e with e ~ Exp(1) is argmax of logit − log e, whatever the logits' sum.

@@ -1,0 +1,1 @@
+"""What the built-in policies are made of: layers, networks, their snapshots in numpy, and softmax."""
