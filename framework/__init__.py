@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from .evaluation import Performance
     from .hookspecs import hookimpl
     from .reporting.metrics_file import read_metrics
-    from .run import Result, Run
+    from .result import Result
+    from .run import Run
     from .tabular.environment import TabularLanes
 
 _HOMES = {
@@ -46,7 +47,8 @@ _HOMES = {
     "evaluation": ("Performance",),
     "hookspecs": ("hookimpl",),
     "reporting.metrics_file": ("read_metrics",),
-    "run": ("Result", "Run"),
+    "result": ("Result",),
+    "run": ("Run",),
     "tabular.environment": ("TabularLanes",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -30,7 +30,8 @@ from .parts import Loaded, Part
 from .records.reading import Recorded, read_record
 from .records.record import create_run_directory, policy_file, read_policy, read_spaces
 from .records.trust import foreign_imports, foreign_plugins, named_beside, refuse
-from .run import Result, Run
+from .result import Result
+from .run import Run
 from .setup.building import build, build_environment, build_policy, choose_device, close, closed_on_error
 from .setup.loading import load as load_plugins
 from .setup.resolving import recipe_of, resolve_arguments

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from attrs import field, frozen
 from gymnasium.spaces import Space
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @frozen(eq=False)
@@ -192,17 +192,7 @@ class Environment(Protocol):
     All its tensors, and the generator that it is handed, live on the device it was built for. Discrete actions come as
     int64; observations may have any dtype that the policy takes.
 
-    May also have: `groups` ([N] int64), `action_masks` ([N, actions] bool: what is allowed in the observations that
-    `reset` returned; each `Step` must then have its own), `action_names` (of a Discrete action space),
-    `mdp() -> TabularMDP`, the methods of `Stateful` (where the lanes stand), `close()` (called when the run has ended);
-    `statistics() -> dict[str, Tensor]` and `load_statistics(state)` (what it has learnt of the numbers that passed,
-    which goes with the policy to its evaluations), `resolved` (what settings that were "auto" came to),
-    `busy() -> str` (which lanes are in the middle of a step);
-    `transition(state, actions, noise) -> (state, Step)` and `transition_noise` (the same step as a pure function of
-    tensors: of what `state_dict()` returned and uniform numbers [N, transition_noise], float64 in [0, 1));
-    `render()`, a picture of the first lane (a numpy array uint8 [H, W, 3]), with `render_fps` or
-    `metadata["render_fps"]`, pictures a second. A field `render_mode` of its settings is "rgb_array" where pictures are
-    wanted.
+    What it may have besides is in `capabilities.py`.
     """
 
     observation_space: Space[Any]  # of one lane
@@ -219,11 +209,7 @@ class Environment(Protocol):
 
 @runtime_checkable
 class Actor(Protocol):
-    """Whatever samples actions: a policy, or the faster snapshot that its `actor()` returns.
-
-    May also have: `log_probs` ([S, A], a tensor), where all that it does is to sample from this table; worlds with
-    `mdp()` tables are then sampled without stepping them.
-    """
+    """Whatever samples actions: a policy, or the faster snapshot that its `actor()` returns."""
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """Sample one action a lane, all randomness drawn from `generator`, without gradient."""
@@ -238,17 +224,16 @@ class Policy(Actor, Protocol):
     where an episode `started`. Its `evaluate` and `values` are given sequences, rows [T, M, …] from `state` [M, *H] on,
     and return [T, M].
 
-    May also have: `values(inputs) -> [B]` (with `gives = {"values"}` on its settings), `actor() -> Actor | None`
-    (a frozen snapshot that only collects, faster), `greedy() -> Actor` (takes the most probable action of those that
-    are allowed, instead of a sampled one), `choose(inputs, noise) -> [B, *A]` and `choice_noise` (the same as `act`, as
-    a pure function of tensors: of uniform numbers [B, choice_noise], float64 in [0, 1)), `environment_actions(actions)`
-    (from what was sampled to the environment's action space: squash, clip) and `observe(rollout)` (called once after
-    the iteration's last update: the place to move statistics of observations, which must be frozen everywhere else).
+    What it may have besides is in `capabilities.py`.
     """
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs (and entropies, where asked for, and values, with a critic) of `actions`, with gradient."""
         ...
+
+
+class PolicyModule(Policy, nn.Module):
+    """A run's policy: an `nn.Module` that is a `Policy`. It is for type checkers: nothing needs to inherit from it."""
 
 
 @runtime_checkable
@@ -262,7 +247,7 @@ class Estimator(Protocol):
 
 @runtime_checkable
 class Baseline(Protocol):
-    """Likewise. With state: also `update(rollout, returns)` and the methods of `Stateful`."""
+    """Likewise. One that learns has `update` (`capabilities.HasUpdate`) and the methods of `Stateful`."""
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
         """What is subtracted from `returns` [T, N], of the same shape."""

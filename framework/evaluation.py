@@ -11,6 +11,7 @@ from attrs import field, frozen
 from torch import nn
 
 from . import streams
+from .capabilities import HasGreedy, has
 from .collecting.episodes import EpisodeStats
 from .collecting.rollout import actor_of
 from .errors import UsageError
@@ -167,7 +168,7 @@ def play(
 
 def refuse_without_greedy(policy: Any, greedy: bool, label: str) -> None:
     """Refuse a greedy evaluation of a policy that has no `greedy()`."""
-    if greedy and not hasattr(policy, "greedy"):
+    if greedy and not has(policy, HasGreedy):
         raise UsageError(f"{label} has no greedy(), which takes the most probable action: evaluate it without greedy")
 
 

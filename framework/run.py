@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 import pluggy
 import torch
-from attrs import define, field, frozen
+from attrs import define, field
 
 from .collecting.episodes import EpisodeStats
 from .config import Config
-from .contracts import Batch, Loss, Rollout
+from .contracts import Baseline, Batch, Environment, Estimator, Loss, LossFunction, PolicyModule, Rollout
 from .guards.interrupts import Interrupts
 from .guards.last_good import LastGood
 from .parts import Loaded
@@ -20,27 +20,14 @@ from .state import load_state, state_of
 
 if TYPE_CHECKING:
     from .collecting.shard import Shard
+    from .flat_parameters import FlatParameters
     from .guards.gradient_flow import Norms
-    from .learning.parameters import FlatParameters
+    from .learning.batches import Minibatch
+    from .stages import Core
 
 RECENT = 100  # episodes that the running means of return and length are taken over, as the field does
 
-LIVE = (
-    *(
-        "loaded",
-        "shards",
-        "estimator",
-        "baseline",
-        "loss",
-        "parameters",
-        "optimizer",
-        "stages",
-        "manager",
-        "extensions",
-    ),
-    *("reports", "labels", "interrupts", "opened", "last_good", "checksums", "collector", "updater", "batch"),
-    *("minibatch", "loss_metrics"),
-)  # of a run: what works only in the process in which it was built
+LIVE = {"live": True}  # metadata of fields that work only in the process in which they were built
 
 
 class Collects(Protocol):
@@ -67,49 +54,59 @@ class Updates(Protocol):
 class Run:
     """What hooks are handed: the configuration, the working parts, and how far the run has come."""
 
+    # the configuration, and where the run works
     config: Config
-    loaded: Loaded
+    loaded: Loaded = field(metadata=LIVE)
     directory: Path | None  # where the record goes, if anywhere; absolute, and set before run_started
     device: torch.device
-    shards: "list[Shard]"
-    policy: Any  # an nn.Module that is a Policy
-    estimator: Any
-    baseline: Any
-    loss: Any
-    parameters: "FlatParameters"  # the policy's parameters
-    optimizer: torch.optim.Optimizer
-    stages: Any  # the core's own, which extensions wrap
-    manager: pluggy.PluginManager  # of extensions
-    collector: Collects
-    updater: Updates
+    # the working parts
+    shards: "list[Shard]" = field(metadata=LIVE)
+    policy: PolicyModule
+    estimator: Estimator = field(metadata=LIVE)
+    baseline: Baseline = field(metadata=LIVE)
+    loss: LossFunction = field(metadata=LIVE)
+    parameters: "FlatParameters" = field(metadata=LIVE)  # the policy's parameters
+    optimizer: torch.optim.Optimizer = field(metadata=LIVE)
+    collector: Collects = field(metadata=LIVE)
+    updater: Updates = field(metadata=LIVE)
+    # stages, the extensions that wrap them, and what all of these are called
+    stages: "Core" = field(metadata=LIVE)
+    manager: pluggy.PluginManager = field(metadata=LIVE)  # of extensions
     wrappers: dict[str, list[str]] = field(factory=dict)  # stage → the extensions that wrap it
-    extensions: dict[str, object] = field(factory=dict)  # name → working object, reports included
-    reports: set[int] = field(factory=set)  # ids of the reports among them that have not been switched off
-    labels: dict[int, str] = field(factory=dict)  # id of each working object → its label, as in errors
+    extensions: dict[str, object] = field(factory=dict, metadata=LIVE)  # name → working object, reports included
+    reports: set[int] = field(
+        factory=set, metadata=LIVE
+    )  # ids of the reports among them that have not been switched off
+    labels: dict[int, str] = field(factory=dict, metadata=LIVE)  # id of each working object → its label, as in errors
     needs: frozenset[str] = frozenset()  # all that the parts need
-    quiet: bool = False  # nothing is to be printed
     loss_needs: frozenset[str] = frozenset()  # what the loss needs of them
-    interrupts: Interrupts = field(factory=Interrupts)
-    opened: ExitStack = field(factory=ExitStack)  # closes all that was built and has close()
-    last_good: LastGood = field(factory=LastGood)
-    unwritten: dict[str, str] = field(factory=dict)  # file of the record → why it could not be written
-    elsewhere: Path | None = None  # the temporary folder where such files lie
-    checksums: tuple[Any, dict[str, int]] | None = None  # what a stage made, with its checksums: see guards.mutation
+    quiet: bool = False  # nothing is to be printed
+    # how far the run has come
     iteration: int = 0  # counted from 0; of the one that is under way
     steps: int = 0  # real environment steps, in all
     episodes: int = 0  # finished episodes, in all
     seconds: float = 0.0  # since run_started
-    finished: EpisodeStats = field(factory=EpisodeStats.none)  # this iteration's episodes
     recent_returns: deque[float] = field(factory=lambda: deque(maxlen=RECENT))
     recent_lengths: deque[int] = field(factory=lambda: deque(maxlen=RECENT))  # of the same episodes
     history: dict[str, list[float]] = field(factory=dict)  # one list a metric, an entry an iteration
-    # the minibatch that is worked on, prepared; between updates the last one, or (`compile`) the whole batch
-    batch: Batch | None = None
-    minibatch: Any = None  # the rows that the batch was made of
-    loss_metrics: list[dict[str, Any]] = field(factory=list)  # of this iteration's minibatches
-    traced: "Norms | None" = None  # gradient norms by term of the loss and group of parameters, of the first update
     stop_reasons: list[str] = field(factory=list)
     interrupted: bool = False  # by Ctrl-C
+    # of this iteration
+    finished: EpisodeStats = field(factory=EpisodeStats.none)  # the episodes that ended
+    # the minibatch that is worked on, prepared; between updates the last one, or (`compile`) the whole batch
+    batch: Batch | None = field(default=None, metadata=LIVE)
+    minibatch: "Minibatch | None" = field(default=None, metadata=LIVE)  # the rows that the batch was made of
+    loss_metrics: list[dict[str, Any]] = field(factory=list, metadata=LIVE)  # of the minibatches so far
+    # guards
+    traced: "Norms | None" = None  # gradient norms by term of the loss and group of parameters, of the first update
+    interrupts: Interrupts = field(factory=Interrupts, metadata=LIVE)
+    last_good: LastGood = field(factory=LastGood, metadata=LIVE)
+    checksums: "tuple[object, dict[str, int]] | None" = field(
+        default=None, metadata=LIVE
+    )  # of what a stage made: guards.mutation
+    resources: ExitStack = field(factory=ExitStack, metadata=LIVE)  # closes all that was built and has close()
+    unwritten: dict[str, str] = field(factory=dict)  # file of the record → why it could not be written
+    unwritten_directory: Path | None = None  # the temporary folder where such files are instead
 
     @property
     def hook(self) -> Any:
@@ -117,7 +114,7 @@ class Run:
         return self.manager.hook
 
     @property
-    def environment(self) -> Any:
+    def environment(self) -> Environment:
         """The environment of the first shard."""
         return self.shards[0].environment
 
@@ -134,8 +131,8 @@ class Run:
         load_state(self, state)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a pickle or a copy holds: settings, policy and numbers; what is at work (LIVE) is left out, as None."""
-        return {one.name: None if one.name in LIVE else getattr(self, one.name) for one in attrs.fields(Run)}
+        """What a pickle or a copy holds: settings, policy and numbers; LIVE fields are None."""
+        return {one.name: None if one.metadata else getattr(self, one.name) for one in attrs.fields(Run)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take them."""
@@ -144,30 +141,4 @@ class Run:
 
     def close(self) -> None:
         """Close extensions and environments, each once; one whose close() raises is named in a warning."""
-        self.opened.close()
-
-
-@frozen(eq=False)
-class Result:
-    """What a run left behind. It can be pickled and copied, as a process pool does: then without what is at work.
-
-    In a copy, `run` has its settings, numbers and policy; environments, optimizer, working parts and hooks are None.
-    """
-
-    policy: Any  # trained, an nn.Module
-    metrics: dict[str, Any]  # each a float64 array with an entry an iteration
-    recent_returns: Any  # float64, of the last (at most 100) training episodes
-    recent_lengths: Any  # int64, steps of the same episodes
-    stop_reasons: tuple[str, ...]
-    directory: Path | None
-    config: Config
-    run: Run  # how far it came, and its working parts
-
-    def __repr__(self) -> str:
-        """In a notebook: what came out, in a line."""
-        recent = self.recent_returns
-        mean = ""
-        if len(recent):
-            spread = f" ± {recent.std(ddof=1):.2f}" if len(recent) > 1 else ""
-            mean = f"mean return {recent.mean():.2f}{spread} over the last {len(recent)} episodes, "
-        return f"<Result: {self.run.iteration} iterations, {mean}record: {self.directory or 'none'}>"
+        self.resources.close()

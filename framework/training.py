@@ -4,9 +4,8 @@ import functools
 import time
 from typing import NoReturn
 
-import numpy as np
-
 from . import streams
+from .capabilities import HasObserve, HasUpdate, has
 from .contracts import Advantages, Rollout
 from .guards.blame import attribute_error, check_process_state, labels_in
 from .guards.finite_checks import check_parameters, check_said, thrown_away
@@ -19,7 +18,8 @@ from .learning.learning_rate import set_learning_rate
 from .records.environment_state import keep
 from .reporting.metrics import measure
 from .reporting.observers import abandon, notify, notify_of_failure, reasons_to_stop
-from .run import Result, Run
+from .result import Result
+from .run import Run
 from .stages import run_stage
 
 
@@ -43,9 +43,7 @@ def execute(run: Run) -> Result:
             run.parameters.release()
     finally:
         run.close()
-    metrics = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
-    recent = np.array(run.recent_returns), np.array(run.recent_lengths, np.int64)
-    return Result(run.policy, metrics, *recent, tuple(run.stop_reasons), run.directory, run.config, run)
+    return Result.of(run)
 
 
 def _train(run: Run) -> None:
@@ -97,11 +95,11 @@ def _iterate(run: Run, began: float) -> None:
 
 def _observe(run: Run, rollout: Rollout, advantages: Advantages) -> None:
     """Let baseline and policy learn what they keep of rollouts."""
-    if hasattr(run.baseline, "update"):
+    if has(run.baseline, HasUpdate):
         _called = run.config.baseline.label  # for blame
         with refuse_writes(run.iteration == 0, f"{run.config.baseline.label}: update", rollout, advantages):
             run.baseline.update(rollout, advantages.returns)
-    if hasattr(run.policy, "observe"):
+    if has(run.policy, HasObserve):
         _called = run.config.policy.label
         with refuse_writes(run.iteration == 0, f"{run.config.policy.label}: observe", rollout):
             run.policy.observe(rollout)

@@ -101,4 +101,4 @@ def collected_in_python(monkeypatch):
     """Compiled rollouts have other random numbers; tests/compile/test_collecting.py is about them."""
     from framework.compile import rollouts
 
-    monkeypatch.setattr(rollouts, "FEW", 0)
+    monkeypatch.setattr(rollouts, "is_pure", lambda run: False)

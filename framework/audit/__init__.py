@@ -16,6 +16,7 @@ from attrs import define, evolve, frozen
 from torch import Tensor
 
 from .. import streams
+from ..capabilities import HasTables, HasUpdate, HasValues, has
 from ..collecting.rollout import actor_of, collect
 from ..collecting.shard import Shard
 from ..contracts import Batch, Evaluation, Inputs, Loss, Rollout, TabularMDP
@@ -85,7 +86,7 @@ def audit(
     missing = _missing(first, spaces, memory)
     needed = any("values" in run.needs for run in runs)
     own = needed and (critic == "policy" or missing is not None)
-    if own and not hasattr(first.policy, "values"):
+    if own and not has(first.policy, HasValues):
         why = missing or "the critic is to be the policy's (--critic policy)"
         raise UsageError(f"{first.config.policy.label}: gives no values, which a part needs, and {why}")
     discounts = [float(getattr(run.config.estimator.settings, "gamma", 1.0)) for run in runs]
@@ -126,7 +127,7 @@ def audit(
 def _missing(run: Run, spaces: Spaces | None, memory: bool) -> str | None:
     """Why there is no exact gradient; None: there is."""
     whose = run.config.environment.label
-    if not hasattr(run.environment, "mdp"):
+    if not has(run.environment, HasTables):
         return f"{whose} has no mdp()"
     if spaces is None or any(int(space.start) for space in spaces):
         return f"{whose} has an mdp(), but its spaces are not Discrete, numbered from 0 and never masked"
@@ -135,7 +136,9 @@ def _missing(run: Run, spaces: Spaces | None, memory: bool) -> str | None:
 
 def _exactly(runs: Sequence[Run], samples: Sequence[Samples], discounts: Sequence[float]) -> dict[float, Tensor]:
     """Note what is known without sampling: ∇J and, where it can be enumerated, E G; returns V(o) for each γ."""
-    mdp, policy = runs[0].environment.mdp(), runs[0].policy
+    environment, policy = runs[0].environment, runs[0].policy
+    assert has(environment, HasTables)
+    mdp = environment.mdp()
     values = {gamma: critic_of(mdp, policy, gamma) for gamma in set(discounts)}
     for run, sampled, known in zip(runs, samples, [values[gamma] for gamma in discounts] or repeat(None), strict=False):
         sampled.gradient = gradient(mdp, policy, objective(run.config.estimator.settings)[1])
@@ -201,7 +204,7 @@ def _rows(
                 seen = through.of(batch)
             log_probs, entropies, row = seen
             mine.append(row(log_prob_slopes(run, batch, log_probs, entropies)))
-            if hasattr(run.baseline, "update"):
+            if has(run.baseline, HasUpdate):
                 run.baseline.update(rollout, advantages.returns)
             sampled.seconds += time.perf_counter() - clock
     return [torch.stack(mine) for mine in rows]

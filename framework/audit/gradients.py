@@ -55,7 +55,9 @@ def finite_spaces(environment: Any) -> Spaces | None:
 
 def remembers(run: Run) -> bool:
     """Whether what the policy does in a finite space depends on more than what it observes: it acts once, to see."""
-    first = torch.tensor([int(run.environment.observation_space.start)], device=run.device)
+    space = run.environment.observation_space
+    assert isinstance(space, Discrete)
+    first = torch.tensor([int(space.start)], device=run.device)
     with torch.no_grad():
         action = run.policy.act(Inputs(first), torch.Generator(run.device).manual_seed(0))
     return action.state is not None

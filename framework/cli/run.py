@@ -21,7 +21,7 @@ from ..errors import UsageError, say
 from ..guards.process_state import working
 from ..records.record import create_next_run_directory, create_run_directory
 from ..records.rescue import missing
-from ..run import Result
+from ..result import Result
 from ..setup.building import build, closed_on_error
 from ..stages import Core
 from ..training import execute

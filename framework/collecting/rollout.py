@@ -8,6 +8,7 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
+from ..capabilities import HasActor, has
 from ..contracts import Actor, Evaluation, Inputs, Rollout
 from ..guards import checks
 from ..guards.mutation import refuse_writes
@@ -18,9 +19,9 @@ from .shard import FLAGS, Shard
 ROWS = 8192  # evaluated at once: what lies between the layers stays small
 
 
-def actor_of(policy: Any) -> Any:
+def actor_of(policy: Actor) -> Actor:
     """What acts for a policy while its parameters stay as they are: its `actor()`, if it has one, or itself."""
-    actor = policy.actor() if hasattr(policy, "actor") else None
+    actor = policy.actor() if has(policy, HasActor) else None
     return policy if actor is None else actor
 
 

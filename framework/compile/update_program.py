@@ -16,13 +16,15 @@ from attrs import fields, frozen, has
 from torch import Tensor, nn
 
 from ..contracts import Batch, Loss
-from ..learning.batches import COLUMNS
+from ..learning.batches import COLUMNS, Minibatch, divisor, divisor_of, share_of
 from .adam import Adam
-from .inductor import FallbackError, compiled, lifted, tensors_of, traced
+from .inductor import FallbackError, compiled, lifted, tensors_of, traced, undisturbed
 
 if TYPE_CHECKING:
     from ..run import Run
 
+SHAPES = 4  # programs that are made before a run is left to Python: one for each size of a minibatch
+NEAR = 1e-3  # how far compiled and eager numbers may lie apart, of their size: the order of sums differs
 MOVING = ("exp_avg", "exp_avg_sq")  # of Adam, as torch names it
 INDEX, SCALES = -4, -1  # where a program's inputs have which steps, and what the optimizer needs, of each update
 VALUES = (int, float, str, list, dict, set, tuple)  # what is compared as such, and not by which object it is
@@ -62,10 +64,10 @@ class Program:
 
 
 @frozen(eq=False)
-class Job:
+class UpdateBlock:
     """What a program is to do, and is given for it."""
 
-    first: int  # of the pieces that it can do in one call
+    first: int  # of the queue that it can do in one call
     last: int  # the first one after them
     whole: Batch  # of which they are
     index: Tensor | None  # [K, M] of its steps
@@ -75,17 +77,17 @@ class Job:
     inputs: list[Tensor]
 
 
-def record(run: "Run", job: Job, prepares: bool) -> Program:
-    """A program for inputs like these: it does the updates of the pieces from one number on, to another.
+def trace_updates(run: "Run", block: UpdateBlock, prepares: bool) -> Program:
+    """A program for inputs like these: it does the updates of the queue from one number on, to another.
 
     Raises:
         Exception: whatever torch or a part raises while it is traced.
     """
     from torch._higher_order_ops.while_loop import while_loop_op
 
-    moving = 1 if job.rule is None else 1 + len(MOVING)
-    inputs = [_apart(tensor) for tensor in job.inputs]  # loops refuse what shares memory
-    update, loss = _update(run, job, prepares, moving, list(inputs))
+    moving = 1 if block.rule is None else 1 + len(MOVING)
+    inputs = [_apart(tensor) for tensor in block.inputs]  # loops refuse what shares memory
+    update, loss = _update(run, block, prepares, moving, list(inputs))
     held, (which, scales) = lifted(update), (len(inputs) - moving + place for place in (INDEX, SCALES))
     width = 2 + len(loss.terms) + sum(isinstance(number, Tensor) for number in loss.metrics.values())
 
@@ -96,14 +98,14 @@ def record(run: "Run", job: Job, prepares: bool) -> Program:
         def body(t: Tensor, halted: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
             *before, table = others[: moving + 2]
             given, place = list(others[moving + 3 :]), t.view(1)
-            if job.index is not None:
+            if block.index is not None:
                 given[which] = given[which].index_select(0, place).squeeze(0)
             given[scales] = given[scales].index_select(0, place).squeeze(0)
             *after, row, halts = update(*before[:moving], *given)
             after = [torch.where(halts, old, new) for old, new in zip(before, after, strict=True)]
             return t + 1 - halts.long(), halts, *after, table.index_copy(0, place, row.unsqueeze(0))
 
-        table = torch.zeros(job.last - job.first, width, dtype=torch.float64)
+        table = torch.zeros(block.last - block.first, width, dtype=torch.float64)
         carried: Any = (begin, torch.zeros((), dtype=torch.bool), *inputs[:moving], torch.zeros_like(inputs[0]), table)
         return while_loop_op(going, body, carried, (end, *inputs[moving:]))
 
@@ -113,7 +115,7 @@ def record(run: "Run", job: Job, prepares: bool) -> Program:
     return Program(program, held, list(loss.terms), metrics)
 
 
-def _update(run: "Run", job: Job, prepares: bool, moving: int, inputs: list[Tensor]) -> tuple[Any, Loss]:
+def _update(run: "Run", block: UpdateBlock, prepares: bool, moving: int, inputs: list[Tensor]) -> tuple[Any, Loss]:
     """The graph of one update, and what the loss was as it was traced.
 
     It is given what moves (the vector, the optimizer's state), the policy's other tensors, columns of a batch, which of
@@ -126,7 +128,7 @@ def _update(run: "Run", job: Job, prepares: bool, moving: int, inputs: list[Tens
     sizes = [shape.numel() for shape in shapes]
     others = [f"policy.{name}" for name, tensor in named if id(tensor) not in learnt]
     buffers = [f"policy.{name}" for name, _ in run.policy.named_buffers()]
-    columns, most = list(columns_of(job.whole)), run.config.update.max_grad_norm
+    columns, most = list(columns_of(block.whole)), run.config.update.max_grad_norm
     told: list[Loss] = []
 
     def losses(batch: Batch) -> Loss:
@@ -141,7 +143,7 @@ def _update(run: "Run", job: Job, prepares: bool, moving: int, inputs: list[Tens
     def update(*inputs: Tensor) -> list[Tensor]:
         vector = inputs[0].detach().requires_grad_()
         *given, count, episodes, scale = inputs[moving + len(others) :]
-        if job.index is not None:
+        if block.index is not None:
             *given, which = given
             given = [column.index_select(0, which) for column in given]
         some = Batch(
@@ -165,11 +167,11 @@ def _update(run: "Run", job: Job, prepares: bool, moving: int, inputs: list[Tens
         numbers = [norm, stop, *terms, *(number for number in loss.metrics.values() if isinstance(number, Tensor))]
         row = torch.stack([number.detach().double().reshape(()) for number in numbers])
         halts = stop | ~row[: 2 + len(terms)].sum().isfinite()
-        moved = [vector] if job.rule is None else job.rule.moved(vector, gradient, inputs[1:moving], scale)
+        moved = [vector] if block.rule is None else block.rule.moved(vector, gradient, inputs[1:moving], scale)
         return [*moved, gradient, row, halts]
 
     inputs[SCALES] = inputs[SCALES][0]
-    if job.index is not None:
+    if block.index is not None:
         inputs[INDEX] = inputs[INDEX][0]
     still = [tensor for name, tensor in zip(others, inputs[moving:], strict=False) if name in buffers]
     versions = [tensor._version for tensor in still]
@@ -222,3 +224,63 @@ def _held(part: Any) -> dict[str, Any]:
         name: copy.copy(one) if isinstance(one, VALUES) else (id(one), getattr(one, "_version", 0))
         for name, one in held.items()
     }
+
+
+def of_equal_size(queue: Sequence[Minibatch], at: int) -> tuple[int, int]:
+    """From which minibatch to which they are as large as that `at` a place."""
+    sizes = [None if minibatch.index is None else len(minibatch.index) for minibatch in queue]
+    first, last = at, at + 1
+    while first > 0 and sizes[first - 1] == sizes[at]:
+        first -= 1
+    while last < len(sizes) and sizes[last] == sizes[at]:
+        last += 1
+    return first, last
+
+
+def divisor_of_batch(run: "Run", batch: Batch) -> float:
+    """What the summed terms of a loss are divided by."""
+    settings = run.config.update
+    return divisor(batch, settings.denominator, settings.constant)
+
+
+def denominators(run: "Run", whole: Batch, index: Tensor | None) -> tuple[float, float]:
+    """What is a number in Python and must not be traced as one: the denominator, and the count of episodes."""
+    steps, episodes = whole.total_steps, whole.total_episodes
+    if index is not None:
+        steps = index.shape[1]
+        episodes = share_of(episodes, steps, len(whole.advantages))
+    settings = run.config.update
+    return float(divisor_of(steps, episodes, settings.denominator, settings.constant)), float(episodes)
+
+
+def as_double(number: float) -> Tensor:
+    """A float64 scalar."""
+    return torch.tensor(number, dtype=torch.float64)
+
+
+def is_near(apart: float, size: float, rounding: Callable[[], float]) -> bool:
+    """Whether numbers of that size are so far apart by chance: it may be what rounding makes of such an update."""
+    return apart <= NEAR * size + 1e-12 or apart <= NEAR * size + 4 * rounding()
+
+
+def new_program(run: "Run", block: UpdateBlock, pure: bool, made: int) -> Program:
+    """The program for a block, if this run's updates can be compiled and fewer than SHAPES were `made` before."""
+    if run.config.trace_gradients:
+        raise FallbackError("trace_gradients looks at each term by itself")
+    if wrapped := [name for name in ("compute_loss", "apply_gradients") if name in run.wrappers]:
+        raise FallbackError(f"{' and '.join(run.wrappers[wrapped[0]])} wraps {wrapped[0]}")
+    if not run.parameters.views:
+        raise FallbackError(f"{run.config.optimizer.name} does not step the parameters as one vector on the CPU")
+    if block.whole.sequences is not None:
+        raise FallbackError(f"{run.config.policy.label} has a memory, and its batches are of no fixed shape")
+    size = len(block.whole.actions) if block.index is None else block.index.shape[1]
+    rollout, parts = run.config.rollout, run.config.update.minibatches
+    # fixed steps of all lanes are what minibatches are shares of; else it is chance how many rows count
+    lacks_rows = rollout.fixed_steps is not None and not 0 <= size - rollout.fixed_steps * rollout.lanes // parts <= 1
+    if made == SHAPES or lacks_rows:
+        raise FallbackError(
+            "minibatches have ever other sizes: collect fixed steps (rollout.fixed_steps), of an environment that "
+            "begins the next episode with the step that ends one (of Gymnasium's: autoreset same_step)"
+        )
+    with undisturbed():
+        return trace_updates(run, block, pure)

@@ -19,19 +19,30 @@ from attrs import define, field
 from torch import Tensor
 
 from ..contracts import Batch, Loss
-from ..learning.batches import Minibatch, divisor, divisor_of, minibatches, share_of
+from ..learning.batches import Minibatch, minibatches
 from ..learning.updates import Updater
 from ..setup.optimizers import is_watched
 from ..setup.wiring import CLAIMS, words
 from .adam import Adam
-from .inductor import FallbackError, layout, tensors_of, undisturbed
-from .update_program import MOVING, Job, Program, UpdateNumbers, columns_of, record
+from .inductor import FallbackError, layout, tensors_of
+from .update_program import (
+    MOVING,
+    NEAR,
+    Program,
+    UpdateBlock,
+    UpdateNumbers,
+    as_double,
+    columns_of,
+    denominators,
+    divisor_of_batch,
+    is_near,
+    new_program,
+    of_equal_size,
+)
 
 if TYPE_CHECKING:
     from ..run import Run
 
-SHAPES = 4  # programs that are made before a run is left to Python: one for each size of a minibatch
-NEAR = 1e-3  # how far compiled and eager numbers may lie apart, of their size: the order of sums differs
 ROUNDING = 2.0**-20  # share that parameters are moved by, to see what rounding makes of small differences
 
 
@@ -51,7 +62,7 @@ class CompiledUpdater(Updater):
     columns: dict[str, Tensor] = field(factory=dict)  # of the whole batch
     key: tuple[Any, ...] = ()  # how they are laid out
     pure: bool = field(init=False)  # whether programs prepare minibatches themselves
-    over: bool = False  # the run goes on without
+    given_up: bool = False  # the run goes on without
 
     def __attrs_post_init__(self) -> None:
         """See what extensions claim."""
@@ -61,47 +72,47 @@ class CompiledUpdater(Updater):
 
     def update(self, run: "Run", whole: Batch) -> None:
         """All updates of an iteration, until the loss ends them; by programs, and in Python where that cannot be."""
-        pieces = minibatches(run.config.update, self.shuffle(run), whole)
-        at_once = self.pure and not self.over
-        for some in [list(pieces)] if at_once else ([piece] for piece in pieces):
+        queue = minibatches(run.config.update, self.shuffle(run), whole)
+        at_once = self.pure and not self.given_up
+        for some in [list(queue)] if at_once else ([minibatch] for minibatch in queue):
             if not self._updated(whole, some):
                 break
         self.columns = {}  # nor is the batch held while the next one is collected
         if run.batch is None:  # no minibatch was made in Python
             run.batch = whole
 
-    def prepare(self, run: "Run", piece: Minibatch) -> Batch:
+    def prepare(self, run: "Run", minibatch: Minibatch) -> Batch:
         """The minibatch as extensions want it, once."""
-        if run.minibatch is not piece or run.batch is None:
-            super().prepare(run, piece)
+        if run.minibatch is not minibatch or run.batch is None:
+            super().prepare(run, minibatch)
         assert run.batch is not None
         return run.batch
 
-    def _updated(self, whole: Batch, pieces: Sequence[Minibatch]) -> bool:
+    def _updated(self, whole: Batch, queue: Sequence[Minibatch]) -> bool:
         """The updates of some minibatches; whether the loss lets the epochs go on."""
         run, at, ended = self.run, 0, False
-        while at < len(pieces) and not ended:
-            count, ended = (0, False) if self.over or run.traced is None else self._programmed(whole, pieces, at)
+        while at < len(queue) and not ended:
+            count, ended = (0, False) if self.given_up or run.traced is None else self._programmed(whole, queue, at)
             if not count and not ended:
-                count, ended = 1, not self.step(run, pieces[at])
+                count, ended = 1, not self.step(run, queue[at])
             at += count
         return not ended
 
-    def _programmed(self, whole: Batch, pieces: Sequence[Minibatch], at: int) -> tuple[int, bool]:
-        """How many updates a program did, from the piece `at` on, and whether the loss ended them thereafter."""
+    def _programmed(self, whole: Batch, queue: Sequence[Minibatch], at: int) -> tuple[int, bool]:
+        """How many updates a program did, from the minibatch `at` on, and whether the loss ended them thereafter."""
         run, random = self.run, torch.get_rng_state()
-        batch = None if self.pure and whole.sequences is None else self.prepare(run, pieces[at])
-        ready = self._attempted(self._ready, whole, pieces, at, batch)
+        batch = None if self.pure and whole.sequences is None else self.prepare(run, queue[at])
+        ready = self._attempted(self._ready, whole, queue, at, batch)
         if ready is None:
             return 0, False
-        job, program, compared = ready
+        block, program, compared = ready
         batch = (
-            self.prepare(run, pieces[at]) if compared else None
+            self.prepare(run, queue[at]) if compared else None
         )  # what extensions raise as they prepare it is no reason to go on
-        end = at + 1 if compared or job.rule is None else min(job.last, at + self.due - self.done)
+        end = at + 1 if compared or block.rule is None else min(block.last, at + self.due - self.done)
         if self.done == self.due:
             self.due = max(self.due + 1, self.due * 8 // 5)  # not always the same minibatch of an iteration
-        found = self._attempted(self._found, program, job, at - job.first, end - job.first, batch, random)
+        found = self._attempted(self._results, program, block, at - block.first, end - block.first, batch, random)
         if found is None:
             torch.set_rng_state(random)
             return 0, False
@@ -110,7 +121,7 @@ class CompiledUpdater(Updater):
         count = len(rows) - ended
         if count:
             with run.interrupts.deferred():
-                self._move(job, moved, gradient, count, compared)
+                self._move(block, moved, gradient, count, compared)
                 clips = run.config.update.max_grad_norm is not None
                 for row in rows[:count]:
                     terms = {f"loss/{name}": term for name, term in row.terms.items()}
@@ -128,37 +139,37 @@ class CompiledUpdater(Updater):
         return None
 
     def _ready(
-        self, whole: Batch, pieces: Sequence[Minibatch], at: int, batch: Batch | None
-    ) -> tuple[Job, Program, bool]:
+        self, whole: Batch, queue: Sequence[Minibatch], at: int, batch: Batch | None
+    ) -> tuple[UpdateBlock, Program, bool]:
         """What is to be done, the program for it, and whether that is compared."""
-        job = self._job(whole, pieces, at, batch)
-        program = self.programs.get(job.key)
+        block = self._job(whole, queue, at, batch)
+        program = self.programs.get(block.key)
         compared = program is None or self.done == self.due
         if program is None:
-            program = self.programs[job.key] = self._made(job)
-        return job, program, compared
+            program = self.programs[block.key] = new_program(self.run, block, self.pure, len(self.programs))
+        return block, program, compared
 
-    def _found(
-        self, program: Program, job: Job, begin: int, end: int, batch: Batch | None, random: Tensor
+    def _results(
+        self, program: Program, block: UpdateBlock, begin: int, end: int, batch: Batch | None, random: Tensor
     ) -> tuple[list[UpdateNumbers], list[Tensor], Tensor, bool]:
         """What a program says of each update it looked at, where they lead, the last gradient, and whether the last of
         them ends the epochs; if there is a batch, compared with what Python makes of it.
         """
         reached, halted, *moved, gradient, table = program.call(
-            torch.tensor(begin), torch.tensor(end), *job.inputs, *program.held
+            torch.tensor(begin), torch.tensor(end), *block.inputs, *program.held
         )
         count, ended = int(reached) - begin, bool(halted)
         rows = [program.numbers_of(row) for row in table[begin : begin + count + ended].tolist()]
         if not rows[-1].is_finite:  # what is wrong is found, and named, in Python, from the same random numbers
             torch.set_rng_state(random)
-            again = count and self._found(program, job, begin, begin + count, batch, random)
+            again = count and self._results(program, block, begin, begin + count, batch, random)
             return again or ([], moved, gradient, False)
         if batch is not None:
             with torch.random.fork_rng([]):
                 self._compare(rows[0], gradient, batch, random)
         return rows, moved, gradient, ended
 
-    def _job(self, whole: Batch, pieces: Sequence[Minibatch], at: int, batch: Batch | None) -> Job:
+    def _job(self, whole: Batch, queue: Sequence[Minibatch], at: int, batch: Batch | None) -> UpdateBlock:
         """What a program can do from here on: minibatches of one size, which it cuts out and prepares itself.
 
         If extensions that prepare them do not claim to be pure, it is one, and given as they made it: `batch`. It is
@@ -166,19 +177,19 @@ class CompiledUpdater(Updater):
         """
         run, optimizer = self.run, self.run.parameters.optimizer
         if self.iteration != run.iteration or batch is not None:
-            self._look(whole)
+            self._inspect(whole)
         steps_itself = is_watched(optimizer) or "step" in vars(optimizer)
         rule, state = (None if steps_itself else Adam.of(optimizer)) or (None, {})
-        first, last = (at, at + 1) if batch is not None or rule is None else _alike(pieces, at)
+        first, last = (at, at + 1) if batch is not None or rule is None else of_equal_size(queue, at)
         index, columns, key = None, self.columns, self.key
         if batch is not None:
             whole, columns = batch, columns_of(batch)
             key = (whole.total_steps, *columns, *map(layout, columns.values()))
-        elif pieces[at].index is not None:
-            index = torch.stack([piece.index for piece in pieces[first:last] if piece.index is not None])
-        counts = _counts(run, whole, index)
+        elif queue[at].index is not None:
+            index = torch.stack([minibatch.index for minibatch in queue[first:last] if minibatch.index is not None])
+        counts = denominators(run, whole, index)
         if counts != self.counts:
-            self.counts, self.numbers = counts, list(map(_double, counts))
+            self.counts, self.numbers = counts, list(map(as_double, counts))
         scales = torch.zeros(last - first, 0)
         if rule is not None:
             rate, done = optimizer.param_groups[0]["lr"], int(state["step"])
@@ -187,31 +198,33 @@ class CompiledUpdater(Updater):
         inputs += [*self.others, *columns.values()]
         inputs += [*([] if index is None else [index]), *self.numbers, scales]
         shape = (last - first,) if index is None else index.shape
-        return Job(first, last, whole, index, rule, state, (key, index is None, shape, rule and rule.kind), inputs)
+        return UpdateBlock(
+            first, last, whole, index, rule, state, (key, index is None, shape, rule and rule.kind), inputs
+        )
 
-    def _move(self, job: Job, moved: list[Tensor], gradient: Tensor, count: int, compared: bool) -> None:
+    def _move(self, block: UpdateBlock, moved: list[Tensor], gradient: Tensor, count: int, compared: bool) -> None:
         """Take over where a program's updates lead, or step in Python; if it is to be compared, both."""
         flat = self.run.parameters
         flat.take(gradient)
         vector = flat.stepped[0].detach()
-        if job.rule is not None and not compared:
-            for kept, new in zip([vector, *(job.state[name] for name in MOVING)], moved, strict=True):
+        if block.rule is not None and not compared:
+            for kept, new in zip([vector, *(block.state[name] for name in MOVING)], moved, strict=True):
                 kept.copy_(new)
-            job.state["step"] += count
+            block.state["step"] += count
             flat.touch()
             return
         before, self.iteration = vector.clone(), -1  # whoever is told of a step may change what is learnt
         flat.step()
         apart, size = float((moved[0] - vector).norm()), float((vector - before).norm())
-        if job.rule is not None and apart > NEAR * size + ROUNDING * float(vector.norm()):
+        if block.rule is not None and apart > NEAR * size + ROUNDING * float(vector.norm()):
             name = self.run.config.optimizer.name
             self._give_up(f"{name}'s compiled step leads {apart:.3g} from the other, of length {size:.3g}")
 
     def _give_up(self, reason: str) -> None:
-        self.over = True
+        self.given_up = True
         warnings.warn(f"compile: the updates go on in Python: {reason}", RuntimeWarning, stacklevel=2)
 
-    def _look(self, whole: Batch) -> None:
+    def _inspect(self, whole: Batch) -> None:
         """Whenever others may have changed something: at what is given, and for what programs would pass over."""
         run = self.run
         self.iteration = run.iteration
@@ -232,32 +245,6 @@ class CompiledUpdater(Updater):
         self.columns = columns_of(whole)
         self.key = (*self.columns, *map(layout, self.columns.values()))
 
-    def _made(self, job: Job) -> Program:
-        run = self.run
-        if run.config.trace_gradients:
-            raise FallbackError("trace_gradients looks at each term by itself")
-        if wrapped := [name for name in ("compute_loss", "apply_gradients") if name in run.wrappers]:
-            raise FallbackError(f"{' and '.join(run.wrappers[wrapped[0]])} wraps {wrapped[0]}")
-        if not run.parameters.views:
-            raise FallbackError(f"{run.config.optimizer.name} does not step the parameters as one vector on the CPU")
-        if job.whole.sequences is not None:
-            raise FallbackError(f"{run.config.policy.label} has a memory, and its batches are of no fixed shape")
-        size = len(job.whole.actions) if job.index is None else job.index.shape[1]
-        if len(self.programs) == SHAPES or self._lacks_rows(size):
-            raise FallbackError(
-                "minibatches have ever other sizes: collect fixed steps (rollout.fixed_steps), of an environment that "
-                "begins the next episode with the step that ends one (of Gymnasium's: autoreset same_step)"
-            )
-        with undisturbed():
-            return record(run, job, self.pure)
-
-    def _lacks_rows(self, size: int) -> bool:
-        """Whether fixed steps of all lanes are not what a minibatch is a share of: how many count, is then chance."""
-        rollout, parts = self.run.config.rollout, self.run.config.update.minibatches
-        if rollout.fixed_steps is None:
-            return False
-        return not 0 <= size - rollout.fixed_steps * rollout.lanes // parts <= 1
-
     def _compare(self, update: UpdateNumbers, gradient: Tensor, batch: Batch, random: Tensor) -> None:
         """Refuse a program that finds something else than Python; `random`: the state of torch's generator before."""
         loss, terms, eager_gradient = self._in_python(batch, random)
@@ -266,22 +253,22 @@ class CompiledUpdater(Updater):
         def drift(term: str) -> float:
             return abs(rounded()[1][term] - terms[term])
 
-        count = _divisor(self.run, batch)
+        count = divisor_of_batch(self.run, batch)
         for name, term in loss.terms.items():
             found, size = update.terms.get(name), float(term.detach().abs().sum()) / count
             expected = terms[f"loss/{name}"]
-            if found is None or not _lie_near(abs(found - expected), size, functools.partial(drift, f"loss/{name}")):
-                raise FallbackError(f"term '{name}' is {found} compiled and {expected} otherwise")
+            if found is None or not is_near(abs(found - expected), size, functools.partial(drift, f"loss/{name}")):
+                raise FallbackError(f"term '{name}' is {found} compiled and {expected} in Python")
         if update.stop_epochs != bool(loss.stop_epochs):
             raise FallbackError("the compiled loss decides otherwise on stop_epochs")
         apart, size = float((gradient - eager_gradient).norm()), float(eager_gradient.norm())
-        if not (update.stop_epochs or _lie_near(apart, size, lambda: float((rounded()[2] - eager_gradient).norm()))):
+        if not (update.stop_epochs or is_near(apart, size, lambda: float((rounded()[2] - eager_gradient).norm()))):
             raise FallbackError(f"the compiled gradient lies {apart:.3g} from the other, of norm {size:.3g}")
         for name, number in loss.metrics.items():
             found, expected = update.metrics.get(name), float(number)
             room = NEAR * abs(expected) + 2 / len(batch.actions) if isinstance(number, Tensor) else 0.0  # of a share
             if found is None or not (abs(found - expected) <= room or (math.isnan(found) and math.isnan(expected))):
-                raise FallbackError(f"metric '{name}' is {found} compiled and {expected} otherwise")
+                raise FallbackError(f"metric '{name}' is {found} compiled and {expected} in Python")
 
     def _in_python(self, batch: Batch, random: Tensor, moved: float = 0.0) -> tuple[Loss, dict[str, float], Tensor]:
         """The loss, its divided terms and the gradient [P]; of parameters that are all `moved` by that share."""
@@ -297,38 +284,3 @@ class CompiledUpdater(Updater):
         finally:
             vector.copy_(kept)
             flat.gradient.copy_(last)
-
-
-def _lie_near(apart: float, size: float, rounding: Callable[[], float]) -> bool:
-    """Whether numbers of that size are so far apart by chance: it may be what rounding makes of such an update."""
-    return apart <= NEAR * size + 1e-12 or apart <= NEAR * size + 4 * rounding()
-
-
-def _alike(pieces: Sequence[Minibatch], at: int) -> tuple[int, int]:
-    """From which piece to which they are as large as that `at` a place."""
-    sizes = [None if piece.index is None else len(piece.index) for piece in pieces]
-    first, last = at, at + 1
-    while first > 0 and sizes[first - 1] == sizes[at]:
-        first -= 1
-    while last < len(sizes) and sizes[last] == sizes[at]:
-        last += 1
-    return first, last
-
-
-def _divisor(run: "Run", batch: Batch) -> float:
-    settings = run.config.update
-    return divisor(batch, settings.denominator, settings.constant)
-
-
-def _counts(run: "Run", whole: Batch, index: Tensor | None) -> tuple[float, float]:
-    """What is a number in Python and must not be traced as one: the denominator, and the count of episodes."""
-    steps, episodes = whole.total_steps, whole.total_episodes
-    if index is not None:
-        steps = index.shape[1]
-        episodes = share_of(episodes, steps, len(whole.advantages))
-    settings = run.config.update
-    return float(divisor_of(steps, episodes, settings.denominator, settings.constant)), float(episodes)
-
-
-def _double(number: float) -> Tensor:
-    return torch.tensor(number, dtype=torch.float64)

@@ -109,7 +109,7 @@ def blame_gradient(run: Run, terms: dict[str, Tensor], evaluate: Callable[[], Ev
             continue
         what = f"the gradient by parameter '{name}' of {run.config.policy.label}"
         hooks: dict[int, Any] = dict(parameter._backward_hooks or {})
-        if hooks:
+        if parameter._backward_hooks:
             parameter._backward_hooks.clear()
         gradients = [
             torch.autograd.grad(term, [parameter], retain_graph=True, allow_unused=True)[0] for term in differentiable

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..capabilities import HasBusy, has
 from ..errors import PartError, say
 from ..places import own_line
 
@@ -105,7 +106,7 @@ class Limit:
                 return
 
     def _error(self, where: str) -> PartError:
-        busy = self._environment.busy() if hasattr(self._environment, "busy") else ""
+        busy = self._environment.busy() if has(self._environment, HasBusy) else ""
         busy = busy or f"all lanes, step {self.calls} since they were last reset"
         return PartError(
             f"{self.label}: {self._method} did not return within {self.seconds:g} s (step_timeout): {busy}"

@@ -9,13 +9,13 @@ from torch import Tensor
 from .. import streams
 from ..contracts import Batch, Loss
 from ..errors import PartError
+from ..flat_parameters import backward
 from ..guards.finite_checks import blame_gradient, blame_loss, check_step, is_finite
 from ..guards.gradient_flow import norms_by_term
 from ..run import Run
 from ..stages import run_stage
 from .batches import Minibatch, divided, divisor, minibatches, reduce
 from .evaluate import evaluate_batch
-from .parameters import backward
 
 
 class Updater:
@@ -23,24 +23,24 @@ class Updater:
 
     def update(self, run: Run, whole: Batch) -> None:
         """Learn from all minibatches of all epochs, until the loss ends them."""
-        for piece in minibatches(run.config.update, self.shuffle(run), whole):
-            if not self.step(run, piece):
+        for minibatch in minibatches(run.config.update, self.shuffle(run), whole):
+            if not self.step(run, minibatch):
                 break
 
     def shuffle(self, run: Run) -> torch.Generator:
         """The random numbers by which this iteration's minibatches are drawn."""
         return streams.generator(run.config.seed, "shuffle", run.iteration)
 
-    def prepare(self, run: Run, piece: Minibatch) -> Batch:
+    def prepare(self, run: Run, minibatch: Minibatch) -> Batch:
         """The minibatch as extensions want it; it becomes the run's `batch`."""
-        run.minibatch, run.batch = piece, None
-        batch: Batch = run_stage(run, "prepare_batch", batch=piece.make())
+        run.minibatch, run.batch = minibatch, None
+        batch: Batch = run_stage(run, "prepare_batch", batch=minibatch.make())
         run.batch = batch
         return batch
 
-    def step(self, run: Run, piece: Minibatch) -> bool:
+    def step(self, run: Run, minibatch: Minibatch) -> bool:
         """One update; whether the loss lets the epochs go on."""
-        batch = self.prepare(run, piece)
+        batch = self.prepare(run, minibatch)
         run.parameters.refresh_views()
         loss = run_stage(run, "compute_loss", batch=batch)
         if not loss.stop_epochs:

@@ -34,10 +34,10 @@ def attempt(run: Run, name: str, write: Callable[[Path], object], *, rescue: boo
     if not rescue:
         return False
     with suppress(OSError):
-        if run.elsewhere is None:
-            run.elsewhere = Path(tempfile.mkdtemp(prefix=f"framework-{directory.name}-"))
-        write(run.elsewhere)
-        run.unwritten[name] += f", so that it lies in {run.elsewhere}"
+        if run.unwritten_directory is None:
+            run.unwritten_directory = Path(tempfile.mkdtemp(prefix=f"framework-{directory.name}-"))
+        write(run.unwritten_directory)
+        run.unwritten[name] += f", so that it lies in {run.unwritten_directory}"
     return False
 
 

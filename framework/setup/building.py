@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 import torch
@@ -13,15 +13,16 @@ from attrs import evolve
 from torch import nn
 
 from .. import streams
+from ..capabilities import HasClose, HasResolved, HasValues, has
 from ..collecting.rollout import Collector
 from ..config import Config
 from ..contracts import Environment, Policy
 from ..errors import UsageError, unknown, warn
+from ..flat_parameters import FlatParameters
 from ..guards.episode_limit import EpisodeLimit
 from ..guards.process_state import restore_after, same_randomness, working
 from ..guards.step_timeout import Limit
 from ..hookspecs import PROJECT, STAGES, RunHooks, names
-from ..learning.parameters import FlatParameters
 from ..learning.updates import Updater
 from ..parts import Loaded, Part
 from ..places import own_line
@@ -31,6 +32,9 @@ from ..tabular.shard import shard_of
 from .optimizers import make_optimizer
 from .suggestions import refuse_actions
 from .wiring import GIVES, NEEDS, needed, words
+
+if TYPE_CHECKING:
+    from ..stages import Core
 
 
 class RunManager(pluggy.PluginManager):
@@ -48,7 +52,7 @@ class RunManager(pluggy.PluginManager):
         return options
 
 
-def build(config: Config, loaded: Loaded, stages: object, directory: Path | None = None) -> Run:
+def build(config: Config, loaded: Loaded, stages: "Core", directory: Path | None = None) -> Run:
     """Make every part of a wired configuration; `stages` implements the core's stages.
 
     Raises:
@@ -56,11 +60,11 @@ def build(config: Config, loaded: Loaded, stages: object, directory: Path | None
     """
     with ExitStack() as opened, working(config.threads):  # closed where one of the following cannot be built
         run = _build_run(config, loaded, stages, directory, opened)
-        run.opened = opened.pop_all()
+        run.resources = opened.pop_all()
     return run
 
 
-def _build_run(config: Config, loaded: Loaded, stages: object, directory: Path | None, opened: ExitStack) -> Run:
+def _build_run(config: Config, loaded: Loaded, stages: "Core", directory: Path | None, opened: ExitStack) -> Run:
     device = choose_device(config.device)
     count = config.rollout.shards
     shards = []
@@ -153,7 +157,7 @@ def closed_on_error(run: Run) -> Iterator[None]:
 def resolved(config: Config, environment: Any) -> Config:
     """With what the environment's "auto" came to, so that a repetition and an evaluation have the same world."""
     part = config.environment
-    found = getattr(environment, "resolved", None) or {}
+    found = environment.resolved if has(environment, HasResolved) else {}
     changed = {name: value for name, value in found.items() if getattr(part.settings, name, value) != value}
     if not changed:
         return config
@@ -190,7 +194,7 @@ def build_environment(part: Part, lanes: int, device: torch.device) -> Any:
 def close(working: Any, label: str = "the environment") -> None:
     """Close an environment or extension, if it has close(); what that raises is a warning that names it."""
     try:
-        if hasattr(working, "close"):
+        if has(working, HasClose):
             working.close()
     except KeyboardInterrupt:
         raise
@@ -206,7 +210,7 @@ def build_policy(part: Part, seed: int, spaces: tuple[Any, Any], device: torch.d
     if not isinstance(policy, nn.Module):
         raise UsageError(f"{part.label}: build must return an nn.Module, got {type(policy).__name__}")
     _check_protocol(part, policy, Policy)
-    if "values" in words(part, "gives", GIVES) and not hasattr(policy, "values"):
+    if "values" in words(part, "gives", GIVES) and not has(policy, HasValues):
         raise UsageError(f"{part.label}: gives values, and what build() returned has no method values(inputs)")
     policy = policy.to(device)
     setattr(policy, ATTRIBUTE, spaces)  # so that another world's environment is refused

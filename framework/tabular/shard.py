@@ -8,6 +8,7 @@ from attrs import define, field
 from torch import Tensor
 
 from .. import streams
+from ..capabilities import HasEnvironmentActions, HasTable, has
 from ..collecting.episodes import BootstrapObservations, EpisodeStats
 from ..collecting.shard import Collected, Shard
 from ..contracts import Actor, Rollout
@@ -27,10 +28,11 @@ def shard_of(environment: Any, *, device: torch.device, labels: tuple[str, str],
     return Shard(**fields) if tables is None else TabularShard(**fields, tables=tables)
 
 
-def table_of(actor: Any, policy: Any) -> Tensor | None:
+def table_of(actor: Actor, policy: object) -> Tensor | None:
     """The actor's log π `[O, A]`, if it is a table and its actions are the environment's own."""
-    table = None if hasattr(policy, "environment_actions") else getattr(actor, "log_probs", None)
-    return table if isinstance(table, Tensor) else None
+    if has(policy, HasEnvironmentActions) or not has(actor, HasTable) or not isinstance(actor.log_probs, Tensor):
+        return None
+    return actor.log_probs
 
 
 @define(eq=False)

@@ -11,6 +11,7 @@ import torch
 from attrs import frozen
 from gymnasium.spaces import Discrete
 
+from ..capabilities import HasActionMasks, HasGroups, HasTables, has
 from ..contracts import TabularMDP
 from ..errors import UsageError
 
@@ -48,9 +49,7 @@ class Tables:
             UsageError: they describe no world; `label` says whose they are.
         """
         states, actions = environment.observation_space, environment.action_space
-        if not hasattr(environment, "mdp") or any(
-            getattr(environment, name, None) is not None for name in ("groups", "action_masks")
-        ):
+        if not has(environment, HasTables) or has(environment, HasGroups) or has(environment, HasActionMasks):
             return None
         if not (isinstance(states, Discrete) and isinstance(actions, Discrete) and states.start == actions.start == 0):
             return None

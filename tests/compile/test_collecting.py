@@ -19,10 +19,11 @@ from framework_policies import ActorCritic, Gaussian, Recurrent
 from framework_policies.actor_critic import ActorCriticPolicy
 from framework_reinforce import Categorical, Reinforce
 from framework_returns import Gae
-from mutants import mutate
+from mutants import mutate, mutate_either
 
 import framework
 from framework import Inputs, OptimizerSettings, RolloutSettings, UpdateSettings, hookimpl, streams
+from framework.compile import rollout_program
 from framework.compile import rollouts as collecting
 from framework.compile.rollouts import offers
 
@@ -103,7 +104,7 @@ def is_what_python_does(run, before, rollout, finished):
     after = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
     policy.load_state_dict(before.policy)
     steps, lanes = rollout.mask.shape
-    pieces = -(-steps // collecting.ROWS)
+    pieces = -(-steps // rollout_program.ROWS)
     rows = -(-steps // pieces)
     draws = {}
     for name, width in (("environment", environment.transition_noise), ("act", policy.choice_noise)):
@@ -168,7 +169,7 @@ class Judging(Watching):
 def judged(case, module=None, **more):
     result = train(case, [], module=module, extensions=[Judge()], **more)
     assert result.run.collector.done == 3  # all but the first
-    assert not result.run.collector.over
+    assert not result.run.collector.given_up
 
 
 @pytest.mark.slow
@@ -203,7 +204,7 @@ def test_so_does_its_cpp(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [1, collecting.ROWS, collecting.ROWS + 1])
+@pytest.mark.parametrize("steps", [1, rollout_program.ROWS, rollout_program.ROWS + 1])
 def test_any_number_of_steps_is_collected(steps, graphs):
     judged("cartpole", steps=steps)
 
@@ -344,7 +345,7 @@ def test_who_writes_a_new_act_or_step_is_asked_for_it():
 
 IN_PYTHON = {
     "whole episodes": {"rollout": RolloutSettings(lanes=4, episodes=4), "optimizer": OptimizerSettings("SGD", lr=0.0)},
-    "many lanes": {"rollout": RolloutSettings(lanes=collecting.FEW + 1, fixed_steps=2)},
+    "many lanes": {"rollout": RolloutSettings(lanes=rollout_program.FEW + 1, fixed_steps=2)},
     "shards": {"rollout": RolloutSettings(lanes=4, fixed_steps=8, shards=2)},
     "another environment": {
         "environment": Gymnasium(id="CartPole-v1", vectorization_mode="sync"),
@@ -436,8 +437,8 @@ class Ask(ActorCritic):
 
 
 CHANGED = {
-    "policy 'Wane' .*: other actions are chosen when compiled": (CARTPOLE, Wane(**SMALL)),
-    "environment 'Heavy' .*: rewards are others when compiled": (Heavy(), ActorCritic(**SMALL)),
+    "policy 'Wane' .*: different actions are chosen when compiled": (CARTPOLE, Wane(**SMALL)),
+    "environment 'Heavy' .*: rewards are different when compiled": (Heavy(), ActorCritic(**SMALL)),
     "environment 'Meter' .* gives more than steps": (Meter(), ActorCritic(**SMALL)),
     "value out of a tracing tensor|DataDependent|data-dependent|item": (CARTPOLE, Ask(**SMALL)),
 }
@@ -477,22 +478,22 @@ MUTANTS = {
     ),
     "begins at another row": (
         lambda m: judged("cartpole", m),
-        "max(0, program.rows * (piece + 1) - steps)",
+        "max(0, program.rows * (number + 1) - steps)",
         "0",
     ),
     "forgets to hand the state back": (
         lambda m: judged("cartpole", m),
-        "environment.load_state_dict(dict(zip(given, state, strict=True)))",
+        "environment.load_state_dict(dict(zip(state, after, strict=True)))",
         "pass",
     ),
     "draws the same for both": (
         lambda m: judged("cartpole", m),
-        "dtype=torch.float64, generator=act)], -1)",
-        "dtype=torch.float64, generator=world)], -1)",
+        "dtype=torch.float64, generator=act)",
+        "dtype=torch.float64, generator=world)",
     ),
     "forgets to translate actions": (
         lambda m: judged("pendulum, squashed", m),
-        "_translated(policy, actions), world)\n    return",
+        "environment_actions(run.policy, actions), world)\n    return",
         "actions, world)\n    return",
     ),
     "takes biases for weights": (lambda m: judged("cartpole", m), ".sum(1) + bias", ".sum(1)"),
@@ -502,7 +503,7 @@ MUTANTS = {
         "next(parts).view(tensor.shape)",
     ),
     "never compares": (
-        lambda m: falls_back("policy 'Wane' .*: other actions are chosen when compiled", m),
+        lambda m: falls_back("policy 'Wane' .*: different actions are chosen when compiled", m),
         "if self.done == self.due else None",
         "if False else None",
     ),
@@ -515,4 +516,4 @@ def test_a_law_kills_the_mutant_that(name, graphs):
     law, *change = MUTANTS[name]
     law(None)
     with pytest.raises((AssertionError, framework.FrameworkError, RuntimeWarning, pytest.fail.Exception)):
-        law(mutate("framework.compile.rollouts", tuple(change)))
+        law(mutate_either("framework.compile.rollouts", "framework.compile.rollout_program", tuple(change)))

@@ -463,7 +463,7 @@ def add(run):
 SHORT = {"environment": framework_classic.CartPole(max_steps=4), "rollout": FIXED_EPISODES}  # minibatches of one size
 FIXED = RolloutSettings(lanes=4, fixed_steps=16)
 CRITIC = {"environment": framework_classic.CartPole(), "estimator": Gae(), "rollout": FIXED}
-CHANGED = "term 'policy' is .* compiled and .* otherwise"
+CHANGED = "term 'policy' is .* compiled and .* in Python"
 FALLBACKS = {
     "extension 'Wrapping' .* wraps compute_loss": {
         **CRITIC,
@@ -483,15 +483,15 @@ FALLBACKS = {
         "extensions": [Raising()],
     },
     # the first minibatch of each iteration is as it was recorded
-    "term 'policy' is .* compiled and .* otherwise ": {
+    "term 'policy' is .* compiled and .* in Python ": {
         **SHORT,
         "loss": WarmUp(),
         "update": UpdateSettings(epochs=4),
         "extensions": [Each(lambda run, count: setattr(run.loss, "factor", 1.0 if count % 4 == 0 else 0.0))],
     },
     "policy 'Norm' .* moves its buffers while it evaluates": {**SHORT, "policy": Norm()},
-    "metric 'factor' is 2.0 compiled and 3.0 otherwise": {**SHORT, "loss": Telling(), "extensions": [Raising()]},
-    "metric 'factor' is (1|2).0 compiled and .* otherwise": {
+    "metric 'factor' is 2.0 compiled and 3.0 in Python": {**SHORT, "loss": Telling(), "extensions": [Raising()]},
+    "metric 'factor' is (1|2).0 compiled and .* in Python": {
         **SHORT,
         "loss": Telling(tensor=True),
         "extensions": [Raising()],

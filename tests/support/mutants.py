@@ -44,6 +44,16 @@ def mutate(module_name, *changes, **replaced):
     return module
 
 
+def mutate_either(module_name, helper_name, change, **replaced):
+    """A copy of the first module, with the change in it, or in the helper module from which it takes functions."""
+    original = importlib.import_module(module_name)
+    if change[0] in inspect.getsource(original):
+        return mutate(module_name, change, **replaced)
+    helper = mutate(helper_name, change, **replaced)
+    names = vars(original).keys() & {name for name, value in vars(helper).items() if callable(value)}
+    return mutate(module_name, **{name: getattr(helper, name) for name in names})
+
+
 def entering(mutants):
     """A decorator `mutant(law, source)` of classes with a bug: their docstring → class, law, source."""
 

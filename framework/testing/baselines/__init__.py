@@ -3,4 +3,4 @@
 # isort: off
 from . import outputs, reach, neutral, linear, state  # in the order in which laws are stated
 
-__all__ = ["handed", "linear", "neutral", "reach", "state"]
+__all__ = ["linear", "neutral", "outputs", "reach", "state"]

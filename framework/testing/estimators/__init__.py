@@ -3,4 +3,4 @@
 # isort: off
 from . import outputs, reach, ends, linear, named, rounding  # in the order in which laws are stated
 
-__all__ = ["ends", "handed", "linear", "named", "reach", "rounding"]
+__all__ = ["ends", "linear", "named", "outputs", "reach", "rounding"]

@@ -13,8 +13,8 @@ from mutants import is_killed, mutate
 from torch import nn
 
 import framework
-from framework.learning import parameters as learnt
-from framework.learning.parameters import ELEMENTWISE, FlatParameters
+from framework import flat_parameters as learnt
+from framework.flat_parameters import ELEMENTWISE, FlatParameters
 from framework.setup.optimizers import without_dynamo
 
 SEEDS = st.integers(0, 2**31)
@@ -238,7 +238,7 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_law_kills_the_mutant_that(name):
     law, change = MUTANTS[name]
-    mutant = mutate("framework.learning.parameters", change)
+    mutant = mutate("framework.flat_parameters", change)
 
     def fails_or_is_refused(*arguments):
         try:

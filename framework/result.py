@@ -1,0 +1,44 @@
+"""What a run leaves behind."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+
+from .config import Config
+from .contracts import PolicyModule
+from .run import Run
+
+
+@frozen(eq=False)
+class Result:
+    """What a run left behind. It can be pickled and copied, as a process pool does: then without the working parts.
+
+    In a copy, `run` has its settings, numbers and policy; environments, optimizer, working parts and hooks are None.
+    """
+
+    policy: PolicyModule  # trained, an nn.Module
+    metrics: dict[str, np.ndarray[Any, Any]]  # each float64, with an entry an iteration
+    recent_returns: np.ndarray[Any, Any]  # float64, of the last (at most 100) training episodes
+    recent_lengths: np.ndarray[Any, Any]  # int64, steps of the same episodes
+    stop_reasons: tuple[str, ...]
+    directory: Path | None
+    config: Config
+    run: Run  # how far it came, and its working parts
+
+    @classmethod
+    def of(cls, run: Run) -> "Result":
+        """The result of a run that has ended."""
+        metrics = {name: np.array(numbers, np.float64) for name, numbers in run.history.items()}
+        recent = np.array(run.recent_returns), np.array(run.recent_lengths, np.int64)
+        return cls(run.policy, metrics, *recent, tuple(run.stop_reasons), run.directory, run.config, run)
+
+    def __repr__(self) -> str:
+        """In a notebook: what came out, in a line."""
+        recent = self.recent_returns
+        mean = ""
+        if len(recent):
+            spread = f" ± {recent.std(ddof=1):.2f}" if len(recent) > 1 else ""
+            mean = f"mean return {recent.mean():.2f}{spread} over the last {len(recent)} episodes, "
+        return f"<Result: {self.run.iteration} iterations, {mean}record: {self.directory or 'none'}>"
