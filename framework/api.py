@@ -25,6 +25,7 @@ from .evaluation import Performance, play
 from .guards.blame import meant_for_caller, part_that_raised
 from .guards.episode_limit import MOST, EpisodeLimit
 from .guards.process_state import alone, working
+from .hookspecs import NEEDS
 from .kinds import checked, converted, shown
 from .parts import Loaded, Part
 from .records.reading import Recorded, read_record
@@ -35,7 +36,7 @@ from .run import Run
 from .setup.building import build, build_environment, build_policy, choose_device, close, closed_on_error
 from .setup.loading import load as load_plugins
 from .setup.resolving import recipe_of, resolve_arguments
-from .setup.wiring import NEEDS, words
+from .setup.wiring import words
 from .stages import Core
 from .training import execute
 

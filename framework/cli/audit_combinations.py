@@ -13,6 +13,7 @@ from ..audit.gradients import finite_spaces
 from ..config import RolloutSettings, validate
 from ..errors import UsageError
 from ..guards.process_state import working
+from ..hookspecs import NEEDS
 from ..parts import Loaded
 from ..records.provenance import imports
 from ..records.reading import Recorded
@@ -26,7 +27,7 @@ from ..setup.building import (
     closed_on_error,
     labels_of,
 )
-from ..setup.wiring import NEEDS, needed, words
+from ..setup.wiring import needed, words
 from ..stages import Core
 from .consent import UnresolvedError
 from .help import HELP

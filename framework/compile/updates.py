@@ -19,10 +19,11 @@ from attrs import define, field
 from torch import Tensor
 
 from ..contracts import Batch, Loss
+from ..hookspecs import CLAIMS
 from ..learning.batches import Minibatch, minibatches
 from ..learning.updates import Updater
 from ..setup.optimizers import is_watched
-from ..setup.wiring import CLAIMS, words
+from ..setup.wiring import words
 from .adam import Adam
 from .inductor import FallbackError, layout, tensors_of
 from .update_program import (

@@ -22,7 +22,7 @@ from ..flat_parameters import FlatParameters
 from ..guards.episode_limit import EpisodeLimit
 from ..guards.process_state import restore_after, same_randomness, working
 from ..guards.step_timeout import Limit
-from ..hookspecs import PROJECT, STAGES, RunHooks, names
+from ..hookspecs import GIVES, NEEDS, PROJECT, STAGES, RunHooks
 from ..learning.updates import Updater
 from ..parts import Loaded, Part
 from ..places import own_line
@@ -30,8 +30,9 @@ from ..run import Run
 from ..spaces import ATTRIBUTE
 from ..tabular.shard import shard_of
 from .optimizers import make_optimizer
+from .plugin_hooks import names
 from .suggestions import refuse_actions
-from .wiring import GIVES, NEEDS, needed, words
+from .wiring import needed, words
 
 if TYPE_CHECKING:
     from ..stages import Core

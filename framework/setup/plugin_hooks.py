@@ -10,8 +10,17 @@ import attrs
 import pluggy
 
 from ..errors import UsageError, unknown
-from ..hookspecs import ROLES, Providers, RunHooks, names
+from ..hookspecs import PROJECT, ROLES, Providers, RunHooks
 from ..kinds import well_formed
+
+
+def names(specs: type) -> tuple[str, ...]:
+    """The hooks that a class of specifications declares, in its order.
+
+    >>> names(Providers)[:2]
+    ('environments', 'policies')
+    """
+    return tuple(name for name, value in vars(specs).items() if hasattr(value, f"{PROJECT}_spec"))
 
 
 class RefusedError(Exception):

@@ -1,12 +1,6 @@
 """What parts need of each other: read from their settings, refused before the first step where it does not fit.
 
-A settings class (or instance: properties work) may say, in sets of words from the closed lists below:
-
-* `needs`: what must be there for it to work;
-* `gives`: what it brings;
-* `implies`: a dict such as `{"baseline": "value"}`: taken when nothing is chosen for that role, else refused;
-* `claims`: promises about its mathematics, tested by conformance tests, without influence on a run (but that `compile`
-  records what is `pure`).
+`hookspecs.Declarations` has what settings may declare, and the words for it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,29 +10,11 @@ import attrs
 
 from ..config import DEFAULTS, PART_ROLES, Config
 from ..errors import UsageError, unknown
+from ..hookspecs import CLAIMS, GIVES, NEEDS
 from ..kinds import shown
 from ..parts import Loaded, Part
 from .optimizers import options
 
-NEEDS = {
-    "values": "a policy with a critic: V(s) of each step and successor",
-    "complete_episodes": "rollouts of whole episodes (rollout.steps or rollout.episodes)",
-    "groups": "an environment that starts groups of lanes from the same state",
-    "entropies": "the policy's entropies, of every batch",
-    "directory": "a folder to write to: runs/NAME",
-}
-GIVES = {"values": "policies with a critic", "groups": "environments with groups"}
-CLAIMS = {
-    "unbiased:discounted": "the expected gradient is that of the discounted objective",
-    "unbiased:undiscounted": "the expected gradient is that of the undiscounted objective",
-    "neutral": "subtracting it leaves the expected gradient unchanged",
-    "policy_gradient": "on the policy that acted, its gradient by each log-prob is minus the advantage",
-    "pessimistic": "it is nowhere lower than -ratio·advantage",
-    "surrogate": "its gradient is meant, not its value: it holds some factors constant",
-    "causal": "a step's return does not depend on what came before it",
-    "linear": "what it makes of sums of rewards and values is the sum, and of multiples the multiple",
-    "pure": "what its `prepare_batch` makes of a minibatch depends on nothing else, so that `compile` may record it",
-}
 GIVER = {"values": "policy", "groups": "environment"}
 
 

@@ -15,7 +15,8 @@ from framework_reinforce import Categorical, NoBaseline, Reinforce, RewardsToGo
 import framework
 from framework import PartError, RolloutSettings, UsageError
 from framework.cli import main
-from framework.hookspecs import STAGES, RunHooks, names
+from framework.hookspecs import STAGES, RunHooks
+from framework.setup.plugin_hooks import names
 
 PLUGIN = '''
 """Breaks on purpose."""

@@ -12,7 +12,8 @@ from foreign import publish
 
 import framework
 from framework import RolloutSettings, UpdateSettings, UsageError, hookimpl
-from framework.hookspecs import STAGES, Providers, RunHooks, names
+from framework.hookspecs import STAGES, Providers, RunHooks
+from framework.setup.plugin_hooks import names
 
 OBSERVERS = ("run_started", "iteration_finished", "run_finished", "run_failed")
 COLLECTING = ("measure", "should_stop")

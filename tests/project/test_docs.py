@@ -32,9 +32,10 @@ from hatchling.build import build_wheel
 
 from framework.cli import main
 from framework.config import DEFAULTS, SCALARS, SECTIONS, Config, configure, merge, settings_tree
-from framework.hookspecs import Providers, RunHooks, hookspec, names
+from framework.hookspecs import CLAIMS, GIVES, NEEDS, Providers, RunHooks, hookspec
 from framework.setup.loading import load
-from framework.setup.wiring import CLAIMS, GIVES, NEEDS, wire
+from framework.setup.plugin_hooks import names
+from framework.setup.wiring import wire
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
