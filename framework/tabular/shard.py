@@ -13,7 +13,8 @@ from ..collecting.episodes import BootstrapObservations, EpisodeStats
 from ..collecting.shard import Collected, Shard
 from ..contracts import Actor, Rollout
 from ..guards import checks
-from .sampling import Amount, EpisodeTooLongError, LaneState, sample
+from .records import Amount, EpisodeTooLongError, LaneState
+from .sampling import FEW_LANES, sample
 from .tables import Tables, first_states
 
 
@@ -41,6 +42,7 @@ class TabularShard(Shard):
 
     tables: Tables = field(kw_only=True)
     states: np.ndarray[Any, Any] | None = field(default=None, kw_only=True)  # [N] where the lanes stand
+    few_lanes: int = field(default=FEW_LANES, kw_only=True)  # up to this many are sampled one after the other
 
     def state_dict(self) -> dict[str, Any]:
         """Also the state [N] of each lane that is sampled."""
@@ -65,11 +67,11 @@ class TabularShard(Shard):
             self.states = first_states(tables, self.lanes, draw)
         lane_state = LaneState(self.states, self.episode_step, self.episode_return)
         amount = Amount(self.steps, self.episodes, self.fixed_steps, self.capacity, self.episode_limit.steps)
-        whose = f"{self.labels[1]}: actor: log_probs"
-        checks.tensor(whose, log_probs, tables.shape, "[O, A]", "floating point")
+        label = f"{self.labels[1]}: actor: log_probs"
+        checks.tensor(label, log_probs, tables.shape, "[O, A]", "floating point")
         table = log_probs.numpy()
         try:
-            paths = sample(tables, table, self.lanes, amount, lane_state, draw)
+            paths = sample(tables, table, self.lanes, amount, lane_state, draw, self.few_lanes)
         except EpisodeTooLongError as endless:
             raise self.episode_limit.error(self.labels[0], endless.lane) from None
 

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from worlds import Lanes, TabularPolicy, shard
 
-import framework.tabular.sampling
+import framework
 from framework import Action, PartError, Step
 from framework.collecting.rollout import collect
 from framework.exact import expected_return
@@ -20,22 +20,20 @@ from framework.tabular.shard import TabularShard
 from framework.tabular.tables import Tables
 from framework.testing.strategies import mdps
 
-WAYS = ("stepped", "stepped with the table actor", "followed", "marched")
+WAYS = ("stepped", "stepped with the table actor", "in turn", "together")
 """Step by step with the policy or its actor; from tables lane by lane, and all lanes together."""
 
 
 def gather(way, world, policy, lanes, iterations=1, shards=1, values=False, **amount):
     """Rollouts of `iterations` iterations, collected in one of the four ways."""
     policy.fast = way != "stepped"
-    tables = way in ("followed", "marched")
+    tables = way in ("in turn", "together")
     parts = [shard(world, tables, lanes // shards, seed=3, number=k, **amount) for k in range(shards)]
     assert all(isinstance(part, TabularShard) == tables for part in parts)
-    few = framework.tabular.sampling.FEW_LANES
-    framework.tabular.sampling.FEW_LANES = 0 if way == "marched" else few
-    try:
-        return [collect(parts, policy, policy.actor() or policy, i, values) for i in range(iterations)]
-    finally:
-        framework.tabular.sampling.FEW_LANES = few
+    if way == "together":
+        for part in parts:
+            part.few_lanes = 0
+    return [collect(parts, policy, policy.actor() or policy, i, values) for i in range(iterations)]
 
 
 def policies(world, seed):
@@ -283,7 +281,7 @@ def test_tables_and_steps_have_one_distribution(way):
         time_limit=6,
     )
     policy = policies(world, 1)
-    ((rollout, finished),) = gather(way, world, policy, 100 if way == "marched" else 20, episodes=20_000)
+    ((rollout, finished),) = gather(way, world, policy, 100 if way == "together" else 20, episodes=20_000)
     probabilities = policy.logits.detach().double().softmax(1)
     mean, error = finished.returns.mean(), finished.returns.std() / math.sqrt(len(finished.returns))
     assert abs(mean - float(expected_return(world, probabilities, 1.0))) < 6 * error

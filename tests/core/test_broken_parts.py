@@ -13,7 +13,6 @@ from gymnasium.spaces import Box, Discrete
 
 import framework.api
 import framework.learning.batches
-import framework.tabular.sampling
 from framework import (
     Action,
     Estimate,

@@ -3,7 +3,6 @@
 import math
 import tracemalloc
 from collections import Counter
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from mutants import mutate
 
 import framework.api
 import framework.learning.batches
-import framework.tabular.sampling
 from framework import RolloutSettings, UpdateSettings, UsageError, hookimpl
 from framework.reporting import metrics as measuring
 
@@ -252,7 +250,7 @@ def scores(rollouts, lanes):
     return told
 
 
-WORLDS = {  # environment, policy, and up to how many lanes tables are walked lane by lane
+WORLDS = {  # environment, policy, and up to how many lanes tables are sampled lane by lane
     "stepped": (Counting(), Coin(), 64),
     "from tables, lane by lane": (LineWorld(goal=3, max_steps=6), None, 64),
     "from tables, all lanes together": (LineWorld(goal=3, max_steps=6), None, 0),
@@ -262,8 +260,7 @@ WORLDS = {  # environment, policy, and up to how many lanes tables are walked la
 def watched_in(world, **arguments):
     """A run in one of the worlds, each of which is collected from in another way."""
     environment, policy, few = WORLDS[world]
-    with mock.patch.object(framework.tabular.sampling, "FEW_LANES", few):
-        return watched(environment=environment, policy=policy, **arguments)
+    return watched(environment=environment, policy=policy, few_lanes=few, **arguments)
 
 
 @pytest.mark.parametrize("world", WORLDS)

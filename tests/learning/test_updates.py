@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 import framework.api
 import framework.learning.batches
-import framework.tabular.sampling
 from framework import Advantages, Batch, Estimate, Loss, OptimizerSettings, RolloutSettings, UpdateSettings, UsageError
 from framework.learning.batches import flatten, reduce, select
 from framework.testing.strategies import assemble, lanes_of_episodes

@@ -7,10 +7,11 @@ from gymnasium.spaces import Box, Discrete
 from hypothesis import settings
 from hypothesis import strategies as st
 
+import framework
 import framework.api
 import framework.learning.batches
-import framework.tabular.sampling
 from framework import Action, Estimate, Evaluation, OptimizerSettings, Step, hookimpl
+from framework.tabular.shard import TabularShard
 
 DENOMINATORS = ("per_step", "per_episode", "constant")
 fewer = settings(max_examples=settings().max_examples // 3)  # where an example is several runs
@@ -103,8 +104,12 @@ class Spy:
     """Keeps what passes by, in order: (stage, result); after an update, also the gradients and the new weights."""
 
     events: list = field(factory=list)
+    few_lanes: int = 64  # of tables: up to this many lanes are sampled one after the other
 
     def build(self, run):
+        for shard in run.shards:
+            if isinstance(shard, TabularShard):
+                shard.few_lanes = self.few_lanes
         return Watching(self)
 
     def of(self, name):
@@ -148,7 +153,7 @@ class Watching:
 
 def watched(**arguments):
     """A run of our own parts, and what a spy saw."""
-    spy = Spy()
+    spy = Spy(few_lanes=arguments.pop("few_lanes", 64))
     chosen = {"environment": Counting(), "policy": Coin(), "estimator": Rewards(), "iterations": 1, **arguments}
     extensions = (*chosen.pop("extensions", ()), spy)
     return framework.train(**chosen, extensions=extensions), spy
