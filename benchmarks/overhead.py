@@ -4,7 +4,7 @@
 
 Whatever a part does (environment, policy, estimator, baseline, loss, extensions that are no reports), the division and
 sum of the loss, backward, clipping and the optimizer's step are wrapped from outside by timers that count a time once,
-as the innermost's. All the rest is the framework's, reports included. Worlds of tables are walked by the core
+as the innermost's. All the rest is the framework's, reports included. Worlds of tables are sampled by the core
 (framework/tabular/sampling.py): that is the environment's and the policy's work, and counted as such, `walk`.
 
 The timers' own cost is measured and subtracted; each run is also made without timers, in turn, so that their
@@ -44,12 +44,13 @@ from startup import Process, header, rows, show
 from framework import hookimpl
 from framework.cli.run import keep_memory
 from framework.config import DEFAULTS, configure, merge
-from framework.hookspecs import STAGES, RunHooks, names
+from framework.hookspecs import STAGES, RunHooks
 from framework.learning import updates
 from framework.parts import Part
 from framework.run import Run
 from framework.setup.building import build
 from framework.setup.loading import load
+from framework.setup.plugin_hooks import names
 from framework.setup.wiring import wire
 from framework.stages import Core
 from framework.training import execute
@@ -66,7 +67,7 @@ clock = time.thread_time
 WALK, LEARNING, REPORTS = "walk", "loss, backward, clipping, optimizer", "reports"
 PARTS = ("environment", "policy", WALK, "estimator and baseline", "extensions", LEARNING)
 FUNCTIONS = {  # where a function is looked up: what its time is; one that is not there is passed over
-    ("framework.tabular.shard", "walk"): WALK,
+    ("framework.tabular.shard", "sample"): WALK,
     ("framework.learning.updates", "divided"): LEARNING,
     ("framework.learning.updates", "backward"): LEARNING,
     ("torch.Tensor", "backward"): LEARNING,

@@ -379,7 +379,7 @@ MUTANTS = {
     ),
     "ignores masks when it judges": (
         law_sequences_say_what_stepping_says,
-        {"recurrent": ("normalised(outputs[..., :-1], inputs.action_masks)", "normalised(outputs[..., :-1], None)")},
+        {"recurrent": ("outputs[..., :-1], inputs.action_masks)", "outputs[..., :-1], None)")},
     ),
     "ignores masks when it acts": (
         law_sequences_say_what_stepping_says,
@@ -391,7 +391,7 @@ MUTANTS = {
     ),
     "takes a logit for the value": (
         law_sequences_say_what_stepping_says,
-        {"recurrent": ("entropies), outputs[..., -1])", "entropies), outputs[..., 0])")},
+        {"recurrent": ("uncertain, outputs[..., -1])", "uncertain, outputs[..., 0])")},
     ),
     "packs without sorting": (
         law_sequences_say_what_stepping_says,
