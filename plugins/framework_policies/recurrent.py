@@ -71,9 +71,8 @@ class RecurrentPolicy(nn.Module):
         """Log-probs, values and, where asked for, entropies of sequences `[T, N]`, with gradient."""
         outputs = self.heads(self.remembered(inputs))
         log_probs = masked_log_softmax(outputs[..., :-1], inputs.action_masks)
-        return Evaluation(
-            *log_probs_and_entropies(log_probs, None, actions - self.first_action, entropies), outputs[..., -1]
-        )
+        taken, uncertain = log_probs_and_entropies(log_probs, None, actions - self.first_action, entropies)
+        return Evaluation(taken, uncertain, outputs[..., -1])
 
     def values(self, inputs: Inputs) -> Tensor:
         """V `[T, N]` of what is observed and remembered."""
