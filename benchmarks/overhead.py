@@ -43,14 +43,16 @@ from startup import Process, header, rows, show
 
 from framework import hookimpl
 from framework.cli.run import keep_memory
-from framework.config import DEFAULTS, configure, merge
+from framework.config import DEFAULTS
 from framework.hookspecs import STAGES, RunHooks
 from framework.learning import updates
 from framework.parts import Part
 from framework.run import Run
 from framework.setup.building import build
+from framework.setup.layers import merge
 from framework.setup.loading import load
 from framework.setup.plugin_hooks import names
+from framework.setup.tree import configure
 from framework.setup.wiring import wire
 from framework.stages import Core
 from framework.training import execute

@@ -9,17 +9,7 @@ from typing import Any
 import attrs
 from torch import nn
 
-from .config import (
-    DEFAULTS,
-    MOST_THREADS,
-    PART_ROLES,
-    OptimizerSettings,
-    RolloutSettings,
-    UpdateSettings,
-    pick,
-    plugin_list,
-    to_tree,
-)
+from .config import DEFAULTS, MOST_THREADS, PART_ROLES, OptimizerSettings, RolloutSettings, UpdateSettings
 from .errors import PartError, UsageError
 from .evaluation import Performance, play
 from .guards.blame import meant_for_caller, part_that_raised
@@ -36,6 +26,7 @@ from .run import Run
 from .setup.building import build, build_environment, build_policy, choose_device, close, closed_on_error
 from .setup.loading import load as load_plugins
 from .setup.resolving import recipe_of, resolve_arguments
+from .setup.tree import pick, plugin_list, to_tree
 from .setup.wiring import words
 from .stages import Core
 from .training import execute

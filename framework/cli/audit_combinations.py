@@ -10,7 +10,7 @@ import tyro
 from attrs import field, frozen, validators
 
 from ..audit.gradients import finite_spaces
-from ..config import RolloutSettings, validate
+from ..config import RolloutSettings
 from ..errors import UsageError
 from ..guards.process_state import working
 from ..hookspecs import NEEDS
@@ -27,6 +27,7 @@ from ..setup.building import (
     closed_on_error,
     labels_of,
 )
+from ..setup.tree import validate
 from ..setup.wiring import needed, words
 from ..stages import Core
 from .consent import UnresolvedError

@@ -10,12 +10,12 @@ import attrs
 import tyro
 from attrs import field, frozen, validators
 
-from ..config import validate
 from ..errors import UsageError, say
 from ..hookspecs import ROLES
 from ..parts import Part
 from ..reporting.progress_bar import Bar
 from ..setup.loading import load
+from ..setup.tree import validate
 from . import check_table
 from .help import HELP, parse
 from .options import field_of, is_terminal

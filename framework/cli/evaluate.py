@@ -11,7 +11,7 @@ import attrs
 import tyro
 from attrs import field, frozen, validators
 
-from ..config import RolloutSettings, validate
+from ..config import RolloutSettings
 from ..errors import UsageError
 from ..evaluation import CONFIDENCE, Performance, play, refuse_without_greedy
 from ..guards.episode_limit import MOST, EpisodeLimit
@@ -20,6 +20,7 @@ from ..reporting.progress_bar import Bar, so_far
 from ..reporting.video import film
 from ..run import Run
 from ..setup.building import build
+from ..setup.tree import validate
 from ..spaces import compare
 from ..stages import Core
 from . import output

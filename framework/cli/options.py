@@ -16,16 +16,17 @@ import attrs
 import tyro
 from attrs import frozen
 
-from .. import config as configs
 from .. import kinds
-from ..config import COLLECT, DEFAULTS, PART_ROLES, Config, Tree, configure, is_complete, merge
+from ..config import DEFAULTS, PART_ROLES, SCALARS, SECTIONS, Config, Tree
 from ..errors import UsageError, say
+from ..kinds import worded
 from ..parts import Loaded, Part
 from ..records.reading import Recorded, read
-from ..setup.layers import LENGTHS, deepened
+from ..setup.layers import COLLECT, LENGTHS, deepened, merge
 from ..setup.loading import load
 from ..setup.resolving import recipe_of, resolve_layers
 from ..setup.suggestions import refuse_foreign, refuse_misplaced
+from ..setup.tree import configure, is_complete, validate
 from ..setup.wiring import wire
 from .consent import Consent, UnresolvedError
 from .help import HELP, parse
@@ -39,7 +40,7 @@ def flag(text: str, metavar: str, default: str | None = None, name: str | None =
     return tyro.conf.arg(name=name, help=text, metavar=metavar, help_behavior_hint=hint)
 
 
-ALL = (*PART_ROLES, *configs.SECTIONS, *configs.SCALARS, "extensions", "reports")
+ALL = (*PART_ROLES, *SECTIONS, *SCALARS, "extensions", "reports")
 PLUGINS_HELP = (
     "plugins to load besides the installed ones: module paths or FILE.py; without a value: list all plugins first"
 )
@@ -162,7 +163,7 @@ def resolve(
         configure(loaded, merge(*layers), str(choices.config))  # so that its faults are called its own
     base, chosen = resolve_layers(loaded, *layers, named)
     if not helps:
-        groups = {key: getattr(base, key) for key in (*PART_ROLES, *configs.SECTIONS) if key in offered}
+        groups = {key: getattr(base, key) for key in (*PART_ROLES, *SECTIONS) if key in offered}
         chosen_settings = {key: getattr(group, "settings", group) for key, group in groups.items()}
         refuse_misplaced(arguments, chosen_settings, loaded)
     config, extras = _second_pass(command, description, arguments, base, loaded, choices, extra, offered)
@@ -240,7 +241,7 @@ def _second_pass(
     extra: type[Any],
     offered: Sequence[str],
 ) -> tuple[Config, Any]:
-    scalars, sections = ([key for key in keys if key in offered] for keys in (configs.SCALARS, configs.SECTIONS))
+    scalars, sections = ([key for key in keys if key in offered] for keys in (SCALARS, SECTIONS))
     numbers: dict[str, Any] = {}
     for key in scalars:
         kind = attrs.fields_dict(Config)[key].type
@@ -258,7 +259,7 @@ def _second_pass(
                 type=Annotated[type(settings), tyro.conf.arg(name=role)], default=settings
             )
     for key in sections:
-        fields[key] = field_of(configs.SECTIONS[key], default=getattr(base, key))
+        fields[key] = field_of(SECTIONS[key], default=getattr(base, key))
     with_settings = [part for part in (*base.extensions, *base.reports) if attrs.fields(type(part.settings))]
     if with_settings and "extensions" in offered:
         members = {part.name: field_of(type(part.settings), default=part.settings) for part in with_settings}
@@ -288,7 +289,7 @@ def _second_pass(
         try:
             config = attrs.evolve(config, **{key: changed[key]})
         except ValueError as error:
-            raise UsageError(configs.worded("", error)) from None
+            raise UsageError(worded("", error)) from None
     return config, parsed.extra
 
 
@@ -310,7 +311,7 @@ def _checked(where: str, base: Any, parsed: Any) -> Any:
         tables["options"] = {} if parsed.options == base.options else parsed.options
     with attrs.validators.disabled():
         parsed = kinds.checked(where, attrs.evolve(parsed, **tables) if tables else parsed)
-    configs.validate(where, parsed)
+    validate(where, parsed)
     return parsed
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import tomli_w
 from attrs import frozen
 
-from ..config import to_tree
 from ..errors import say, visible
+from ..setup.tree import to_tree
 from .consent import UnresolvedError
 from .options import is_terminal, resolve
 from .output import results

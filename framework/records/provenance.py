@@ -17,10 +17,11 @@ import attrs
 import numpy as np
 import torch
 
-from ..config import PART_ROLES, SCALARS, SECTIONS, Config, used
+from ..config import PART_ROLES, SCALARS, SECTIONS, Config
 from ..errors import UsageError
 from ..guards.process_state import libraries
 from ..parts import Loaded, Part
+from ..setup.tree import used
 from ..version import __version__
 
 DISTRIBUTION = "framework-rl"

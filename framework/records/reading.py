@@ -8,22 +8,11 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
-from ..config import (
-    DEFAULTS,
-    PART_ROLES,
-    SCALARS,
-    Config,
-    Tree,
-    configure,
-    merge,
-    pick,
-    plugin_list,
-    read_toml,
-    settings_tree,
-    to_tree,
-)
+from ..config import DEFAULTS, PART_ROLES, SCALARS, Config, Tree
 from ..errors import UsageError, warn
 from ..parts import Loaded, Part, Plugin
+from ..setup.layers import merge
+from ..setup.tree import configure, pick, plugin_list, read_toml, settings_tree, to_tree
 from ..version import __version__
 from .provenance import DISTRIBUTION, differences, find, is_installed
 from .record import CONFIG, PLUGINS, clean

@@ -30,11 +30,12 @@ import tomli_w
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..config import Config, to_tree, used
+from ..config import Config
 from ..errors import PartError, UsageError, warn
 from ..parts import Loaded
 from ..reporting.metrics_file import METRICS, MetricsFile, read_metrics, write_rows
 from ..run import Run
+from ..setup.tree import to_tree, used
 from ..spaces import Spaces, from_json, to_json
 from ..state import part_state
 from .environment_state import beside, carried, read

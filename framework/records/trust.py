@@ -11,10 +11,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NoReturn
 
-from ..config import DEFAULTS, PART_ROLES, merge, pick
+from ..config import DEFAULTS, PART_ROLES
 from ..errors import UsageError, visible
 from ..parts import Part
+from ..setup.layers import merge
 from ..setup.loading import GROUP, load
+from ..setup.tree import pick
 from .provenance import imports
 from .reading import Recorded
 

@@ -7,11 +7,12 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from ..config import SECTIONS, Config, Section, configure, updated
+from ..config import SECTIONS, Config, Section
 from ..errors import UsageError
 from ..kinds import checked, converted, shown, well_formed
 from ..parts import Loaded, Part
 from .layers import PART_ROLES, Tree, merge
+from .tree import configure, updated
 from .wiring import chosen_roles, imply, wire
 
 

@@ -16,12 +16,13 @@ from worlds import TabularPolicy, TabularWorld, enumerate_episodes, shard
 from framework import Loss, PartError, RolloutSettings, UsageError, audit
 from framework.audit import gradients, samples
 from framework.collecting.rollout import collect
-from framework.config import DEFAULTS, configure
+from framework.config import DEFAULTS
 from framework.contracts import Inputs, TabularMDP
 from framework.exact import gradient, state_values
 from framework.learning.batches import flatten, reduce
 from framework.setup.building import build
 from framework.setup.loading import load
+from framework.setup.tree import configure
 from framework.stages import Core
 from framework.testing.strategies import mdps
 

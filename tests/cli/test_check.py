@@ -17,8 +17,10 @@ from check_cases import LEAK, ODD, Raises, listing
 from framework import UsageError
 from framework.cli import main
 from framework.cli.check import DESCRIPTION
-from framework.config import DEFAULTS, configure, merge
+from framework.config import DEFAULTS
+from framework.setup.layers import merge
 from framework.setup.loading import load
+from framework.setup.tree import configure
 from framework.testing import Broken, check, conforms, judge, law, laws
 from framework.testing.checking import subjects_of
 from framework.testing.choosing import chosen

@@ -8,10 +8,11 @@ from framework_returns import TD0
 
 from framework import Estimate
 from framework.cli import credit, main, options
-from framework.config import DEFAULTS, RolloutSettings, configure
+from framework.config import DEFAULTS, RolloutSettings
 from framework.exact import state_values
 from framework.setup.building import build
 from framework.setup.loading import load
+from framework.setup.tree import configure
 from framework.stages import Core
 
 

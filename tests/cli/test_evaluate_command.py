@@ -17,11 +17,12 @@ from test_cli import in_terminal, said
 import framework
 from framework import PartError, UsageError
 from framework.cli import main
-from framework.config import DEFAULTS, pick
+from framework.config import DEFAULTS
 from framework.parts import Part
 from framework.reporting import video
 from framework.setup import building
 from framework.setup.loading import load
+from framework.setup.tree import pick
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,12 @@ from mutants import is_killed, mutate
 
 import framework
 from framework import Advantages, PartError, RolloutSettings, Step, UsageError, hookimpl
-from framework.config import DEFAULTS, configure
+from framework.config import DEFAULTS
 from framework.exact import state_values
 from framework.parts import Part
 from framework.setup.building import build
 from framework.setup.loading import load
+from framework.setup.tree import configure
 from framework.stages import Core
 from framework.testing.strategies import Episode, assemble, lanes_of_episodes, permute_lanes, real_steps
 

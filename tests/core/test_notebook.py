@@ -11,10 +11,11 @@ from torch.distributions import Categorical as Distribution
 
 import framework
 from framework import RolloutSettings
-from framework.config import DEFAULTS, configure
+from framework.config import DEFAULTS
 from framework.learning.batches import flatten, reduce
 from framework.setup.building import build
 from framework.setup.loading import load
+from framework.setup.tree import configure
 from framework.stages import Core
 
 

@@ -12,10 +12,12 @@ from framework_line_world import LineWorld
 import framework
 from framework import Inputs, UsageError
 from framework.cli import main
-from framework.config import DEFAULTS, configure, merge
+from framework.config import DEFAULTS
 from framework.exact import expected_return
 from framework.setup.building import build
+from framework.setup.layers import merge
 from framework.setup.loading import load
+from framework.setup.tree import configure
 from framework.setup.wiring import chosen_roles, wire
 from framework.stages import Core
 from framework.training import execute

@@ -9,7 +9,7 @@ from framework_parts import CartPole, Gymnasium
 
 import framework
 from framework.cli import main
-from framework.config import merge
+from framework.setup.layers import merge
 
 
 def parameters(result):

@@ -128,8 +128,9 @@ def test_monte_carlo_gradient_agrees_with_the_exact_one(max_steps):
 def _config(max_steps):
     import attrs
 
-    from framework.config import DEFAULTS, configure
+    from framework.config import DEFAULTS
     from framework.setup.loading import load
+    from framework.setup.tree import configure
 
     loaded = load()
     tree = {**DEFAULTS, "reports": [], "rollout": {"lanes": 1000, "episodes": 20_000}}

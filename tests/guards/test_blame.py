@@ -15,8 +15,10 @@ from framework_returns import Gae
 import framework
 from framework import Estimate, Loss, PartError, UsageError
 from framework.cli import main
-from framework.config import DEFAULTS, configure, merge
+from framework.config import DEFAULTS
+from framework.setup.layers import merge
 from framework.setup.loading import load
+from framework.setup.tree import configure
 
 SHORT = {"iterations": 3, "optimizer": framework.OptimizerSettings("SGD", lr=1e-3)}
 

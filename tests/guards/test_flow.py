@@ -18,12 +18,13 @@ from mutants import is_killed, mutate
 import framework
 from framework import Estimate, Evaluation, Loss, PartError, UpdateSettings, hookimpl
 from framework.cli import main
-from framework.config import DEFAULTS, configure
+from framework.config import DEFAULTS
 from framework.guards import gradient_flow as flow
 from framework.learning.batches import flatten, reduce
 from framework.learning.evaluate import evaluate_batch
 from framework.setup.building import build
 from framework.setup.loading import load
+from framework.setup.tree import configure
 from framework.stages import Core
 
 LOADED = load()

@@ -14,10 +14,11 @@ from mutants import is_killed, mutate
 from worlds import enumerate_episodes
 
 from framework import Batch, Evaluation, Inputs
-from framework.config import DEFAULTS, configure
+from framework.config import DEFAULTS
 from framework.learning.batches import flatten, reduce, select
 from framework.setup.building import build
 from framework.setup.loading import load
+from framework.setup.tree import configure
 from framework.stages import Core
 from framework.testing.strategies import Episode, assemble, mdps
 

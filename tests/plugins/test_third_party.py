@@ -26,9 +26,10 @@ from mutants import is_killed, mutate
 
 import framework
 from framework.cli import main
-from framework.config import DEFAULTS, configure
+from framework.config import DEFAULTS
 from framework.setup.building import build
 from framework.setup.loading import load
+from framework.setup.tree import configure
 from framework.stages import Core
 from framework.testing.strategies import assemble, episodes, lanes_of_episodes, real_steps
 

@@ -31,10 +31,12 @@ from foreign import publish
 from hatchling.build import build_wheel
 
 from framework.cli import main
-from framework.config import DEFAULTS, SCALARS, SECTIONS, Config, configure, merge, settings_tree
+from framework.config import DEFAULTS, SCALARS, SECTIONS, Config
 from framework.hookspecs import CLAIMS, GIVES, NEEDS, Providers, RunHooks, hookspec
+from framework.setup.layers import merge
 from framework.setup.loading import load
 from framework.setup.plugin_hooks import names
+from framework.setup.tree import configure, settings_tree
 from framework.setup.wiring import wire
 
 ROOT = Path(__file__).parents[2]

@@ -20,8 +20,8 @@ from framework_gymnasium import Gymnasium
 import framework
 from framework import UsageError
 from framework.cli import main
-from framework.config import settings_tree
 from framework.records.signing import key_path, sign
+from framework.setup.tree import settings_tree
 
 WORLD = """
 from pathlib import Path

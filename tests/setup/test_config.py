@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framework import OptimizerSettings, RolloutSettings, UpdateSettings, UsageError
-from framework.config import COLLECT, DEFAULTS, PART_ROLES, configure, merge, read_toml, to_tree
+from framework.config import DEFAULTS, PART_ROLES
+from framework.setup.layers import COLLECT, merge
 from framework.setup.loading import load
+from framework.setup.tree import configure, read_toml, to_tree
 
 LOADED = load()
 

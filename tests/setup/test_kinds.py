@@ -13,9 +13,11 @@ from framework_parts import CartPole, Categorical, Gymnasium, LineWorld
 import framework
 from framework import Estimate, OptimizerSettings, PartError, RolloutSettings, UpdateSettings, UsageError, hookimpl
 from framework.cli import main
-from framework.config import DEFAULTS, SECTIONS, configure, merge, read_toml, to_tree
+from framework.config import DEFAULTS, SECTIONS
 from framework.kinds import checked, converted, plain
+from framework.setup.layers import merge
 from framework.setup.loading import load
+from framework.setup.tree import configure, read_toml, to_tree
 from framework.setup.wiring import wire
 
 LOADED = load()

@@ -26,9 +26,11 @@ from framework_parts import (
 import framework
 from framework import OptimizerSettings, RolloutSettings, UpdateSettings, UsageError
 from framework.cli import main
-from framework.config import DEFAULTS, configure, merge, to_tree
+from framework.config import DEFAULTS
+from framework.setup.layers import merge
 from framework.setup.loading import load
 from framework.setup.resolving import recipe_of, resolve_arguments
+from framework.setup.tree import configure, to_tree
 
 LOADED = load()
 RECIPES = LOADED.names("recipe")

@@ -7,8 +7,10 @@ from framework_reinforce import Reinforce
 
 import framework
 from framework import Estimate, RolloutSettings, UsageError
-from framework.config import DEFAULTS, configure, merge
+from framework.config import DEFAULTS
+from framework.setup.layers import merge
 from framework.setup.loading import load
+from framework.setup.tree import configure
 from framework.setup.wiring import chosen_roles, needed, wire
 
 PLUGIN = """
