@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from torch import nn
 
 from .config import DEFAULTS, MOST_THREADS, PART_ROLES, OptimizerSettings, RolloutSettings, UpdateSettings
 from .errors import PartError, UsageError
@@ -21,7 +20,7 @@ from .parts import Loaded, Part
 from .records.reading import Recorded, read_record
 from .records.record import create_run_directory, policy_file, read_policy, read_spaces
 from .records.trust import foreign_imports, foreign_plugins, named_beside, refuse
-from .result import Result
+from .result import Result, policy_of
 from .run import Run
 from .setup.building import build, build_environment, build_policy, choose_device, close, closed_on_error
 from .setup.loading import load as load_plugins
@@ -213,7 +212,7 @@ def evaluate(
     >>> framework.evaluate(framework.train(iterations=2).policy, LineWorld(), episodes=5).returns.shape
     (5,)
     """
-    policy = _policy(policy)
+    policy = policy_of(policy)
     part, where = _environment(load_plugins(), environment), choose_device(str(device))
     episodes, lanes = converted(int, "episodes", episodes), converted(int, "lanes", lanes)
     seed, threads = converted(int, "seed", seed), converted(int, "threads", threads)
@@ -279,23 +278,3 @@ def _environment(loaded: Loaded, given: Any) -> Part:
         return pick(loaded, "environment", {"environment": {"name": given} if isinstance(given, str) else given})
     part = loaded.part_of("environment", given)
     return attrs.evolve(part, settings=checked("environment", part.settings))
-
-
-def _policy(given: Any) -> Any:
-    """The policy itself; `UsageError` for what is none, with the way to one."""
-    if isinstance(given, Result):
-        return given.policy
-    missing = [name for name in ("act", "evaluate") if not callable(getattr(given, name, None))]
-    if isinstance(given, nn.Module) and not missing:
-        return given
-    if isinstance(given, type):
-        got = f"the class {given.__name__}"
-    elif isinstance(given, str | Path):
-        got = f"{str(given)!r}: framework.load({str(given)!r}) reads the policy of a record"
-    elif isinstance(given, nn.Module):
-        got = f"a {type(given).__name__} without {' and '.join(missing)}()"
-    elif attrs.has(type(given)):
-        got = f"settings, {given!r}: framework.train(policy=…) trains one"
-    else:
-        got = "None" if given is None else f"a {type(given).__name__}"
-    raise UsageError(f"policy must be a trained policy, as framework.load and framework.train give it, got {got}")

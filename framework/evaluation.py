@@ -16,7 +16,7 @@ from .collecting.episodes import EpisodeStats
 from .collecting.rollout import actor_of
 from .errors import UsageError
 from .guards.episode_limit import EpisodeLimit
-from .guards.process_state import same_randomness
+from .guards.randomness import same_randomness
 from .guards.step_timeout import Limit
 from .records.environment_state import give
 from .spaces import ATTRIBUTE, compare

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 from attrs import frozen
+from torch import nn
 
 from .config import Config
 from .contracts import PolicyModule
+from .errors import UsageError
 from .run import Run
 
 
@@ -42,3 +45,23 @@ class Result:
             spread = f" ± {recent.std(ddof=1):.2f}" if len(recent) > 1 else ""
             mean = f"mean return {recent.mean():.2f}{spread} over the last {len(recent)} episodes, "
         return f"<Result: {self.run.iteration} iterations, {mean}record: {self.directory or 'none'}>"
+
+
+def policy_of(given: Any) -> Any:
+    """The policy itself; `UsageError` for what is none, with the way to one."""
+    if isinstance(given, Result):
+        return given.policy
+    missing = [name for name in ("act", "evaluate") if not callable(getattr(given, name, None))]
+    if isinstance(given, nn.Module) and not missing:
+        return given
+    if isinstance(given, type):
+        got = f"the class {given.__name__}"
+    elif isinstance(given, str | Path):
+        got = f"{str(given)!r}: framework.load({str(given)!r}) reads the policy of a record"
+    elif isinstance(given, nn.Module):
+        got = f"a {type(given).__name__} without {' and '.join(missing)}()"
+    elif attrs.has(type(given)):
+        got = f"settings, {given!r}: framework.train(policy=…) trains one"
+    else:
+        got = "None" if given is None else f"a {type(given).__name__}"
+    raise UsageError(f"policy must be a trained policy, as framework.load and framework.train give it, got {got}")

@@ -7,7 +7,6 @@ a part has changed it (`restore_after`), and loads plugins likewise (`undisturbe
 """
 
 import os
-import random
 import signal
 import sys
 import threading
@@ -16,12 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from attrs import evolve, frozen
 from threadpoolctl import ThreadpoolController
 
 from ..errors import UsageError, warn
+from .randomness import Randomness
 
 PATIENCE = 5.0  # seconds of waiting for a run in another thread, before a warning
 
@@ -166,44 +165,6 @@ def _put_back(now: State, wanted: State, leaving: ExitStack) -> None:
 
 def _warn(whose: str, changes: list[str]) -> None:
     warn(f"{whose} changed {', '.join(changes)}: put back. Others in the process depend on it: leave it as it is")
-
-
-class Randomness:
-    """The state of the global generators of torch, numpy and Python."""
-
-    def __init__(self) -> None:
-        """Read it."""
-        self.torch = torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-        self.numpy: Any = np.random.get_state()
-        self.python = random.getstate()
-
-    def put_back(self) -> list[str]:
-        """Set it; the names of the generators that had moved."""
-        moved = []
-        if not torch.equal(torch.get_rng_state(), self.torch):
-            torch.set_rng_state(self.torch)
-            moved.append("torch's global generator")
-        if self.cuda:
-            torch.cuda.set_rng_state_all(self.cuda)
-        now: Any = np.random.get_state()
-        if now[2:] != self.numpy[2:] or not np.array_equal(now[1], self.numpy[1]):
-            np.random.set_state(self.numpy)
-            moved.append("numpy's global generator")
-        if random.getstate() != self.python:
-            random.setstate(self.python)
-            moved.append("Python's global generator")
-        return moved
-
-
-@contextmanager
-def same_randomness() -> Iterator[None]:
-    """Leave the global generators of torch, numpy and Python as they are now."""
-    randomness = Randomness()
-    try:
-        yield
-    finally:
-        randomness.put_back()
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from ..contracts import Environment, Policy
 from ..errors import UsageError, unknown, warn
 from ..flat_parameters import FlatParameters
 from ..guards.episode_limit import EpisodeLimit
-from ..guards.process_state import restore_after, same_randomness, working
+from ..guards.process_state import restore_after, working
+from ..guards.randomness import same_randomness
 from ..guards.step_timeout import Limit
 from ..hookspecs import GIVES, NEEDS, PROJECT, STAGES, RunHooks
 from ..learning.updates import Updater

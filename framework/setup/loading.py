@@ -16,7 +16,8 @@ from typing import Any
 import pluggy
 
 from ..errors import UsageError, unknown
-from ..guards.process_state import same_randomness, undisturbed
+from ..guards.process_state import undisturbed
+from ..guards.randomness import same_randomness
 from ..hookspecs import PROJECT, ROLES, Providers
 from ..parts import ALLOWED, Failure, Loaded, Plugin, not_allowed
 from .plugin_files import import_file

@@ -21,7 +21,8 @@ from framework_reinforce import Categorical, NoBaseline
 import framework
 from framework.cli import main
 from framework.guards import process_state
-from framework.guards.process_state import State, alone, same_randomness, undisturbed
+from framework.guards.process_state import State, alone, undisturbed
+from framework.guards.randomness import same_randomness
 from framework.setup.loading import load
 
 SHORT = {"iterations": 2, "seed": 3}
