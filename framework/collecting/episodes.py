@@ -23,7 +23,7 @@ def to_host(tensor: Tensor) -> Any:
 
 @frozen(eq=False)
 class EpisodeStats:
-    """The episodes that ended in a rollout, as the environment scored them."""
+    """The episodes that ended in a rollout, by the rewards of the environment."""
 
     returns: Array  # [E] undiscounted
     lengths: Array  # [E] steps
@@ -70,54 +70,54 @@ class BootstrapObservations:
 class EpisodeTracker:
     """What is noted in the rows where episodes end, while lanes are stepped; the rest follows after the last row."""
 
-    left: list[tuple[Any, Any]] = field(factory=list)  # successors of what ended in a row, and the memory after it
+    bootstrap: list[tuple[Any, Any]] = field(factory=list)  # successors of what ended in a row, and the memory after it
     metrics: list[tuple[int, dict[str, Array]]] = field(factory=list)  # rows with metrics, and these, of what ended
 
     def note(
         self, row: int, which: Array, successors: Any, state: Tensor | None, metrics: Mapping[str, Tensor] | None = None
     ) -> None:
         """Keep what lanes at `which` `[N]` bool leave; `successors` `[N, *O]` as `view` has them."""
-        self.left.append((successors[which], None if state is None else view(state)[which]))
+        self.bootstrap.append((successors[which], None if state is None else view(state)[which]))
         if metrics:
             self.metrics.append((row, {name: to_host(column)[which] for name, column in metrics.items()}))
 
     def account(
-        self, columns: dict[str, Tensor], episode_step: Array, episode_return: Array, all_left: bool
+        self, columns: dict[str, Tensor], episode_step: Array, episode_return: Array, all_bootstrap: bool
     ) -> tuple[EpisodeStats, BootstrapObservations]:
         """Which episodes ended, and what they left; mask, times and episode numbers join the `columns`.
 
-        `all_left`: those that did not end are left in the last row, too. `episode_step` and `episode_return` move on.
+        `all_bootstrap`: those that did not end are left in the last row, too. `episode_step` and `episode_return` move on.
         """
         device = columns["rewards"].device
         alive, valid = (to_host(columns.pop(name)) if name in columns else None for name in ("alive", "valid"))
         rewards, terminated, truncated = (to_host(columns[name]) for name in ("rewards", "terminated", "truncated"))
         ended, mask = terminated | truncated, np.ones(rewards.shape, bool)
-        for some in (alive, valid):
-            if some is not None:
-                mask &= some
+        for real in (alive, valid):
+            if real is not None:
+                mask &= real
         if alive is not None or valid is not None:
             ended &= mask
             rewards = np.where(mask, rewards, 0)
-        begun = np.ones_like(mask)
-        begun[1:] = ended[:-1]
+        starts = np.ones_like(mask)
+        starts[1:] = ended[:-1]
         if alive is not None:
-            begun &= alive
-        times, numbers = times_and_numbers(begun, ended, episode_step, None if valid is None else mask)
+            starts &= alive
+        times, numbers = times_and_numbers(starts, ended, episode_step, None if valid is None else mask)
         rows, lanes = ended.nonzero()
         returns = episode_returns(rewards, ended, episode_return)
         metrics = {name: np.full(len(rows), np.nan) for _, row_metrics in self.metrics for name in row_metrics}
         for row, row_metrics in self.metrics:
-            first, beyond = np.searchsorted(rows, [row, row + 1])
-            for name, some in row_metrics.items():
-                metrics[name][first:beyond] = some
+            first, last = np.searchsorted(rows, [row, row + 1])
+            for name, column in row_metrics.items():
+                metrics[name][first:last] = column
         finished = EpisodeStats(returns, times[rows, lanes] + 1, metrics)
 
-        if all_left:
+        if all_bootstrap:
             (last,) = (~ended[-1]).nonzero()
             rows, lanes = np.append(rows, np.full(len(last), len(mask) - 1)), np.append(lanes, last)
-        found = {"mask": mask, "times": times, "episodes": numbers}
-        columns |= {name: torch.from_numpy(array).to(device) for name, array in found.items()}
-        successors, states = zip(*self.left, strict=True)
+        accounts = {"mask": mask, "times": times, "episodes": numbers}
+        columns |= {name: torch.from_numpy(array).to(device) for name, array in accounts.items()}
+        successors, states = zip(*self.bootstrap, strict=True)
         return finished, BootstrapObservations(
             torch.from_numpy(rows).to(device),
             torch.from_numpy(lanes).to(device),
@@ -126,8 +126,8 @@ class EpisodeTracker:
         )
 
 
-def times_and_numbers(begun: Array, ended: Array, episode_step: Array, valid: Array | None) -> tuple[Array, Array]:
-    """Times and episode numbers `[T, N]`, from where episodes `begun` and `ended` `[T, N]` bool.
+def times_and_numbers(starts: Array, ended: Array, episode_step: Array, valid: Array | None) -> tuple[Array, Array]:
+    """Times and episode numbers `[T, N]`, from where episodes `starts` and `ended` `[T, N]` bool.
 
     A time is the count of real steps (`valid`; None: all) since the episode began; `episode_step` `[N]`, the steps of
     each lane's episode before the first row, moves on to the row after the last. Episodes are numbered as they begin,
@@ -135,16 +135,16 @@ def times_and_numbers(begun: Array, ended: Array, episode_step: Array, valid: Ar
     """
     steps, lanes = ended.shape
     if valid is None:
-        taken = np.arange(steps + 1)[:, None]
+        steps_before = np.arange(steps + 1)[:, None]
     else:
-        taken = np.concatenate([np.zeros((1, lanes), np.int64), np.cumsum(valid, 0)])
+        steps_before = np.concatenate([np.zeros((1, lanes), np.int64), np.cumsum(valid, 0)])
     since = np.full((steps + 1, lanes), np.iinfo(np.int64).min)
     since[0] = -episode_step
-    np.copyto(since[1:], taken[1:], where=ended)
-    times = taken - np.maximum.accumulate(since)
+    np.copyto(since[1:], steps_before[1:], where=ended)
+    times = steps_before - np.maximum.accumulate(since)
     episode_step[:] = times[-1]
-    numbers = np.cumsum(begun, dtype=np.int64).reshape(steps, lanes) - 1
-    return times[:-1], np.maximum.accumulate(np.where(begun, numbers, 0))
+    numbers = np.cumsum(starts, dtype=np.int64).reshape(steps, lanes) - 1
+    return times[:-1], np.maximum.accumulate(np.where(starts, numbers, 0))
 
 
 def episode_returns(rewards: Array, ended: Array, episode_return: Array) -> Array:

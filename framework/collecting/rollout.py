@@ -76,44 +76,44 @@ def flat(rollout: Rollout) -> Inputs:
 def _evaluate_rows(
     rollout: Rollout, policy: Any, log_probs: bool, values: bool, shard: Shard
 ) -> tuple[Tensor | None, Tensor | None]:
-    """log π and V `[T, N]` of all rows, as far as they are asked for: so many rows at a time.
+    """log π and V `[T, N]` of all rows, as far as they are wanted: at most ROWS at a time.
 
-    In one pass, if what `evaluate` says of values is what `values` says: for that the first rollout is looked at.
+    In one pass, if `evaluate` gives the same values as `values`: that is found out in the first rollout.
     """
     label = shard.labels[1]
-    shape = rollout.mask.shape
-    found: tuple[list[Tensor], list[Tensor]] = ([], [])
+    columns: tuple[list[Tensor], list[Tensor]] = ([], [])  # log-probs, values
     if rollout.state is None:
         inputs, actions = flat(rollout), rollout.actions.flatten(0, 1)
-        pieces = [slice(first, first + ROWS) for first in range(0, rollout.mask.numel(), ROWS)]
+        parts = [slice(first, first + ROWS) for first in range(0, rollout.mask.numel(), ROWS)]
     else:
-        inputs, actions, pieces = sequences(rollout), rollout.actions, [slice(None)]
-    for piece in pieces:
-        masks = None if inputs.action_masks is None else inputs.action_masks[piece]
-        some = evolve(inputs, observations=inputs.observations[piece], action_masks=masks)
-        valued = None
+        inputs, actions, parts = sequences(rollout), rollout.actions, [slice(None)]
+    for part in parts:
+        masks = None if inputs.action_masks is None else inputs.action_masks[part]
+        rows = evolve(inputs, observations=inputs.observations[part], action_masks=masks)
+        evaluated = None
         if log_probs:
             _called = label  # for blame
-            evaluation = policy.evaluate(some, actions[piece], False)
+            evaluation = policy.evaluate(rows, actions[part], False)
             checks.kind(f"{label}: evaluate", evaluation, Evaluation)
-            checks.columns(f"{label}: evaluate: log_probs", evaluation.log_probs, some)
-            found[0].append(evaluation.log_probs)
-            valued = None if evaluation.values is None else evaluation.values.detach()
+            checks.columns(f"{label}: evaluate: log_probs", evaluation.log_probs, rows)
+            columns[0].append(evaluation.log_probs)
+            evaluated = None if evaluation.values is None else evaluation.values.detach()
         if values:
-            known = valued if shard.values_agree else None
-            found[1].append(_values_of(policy, evolve(some, action_masks=None), label, known))  # masks are the actor's
-            if shard.values_agree is None and valued is not None:
-                shard.values_agree = valued.shape == found[1][-1].shape and torch.allclose(valued, found[1][-1])
-    whole = [(parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(shape) if parts else None for parts in found]
-    return whole[0], whole[1]
+            known = evaluated if shard.values_agree else None
+            columns[1].append(_values_of(policy, evolve(rows, action_masks=None), label, known))  # masks: the actor's
+            if shard.values_agree is None and evaluated is not None:
+                last = columns[1][-1]
+                shard.values_agree = evaluated.shape == last.shape and torch.allclose(evaluated, last)
+    first, second = (torch.cat(column).reshape(rollout.mask.shape) if column else None for column in columns)
+    return first, second
 
 
 def _values_of(policy: Any, inputs: Inputs, label: str, known: Tensor | None = None) -> Tensor:
     """V of each row of `inputs`, unless it is known."""
     _called = label  # for blame
-    valued: Tensor = policy.values(inputs) if known is None else known
-    checks.per_step(f"{label}: values", valued, tuple(inputs.observations.shape[: 1 if inputs.state is None else 2]))
-    return valued
+    values: Tensor = policy.values(inputs) if known is None else known
+    checks.per_step(f"{label}: values", values, tuple(inputs.observations.shape[: 1 if inputs.state is None else 2]))
+    return values
 
 
 def with_values(

@@ -5,6 +5,7 @@ same lines write tensors, and only the flags and rewards of each step come to th
 episode ends. What follows from the ends alone (mask, times, episode numbers) is worked out after the last step.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -14,6 +15,7 @@ from attrs import define, evolve, field
 from torch import Tensor
 
 from .. import streams
+from ..capabilities import HasActionMasks, HasEnvironmentActions, HasGroups, has
 from ..contracts import Action, Actor, Environment, Inputs, Rollout, Stateful, Step
 from ..errors import PartError
 from ..guards.episode_limit import EpisodeLimit, EpisodeWatch, OnProgress
@@ -22,9 +24,10 @@ from ..guards.step_checks import StepChecks
 from ..guards.step_timeout import Limit
 from ..state import load_part, part_state
 from .episodes import BootstrapObservations, EpisodeStats, EpisodeTracker, to_host, view
+from .quota import Quota
 
 FLAGS = ("terminated", "truncated")
-LOOKED_AT = 8  # steps of the first rollout in which the policy must not write into what it is handed
+CHECKED_ROWS = 8  # steps of the first rollout in which the policy must not write into what it is handed
 
 
 Collected = tuple[Rollout, EpisodeStats, BootstrapObservations]
@@ -81,7 +84,7 @@ class Shard:
     limit: Limit | None = None  # how long a reset or step may take
 
     def __attrs_post_init__(self) -> None:
-        """Begin with nothing episode_return."""
+        """Begin with no steps and no return."""
         self.step_checks = StepChecks(self.environment, self.lanes, self.labels)
         self.episode_step = np.zeros(self.lanes, np.int64)
         self.episode_return = np.zeros(self.lanes, np.float64)
@@ -128,134 +131,122 @@ class Shard:
                     raise cause from error
             raise
 
-    def _collect(self, policy: Any, actor: Actor, iteration: int, want_bootstrap: bool) -> Collected:
-        world = streams.generator(self.seed, "environment", iteration, self.number, self.device)
-        noise = streams.generator(self.seed, "act", iteration, self.number, self.device)
-        environment, act = self.environment, actor.act
-        reset, step_lanes = environment.reset, environment.step
-        if self.limit is not None:
-            reset, step_lanes = self.limit.around(environment)
-        local = self.device.type == "cpu"
-        translate = getattr(policy, "environment_actions", None)
-        lanes, inputs = self.lanes, self.inputs
-        world_label, player_label = self.labels
-        if inputs is None or self.fixed_steps is None:
-            _called = world_label  # for blame
-            first, masks = reset(world), getattr(environment, "action_masks", None)
+    def _begin(self, reset: Callable[[torch.Generator], Tensor], generator: torch.Generator) -> Inputs:
+        """What the policy sees first: new episodes, or for fixed steps what the last rollout ended with."""
+        if self.inputs is None or self.fixed_steps is None:
+            _called = self.labels[0]  # for blame
+            first = reset(generator)
+            masks = self.environment.action_masks if has(self.environment, HasActionMasks) else None
             self.step_checks.first(first, masks)
-            inputs = self.inputs = Inputs(first, masks)  # and nothing memory
+            self.inputs = Inputs(first, masks)  # and no memory
             self.episode_step[:] = 0
             self.episode_return[:] = 0
-        num_started = lanes if self.episodes is None else min(lanes, self.episodes)
-        working, num_steps, t = num_started, 0, 0
-        alive = np.arange(lanes) < num_started
-        tracker = EpisodeTracker()
+        return self.inputs
+
+    def _collect(self, policy: Any, actor: Actor, iteration: int, want_bootstrap: bool) -> Collected:
+        env_generator = streams.generator(self.seed, "environment", iteration, self.number, self.device)
+        act_generator = streams.generator(self.seed, "act", iteration, self.number, self.device)
+        reset, step_lanes, act = self.environment.reset, self.environment.step, actor.act
+        if self.limit is not None:
+            reset, step_lanes = self.limit.around(self.environment)
+        to_environment = policy.environment_actions if has(policy, HasEnvironmentActions) else None
+        env_label, policy_label = self.labels
+        on_host, whole = self.device.type == "cpu", self.fixed_steps is None
+        inputs = self._begin(reset, env_generator)
+        quota, tracker = Quota(self.lanes, self.steps, self.episodes), EpisodeTracker()
+        watch = EpisodeWatch(env_label, self.episode_limit if whole else None, self.on_progress)
 
         table = self.table = Table(self.fixed_steps or self.capacity)
         rows = table.rows
-        self.row = 0
         table.add("observations", inputs.observations)
         if inputs.action_masks is not None:
             table.add("action_masks", inputs.action_masks)
-        if self.fixed_steps is None:
-            table.add("alive", torch.from_numpy(alive))
+        if whole:
+            table.add("alive", torch.from_numpy(quota.running))
         action: Action | None = None
         step: Step | None = None
-        seen = view(inputs.observations)
+        observed = view(inputs.observations)
         memory = inputs.state  # before the first row; of a policy without memory, always None
-        fresh = False if inputs.started is None else to_host(inputs.started)  # [N]: no real step of the episode yet
-        looked_at = LOOKED_AT if iteration == 0 else 0
-        watch = EpisodeWatch(self.labels[0], self.episode_limit if self.fixed_steps is None else None, self.on_progress)
+        started = False if inputs.started is None else to_host(inputs.started)  # [N]: no real step of the episode yet
+        checked_rows = CHECKED_ROWS if iteration == 0 else 0
+        self.row = t = 0
 
         while True:
             if t == table.capacity:
                 table.grow()
-            _called = player_label
-            with NO_CHECK if t >= looked_at else refuse_writes(True, f"{player_label}: act", inputs):
-                chosen = act(inputs, noise)
-            if chosen is not action:
-                self.step_checks.action(chosen, action)
+            _called = policy_label
+            with NO_CHECK if t >= checked_rows else refuse_writes(True, f"{policy_label}: act", inputs):
+                new_action = act(inputs, act_generator)
+            if new_action is not action:  # policies may hand out the same object again, written anew
+                self.step_checks.action(new_action, action)
                 if action is None:
-                    if memory is None and chosen.state is not None:
-                        memory = torch.zeros_like(chosen.state)
-                    table.add("actions", chosen.actions)
-                    if chosen.log_probs is not None:
-                        table.add("log_probs", chosen.log_probs)
-                action, choices = chosen, view(chosen.actions)
+                    if memory is None and new_action.state is not None:
+                        memory = torch.zeros_like(new_action.state)
+                    table.add("actions", new_action.actions)
+                    if new_action.log_probs is not None:
+                        table.add("log_probs", new_action.log_probs)
+                action, actions = new_action, view(new_action.actions)
             # at once: the policy may reuse it in other shards, or have handed out the environment's own tensor
-            state = None if chosen.state is None else chosen.state.clone()
-            rows["observations"][t] = seen
-            rows["actions"][t] = choices
-            if chosen.log_probs is not None:
-                rows["log_probs"][t] = view(chosen.log_probs)
+            state = None if action.state is None else action.state.clone()
+            rows["observations"][t] = observed
+            rows["actions"][t] = actions
+            if action.log_probs is not None:
+                rows["log_probs"][t] = view(action.log_probs)
             if inputs.action_masks is not None:
                 rows["action_masks"][t] = view(inputs.action_masks)
 
-            _called = world_label
-            given = step_lanes(action.actions if translate is None else translate(action.actions), world)
-            if given is not step:
-                self.step_checks.step(given, step, inputs)
+            _called = env_label
+            taken = action.actions if to_environment is None else to_environment(action.actions)
+            new_step = step_lanes(taken, env_generator)
+            if new_step is not step:
+                self.step_checks.step(new_step, step, inputs)
                 if step is None:
-                    for name in ("rewards", *FLAGS, *(["valid"] if given.valid is not None else [])):
-                        table.add(name, getattr(given, name))
-                step = given
-                seen, reward = view(step.observations), view(step.rewards)
-                over, out = view(step.terminated), view(step.truncated)
-                final, late, after = over, out, view(step.successors)
+                    for name in ("rewards", *FLAGS, *(["valid"] if new_step.valid is not None else [])):
+                        table.add(name, getattr(new_step, name))
+                step = new_step
+                observed, rewards, successors = map(view, (step.observations, step.rewards, step.successors))
+                terminated, truncated = view(step.terminated), view(step.truncated)
             if step.observations is not inputs.observations or step.action_masks is not None:
                 inputs = self.inputs = Inputs(step.observations, step.action_masks)
-            rows["rewards"][t] = reward
-            rows["terminated"][t] = over
-            rows["truncated"][t] = out
+            rows["rewards"][t] = rewards
+            rows["terminated"][t] = terminated
+            rows["truncated"][t] = truncated
 
             # what the host must know at once: where an episode ended, and which lanes go on
-            if not local:
-                final, late = to_host(over), to_host(out)
-            ended = final | late
-            if step.valid is None:
-                num_steps += working
-            else:
+            ended = terminated | truncated if on_host else to_host(terminated | truncated)
+            real = None  # [N] rows that are steps; None: all
+            if step.valid is not None:
                 rows["valid"][t] = view(step.valid)
-                counted = alive & to_host(step.valid)
-                num_steps += int(np.count_nonzero(counted))
-                ended &= counted
-            if self.fixed_steps is None:
-                rows["alive"][t] = alive
-                ended &= alive
+                real = quota.running & to_host(step.valid)
+                ended &= real
+            quota.count(real)
+            if whole:
+                rows["alive"][t] = quota.running
+                ended &= quota.running
             if count := int(np.count_nonzero(ended)):
-                tracker.note(t, ended, after, state, step.metrics)
-                if self.fixed_steps is None:
-                    num_continuing = count
-                    if self.episodes is not None:
-                        num_continuing = min(num_continuing, self.episodes - num_started)
-                    elif self.steps is not None and num_steps >= self.steps:
-                        num_continuing = 0
-                    num_started += num_continuing
-                    working -= count - num_continuing
-                    alive[ended.nonzero()[0][num_continuing:]] = False
+                tracker.note(t, ended, successors, state, step.metrics)
+                quota.end(ended, count)
             if state is not None:
-                fresh = ended if step.valid is None else ended | (fresh & ~counted)
-                inputs = evolve(inputs, state=state, started=torch.from_numpy(fresh).to(self.device))
-            t += 1
-            self.row = t
-            if t == self.fixed_steps or working == 0:
+                started = ended if real is None else ended | (started & ~real)
+                inputs = evolve(inputs, state=state, started=torch.from_numpy(started).to(self.device))
+            self.row = t = t + 1
+            if t == self.fixed_steps or quota.num_running == 0:
                 break
             if t == watch.due:
-                watch.look(t, num_steps, len(tracker.left) if self.fixed_steps else num_started - working, rows, alive)
+                watch.look(t, quota.num_steps, quota.num_ended, rows, quota.running)
 
         self.inputs, self.table, self.capacity = inputs, None, t + t // 4 + 1
-        if self.fixed_steps is not None:
-            tracker.note(t - 1, ~ended, after, state)
+        if not whole:
+            tracker.note(t - 1, ~ended, successors, state)
         columns = {name: column[:t] for name, column in table.columns.items()}
-        padded = self.fixed_steps is None or "valid" in columns
-        return self._accounted(columns, tracker, memory, padded, want_bootstrap)
+        return self._accounted(columns, tracker, memory, whole or "valid" in columns, want_bootstrap)
 
     def collected(self, columns: dict[str, Tensor], following: Inputs, want_bootstrap: bool) -> Collected:
         """The same, of fixed steps that somebody else took: columns [T, N, …] and successors, and what comes next."""
         successors, ended = columns.pop("successors"), columns["terminated"] | columns["truncated"]
         tracker = EpisodeTracker()
         for rows, left in ((successors, ended), (successors[-1], ~ended[-1])):
-            tracker.left.append((view(rows[left]), None))
+            tracker.bootstrap.append((view(rows[left]), None))
         self.inputs = following
         return self._accounted(columns, tracker, None, False, want_bootstrap)
 
@@ -283,7 +274,7 @@ class Shard:
             for name in FLAGS:
                 columns[name] &= mask
         columns.setdefault("log_probs", torch.empty(0))  # filled by `collect`, in one batch
-        groups = getattr(self.environment, "groups", None)
+        groups = self.environment.groups if has(self.environment, HasGroups) else None
         if groups is not None:
             self.step_checks.groups(groups)
         rollout = Rollout(**columns, groups=groups, state=state)

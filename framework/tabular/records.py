@@ -45,10 +45,3 @@ class EpisodeTooLongError(Exception):
     def __init__(self, lane: int) -> None:
         super().__init__(lane)
         self.lane = lane
-
-
-def num_continuing(amount: Amount, ended: int, started: int, taken: int) -> int:
-    """Of `ended` lanes, how many begin another episode, after `started` episodes and `taken` steps."""
-    if amount.episodes is not None:
-        return min(ended, amount.episodes - started)
-    return 0 if amount.steps is not None and taken >= amount.steps else ended

@@ -11,8 +11,9 @@ import functools
 import numpy as np
 import torch
 
+from ..collecting.quota import num_continuing
 from .in_turn import sample_in_turn
-from .records import Amount, EpisodeTooLongError, LaneState, SampledRows, num_continuing
+from .records import Amount, EpisodeTooLongError, LaneState, SampledRows
 from .tables import Array, Tables, first_states
 
 FEW_LANES = 64  # up to here Python follows lane by lane
@@ -108,7 +109,7 @@ def sample_together(
             finished.append((episode_return[where], t - born[where]))
             episode_return[ended] = 0.0
             born[ended] = t
-            continuing = num_continuing(amount, len(where), num_started, num_steps)
+            continuing = num_continuing(amount.steps, amount.episodes, len(where), num_started, num_steps)
             number[where[:continuing]] = np.arange(num_started, num_started + continuing)
             num_started += continuing
             working -= len(where) - continuing

@@ -40,13 +40,13 @@ def one_by_one(story):
     alive = np.ones((steps, lanes), bool) if story["alive"] is None else story["alive"]
     real = alive if story["valid"] is None else alive & story["valid"]
     episode_step, episode_return = story["episode_step"].tolist(), story["episode_return"].tolist()
-    number, begun = list(range(lanes)), lanes
+    number, starts = list(range(lanes)), lanes
     places, ends = {}, []
     fresh = []  # lanes whose last episode is over
     for t in range(steps):
         for lane in fresh:
             if alive[t, lane]:
-                number[lane], begun = begun, begun + 1
+                number[lane], starts = starts, starts + 1
         fresh = []
         for lane in range(lanes):
             if not real[t, lane]:
@@ -106,9 +106,9 @@ def test_turns_are_those_of_one_step_after_the_other(story):
 MUTANTS = [
     ("since[0] = -episode_step", "since[0] = 0"),
     ("episode_step[:] = times[-1]", "episode_step[:] = times[-2]"),
-    ("np.copyto(since[1:], taken[1:], where=ended)", "np.copyto(since[1:], taken[:-1], where=ended)"),
+    ("np.copyto(since[1:], steps_before[1:], where=ended)", "np.copyto(since[1:], steps_before[:-1], where=ended)"),
     ("np.cumsum(valid, 0)", "np.cumsum(np.ones_like(valid), 0)"),
-    ("begun &= alive", "pass"),
+    ("starts &= alive", "pass"),
     ("terminated | truncated, np", "terminated & True, np"),
     ("ended &= mask", "pass"),
     ("(alive, valid):", "(alive,):"),
@@ -117,7 +117,7 @@ MUTANTS = [
     ("np.where(whole, 0, sums)", "sums"),
     ('[np.argsort(rows[whole], kind="stable")]', ""),
     ("np.append(0, closes[:-1] + 1)", "np.append(0, closes[:-1])"),
-    ("metrics[name][first:beyond] = some", "metrics[name][: len(some)] = some"),
+    ("metrics[name][first:last] = column", "metrics[name][: len(column)] = column"),
     ("times[rows, lanes] + 1", "times[rows, lanes]"),
     ("(~ended[-1]).nonzero()", "ended[-1].nonzero()"),
 ]

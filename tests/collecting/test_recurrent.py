@@ -349,11 +349,11 @@ STARTED = "rollout.times == 0"
 MUTANTS = {
     "never says that an episode started": (
         law_sequences_say_what_stepping_says,
-        {"shard": ("torch.from_numpy(fresh)", "torch.from_numpy(fresh & False)")},
+        {"shard": ("torch.from_numpy(started)", "torch.from_numpy(started & False)")},
     ),
     "says so of another lane": (
         law_sequences_say_what_stepping_says,
-        {"shard": ("torch.from_numpy(fresh)", "torch.from_numpy(np.roll(fresh, 1))")},
+        {"shard": ("torch.from_numpy(started)", "torch.from_numpy(np.roll(started, 1))")},
     ),
     "hands the memory to another lane": (
         law_sequences_say_what_stepping_says,
@@ -408,7 +408,7 @@ MUTANTS = {
     ),
     "carries what the next act overwrites": (
         law_memory_is_carried,
-        {"shard": ("chosen.state.clone()", "chosen.state")},
+        {"shard": ("action.state.clone()", "action.state")},
         (cases(FIXED),),
     ),
     "judges each rollout from nothing": (
@@ -429,8 +429,8 @@ MUTANTS = {
         law_successors_are_valued_with_what_is_remembered,
         {
             "shard": (
-                "tracker.note(t, ended, after, state, step.metrics)",
-                "tracker.note(t, ended, after, state * 0.5, step.metrics)",
+                "tracker.note(t, ended, successors, state, step.metrics)",
+                "tracker.note(t, ended, successors, state * 0.5, step.metrics)",
             )
         },
     ),
@@ -438,8 +438,8 @@ MUTANTS = {
         law_successors_are_valued_with_what_is_remembered,
         {
             "shard": (
-                "tracker.note(t, ended, after, state, step.metrics)",
-                "tracker.note(t, ended, after, state.roll(1, 0), step.metrics)",
+                "tracker.note(t, ended, successors, state, step.metrics)",
+                "tracker.note(t, ended, successors, state.roll(1, 0), step.metrics)",
             )
         },
     ),
