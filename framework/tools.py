@@ -7,6 +7,7 @@
 | `own_line` | the line of the user's own code that an error passed |
 | `derived_seed` | a seed from the run's, a purpose and numbers |
 | `merge_moments` | mean and variance of all samples so far |
+| `inverse_cdf_edges` | the edges by which a uniform number picks an outcome |
 | `build_environment`, `close` | another environment like the run's, and its end |
 | `play`, `refuse_without_greedy` | whole episodes of a policy |
 | `RECENT` | episodes that a run's running means are taken over |
@@ -31,6 +32,7 @@ from .run import RECENT
 from .running_moments import merged as merge_moments
 from .setup.building import build_environment, close
 from .streams import derived_seed
+from .tabular.tables import inverse_cdf_edges
 
 __all__ = [
     "BEST",
@@ -43,6 +45,7 @@ __all__ = [
     "close",
     "copied",
     "derived_seed",
+    "inverse_cdf_edges",
     "keep_policy",
     "keep_statistics",
     "merge_moments",

@@ -86,7 +86,7 @@ class EpisodeTracker:
     ) -> tuple[EpisodeStats, BootstrapObservations]:
         """Which episodes ended, and what they left; mask, times and episode numbers join the `columns`.
 
-        `all_bootstrap`: those that did not end are left in the last row, too. `episode_step` and `episode_return` move on.
+        `all_bootstrap`: those that did not end are kept, too. `episode_step` and `episode_return` move on.
         """
         device = columns["rewards"].device
         alive, valid = (to_host(columns.pop(name)) if name in columns else None for name in ("alive", "valid"))

@@ -16,7 +16,7 @@ from attrs import fields, frozen, has
 from torch import Tensor, nn
 
 from ..contracts import Batch, Loss
-from ..learning.batches import COLUMNS, Minibatch, divisor, divisor_of, share_of
+from ..learning.batches import COLUMNS, Minibatch, divisor, share_of
 from .adam import Adam
 from .inductor import FallbackError, compiled, lifted, tensors_of, traced, undisturbed
 
@@ -237,12 +237,6 @@ def of_equal_size(queue: Sequence[Minibatch], at: int) -> tuple[int, int]:
     return first, last
 
 
-def divisor_of_batch(run: "Run", batch: Batch) -> float:
-    """What the summed terms of a loss are divided by."""
-    settings = run.config.update
-    return divisor(batch, settings.denominator, settings.constant)
-
-
 def denominators(run: "Run", whole: Batch, index: Tensor | None) -> tuple[float, float]:
     """What is a number in Python and must not be traced as one: the denominator, and the count of episodes."""
     steps, episodes = whole.total_steps, whole.total_episodes
@@ -250,7 +244,7 @@ def denominators(run: "Run", whole: Batch, index: Tensor | None) -> tuple[float,
         steps = index.shape[1]
         episodes = share_of(episodes, steps, len(whole.advantages))
     settings = run.config.update
-    return float(divisor_of(steps, episodes, settings.denominator, settings.constant)), float(episodes)
+    return float(divisor(steps, episodes, settings.denominator, settings.constant)), float(episodes)
 
 
 def as_double(number: float) -> Tensor:

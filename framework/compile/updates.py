@@ -35,7 +35,6 @@ from .update_program import (
     as_double,
     columns_of,
     denominators,
-    divisor_of_batch,
     is_near,
     new_program,
     of_equal_size,
@@ -254,7 +253,7 @@ class CompiledUpdater(Updater):
         def drift(term: str) -> float:
             return abs(rounded()[1][term] - terms[term])
 
-        count = divisor_of_batch(self.run, batch)
+        count, _ = denominators(self.run, batch, None)
         for name, term in loss.terms.items():
             found, size = update.terms.get(name), float(term.detach().abs().sum()) / count
             expected = terms[f"loss/{name}"]

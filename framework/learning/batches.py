@@ -138,19 +138,14 @@ def select_lanes(batch: Batch, lanes: Tensor) -> Batch:
     return evolve(select(batch, row[:, lanes][real]), sequences=Sequences(part, whole.actions[:, lanes], real))
 
 
-def divisor(batch: Batch, denominator: str, constant: float = 1.0) -> float:
-    """What the summed terms of a loss are divided by."""
-    return divisor_of(batch.total_steps, batch.total_episodes, denominator, constant)
-
-
-def divisor_of(steps: int, episodes: float, denominator: str, constant: float = 1.0) -> float:
-    """The same, of so many steps and episodes."""
+def divisor(steps: int, episodes: float, denominator: str, constant: float = 1.0) -> float:
+    """What the summed terms of a loss are divided by: the batch's steps, its episodes, or a constant."""
     return {"per_step": steps, "per_episode": episodes, "constant": constant}[denominator]
 
 
 def reduce(loss: Loss, batch: Batch, denominator: str, constant: float = 1.0) -> dict[str, Tensor]:
     """Each term, summed and divided: the scalars whose sum is descended."""
-    count = divisor(batch, denominator, constant)
+    count = divisor(batch.total_steps, batch.total_episodes, denominator, constant)
     return {name: divided(term, count) for name, term in loss.terms.items()}
 
 

@@ -66,7 +66,7 @@ class Updater:
         if not differentiable:
             label = run.config.loss.label
             raise PartError(f"{label}: its terms carry no gradient (was a graph cut by detach or torch.tensor?)")
-        count = divisor(batch, settings.denominator, settings.constant)
+        count = divisor(batch.total_steps, batch.total_episodes, settings.denominator, settings.constant)
         terms = {f"loss/{name}": divided(term.detach(), count).item() for name, term in loss.terms.items()}
         evaluate = functools.partial(evaluate_batch, run, batch)
         if not math.isfinite(sum(terms.values())):

@@ -7,7 +7,7 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 
 from ..contracts import Step, TabularMDP
-from .tables import NEVER
+from .tables import inverse_cdf_edges
 
 
 class TabularLanes:
@@ -101,10 +101,8 @@ def _outcomes(rows: Tensor) -> tuple[Tensor, Tensor]:
     possible = rows > 0
     width = max(1, int(possible.sum(1).max()))
     order = torch.argsort(possible, dim=1, descending=True, stable=True)[:, :width]
-    chances = rows.gather(1, order)
-    below = chances.cumsum(1) / chances.sum(1, keepdim=True)  # a terminal state's row may be empty: NaN, never used
-    more = torch.arange(1, width, device=rows.device) < possible.sum(1, keepdim=True)
-    return order, torch.where(more, below[:, :-1], NEVER)
+    edges = inverse_cdf_edges(rows.gather(1, order).cpu().numpy())
+    return order, torch.from_numpy(edges).to(rows.device)
 
 
 def _drawn(outcomes: Tensor, edges: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:

@@ -82,7 +82,7 @@ class Tables:
             pairs % count,
             seen[pairs % count],
             mdp.terminal.cpu().numpy()[pairs % count],
-            np.cumsum(start)[:-1],
+            inverse_cdf_edges(start[None])[0],
             int(start.argmax()) if (start > 0).sum() == 1 else None,
             mdp.time_limit,
         )
@@ -90,10 +90,18 @@ class Tables:
     def edges(self, log_probs: Array) -> Array:
         """Upper edge of each outcome but a state's last, `[S, width − 1]`, for a table of log π `[O, A]`."""
         weights = np.exp(log_probs.astype(np.float64)).take(self.cells) * self.probabilities
-        sums = weights.reshape(-1, self.width).cumsum(axis=1)
-        below, total = sums[:, :-1], sums[:, -1:]
-        # where nothing is possible after an outcome, no rounding may pass it; a terminal state's total is 0
-        return np.where(below < total, below / np.maximum(total, TINY), NEVER)
+        return inverse_cdf_edges(weights.reshape(-1, self.width))
+
+
+def inverse_cdf_edges(weights: Array) -> Array:
+    """The upper edge `[K, W − 1]` of each outcome but a row's last, to sample rows of weights `[K, W]` by inversion.
+
+    The outcome of a uniform number u in [0, 1) is the count of edges ≤ u. After the last possible outcome edges are
+    `NEVER`, so that no rounding passes it; so are all edges of a row of zeros.
+    """
+    sums = weights.cumsum(axis=1)
+    below, total = sums[:, :-1], sums[:, -1:]
+    return np.where(below < total, below / np.maximum(total, TINY), NEVER)
 
 
 def first_states(tables: Tables, count: int, generator: torch.Generator) -> Array:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from framework import Action, Inputs
+from framework.tools import inverse_cdf_edges
 
 NOISE_ROWS = 64  # uniform numbers are drawn for so many steps at once
 VECTOR = 16  # float32 numbers that a processor takes at once
@@ -82,12 +83,8 @@ class TableActor:
 
     def _cut(self) -> None:
         """The upper edges of all actions but the last, by column."""
-        table = self.log_probs.double().exp()
-        edges = table.cumsum(1) / table.sum(1, keepdim=True)
-        # from an action on after which none is possible, no uniform number may pass it by rounding
-        possible = table.flip(1).cumsum(1).flip(1)[:, 1:] > 0
-        edges = torch.where(possible, edges[:, :-1], 2.0)
-        self._edges = [column.numpy() for column in edges.float().t().contiguous()]
+        edges = inverse_cdf_edges(self.log_probs.double().exp().numpy())
+        self._edges = list(np.ascontiguousarray(edges.T, dtype=np.float32))
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
         """One action a lane; where some are not allowed, of the others."""

@@ -511,7 +511,7 @@ MUTANTS = {
     "adds the edges of single actions": (
         law_the_actor_answers_as_often_as_evaluate_says,
         TABLES,
-        ("table.cumsum(1) / table.sum(1, keepdim=True)", "table"),
+        ("inverse_cdf_edges(self.log_probs.double().exp().numpy())", "self.log_probs.double().exp().numpy()[:, :-1]"),
     ),
     "passes an edge one number late": (
         law_what_is_impossible_is_never_chosen,
