@@ -30,8 +30,10 @@ from attrs import frozen
 from foreign import publish
 from hatchling.build import build_wheel
 
+from framework.capabilities import CAPABILITIES, members
 from framework.cli import main
 from framework.config import DEFAULTS, SCALARS, SECTIONS, Config
+from framework.contracts import Environment, Policy
 from framework.hookspecs import CLAIMS, GIVES, NEEDS, Providers, RunHooks, hookspec
 from framework.setup.layers import merge
 from framework.setup.loading import load
@@ -381,6 +383,27 @@ def test_every_field_of_the_data_is_listed():
         fields = {field.name for field in attrs.fields(getattr(contracts, name))}
         assert rows(told[name]).keys() == fields, name
     assert rows(told["TabularMDP"]).keys() == {field.name for field in attrs.fields(contracts.TabularMDP)}
+
+
+ROLE_SECTIONS = {"environment": ("Environment", Environment), "policy": ("Policy", Policy)}
+ELSEWHERE = {"title"}  # of settings of any role
+
+
+@pytest.mark.parametrize("role", ROLE_SECTIONS)
+def test_every_member_of_a_part_is_listed_required_or_a_capability(role):
+    """The tables of a role's section name exactly the members of its Protocol and of its capabilities."""
+    heading, protocol = ROLE_SECTIONS[role]
+    cells = re.findall(r"^\| (`.+?) \|", sections(CONTRACTS, 2)[heading].partition("\n### ")[0], re.MULTILINE)
+    listed = {word for cell in cells for word in re.findall(r"`(\w+)(?:\([\w, ]*\))?`", cell)}
+    capable = {name for capability in CAPABILITIES[role] for name in members(capability)}
+    required = set(members(protocol)) | ({"act"} if role == "policy" else set())
+    assert listed - ELSEWHERE - {"render_fps"} == required | capable
+
+
+def test_capabilities_of_other_roles_are_described():
+    for role in ("actor", "baseline", "extension"):
+        for capability in CAPABILITIES[role]:
+            assert all(re.search(rf"`{name}\b", CONTRACTS) for name in members(capability)), capability
 
 
 # Errors that need an installed package to show themselves

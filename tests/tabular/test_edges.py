@@ -1,4 +1,4 @@
-"""The edges by which a uniform number picks an outcome: every possible outcome has its probability, no other is picked."""
+"""Edges by which a uniform number picks an outcome: each possible outcome has its probability, no other is picked."""
 
 import numpy as np
 import pytest
