@@ -12,10 +12,13 @@ an environment may hand out the same object each time, because the runner copies
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from attrs import field, frozen
 from gymnasium.spaces import Space
 from torch import Tensor, nn
+
+Array = np.ndarray[Any, Any]  # on the host
 
 
 @frozen(eq=False)

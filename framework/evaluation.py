@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from . import streams
 from .capabilities import HasGreedy, has
 from .collecting.episodes import EpisodeStats
 from .collecting.rollout import actor_of
+from .contracts import Actor, Array, Environment, PolicyModule
 from .errors import UsageError
 from .guards.episode_limit import EpisodeLimit
 from .guards.randomness import same_randomness
@@ -21,8 +21,6 @@ from .guards.step_timeout import Limit
 from .records.environment_state import give
 from .spaces import ATTRIBUTE, compare
 from .tabular.shard import shard_of
-
-Array = np.ndarray[Any, Any]
 
 CONFIDENCE = 0.95
 
@@ -91,8 +89,8 @@ class Performance:
 
 
 def play(
-    policy: Any,
-    environment: Any,
+    policy: PolicyModule,
+    environment: Environment,
     lanes: int,
     episodes: int,
     *,
@@ -166,14 +164,14 @@ def play(
     return Performance(finished.returns, finished.lengths, finished.metrics)
 
 
-def refuse_without_greedy(policy: Any, greedy: bool, label: str) -> None:
+def refuse_without_greedy(policy: PolicyModule, greedy: bool, label: str) -> None:
     """Refuse a greedy evaluation of a policy that has no `greedy()`."""
     if greedy and not has(policy, HasGreedy):
         raise UsageError(f"{label} has no greedy(), which takes the most probable action: evaluate it without greedy")
 
 
-def _actor(policy: Any, greedy: bool) -> Any:
-    return policy.greedy() if greedy else actor_of(policy)
+def _actor(policy: PolicyModule, greedy: bool) -> Actor:
+    return policy.greedy() if greedy and has(policy, HasGreedy) else actor_of(policy)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from attrs import frozen
 from torch import nn
 
 from .config import Config
-from .contracts import PolicyModule
+from .contracts import Array, PolicyModule
 from .errors import UsageError
 from .run import Run
 
@@ -22,9 +22,9 @@ class Result:
     """
 
     policy: PolicyModule  # trained, an nn.Module
-    metrics: dict[str, np.ndarray[Any, Any]]  # each float64, with an entry an iteration
-    recent_returns: np.ndarray[Any, Any]  # float64, of the last (at most 100) training episodes
-    recent_lengths: np.ndarray[Any, Any]  # int64, steps of the same episodes
+    metrics: dict[str, Array]  # each float64, with an entry an iteration
+    recent_returns: Array  # float64, of the last (at most 100) training episodes
+    recent_lengths: Array  # int64, steps of the same episodes
     stop_reasons: tuple[str, ...]
     directory: Path | None
     config: Config

@@ -8,7 +8,7 @@ import torch
 from attrs import define, field, frozen
 from torch import Tensor
 
-Array = np.ndarray[Any, Any]
+from ..contracts import Array
 
 
 def view(tensor: Tensor) -> Any:

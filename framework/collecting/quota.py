@@ -1,8 +1,8 @@
 """How much a shard collects, and which lanes therefore go on after an episode."""
 
-from typing import Any
-
 import numpy as np
+
+from ..contracts import Array
 
 
 def num_continuing(steps: int | None, episodes: int | None, ended: int, started: int, taken: int) -> int:
@@ -31,11 +31,11 @@ class Quota:
         """Episodes that have ended."""
         return self.num_started - self.num_running
 
-    def count(self, real: np.ndarray[Any, Any] | None) -> None:
+    def count(self, real: Array | None) -> None:
         """Count the steps of a row: of all running lanes, or of the `real` ones `[N]` bool among them."""
         self.num_steps += self.num_running if real is None else int(np.count_nonzero(real))
 
-    def end(self, ended: np.ndarray[Any, Any], count: int) -> None:
+    def end(self, ended: Array, count: int) -> None:
         """Where episodes `ended` `[N]` bool, `count` of them: lanes begin another one, or stop."""
         continuing = num_continuing(self.steps, self.episodes, count, self.num_started, self.num_steps)
         self.num_started += continuing

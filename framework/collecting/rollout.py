@@ -8,8 +8,8 @@ import torch
 from attrs import evolve
 from torch import Tensor
 
-from ..capabilities import HasActor, has
-from ..contracts import Actor, Evaluation, Inputs, Rollout
+from ..capabilities import HasActor, HasValues, has
+from ..contracts import Actor, Evaluation, Inputs, Policy, Rollout
 from ..guards import checks
 from ..guards.mutation import refuse_writes
 from ..run import Run
@@ -42,7 +42,7 @@ class Collector:
 
 
 def collect(
-    shards: Sequence[Shard], policy: Any, actor: Actor, iteration: int, values: bool
+    shards: Sequence[Shard], policy: Policy, actor: Actor, iteration: int, values: bool
 ) -> tuple[Rollout, EpisodeStats]:
     """Collect from every shard and assemble; log-probs left out by `act`, and values, in one batch for all steps."""
     with torch.no_grad():
@@ -74,7 +74,7 @@ def flat(rollout: Rollout) -> Inputs:
 
 
 def _evaluate_rows(
-    rollout: Rollout, policy: Any, log_probs: bool, values: bool, shard: Shard
+    rollout: Rollout, policy: Policy, log_probs: bool, values: bool, shard: Shard
 ) -> tuple[Tensor | None, Tensor | None]:
     """log π and V `[T, N]` of all rows, as far as they are wanted: at most ROWS at a time.
 
@@ -108,16 +108,21 @@ def _evaluate_rows(
     return first, second
 
 
-def _values_of(policy: Any, inputs: Inputs, label: str, known: Tensor | None = None) -> Tensor:
+def _values_of(policy: Policy, inputs: Inputs, label: str, known: Tensor | None = None) -> Tensor:
     """V of each row of `inputs`, unless it is known."""
     _called = label  # for blame
-    values: Tensor = policy.values(inputs) if known is None else known
+    assert has(policy, HasValues)
+    values = policy.values(inputs) if known is None else known
     checks.per_step(f"{label}: values", values, tuple(inputs.observations.shape[: 1 if inputs.state is None else 2]))
     return values
 
 
 def with_values(
-    rollout: Rollout, valued: Tensor, policy: Any, ends: Sequence[BootstrapObservations], shards: Sequence[Shard]
+    rollout: Rollout,
+    valued: Tensor,
+    policy: Policy,
+    ends: Sequence[BootstrapObservations],
+    shards: Sequence[Shard],
 ) -> Rollout:
     """V of every step and successor: V(s′) is the next row's, except where a trace is cut: those are evaluated here.
 

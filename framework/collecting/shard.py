@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import streams
 from ..capabilities import HasActionMasks, HasEnvironmentActions, HasGroups, has
-from ..contracts import Action, Actor, Environment, Inputs, Rollout, Stateful, Step
+from ..contracts import Action, Actor, Array, Environment, Inputs, Policy, Rollout, Stateful, Step
 from ..errors import PartError
 from ..guards.episode_limit import EpisodeLimit, EpisodeWatch, OnProgress
 from ..guards.mutation import NO_CHECK, refuse_writes
@@ -77,8 +77,8 @@ class Shard:
     table: Table | None = None  # what is being collected, and the row that comes next
     row: int = 0
     step_checks: StepChecks = field(init=False)  # the checks of what comes in
-    episode_step: np.ndarray[Any, Any] = field(init=False)  # [N] step index within the episode
-    episode_return: np.ndarray[Any, Any] = field(init=False)  # [N] return of the unfinished episode
+    episode_step: Array = field(init=False)  # [N] step index within the episode
+    episode_return: Array = field(init=False)  # [N] return of the unfinished episode
     capacity: int = 64  # rows the last rollout took
     values_agree: bool | None = None  # whether the policy's `evaluate` and `values` say the same of values
     limit: Limit | None = None  # how long a reset or step may take
@@ -111,7 +111,7 @@ class Shard:
         self.episode_step[:], self.episode_return[:] = state["episode_step"].numpy(), state["episode_return"].numpy()
         self.values_agree = state["values_agree"]
 
-    def collect(self, policy: Any, actor: Actor, iteration: int, want_bootstrap: bool) -> Collected:
+    def collect(self, policy: Policy, actor: Actor, iteration: int, want_bootstrap: bool) -> Collected:
         """Step until what was asked for is complete.
 
         What is observed is checked at the end, all at once; if a part raises before, at once: a policy may have been
@@ -143,7 +143,7 @@ class Shard:
             self.episode_return[:] = 0
         return self.inputs
 
-    def _collect(self, policy: Any, actor: Actor, iteration: int, want_bootstrap: bool) -> Collected:
+    def _collect(self, policy: Policy, actor: Actor, iteration: int, want_bootstrap: bool) -> Collected:
         env_generator = streams.generator(self.seed, "environment", iteration, self.number, self.device)
         act_generator = streams.generator(self.seed, "act", iteration, self.number, self.device)
         reset, step_lanes, act = self.environment.reset, self.environment.step, actor.act

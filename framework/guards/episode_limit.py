@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 from attrs import frozen
 
+from ..contracts import Array
 from ..errors import PartError
 from ..parts import Part
 
@@ -55,7 +56,7 @@ class EpisodeWatch:
         self._row, self._seconds = 0, time.perf_counter()
         self.due = min(self._late, self._next)
 
-    def look(self, t: int, taken: int, ended: int, rows: dict[str, Any], alive: np.ndarray[Any, Any]) -> None:
+    def look(self, t: int, taken: int, ended: int, rows: dict[str, Any], alive: Array) -> None:
         """After `t` rows [t, N] and `taken` steps, `ended` episodes of which ended; `alive` [N] lanes go on.
 
         Raises:
@@ -76,7 +77,7 @@ class EpisodeWatch:
         self.due = min(self._late, self._next)
 
 
-def _ages(t: int, rows: dict[str, Any]) -> np.ndarray[Any, Any]:
+def _ages(t: int, rows: dict[str, Any]) -> Array:
     """The real steps [N] of each lane's unfinished episode."""
     terminated, truncated = (_on_host(rows[name][:t]) for name in ("terminated", "truncated"))
     ended = terminated | truncated
@@ -84,9 +85,9 @@ def _ages(t: int, rows: dict[str, Any]) -> np.ndarray[Any, Any]:
     ended &= real
     begun = np.where(ended.any(0), t - ended[::-1].argmax(0), 0)
     counts = np.concatenate([np.zeros((1, ended.shape[1]), np.int64), real.cumsum(0)])
-    ages: np.ndarray[Any, Any] = counts[-1] - np.take_along_axis(counts, begun[None], 0)[0]
+    ages: Array = counts[-1] - np.take_along_axis(counts, begun[None], 0)[0]
     return ages
 
 
-def _on_host(column: Any) -> np.ndarray[Any, Any]:
+def _on_host(column: Any) -> Array:
     return column if isinstance(column, np.ndarray) else np.asarray(column.cpu())

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..contracts import Batch, Inputs
+from ..contracts import Batch, Inputs, PolicyModule
 
 SPARE = 100  # a copy is made only when so many times its own cost has passed since the last one
 ROWS = 16  # of a batch, by which a policy is judged
@@ -44,7 +44,7 @@ class LastGood:
         ended = time.perf_counter()
         self._due = ended + SPARE * (ended - began)
 
-    def of(self, policy: Any) -> dict[str, Any]:
+    def of(self, policy: PolicyModule) -> dict[str, Any]:
         """The policy's own state if it is good, else the last copy that is; empty, if there is none."""
         own = _copy(policy.state_dict())
         finite = [state for state in (own, *reversed(self._kept)) if self._is_finite(state)]
@@ -57,7 +57,7 @@ class LastGood:
             return next(iter(finite), {})
         return found
 
-    def _sensible(self, policy: Any, states: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _sensible(self, policy: PolicyModule, states: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Those with which the log-probs of some actions are finite, or cannot be had."""
         assert self._rows is not None
         for state in states:

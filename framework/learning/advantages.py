@@ -1,18 +1,16 @@
 """advantages = weights · (returns − baseline)."""
 
-from typing import Any
-
 import torch
 
-from ..contracts import Advantages, Estimate, Rollout
+from ..contracts import Advantages, Baseline, Estimate, Estimator, Rollout
 from ..guards import checks
 from ..guards.mutation import refuse_writes
 
 
 def compute_advantages(
     rollout: Rollout,
-    estimator: Any,
-    baseline: Any,
+    estimator: Estimator,
+    baseline: Baseline,
     estimator_label: str = "the estimator",
     baseline_label: str = "the baseline",
     watch: bool = False,

@@ -156,7 +156,7 @@ def closed_on_error(run: Run) -> Iterator[None]:
         raise
 
 
-def resolved(config: Config, environment: Any) -> Config:
+def resolved(config: Config, environment: Environment) -> Config:
     """With what the environment's "auto" came to, so that a repetition and an evaluation have the same world."""
     part = config.environment
     found = environment.resolved if has(environment, HasResolved) else {}

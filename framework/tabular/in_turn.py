@@ -8,8 +8,9 @@ from itertools import chain, count, islice, repeat
 import numpy as np
 import torch
 
+from ..contracts import Array
 from .records import Amount, EpisodeTooLongError, LaneState, SampledRows
-from .tables import Array, Tables, first_states
+from .tables import Tables, first_states
 
 CHUNK = 256  # uniform numbers drawn at once for it
 STRETCH = 64  # steps that it walks at once

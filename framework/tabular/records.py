@@ -2,8 +2,8 @@
 
 from attrs import frozen
 
+from ..contracts import Array
 from ..guards.episode_limit import MOST
-from .tables import Array
 
 
 @frozen(eq=False)

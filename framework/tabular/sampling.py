@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from ..collecting.quota import num_continuing
+from ..contracts import Array
 from .in_turn import sample_in_turn
 from .records import Amount, EpisodeTooLongError, LaneState, SampledRows
-from .tables import Array, Tables, first_states
+from .tables import Tables, first_states
 
 FEW_LANES = 64  # up to here Python follows lane by lane
 BLOCK = 16  # rows of uniform numbers drawn at once for many lanes

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from attrs import define, field
 from torch import Tensor
@@ -11,14 +10,14 @@ from .. import streams
 from ..capabilities import HasEnvironmentActions, HasTable, has
 from ..collecting.episodes import BootstrapObservations, EpisodeStats
 from ..collecting.shard import Collected, Shard
-from ..contracts import Actor, Rollout
+from ..contracts import Actor, Array, Environment, Policy, Rollout
 from ..guards import checks
 from .records import Amount, EpisodeTooLongError, LaneState
 from .sampling import FEW_LANES, sample
 from .tables import Tables, first_states
 
 
-def shard_of(environment: Any, *, device: torch.device, labels: tuple[str, str], **fields: Any) -> Shard:
+def shard_of(environment: Environment, *, device: torch.device, labels: tuple[str, str], **fields: Any) -> Shard:
     """A shard of this environment: a `TabularShard`, if the environment has an `mdp()` that is small.
 
     Raises:
@@ -41,7 +40,7 @@ class TabularShard(Shard):
     """Its rollouts have the distribution of those that are stepped; an actor that is no table steps."""
 
     tables: Tables = field(kw_only=True)
-    states: np.ndarray[Any, Any] | None = field(default=None, kw_only=True)  # [N] where the lanes stand
+    states: Array | None = field(default=None, kw_only=True)  # [N] where the lanes stand
     few_lanes: int = field(default=FEW_LANES, kw_only=True)  # up to this many are sampled one after the other
 
     def state_dict(self) -> dict[str, Any]:
@@ -53,7 +52,7 @@ class TabularShard(Shard):
         super().load_state_dict(state)
         self.states = None if state["states"] is None else state["states"].numpy()
 
-    def collect(self, policy: Any, actor: Actor, iteration: int, want_bootstrap: bool) -> Collected:
+    def collect(self, policy: Policy, actor: Actor, iteration: int, want_bootstrap: bool) -> Collected:
         """Collect until what was asked for is complete."""
         table = table_of(actor, policy)
         if table is None:

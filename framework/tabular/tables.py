@@ -4,18 +4,14 @@ One uniform number picks action and successor together: each state has a short l
 the probabilities π(a|s)·P(s′|s,a), drawn by inverting their cumulative sum. How it is sampled stands in `sampling.py`.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 from attrs import frozen
 from gymnasium.spaces import Discrete
 
 from ..capabilities import HasActionMasks, HasGroups, HasTables, has
-from ..contracts import TabularMDP
+from ..contracts import Array, Environment, TabularMDP
 from ..errors import UsageError
-
-Array = np.ndarray[Any, Any]
 
 MOST_OUTCOMES = 4096  # larger worlds are stepped: the tables would cost more each iteration than they save
 TINY = np.finfo(float).tiny
@@ -42,7 +38,7 @@ class Tables:
     limit: int | None
 
     @classmethod
-    def of(cls, environment: Any, label: str = "environment") -> "Tables | None":
+    def of(cls, environment: Environment, label: str = "environment") -> "Tables | None":
         """The tables of an environment that has an `mdp()` over its own spaces, if they are small; else None.
 
         Raises:
