@@ -4,9 +4,9 @@ Needs Hypothesis: `pip install framework-rl[testing]`.
 """
 
 from .checking import Report, check, laws, part, replay
-from .conforming import conforms
-from .judging import Verdict, judge
+from .conformance import conforms
 from .law import LAWS, Broken, Law, Subject, law
+from .verdicts import Verdict, judge
 
 __all__ = [  # noqa: RUF022
     "check", "conforms", "part", "replay",

@@ -11,11 +11,11 @@ from attrs import evolve, frozen
 from ..errors import UsageError, unknown
 from ..parts import Loaded, Part
 from ..setup.loading import load
-from .clock import Clock
-from .judging import EXAMPLES as EXAMPLES
-from .judging import Outcome, Verdict, apart, ask, judge
 from .law import LAWS, Law, Subject
+from .time_budget import Clock
 from .variants import variants
+from .verdicts import EXAMPLES as EXAMPLES
+from .verdicts import Outcome, Verdict, apart, ask, judge
 
 ROLE_MODULES = ("estimators", "baselines", "losses", "policies", "environments", "claims")  # where the laws stand
 QUICK = 15  # examples a law, where EXAMPLES take too long

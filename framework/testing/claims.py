@@ -18,9 +18,9 @@ from ..exact import Bias, SoftmaxTable, by_name, count_trajectories, expected_gr
 from ..exact.expected import nothing, score_function
 from ..exact.rollouts import Episodes
 from ..returns import episode_sums, rewards_to_go
-from .concerns import claims
+from .applicability import claims
 from .law import Broken, Subject, law
-from .seeing import as_box, needs_box
+from .observations import as_box, needs_box
 from .strategies import mdps
 
 THEOREM = (

@@ -15,12 +15,12 @@ from ..contracts import Inputs
 from ..errors import PartError, UsageError
 from ..guards import checks
 from . import probabilities, sampling, sampling_masks  # noqa: F401 - their laws, too
-from .judging import words
 from .law import Broken, Subject, law
-from .memory import Told, remembered, sequences
-from .playing import Player, Scene, every_part, is_of_its_space, made, precision, same, story
+from .policy_harness import Player, Scene, every_part, is_of_its_space, made, precision, same, story
+from .policy_memory import Told, remembered, sequences
+from .policy_spaces import ANY, has, pairs, scenes
 from .spaces import edges, spread
-from .taking import ANY, has, pairs, scenes
+from .verdicts import words
 
 # Form
 

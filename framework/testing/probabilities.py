@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from .action_distributions import DENSITIES, SUMS, Outcomes, can_be_told, gradients, outcomes
 from .law import Broken, Subject, law
-from .outcomes import DENSITIES, SUMS, Outcomes, can_be_told, gradients, outcomes
-from .playing import Player, Scene, made, precision
-from .taking import only, scenes, some
+from .policy_harness import Player, Scene, made, precision
+from .policy_spaces import only, scenes, some
 
 TELLABLE = only("told", can_be_told)
 TOLD = some(

@@ -12,12 +12,12 @@ from gymnasium.spaces import Discrete
 from torch import Tensor
 
 from ..contracts import Action, Inputs
+from .action_distributions import DENSITIES, Outcomes, outcomes
 from .law import Broken, Subject, law
-from .outcomes import DENSITIES, Outcomes, outcomes
-from .playing import Player, Scene, every_part, made, precision, same
+from .policy_harness import Player, Scene, every_part, made, precision, same
+from .policy_spaces import ANY, has, only, scenes, some
 from .probabilities import TELLABLE, TOLD, told
 from .spaces import WIDE, choices, edges
-from .taking import ANY, has, only, scenes, some
 
 SAMPLES = 8192  # actions that are asked for at once
 TIMES = 16  # as often, where actions can be counted

@@ -8,10 +8,10 @@ from gymnasium.spaces import Discrete
 from hypothesis import strategies as st
 
 from ..errors import PartError, UsageError
+from .action_distributions import SUMS, outcomes
 from .law import Broken, Subject, law
-from .outcomes import SUMS, outcomes
-from .playing import Player, Scene, made, same
-from .taking import only, scenes, some
+from .policy_harness import Player, Scene, made, same
+from .policy_spaces import only, scenes, some
 
 
 def choosers(player: Player) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from framework.config import DEFAULTS, configure, merge
 from framework.setup.loading import load
 from framework.testing import Broken, check, conforms, judge, law, laws
 from framework.testing.checking import subjects_of
-from framework.testing.choosing import chosen
 from framework.testing.law import LAWS
 from framework.testing.page import laws_page
+from framework.testing.selection import chosen
 
 ROOT = Path(__file__).parents[2]
 LOSSY = '''"""Rewards to go, which do not end where time ran out."""
@@ -366,7 +366,7 @@ def test_a_failure_in_pytest_is_short(lossy, tmp_path):
     assert ran.returncode == 1
     assert f"{LEAK}: returns at step" in ran.stdout
     assert "# this repeats it:" in ran.stdout
-    assert "judging.py" not in ran.stdout
+    assert "verdicts.py" not in ran.stdout
 
 
 def test_a_law_that_is_broken_on_purpose_is_skipped_with_the_reason():

@@ -14,8 +14,8 @@ from framework import Estimate, UsageError
 from framework.cli import main
 from framework.parts import Part
 from framework.testing import check, conforms, laws, replay
-from framework.testing.choosing import chosen
-from framework.testing.telling import snippet
+from framework.testing.counterexamples import snippet
+from framework.testing.selection import chosen
 
 # From Python
 

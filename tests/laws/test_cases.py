@@ -4,9 +4,9 @@ import pytest
 from gymnasium.spaces import Box, MultiDiscrete, Space
 from hypothesis import find, given, settings
 
+from framework.testing.counterexamples import as_table, source
 from framework.testing.steps import batches
 from framework.testing.strategies import action_spaces, elements, mdps, rollouts, spaces
-from framework.testing.telling import as_table, source
 
 
 def test_the_source_of_a_case_makes_it_again():

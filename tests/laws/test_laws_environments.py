@@ -3,13 +3,7 @@
 import pytest
 import torch
 from attrs import evolve
-from framework_classic import Acrobot, CartPole, MountainCar, Pendulum
-from framework_corridor import Corridor
-from framework_gymnasium import Gymnasium
-from framework_line_world import LineWorld
-from framework_tabular_worlds import Cliff, RandomMDP, ShortCorridor
-from mutants import EXAMPLES
-from sound_environments import (
+from correct_environments import (
     Certain,
     Chancy,
     Clockwork,
@@ -23,10 +17,16 @@ from sound_environments import (
     Strip,
     World,
 )
+from framework_classic import Acrobot, CartPole, MountainCar, Pendulum
+from framework_corridor import Corridor
+from framework_gymnasium import Gymnasium
+from framework_line_world import LineWorld
+from framework_tabular_worlds import Cliff, RandomMDP, ShortCorridor
+from mutants import EXAMPLES
 
 from framework.testing import check
-from framework.testing.environments.chance import fisher
 from framework.testing.environments.frequencies import chi_square
+from framework.testing.environments.randomness import fisher
 
 SOUND = {
     "line_world": LineWorld(),

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from attrs import frozen
+from correct_estimators import LOADED, DividesByPowers
 from mutants import EXAMPLES
-from right_estimators import LOADED, DividesByPowers
 
 from framework import Estimate
 from framework.parts import Part

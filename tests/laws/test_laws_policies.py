@@ -6,11 +6,11 @@ import math
 import re
 
 import pytest
+from correct_policies import Made, Normal, Softmax
 from framework_policies import ActorCritic, Gaussian, MultiCategorical, Recurrent, Tabular
 from framework_reinforce import Categorical
 from mutants import EXAMPLES
 from policy_cases import LOADED
-from right_policies import Made, Normal, Softmax
 from torch import nn
 
 from framework import UsageError

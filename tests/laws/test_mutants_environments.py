@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from attrs import evolve
+from correct_environments import Certain, Chancy, Drift, FromHome, PureDrift, Strip, World
 from gymnasium.spaces import Box
 from mutants import broken
-from sound_environments import Certain, Chancy, Drift, FromHome, PureDrift, Strip, World
 
 from framework import Step
 from framework.parts import Part

@@ -3,9 +3,7 @@
 import pytest
 import torch
 from attrs import evolve, field, frozen, validators
-from legal import is_a_legal_rollout
-from mutants import EXAMPLES, broken
-from right_estimators import (
+from correct_estimators import (
     LOADED,
     MISTAKABLE,
     MUTANTS,
@@ -18,10 +16,12 @@ from right_estimators import (
     mutant,
     shifted,
 )
+from legal import is_a_legal_rollout
+from mutants import EXAMPLES, broken
 
 from framework.parts import Part
 from framework.testing import Broken, check
-from framework.testing.estimators.asking import estimate
+from framework.testing.estimators.cases import estimate
 from framework.testing.law import Subject
 from framework.testing.strategies import Episode, assemble
 
@@ -35,7 +35,7 @@ def test_the_mutants_are_right_but_for_their_bug(cls):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", MISTAKABLE)
-def test_right_estimators_pass_and_what_does_not_concern_them_says_why(cls):
+def test_correct_estimators_pass_and_what_does_not_concern_them_says_why(cls):
     report = check(Part("estimator", "right", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
     reasons = {verdict.law.name: verdict.reason for verdict in report.verdicts}

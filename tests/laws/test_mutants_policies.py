@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
+from correct_policies import Greedy, Made, Normal, PureNormal, PureSoftmax, Remembering, Several, Softmax, Squashed
 from gymnasium.spaces import Discrete
 from mutants import EXAMPLES, is_killed
 from policy_cases import LAWS, LOADED
-from right_policies import Greedy, Made, Normal, PureNormal, PureSoftmax, Remembering, Several, Softmax, Squashed
 from torch import nn
 
 from framework import Action, Evaluation

@@ -19,9 +19,9 @@ from hypothesis.errors import Flaky, HypothesisWarning
 
 from framework.errors import PartError
 from framework.testing.checking import laws, subjects_of
-from framework.testing.judging import ask, reason
 from framework.testing.law import Broken
 from framework.testing.variants import taking_turns
+from framework.testing.verdicts import ask, reason
 
 EXAMPLES = max(3, settings.default.max_examples // 5)  # cases a law: few, in the profile `dev`
 UNSHRUNK = settings(database=None, phases=[Phase.generate], max_examples=300, derandomize=True)

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from ...contracts import Rollout
-from ..concerns import claims
+from ..applicability import claims
+from ..counterexamples import same
 from ..law import Subject, law
 from ..strategies import as_dtype, scaled
-from ..telling import same
-from .asking import CONTRACT, judged, returns_of, subtracted, taught
+from .cases import CONTRACT, judged, returns_of, subtracted, taught
 
 
 @law("baseline", source="Sutton & Barto 2018, eq. 13.10", cases=judged, applies=claims("linear"))

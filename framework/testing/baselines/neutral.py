@@ -9,11 +9,11 @@ from hypothesis.strategies import DrawFn
 
 from ...contracts import Rollout
 from ...errors import PartError
+from ..counterexamples import ROUNDING, same
 from ..law import Broken, Subject, law
-from ..seeing import as_box, needs_box
+from ..observations import as_box, needs_box
 from ..strategies import Episode, assemble, following, quarters
-from ..telling import ROUNDING, same
-from .asking import CONTRACT, judged, returns_of, subtracted, taught
+from .cases import CONTRACT, judged, returns_of, subtracted, taught
 
 NEUTRALITY = "Sutton & Barto 2018, eq. 13.10; Greensmith et al. 2004, JMLR 5, theorem 8"
 

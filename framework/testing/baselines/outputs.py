@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from ...contracts import Rollout
 from ...errors import PartError
+from ..counterexamples import finite, rows, same, unwritten
 from ..law import Broken, Subject, law
 from ..strategies import copied
-from ..telling import finite, rows, same, unwritten
-from .asking import CONTRACT, judged, returns_of, subtracted, taught
+from .cases import CONTRACT, judged, returns_of, subtracted, taught
 
 
 @law("baseline", source=CONTRACT, cases=judged)

@@ -6,11 +6,11 @@ from hypothesis.strategies import DrawFn
 from torch import Tensor
 
 from ...contracts import Rollout
+from ..counterexamples import same
 from ..law import Broken, Subject, law
-from ..seeing import seen
+from ..observations import seen
 from ..strategies import copied, rollouts
-from ..telling import same
-from .asking import CONTRACT, returns_of, stories, subtracted
+from .cases import CONTRACT, returns_of, stories, subtracted
 
 
 def _learns(subject: Subject) -> str | None:

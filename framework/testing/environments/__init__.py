@@ -5,16 +5,16 @@ ask of the rest how often it happens, so seldom wrongly that no sound environmen
 """
 
 # isort: off
-from . import outputs, seeds, neighbours, ends, successors, lengths, extras  # in the order in which laws are stated
+from . import outputs, seeds, lanes, ends, successors, lengths, extras  # in the order in which laws are stated
 from . import tables, frequencies, transitions
 
 __all__ = [
     "ends",
     "extras",
     "frequencies",
-    "handed",
+    "lanes",
     "lengths",
-    "neighbours",
+    "outputs",
     "seeds",
     "successors",
     "tables",

@@ -5,8 +5,8 @@ from attrs import evolve
 from torch import Tensor
 
 from ..law import Broken, Subject, law
-from .playing import Plan, Told, copied, counts, lanes, plans, play, same, taken
-from .reasons import certain
+from .applicability import certain
+from .stepping import Plan, Told, copied, counts, lanes, plans, play, same, taken
 
 
 @law("environment", cases=plans)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from ..law import Broken, Subject, law
-from .playing import Plan, compare, counts, lanes, plans, play, same
-from .reasons import has
+from .applicability import has
+from .stepping import Plan, compare, counts, lanes, plans, play, same
 
 
 @st.composite

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from ..law import Broken, Subject, law
-from .chance import ALARM
-from .playing import LONGEST, lanes, many, one_a_group
-from .reasons import has
+from .applicability import has
+from .randomness import ALARM
+from .stepping import LONGEST, lanes, many, one_a_group
 from .tables import tables
 
 BULK = 64  # lanes, in which steps are counted

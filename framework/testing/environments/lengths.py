@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from ..law import Broken, Subject, law
-from .chance import ALARM, fisher
-from .playing import LONGEST, lanes, many, one_a_group, spaces_of, taken
-from .reasons import uncertain
+from .applicability import uncertain
+from .randomness import ALARM, fisher
+from .stepping import LONGEST, lanes, many, one_a_group, spaces_of, taken
 
 EPISODES = 12  # of each lane, at most
 STEPS = LONGEST // 2  # of each lane, at most

@@ -7,7 +7,7 @@ from ...contracts import Inputs
 from ...errors import PartError
 from ...guards.step_checks import StepChecks
 from ..law import Broken, Subject, law
-from .playing import Plan, lanes, plans, play
+from .stepping import Plan, lanes, plans, play
 
 
 @law("environment", cases=plans)

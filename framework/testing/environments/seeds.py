@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from ..law import Broken, Subject, law
-from .chance import globally_seeded
-from .playing import Plan, Told, compare, copied, lanes, plans, play, same
+from .randomness import globally_seeded
+from .stepping import Plan, Told, compare, copied, lanes, plans, play, same
 
 
 @law("environment", cases=plans, source="docs/reference/contracts.md; Henderson et al. 2018, arXiv:1709.06560")

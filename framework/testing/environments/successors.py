@@ -8,8 +8,8 @@ from attrs import frozen
 from torch import Tensor
 
 from ..law import Broken, Subject, law
-from .chance import ALARM, arbitrary, fisher, usual_start
-from .playing import LONGEST, Told, lanes, many, play, same
+from .randomness import ALARM, arbitrary, fisher, usual_start
+from .stepping import LONGEST, Told, lanes, many, play, same
 
 CHUNK = 200  # steps after which it is asked whether more are needed
 RARE = ALARM / (2 * LONGEST // CHUNK)  # of each of two tests, that often

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ...contracts import TabularMDP
 from ..law import Broken, Subject, law
-from .playing import LONGEST, Plan, counts, lanes, plans, play, spaces_of, taken
-from .reasons import has
+from .applicability import has
+from .stepping import LONGEST, Plan, counts, lanes, plans, play, spaces_of, taken
 
 
 def tables(subject: Subject) -> TabularMDP:

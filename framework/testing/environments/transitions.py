@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ...contracts import Step
 from ..law import Broken, Subject, law
-from .playing import Plan, lanes, plans, same, taken
-from .reasons import has
+from .applicability import has
+from .stepping import Plan, lanes, plans, same, taken
 
 SAMPLES = 128  # of each, where chance plays a part
 SIGMAS = 7.0  # standard errors, estimated from so few samples, by which their means may lie apart

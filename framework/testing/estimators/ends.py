@@ -4,9 +4,9 @@ from attrs import evolve
 from torch import Tensor
 
 from ...contracts import Rollout
+from ..counterexamples import rows
 from ..law import Broken, Subject, law
-from ..telling import rows
-from .asking import FLAGS, TIME_LIMITS, alike, bootstraps, estimate, stories
+from .cases import FLAGS, TIME_LIMITS, alike, bootstraps, estimate, stories
 
 
 def _cuts_traces(subject: Subject) -> str | None:

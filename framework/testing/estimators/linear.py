@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from ...contracts import Estimate, Rollout
-from ..concerns import claims
+from ..applicability import claims
 from ..law import Subject, law
 from ..strategies import scaled
-from .asking import alike, estimate, retold, stories
+from .cases import alike, estimate, retold, stories
 
 
 @law("estimator", source="Sutton & Barto 2018, eq. 3.8", cases=stories, applies=claims("linear"))

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from ...contracts import Estimate, Rollout
+from ..counterexamples import finite, rows, unwritten
 from ..law import Broken, Subject, law
 from ..strategies import as_dtype, copied
-from ..telling import finite, rows, unwritten
-from .asking import CONTRACT, alike, columns_of, estimate, stories, with_another
+from .cases import CONTRACT, alike, columns_of, estimate, stories, with_another
 
 
 @law("estimator", source=CONTRACT, cases=stories)

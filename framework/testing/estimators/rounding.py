@@ -5,7 +5,7 @@ import torch
 from ...contracts import Rollout
 from ..law import Subject, law
 from ..strategies import as_dtype
-from .asking import CONTRACT, alike, estimate, stories
+from .cases import CONTRACT, alike, estimate, stories
 
 
 @law("estimator", source=CONTRACT, cases=stories)

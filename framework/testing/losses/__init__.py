@@ -5,6 +5,6 @@ Padding is no concern of theirs: a batch has real steps only.
 """
 
 # isort: off
-from . import form, division, gradients, numbers, iterations  # in the order in which laws are stated
+from . import outputs, denominators, gradients, precision, iterations  # in the order in which laws are stated
 
-__all__ = ["division", "form", "gradients", "iterations", "numbers"]
+__all__ = ["denominators", "gradients", "iterations", "outputs", "precision"]

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from attrs import evolve
 
-from ..concerns import claims
+from ..applicability import claims
 from ..law import Broken, Subject, law
 from ..steps import EXACT, Steps, ask, compare, gradients, steps
-from .reasons import pulls, values_matter
+from .applicability import pulls, values_matter
 
 
 @law(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ..law import Broken, Subject, law
 from ..steps import EXACT, Steps, ask, steps
-from .reasons import measures
+from .applicability import measures
 
 
 @law("loss", source="Schulman et al. 2017, arXiv:1707.06347, algorithm 1", cases=steps)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException, Unsatisfiable
 
 from ..guards.process_state import working
-from .clock import Clock
 from .law import Broken, Law, Subject
+from .time_budget import Clock
 from .variants import taking_turns
 
 EXAMPLES = 100  # of a law

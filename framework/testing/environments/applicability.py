@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from ..law import Subject
-from .chance import leaves_to_chance
-from .playing import counts, lanes
+from .randomness import leaves_to_chance
+from .stepping import counts, lanes
 
 
 def certain(subject: Subject) -> str | None:

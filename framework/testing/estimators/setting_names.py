@@ -5,10 +5,10 @@ from torch import Tensor
 
 from ...contracts import Rollout
 from ...returns import continues, discounted_sums
-from ..concerns import allows, claims, needs, set_to, settings_named
+from ..applicability import allows, claims, needs, set_to, settings_named
+from ..counterexamples import ROUNDING, same
 from ..law import Subject, law
-from ..telling import ROUNDING, same
-from .asking import estimate, on_policy
+from .cases import estimate, on_policy
 
 BEYOND = 20  # steps, more than any rollout has here
 

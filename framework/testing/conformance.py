@@ -14,10 +14,10 @@ from typing import Any
 from ..errors import UsageError, unknown
 from ..parts import Loaded
 from .checking import laws, subjects_of
-from .choosing import chosen
-from .judging import EXAMPLES, judge, reason
+from .counterexamples import as_text
 from .law import Law, Subject
-from .telling import as_text
+from .selection import chosen
+from .verdicts import EXAMPLES, judge, reason
 
 
 def conforms(

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ..contracts import Evaluation, Inputs
 from .law import Subject, law
-from .playing import Player, Scene, every_part, made, precision, same
+from .policy_harness import Player, Scene, every_part, made, precision, same
+from .policy_spaces import remembers, scenes
 from .spaces import spread
-from .taking import remembers, scenes
 
 
 @frozen

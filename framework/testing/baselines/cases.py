@@ -14,10 +14,10 @@ from torch import Tensor
 from ...contracts import Rollout
 from ...errors import PartError
 from ...returns import continues, episode_sums, rewards_to_go
+from ..counterexamples import rows
 from ..law import Broken, Subject
-from ..seeing import seen
+from ..observations import seen
 from ..strategies import copied, rollouts
-from ..telling import rows
 
 CONTRACT = "docs/reference/contracts.md#baseline"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ..errors import UsageError
 from .law import Subject
-from .playing import Player, Scene, is_of_its_space, made
+from .policy_harness import Player, Scene, is_of_its_space, made
 from .spaces import ACTED, OBSERVED, WIDE, edges, spread
 from .strategies import elements
 

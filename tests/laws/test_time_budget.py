@@ -15,7 +15,7 @@ from framework import Estimate
 from framework.cli import main
 from framework.parts import Part
 from framework.testing import Broken, check, replay
-from framework.testing.clock import Clock
+from framework.testing.time_budget import Clock
 
 
 @frozen
@@ -42,7 +42,7 @@ NOW = [0.0]
 def clock_of(now, monkeypatch):
     """A clock that shows `now`, on the processor and on the wall."""
     shown = types.SimpleNamespace(process_time=lambda: now[0], perf_counter=lambda: now[0])
-    monkeypatch.setattr("framework.testing.clock.time", shown)
+    monkeypatch.setattr("framework.testing.time_budget.time", shown)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_what_a_law_leaves_the_next_ones_have(monkeypatch):
 def test_of_time_that_passes_while_the_processor_is_elsewhere_a_fifth_counts(monkeypatch):
     processor, wall = [0.0], [0.0]
     shown = types.SimpleNamespace(process_time=lambda: processor[0], perf_counter=lambda: wall[0])
-    monkeypatch.setattr("framework.testing.clock.time", shown)
+    monkeypatch.setattr("framework.testing.time_budget.time", shown)
     clock = Clock(1, 2.0, 1.0)
     clock.begin()
     processor[0], wall[0] = 1.9, 9.9

@@ -9,10 +9,10 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from ...contracts import Estimate, Rollout
+from ..counterexamples import rows, same
 from ..law import Broken, Subject
-from ..seeing import seen
+from ..observations import seen
 from ..strategies import NUMBERS, copied, following, quarters, rollouts
-from ..telling import rows, same
 
 CONTRACT = "docs/reference/contracts.md#estimator"
 FLAGS = "docs/reference/contracts.md#terminated-and-truncated"

@@ -2,7 +2,7 @@
 
 import attrs
 
-from ..concerns import Reason, allows, needs, set_to
+from ..applicability import Reason, allows, needs, set_to
 from ..law import Subject
 from ..steps import Steps, ask
 from ..variants import bounds

@@ -9,7 +9,7 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from ..contracts import Evaluation
-from .playing import Player
+from .policy_harness import Player
 from .spaces import choices
 
 DRAWS = 512  # samples that say where a density lies

@@ -9,11 +9,11 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from ...contracts import Estimate, Rollout
-from ..concerns import claims
+from ..applicability import claims
+from ..counterexamples import same
 from ..law import Subject, law
 from ..strategies import excerpt, orders, padded, permute_lanes, tables_of
-from ..telling import same
-from .asking import (
+from .cases import (
     CONTRACT,
     TIME_LIMITS,
     alike,

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from ...contracts import Rollout
-from ..concerns import needs
+from ..applicability import needs
+from ..counterexamples import same
 from ..law import Subject, law
 from ..strategies import orders, padded, permute_lanes
-from ..telling import same
-from .asking import CONTRACT, judged, returns_of, subtracted, taught
+from .cases import CONTRACT, judged, returns_of, subtracted, taught
 
 PADDING = "docs/reference/contracts.md#padding"
 

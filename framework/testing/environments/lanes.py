@@ -13,9 +13,9 @@ from hypothesis.strategies import DrawFn
 from ...contracts import Step
 from ..law import Broken, Subject, law
 from ..strategies import elements
-from .chance import ALARM, arbitrary
-from .playing import COLUMNS, Plan, Told, compare, counts, lanes, plans, play, same, spaces_of
-from .reasons import certain, several, uncertain
+from .applicability import certain, several, uncertain
+from .randomness import ALARM, arbitrary
+from .stepping import COLUMNS, Plan, Told, compare, counts, lanes, plans, play, same, spaces_of
 
 
 @st.composite

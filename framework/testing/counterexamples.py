@@ -16,7 +16,7 @@ from ..parts import Loaded, Part
 from .law import Broken
 
 if TYPE_CHECKING:
-    from .judging import Verdict
+    from .verdicts import Verdict
 
 Row = dict[str, Any]
 # Stories have some twenty numbers of size 2 at most. A part may work in float32, as runs do, which rounds sums of up to

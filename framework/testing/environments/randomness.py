@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..law import Subject
-from .playing import Plan, counts, lanes, play, same, spaces_of
+from .stepping import Plan, counts, lanes, play, same, spaces_of
 
 ALARM = 1e-6  # how probable it may be that a sound environment is called unsound
 
