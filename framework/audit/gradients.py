@@ -15,18 +15,18 @@ from torch import Tensor
 
 from ..contracts import Batch, Evaluation, Inputs
 from ..errors import PartError
-from ..exact.policy import in_float64, learnt, pulled_back
+from ..exact.policy import in_float64, trainable_parameters, vector_jacobian_product
 from ..guards import checks
 from ..learning.evaluate import evaluate_batch
 from ..run import Run
 
-MOST_ENTRIES = 2**22  # of J: a finite policy with more parameters than that goes backward, too
+MAX_ENTRIES = 2**22  # of J: a finite policy with more parameters than that goes backward, too
 
 Spaces = tuple["Discrete[Any]", "Discrete[Any]"]
 Row = Callable[[Tensor], Tensor]
 
 
-def log_prob_slopes(run: Run, batch: Batch, log_probs: Tensor, entropies: Tensor | None) -> Tensor:
+def log_prob_gradients(run: Run, batch: Batch, log_probs: Tensor, entropies: Tensor | None) -> Tensor:
     """∂ Σ terms/∂ log π `[B]`, undivided, of the run's loss at `log_probs` `[B]`.
 
     Entropies and values are constants here: what an entropy bonus or a critic adds to the gradient is left out.
@@ -38,10 +38,10 @@ def log_prob_slopes(run: Run, batch: Batch, log_probs: Tensor, entropies: Tensor
     fixed = None if entropies is None else entropies.detach()
     loss = run.loss(batch, Evaluation(leaf, fixed, batch.values))
     checks.loss(run.config.loss.label, loss, batch.advantages.shape)
-    reached = [term.sum() for term in loss.terms.values() if term.requires_grad]
-    if not reached:
+    sums = [term.sum() for term in loss.terms.values() if term.requires_grad]
+    if not sums:
         raise PartError(f"{run.config.loss.label}: no term reaches the log-probs (cut by detach or torch.tensor?)")
-    (gradients,) = torch.autograd.grad(sum(reached[1:], reached[0]), leaf)
+    (gradients,) = torch.autograd.grad(sum(sums[1:], sums[0]), leaf)
     return gradients
 
 
@@ -53,7 +53,7 @@ def finite_spaces(environment: Any) -> Spaces | None:
     return spaces if all(isinstance(space, Discrete) for space in spaces) else None
 
 
-def remembers(run: Run) -> bool:
+def has_memory(run: Run) -> bool:
     """Whether what the policy does in a finite space depends on more than what it observes: it acts once, to see."""
     first = torch.tensor([int(run.environment.observation_space.start)], device=run.device)
     with torch.no_grad():
@@ -61,30 +61,32 @@ def remembers(run: Run) -> bool:
     return action.state is not None
 
 
-def table(policy: Any, spaces: Spaces, entropies: bool = False) -> Evaluation:
+def policy_table(policy: Any, spaces: Spaces, entropies: bool = False) -> Evaluation:
     """log π `[S, A]` of every action in every state and, where asked for, entropies `[S]`; with gradient."""
     states, actions = (torch.arange(int(space.n)) + int(space.start) for space in spaces)
     device = next((parameter.device for parameter in policy.parameters()), None)
     pairs = torch.cartesian_prod(states, actions).to(device)
     evaluation: Evaluation = policy.evaluate(Inputs(pairs[:, 0]), pairs[:, 1], entropies)
     shape = len(states), len(actions)
-    given = evaluation.entropies
-    return Evaluation(evaluation.log_probs.reshape(shape), None if given is None else given.reshape(shape)[:, 0])
+    state_entropies = evaluation.entropies
+    return Evaluation(
+        evaluation.log_probs.reshape(shape), None if state_entropies is None else state_entropies.reshape(shape)[:, 0]
+    )
 
 
-class Finite:
+class TableGradients:
     """Gradients of a finite policy, as it was when this was made; in float64."""
 
     def __init__(self, policy: Any, spaces: Spaces) -> None:
         double: Any = in_float64(policy)
         self.first_state, self.first_action = (int(space.start) for space in spaces)
         self.actions = int(spaces[1].n)
-        log_probs = table(double, spaces).log_probs.flatten()
-        parameters = list(learnt(double).values())
-        rows = [pulled_back(log_prob, parameters) for log_prob in log_probs]
+        log_probs = policy_table(double, spaces).log_probs.flatten()
+        parameters = list(trainable_parameters(double).values())
+        rows = [vector_jacobian_product(log_prob, parameters) for log_prob in log_probs]
         self.derivative = torch.stack(rows).detach()  # J [S·A, P]
         with torch.no_grad():
-            self._entropies = table(policy, spaces, True).entropies
+            self._entropies = policy_table(policy, spaces, True).entropies
 
     def of(self, batch: Batch) -> tuple[Tensor, Tensor | None, Row]:
         """Of a batch: log-probs `[B]`, entropies `[B]`, and what makes a row W `[S·A]` of gradients `[B]`."""
@@ -99,11 +101,11 @@ class Finite:
         return rows @ self.derivative
 
 
-class Backward:
+class BackwardGradients:
     """Gradients of any policy: a row is a gradient."""
 
     def __init__(self, run: Run) -> None:
-        self.run, self.parameters = run, list(learnt(run.policy).values())
+        self.run, self.parameters = run, list(trainable_parameters(run.policy).values())
 
     def of(self, batch: Batch) -> tuple[Tensor, Tensor | None, Row]:
         """Of a batch: log-probs `[B]`, entropies `[B]`, and what makes a row `[P]` of gradients `[B]`."""
@@ -112,7 +114,7 @@ class Backward:
         return (
             log_probs,
             evaluation.entropies,
-            lambda gradients: pulled_back(log_probs, self.parameters, gradients).double(),
+            lambda gradients: vector_jacobian_product(log_probs, self.parameters, gradients).double(),
         )
 
     def gradients(self, rows: Tensor) -> Tensor:
@@ -120,10 +122,10 @@ class Backward:
         return rows
 
 
-def gradients_of(run: Run, spaces: Spaces | None) -> Finite | Backward:
+def gradients_of(run: Run, spaces: Spaces | None) -> TableGradients | BackwardGradients:
     """By the table of a finite policy, if it is small; else backward."""
     if spaces is None:
-        return Backward(run)
-    count = sum(parameter.numel() for parameter in learnt(run.policy).values())
-    small = int(spaces[0].n) * int(spaces[1].n) * count <= MOST_ENTRIES
-    return Finite(run.policy, spaces) if small else Backward(run)
+        return BackwardGradients(run)
+    count = sum(parameter.numel() for parameter in trainable_parameters(run.policy).values())
+    small = int(spaces[0].n) * int(spaces[1].n) * count <= MAX_ENTRIES
+    return TableGradients(run.policy, spaces) if small else BackwardGradients(run)

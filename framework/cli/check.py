@@ -87,12 +87,12 @@ def main(arguments: Sequence[str]) -> int:
         if error.name != "hypothesis":
             raise
         raise UsageError("checking needs Hypothesis: pip install framework-rl[testing]") from None
-    loaded, parts = (load(()), []) if what is None else selection.chosen(what, flags.role)
+    loaded, parts = (load(()), []) if what is None else selection.select_parts(what, flags.role)
     parts = _with_settings(words, parts)
     lawful = [part for part in parts if checking.laws(part.role)]
     if not lawful:
         raise UsageError(f"there are no laws of {' and '.join(sorted({part.role + 's' for part in parts}))} to check")
-    examples = flags.examples or (checking.QUICK if flags.quick else checking.EXAMPLES)
+    examples = flags.examples or (checking.QUICK_EXAMPLES if flags.quick else checking.EXAMPLES)
     seconds = checking.QUICK_SECONDS if flags.quick else (math.inf, math.inf)
     total = sum(len(checking.laws(part.role)) for part in lawful)
     asked = itertools.count(1)

@@ -17,12 +17,12 @@ from ..guards import checks
 from ..learning.advantages import compute_advantages
 from ..learning.batches import flatten, reduce
 from .gradients import gradient
-from .policy import evaluated, in_float64, learnt, pulled_back
+from .policy import evaluate_table, in_float64, trainable_parameters, vector_jacobian_product
 from .rollouts import MOST_ROLLOUTS, Episodes
-from .trajectories import counted
+from .trajectories import format_count
 
 
-def nothing(rollout: Rollout, returns: Tensor) -> Tensor:
+def zero_baseline(rollout: Rollout, returns: Tensor) -> Tensor:
     """A baseline of zeros."""
     return torch.zeros_like(returns)
 
@@ -80,7 +80,7 @@ def gradient_moments(
     mdp: TabularMDP,
     policy: nn.Module,
     estimator: Any,
-    baseline: Any = nothing,
+    baseline: Any = zero_baseline,
     loss: Any = score_function,
     *,
     episodes: int = 1,
@@ -114,31 +114,31 @@ def gradient_moments(
     numbers of a table, of which there are few. Each rollout is differentiated to them, and all together to the
     parameters.
     """
-    made = [_working(part) for part in (estimator, baseline, loss)]
+    built_parts = [_built_part(part) for part in (estimator, baseline, loss)]
     needs = {word for part in (estimator, baseline, loss) for word in getattr(part, "needs", ())}
-    copied = in_float64(policy)
-    said = Said.of(mdp, copied, "entropies" in needs)
+    policy_copy = in_float64(policy)
+    policy_table = PolicyTable.of(mdp, policy_copy, "entropies" in needs)
     if critic is None and "values" in needs:
-        critic = _own_critic(mdp, copied)
-    episode = Episodes.of(mdp, said.log_probs.detach(), critic)
-    count = len(episode.lengths) ** episodes
+        critic = _own_critic(mdp, policy_copy)
+    all_episodes = Episodes.of(mdp, policy_table.log_probs.detach(), critic)
+    count = len(all_episodes.lengths) ** episodes
     if count > MOST_ROLLOUTS:
         raise ValueError(
-            f"{counted(count)} rollouts of {episodes} of {len(episode.lengths):,} episodes each, and at most "
+            f"{format_count(count)} rollouts of {episodes} of {len(all_episodes.lengths):,} episodes each, and at most "
             f"{MOST_ROLLOUTS:,} are enumerated: take fewer episodes, or a shorter time limit"
         )
-    rows, chances = [], []
-    for chance, rollout in episode.rollouts(episodes, lanes or episodes, groups):
-        batch = flatten(rollout, compute_advantages(rollout, made[0], made[1]))
-        rows.append(said.gradients(batch, made[2], denominator, constant))
-        chances.append(chance)
-    gradients = said.to_parameters(torch.stack(rows), copied)
-    weights = torch.tensor(chances, dtype=torch.float64, device=gradients.device)
+    table_gradients, probabilities = [], []
+    for chance, rollout in all_episodes.rollouts(episodes, lanes or episodes, groups):
+        batch = flatten(rollout, compute_advantages(rollout, built_parts[0], built_parts[1]))
+        table_gradients.append(policy_table.gradients(batch, built_parts[2], denominator, constant))
+        probabilities.append(chance)
+    gradients = policy_table.to_parameters(torch.stack(table_gradients), policy_copy)
+    weights = torch.tensor(probabilities, dtype=torch.float64, device=gradients.device)
     mean = weights @ gradients
-    return Moments(mean, weights @ (gradients - mean).square(), len(rows))
+    return Moments(mean, weights @ (gradients - mean).square(), len(table_gradients))
 
 
-def _working(part: Any) -> Any:
+def _built_part(part: Any) -> Any:
     return part.build() if hasattr(part, "build") else part
 
 
@@ -151,7 +151,7 @@ def _own_critic(mdp: TabularMDP, policy: Any) -> Tensor:
 
 
 @frozen(eq=False)
-class Said:
+class PolicyTable:
     """What a policy says of every observation and action, with gradient: the table that a loss reads."""
 
     actions: int
@@ -160,45 +160,47 @@ class Said:
     values: Tensor | None  # [O·A], alike for all actions
 
     @classmethod
-    def of(cls, mdp: TabularMDP, policy: nn.Module, entropies: bool) -> "Said":
+    def of(cls, mdp: TabularMDP, policy: nn.Module, entropies: bool) -> "PolicyTable":
         """Of all pairs."""
-        evaluation = evaluated(mdp, policy, entropies)
+        evaluation = evaluate_table(mdp, policy, entropies)
         return cls(mdp.transitions.shape[1], evaluation.log_probs, evaluation.entropies, evaluation.values)
 
     @property
     def columns(self) -> dict[str, Tensor]:
         """Those that there are."""
-        every = {"log_probs": self.log_probs, "entropies": self.entropies, "values": self.values}
-        return {name: column for name, column in every.items() if column is not None}
+        columns = {"log_probs": self.log_probs, "entropies": self.entropies, "values": self.values}
+        return {name: column for name, column in columns.items() if column is not None}
 
     def gradients(self, batch: Batch, loss: Any, denominator: str, constant: float) -> Tensor:
         """−∂loss by each number of the table, `[columns · O·A]`: 0 where the loss asks to skip the update."""
-        where = batch.observations * self.actions + batch.actions
-        leaves = {name: column.detach()[where].requires_grad_() for name, column in self.columns.items()}
-        given: Loss = loss(batch, Evaluation(**leaves))
-        checks.loss("the loss", given, where.shape)
-        reduced = reduce(given, batch, denominator, constant)
+        index = batch.observations * self.actions + batch.actions
+        leaves = {name: column.detach()[index].requires_grad_() for name, column in self.columns.items()}
+        result: Loss = loss(batch, Evaluation(**leaves))
+        checks.loss("the loss", result, index.shape)
+        reduced = reduce(result, batch, denominator, constant)
         total = torch.stack(list(reduced.values())).sum()
         if not total.requires_grad:
             raise PartError("the loss: its terms carry no gradient (was a graph cut by detach or torch.tensor?)")
         size = len(self.log_probs)
-        gradients = torch.zeros(len(leaves) * size, dtype=torch.float64, device=where.device)
-        if given.stop_epochs:
+        gradients = torch.zeros(len(leaves) * size, dtype=torch.float64, device=index.device)
+        if result.stop_epochs:
             return gradients
-        parts = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-        for number, part in enumerate(parts):
+        table_gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+        for number, part in enumerate(table_gradients):
             if part is not None:
-                gradients.index_add_(0, where + number * size, part.double(), alpha=-1)
+                gradients.index_add_(0, index + number * size, part.double(), alpha=-1)
         return gradients
 
     def to_parameters(self, gradients: Tensor, policy: nn.Module) -> Tensor:
         """From gradients by the table `[K, columns · O·A]` to gradients by the parameters, `[K, P]`."""
-        parameters = list(learnt(policy).values())
+        parameters = list(trainable_parameters(policy).values())
         table = torch.cat(list(self.columns.values()))
-        moved = torch.zeros(len(gradients), sum(one.numel() for one in parameters), dtype=torch.float64)
-        moved = moved.to(gradients.device)
+        parameter_gradients = torch.zeros(
+            len(gradients), sum(parameter.numel() for parameter in parameters), dtype=torch.float64
+        )
+        parameter_gradients = parameter_gradients.to(gradients.device)
         for index in gradients.any(0).nonzero().flatten().tolist():
             if not table.requires_grad:
                 break
-            moved.addr_(gradients[:, index], pulled_back(table[index], parameters))
-        return moved
+            parameter_gradients.addr_(gradients[:, index], vector_jacobian_product(table[index], parameters))
+        return parameter_gradients

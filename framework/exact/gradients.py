@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import TabularMDP
-from .policy import action_probabilities, in_float64, learnt, pulled_back
+from .policy import action_probabilities, in_float64, trainable_parameters, vector_jacobian_product
 from .trajectories import pieces
 from .values import expected_return
 
 STEPS = (2.0**-5, 2.0**-9, 2.0**-13)  # widest of central differences; smaller ones where the policy bends within
-GOOD = 1e-11  # estimated error, at which no smaller step is tried
+ACCEPTED_ERROR = 1e-11  # estimated error, at which no smaller step is tried
 
 
 def gradient(mdp: TabularMDP, policy: nn.Module, gamma: float, route: str = "solve") -> Tensor:
@@ -44,56 +44,56 @@ def gradient(mdp: TabularMDP, policy: nn.Module, gamma: float, route: str = "sol
 
 def by_name(policy: nn.Module, flat: Tensor) -> dict[str, Tensor]:
     """A flat vector `[P]` as a dict from each parameter's name to its part, of the parameter's shape."""
-    parameters = learnt(policy)
+    parameters = trainable_parameters(policy)
     parts = torch.split(flat, [parameter.numel() for parameter in parameters.values()])
-    return {name: part.view_as(one) for (name, one), part in zip(parameters.items(), parts, strict=True)}
+    return {name: part.view_as(parameter) for (name, parameter), part in zip(parameters.items(), parts, strict=True)}
 
 
 def _by_solving(mdp: TabularMDP, policy: nn.Module, gamma: float) -> Tensor:
-    return pulled_back(expected_return(mdp, policy, gamma), list(learnt(policy).values()))
+    return vector_jacobian_product(expected_return(mdp, policy, gamma), list(trainable_parameters(policy).values()))
 
 
 def _by_enumeration(mdp: TabularMDP, policy: nn.Module, gamma: float) -> Tensor:
     table = action_probabilities(mdp, policy)
     leaf = table.detach().requires_grad_()
-    slope = torch.zeros_like(leaf)
-    for every in pieces(mdp):  # each differentiated to the table by itself, and their sum to the parameters
-        expected = (every.probabilities(leaf) * every.returns(gamma)).sum()
-        slope += torch.autograd.grad(expected, leaf)[0]
-    return pulled_back(table, list(learnt(policy).values()), slope)
+    gradient = torch.zeros_like(leaf)
+    for piece in pieces(mdp):  # each differentiated to the table by itself, and their sum to the parameters
+        expected = (piece.probabilities(leaf) * piece.returns(gamma)).sum()
+        gradient += torch.autograd.grad(expected, leaf)[0]
+    return vector_jacobian_product(table, list(trainable_parameters(policy).values()), gradient)
 
 
 def _by_differences(mdp: TabularMDP, policy: nn.Module, gamma: float) -> Tensor:
     gradients: list[float] = []
     with torch.no_grad():
-        for parameter in learnt(policy).values():
+        for parameter in trainable_parameters(policy).values():
             numbers = parameter.view(-1)
-            for index, kept in enumerate(numbers.tolist()):
+            for index, original in enumerate(numbers.tolist()):
 
-                def objective(moved: float, numbers: Tensor = numbers, index: int = index) -> float:
-                    numbers[index] = moved
+                def objective(value: float, numbers: Tensor = numbers, index: int = index) -> float:
+                    numbers[index] = value
                     return float(expected_return(mdp, policy, gamma))
 
-                found = []
+                candidates = []
                 for widest in STEPS:
-                    found.append(romberg(objective, kept, widest))
-                    if found[-1][1] <= GOOD * max(1.0, abs(found[-1][0])):
+                    candidates.append(romberg(objective, original, widest))
+                    if candidates[-1][1] <= ACCEPTED_ERROR * max(1.0, abs(candidates[-1][0])):
                         break
-                gradients.append(min(found, key=lambda pair: pair[1])[0])
-                numbers[index] = kept
+                gradients.append(min(candidates, key=lambda pair: pair[1])[0])
+                numbers[index] = original
     return torch.tensor(gradients, dtype=torch.float64)
 
 
-def romberg(function: Callable[[float], float], at: float, widest: float) -> tuple[float, float]:
+def romberg(function: Callable[[float], float], point: float, widest: float) -> tuple[float, float]:
     """Its slope, by central differences of four steps, each half of the one before; and by how much it may be off."""
     row = []
     for level in range(4):
         step = widest / 2**level
-        row.append((function(at + step) - function(at - step)) / (2 * step))
+        row.append((function(point + step) - function(point - step)) / (2 * step))
     for power in range(1, 4):
-        before = row
+        coarser_row = row
         row = [finer + (finer - coarser) / (4**power - 1) for coarser, finer in pairwise(row)]
-    return row[0], abs(row[0] - before[-1])
+    return row[0], abs(row[0] - coarser_row[-1])
 
 
 ROUTES: dict[str, Callable[[TabularMDP, nn.Module, float], Tensor]] = {

@@ -28,8 +28,8 @@ class SoftmaxTable(nn.Module):
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
         """Log-probs, values and, where asked for, entropies, with gradient."""
         log_probs = self.logits.log_softmax(1)
-        spread = -(log_probs.exp() * log_probs).sum(1)[inputs.observations] if entropies else None
-        return Evaluation(log_probs[inputs.observations, actions], spread, self.values(inputs))
+        entropy = -(log_probs.exp() * log_probs).sum(1)[inputs.observations] if entropies else None
+        return Evaluation(log_probs[inputs.observations, actions], entropy, self.values(inputs))
 
     def values(self, inputs: Inputs) -> Tensor:
         """V(o) `[B]`."""
@@ -55,20 +55,20 @@ def action_probabilities(mdp: TabularMDP, policy: Policy) -> Tensor:
         if policy.ndim != 2 or policy.shape[1] != actions:
             raise ValueError(f"expected probabilities [observations, {actions}], got {list(policy.shape)}")
         return by_state(mdp, policy)
-    return by_state(mdp, evaluated(mdp, policy, False).log_probs.exp().reshape(-1, actions)).double()
+    return by_state(mdp, evaluate_table(mdp, policy, False).log_probs.exp().reshape(-1, actions)).double()
 
 
-def evaluated(mdp: TabularMDP, policy: nn.Module, entropies: bool) -> Evaluation:
+def evaluate_table(mdp: TabularMDP, policy: nn.Module, entropies: bool) -> Evaluation:
     """What a module says of all pairs of an observation and an action, `[O·A]`, with gradient; observations slowest."""
-    seen, actions = int(mdp.seen.max()) + 1, mdp.transitions.shape[1]
+    num_observations, actions = int(mdp.seen.max()) + 1, mdp.transitions.shape[1]
     device = next((parameter.device for parameter in policy.parameters()), mdp.start.device)
-    every = torch.arange(seen, device=device)
+    observations = torch.arange(num_observations, device=device)
     act, evaluate = policy.act, policy.evaluate
-    if act(Inputs(every[:1]), torch.Generator(device).manual_seed(0)).state is not None:  # type: ignore[operator]
+    if act(Inputs(observations[:1]), torch.Generator(device).manual_seed(0)).state is not None:  # type: ignore[operator]
         raise ValueError("the policy has memory: what it does is no table over observations")
-    pairs = torch.arange(actions, device=device).repeat(seen)
-    evaluation: Evaluation = evaluate(Inputs(every.repeat_interleave(actions)), pairs, entropies)  # type: ignore[operator]
-    sums = evaluation.log_probs.detach().exp().reshape(seen, actions).sum(1)
+    pairs = torch.arange(actions, device=device).repeat(num_observations)
+    evaluation: Evaluation = evaluate(Inputs(observations.repeat_interleave(actions)), pairs, entropies)  # type: ignore[operator]
+    sums = evaluation.log_probs.detach().exp().reshape(num_observations, actions).sum(1)
     if bool(((sums - 1).abs() > ROUNDING).any()):
         raise ValueError(f"the policy's probabilities of {actions} actions do not sum to 1: {sums.tolist()}")
     return evaluation
@@ -79,13 +79,15 @@ def in_float64(policy: nn.Module) -> nn.Module:
     return copy.deepcopy(policy).double().eval()
 
 
-def learnt(policy: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_parameters(policy: nn.Module) -> dict[str, nn.Parameter]:
     """Name → parameter, of all that require a gradient: the order of every flat vector here."""
     return {name: parameter for name, parameter in policy.named_parameters() if parameter.requires_grad}
 
 
-def pulled_back(numbers: Tensor, parameters: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
+def vector_jacobian_product(numbers: Tensor, parameters: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
     """Σ weights·∂ numbers/∂θ, flat `[P]`, 0 where nothing depends on a parameter; the graph is kept."""
-    found = torch.autograd.grad(numbers, parameters, weights, retain_graph=True, allow_unused=True)
-    parts = zip(found, parameters, strict=True)
-    return torch.cat([(torch.zeros_like(one) if slope is None else slope).flatten() for slope, one in parts])
+    gradients = torch.autograd.grad(numbers, parameters, weights, retain_graph=True, allow_unused=True)
+    pairs = zip(gradients, parameters, strict=True)
+    return torch.cat(
+        [(torch.zeros_like(parameter) if gradient is None else gradient).flatten() for gradient, parameter in pairs]
+    )

@@ -34,30 +34,47 @@ class Episodes:
         if bool((mdp.terminal & (mdp.start > 0)).any()):
             raise ValueError("an episode may start in a terminal state, and a rollout has no episode without a step")
         actions = mdp.transitions.shape[1]
-        every = trajectories(mdp, most=20 * MOST_ROLLOUTS)
-        seen = mdp.seen[every.states] * every.real
-        logs = log_probs[seen * actions + every.actions].masked_fill(~every.real, 0)
+        paths = trajectories(mdp, most=20 * MOST_ROLLOUTS)
+        observations = mdp.seen[paths.states] * paths.real
+        log_probs_taken = log_probs[observations * actions + paths.actions].masked_fill(~paths.real, 0)
         table = by_state(mdp, log_probs.exp().reshape(-1, actions))
-        numbers = {"observations": seen, "actions": every.actions, "log_probs": logs, "rewards": every.rewards}
-        steps = every.real.sum(1)
-        last = torch.arange(every.real.shape[1], device=steps.device) == steps.unsqueeze(1) - 1
-        numbers["terminated"] = last & every.terminated.unsqueeze(1)
-        numbers["truncated"] = last & (steps == every.real.shape[1]).unsqueeze(1)  # perhaps both
+        columns = {
+            "observations": observations,
+            "actions": paths.actions,
+            "log_probs": log_probs_taken,
+            "rewards": paths.rewards,
+        }
+        steps = paths.real.sum(1)
+        last = torch.arange(paths.real.shape[1], device=steps.device) == steps.unsqueeze(1) - 1
+        columns["terminated"] = last & paths.terminated.unsqueeze(1)
+        columns["truncated"] = last & (steps == paths.real.shape[1]).unsqueeze(1)  # perhaps both
         if critic is not None:
-            numbers |= _values_of(mdp, every.states, every.successors, every.real, critic.detach().double())
-        told = torch.cat([column.double() for column in numbers.values()], 1)
-        told = torch.cat([told, steps.unsqueeze(1), every.firsts.unsqueeze(1)], 1)
-        possible = every.probabilities(table)
-        _, which = torch.unique(told, dim=0, return_inverse=True)
-        chances = torch.zeros(int(which.max()) + 1, dtype=torch.float64, device=which.device)
-        chances.index_add_(0, which, possible.double())
-        one = torch.zeros_like(chances, dtype=torch.int64)
-        one[which] = torch.arange(len(which), device=which.device)  # any of those that are alike
-        one = one[chances > 0]
-        kept = {name: column[one] for name, column in numbers.items()}
-        firsts = every.firsts[one].tolist()
+            columns |= _values_of(
+                mdp,
+                paths.states,
+                paths.successors,
+                paths.real,
+                critic.detach().double(),
+            )
+        features = torch.cat([column.double() for column in columns.values()], 1)
+        features = torch.cat([features, steps.unsqueeze(1), paths.firsts.unsqueeze(1)], 1)
+        probabilities = paths.probabilities(table)
+        _, group = torch.unique(features, dim=0, return_inverse=True)
+        chances = torch.zeros(int(group.max()) + 1, dtype=torch.float64, device=group.device)
+        chances.index_add_(0, group, probabilities.double())
+        representative = torch.zeros_like(chances, dtype=torch.int64)
+        representative[group] = torch.arange(len(group), device=group.device)  # any of those that are alike
+        representative = representative[chances > 0]
+        kept_columns = {name: column[representative] for name, column in columns.items()}
+        firsts = paths.firsts[representative].tolist()
         starts = mdp.start.double().tolist()
-        return cls(kept, steps[one].tolist(), firsts, chances[chances > 0].tolist(), [starts[s] for s in firsts])
+        return cls(
+            kept_columns,
+            steps[representative].tolist(),
+            firsts,
+            chances[chances > 0].tolist(),
+            [starts[s] for s in firsts],
+        )
 
     def rollouts(self, episodes: int, lanes: int, groups: bool) -> Iterator[tuple[float, Rollout]]:
         """Every tuple of so many episodes, as the runner would have laid it out, with its probability."""
@@ -75,13 +92,13 @@ class Episodes:
         if lengths not in self.layouts:
             self.layouts[lengths] = _layout(lengths, lanes)
         mask, times, numbers = self.layouts[lengths]
-        which = torch.tensor(chosen)[numbers]
+        chosen_episodes = torch.tensor(chosen)[numbers]
         columns: dict[str, Any] = {}
         for name, column in self.columns.items():
-            gathered = column[which, times]
+            gathered = column[chosen_episodes, times]
             columns[name] = gathered if name in ("observations", "actions") else gathered.masked_fill(~mask, 0)
-        grouped = torch.zeros(lanes, dtype=torch.int64) if groups else None
-        return Rollout(**columns, mask=mask, times=times, episodes=numbers, groups=grouped)
+        group_column = torch.zeros(lanes, dtype=torch.int64) if groups else None
+        return Rollout(**columns, mask=mask, times=times, episodes=numbers, groups=group_column)
 
 
 def _values_of(mdp: TabularMDP, states: Tensor, successors: Tensor, real: Tensor, critic: Tensor) -> dict[str, Tensor]:
@@ -98,15 +115,15 @@ def _values_of(mdp: TabularMDP, states: Tensor, successors: Tensor, real: Tensor
 def _layout(lengths: tuple[int, ...], lanes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mask, times and episode numbers `[T, N]`; a lane that is free takes the next episode."""
     free = [(0, lane) for lane in range(lanes)]
-    placed = []
+    placements = []
     for number, length in enumerate(lengths):
         row, lane = heapq.heappop(free)
-        placed.append((row, lane, number, length))
+        placements.append((row, lane, number, length))
         heapq.heappush(free, (row + length, lane))
     shape = (max(row for row, _ in free), lanes)
     mask = torch.zeros(shape, dtype=torch.bool)
     times, numbers = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
-    for row, lane, number, length in placed:
+    for row, lane, number, length in placements:
         mask[row : row + length, lane] = True
         times[row : row + length, lane] = torch.arange(length)
         numbers[row : row + length, lane] = number

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..contracts import TabularMDP
 
-MOST = 2_000_000  # trajectories at once; with 10 steps each 160 MB an array
-MOST_IN_PIECES = 20_000_000  # one piece after the other: some twenty seconds to differentiate
-PIECE = 2**16  # trajectories that are differentiated together
+MAX_TRAJECTORIES = 2_000_000  # trajectories at once; with 10 steps each 160 MB an array
+MAX_IN_PIECES = 20_000_000  # one piece after the other: some twenty seconds to differentiate
+PIECE_SIZE = 2**16  # trajectories that are differentiated together
 
 
 @frozen(eq=False)
@@ -44,21 +44,21 @@ def count_trajectories(mdp: TabularMDP) -> int:
     Raises:
         ValueError: there is no time limit, and so no end of them.
     """
-    left = _left(mdp)[-1]
-    return sum(left[state] for state in mdp.start.nonzero().flatten().tolist())
+    remaining = _remaining_counts(mdp)[-1]
+    return sum(remaining[state] for state in mdp.start.nonzero().flatten().tolist())
 
 
-def trajectories(mdp: TabularMDP, most: int = MOST) -> Trajectories:
+def trajectories(mdp: TabularMDP, most: int = MAX_TRAJECTORIES) -> Trajectories:
     """All of them, shorter ones first. No action is left out, even where a policy never takes it.
 
     Raises:
         ValueError: no time limit, or more than `most`; says how many.
     """
-    (every,) = pieces(mdp, most, most)
-    return every
+    (all_trajectories,) = pieces(mdp, most, most)
+    return all_trajectories
 
 
-def pieces(mdp: TabularMDP, most: int = MOST_IN_PIECES, size: int = PIECE) -> Iterator[Trajectories]:
+def pieces(mdp: TabularMDP, most: int = MAX_IN_PIECES, size: int = PIECE_SIZE) -> Iterator[Trajectories]:
     """All of them, in pieces of those that begin alike: of about `size`, so that memory is bounded.
 
     Raises:
@@ -66,10 +66,12 @@ def pieces(mdp: TabularMDP, most: int = MOST_IN_PIECES, size: int = PIECE) -> It
     """
     count = count_trajectories(mdp)
     if count > most:
-        raise ValueError(f"{counted(count)} trajectories, and at most {most:,} are enumerated: shorten the time limit")
+        raise ValueError(
+            f"{format_count(count)} trajectories, and at most {most:,} are enumerated: shorten the time limit"
+        )
     starts = mdp.start.nonzero().flatten()
-    nothing = torch.zeros((len(starts), 0), dtype=torch.int64, device=starts.device)
-    return _pieces(_World.of(mdp), _Begun(nothing, starts, starts, mdp.start.double()[starts]), size)
+    no_steps = torch.zeros((len(starts), 0), dtype=torch.int64, device=starts.device)
+    return _pieces(_World.of(mdp), _Prefixes(no_steps, starts, starts, mdp.start.double()[starts]), size)
 
 
 @frozen(eq=False)
@@ -83,7 +85,7 @@ class _World:
     chance: Tensor
     number: Tensor  # [S] of each state's outcomes
     first: Tensor  # [S] the first of them
-    left: list[list[int]]  # [L + 1][S] trajectories from each state on, by steps that are left
+    remaining: list[list[int]]  # [L + 1][S] trajectories from each state on, by steps that are left
 
     @classmethod
     def of(cls, mdp: TabularMDP) -> "_World":
@@ -91,11 +93,11 @@ class _World:
         where, chosen, following = _outcomes(mdp)
         number = torch.bincount(where, minlength=len(mdp.start))
         chance = mdp.transitions.double()[where, chosen, following]
-        return cls(mdp, where, chosen, following, chance, number, number.cumsum(0) - number, _left(mdp))
+        return cls(mdp, where, chosen, following, chance, number, number.cumsum(0) - number, _remaining_counts(mdp))
 
 
 @frozen(eq=False)
-class _Begun:
+class _Prefixes:
     """K trajectories that have begun, t steps long."""
 
     steps: Tensor  # [K, t] outcomes
@@ -103,16 +105,16 @@ class _Begun:
     origin: Tensor  # [K] the state they began in
     chances: Tensor  # [K]
 
-    def at(self, which: Tensor | slice) -> "_Begun":
+    def at(self, which: Tensor | slice) -> "_Prefixes":
         """Some of them."""
-        return _Begun(self.steps[which], self.now[which], self.origin[which], self.chances[which])
+        return _Prefixes(self.steps[which], self.now[which], self.origin[which], self.chances[which])
 
-    def longer(self, world: _World) -> "_Begun":
+    def longer(self, world: _World) -> "_Prefixes":
         """All that they may be a step later."""
         index = torch.repeat_interleave(torch.arange(len(self.now), device=self.now.device), world.number[self.now])
         earlier = world.number[self.now].cumsum(0) - world.number[self.now]
         outcome = world.first[self.now][index] + torch.arange(len(index), device=self.now.device) - earlier[index]
-        return _Begun(
+        return _Prefixes(
             torch.cat([self.steps[index], outcome.unsqueeze(1)], 1),
             world.following[outcome],
             self.origin[index],
@@ -120,60 +122,60 @@ class _Begun:
         )
 
 
-def _pieces(world: _World, begun: _Begun, size: int) -> Iterator[Trajectories]:
+def _pieces(world: _World, prefixes: _Prefixes, size: int) -> Iterator[Trajectories]:
     """What has begun, played to its end: all together, or in halves, or of each what may follow it."""
-    taken, limit = begun.steps.shape[1], world.mdp.time_limit or 0
-    counts = [world.left[limit - taken][state] for state in begun.now.tolist()]
+    num_steps, limit = prefixes.steps.shape[1], world.mdp.time_limit or 0
+    counts = [world.remaining[limit - num_steps][state] for state in prefixes.now.tolist()]
     if sum(counts) <= size:
-        yield _played_out(world, begun)
+        yield _completed(world, prefixes)
     elif len(counts) > 1:
         half = len(counts) // 2
-        yield from _pieces(world, begun.at(slice(None, half)), size)
-        yield from _pieces(world, begun.at(slice(half, None)), size)
+        yield from _pieces(world, prefixes.at(slice(None, half)), size)
+        yield from _pieces(world, prefixes.at(slice(half, None)), size)
     else:
-        yield from _pieces(world, begun.longer(world), size)
+        yield from _pieces(world, prefixes.longer(world), size)
 
 
-def _played_out(world: _World, begun: _Begun) -> Trajectories:
+def _completed(world: _World, prefixes: _Prefixes) -> Trajectories:
     mdp, limit = world.mdp, world.mdp.time_limit or 0
     ended = []
-    for t in range(begun.steps.shape[1], limit + 1):
-        over = mdp.terminal[begun.now] if t < limit else torch.ones_like(begun.now, dtype=torch.bool)
-        done = begun.at(over)
-        ended.append(_Begun(_padded(done.steps, limit), done.now, done.origin, done.chances))
-        begun = begun.at(~over)
+    for t in range(prefixes.steps.shape[1], limit + 1):
+        over = mdp.terminal[prefixes.now] if t < limit else torch.ones_like(prefixes.now, dtype=torch.bool)
+        done = prefixes.at(over)
+        ended.append(_Prefixes(_padded(done.steps, limit), done.now, done.origin, done.chances))
+        prefixes = prefixes.at(~over)
         if t < limit:
-            begun = begun.longer(world)
-    every, ends, firsts, chances = (
+            prefixes = prefixes.longer(world)
+    steps, ends, firsts, chances = (
         torch.cat([getattr(done, name) for done in ended]) for name in ("steps", "now", "origin", "chances")
     )
-    real = every >= 0
-    every = every.clamp(min=0)
+    real = steps >= 0
+    steps = steps.clamp(min=0)
     if len(world.where):
-        states, actions, successors = (column[every] * real for column in (world.where, world.chosen, world.following))
+        states, actions, successors = (column[steps] * real for column in (world.where, world.chosen, world.following))
     else:  # every episode begins where the world has ended
-        states = actions = successors = every
-    earned = mdp.rewards.double()[states, actions, successors].masked_fill(~real, 0)
-    return Trajectories(states, actions, successors, earned, real, firsts, mdp.terminal[ends], chances)
+        states = actions = successors = steps
+    rewards = mdp.rewards.double()[states, actions, successors].masked_fill(~real, 0)
+    return Trajectories(states, actions, successors, rewards, real, firsts, mdp.terminal[ends], chances)
 
 
-def _left(mdp: TabularMDP) -> list[list[int]]:
+def _remaining_counts(mdp: TabularMDP) -> list[list[int]]:
     """How many trajectories lead on from each state, for each number of steps that are left, `[L + 1][S]`."""
     if mdp.time_limit is None:
         raise ValueError("trajectories can be enumerated only in a world with a time limit, and this one has none")
     where, _, following = _outcomes(mdp)
     terminal = mdp.terminal.tolist()
     moves = list(zip(where.tolist(), following.tolist(), strict=True))
-    left = [[1] * len(terminal)]
+    remaining = [[1] * len(terminal)]
     for _ in range(mdp.time_limit):
-        before = [int(over) for over in terminal]
+        counts = [int(over) for over in terminal]
         for state, successor in moves:
-            before[state] += left[-1][successor]
-        left.append(before)
-    return left
+            counts[state] += remaining[-1][successor]
+        remaining.append(counts)
+    return remaining
 
 
-def counted(count: int) -> str:
+def format_count(count: int) -> str:
     """A number that may have hundreds of digits."""
     return f"{count:,}" if count < 10**9 else f"{Decimal(count):.2e}"
 

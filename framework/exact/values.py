@@ -44,12 +44,12 @@ def action_values(mdp: TabularMDP, policy: Policy, gamma: float) -> Tensor:
     """Q(s, a) = Σ_s′ P(s′|s,a)·(r(s,a,s′) + γ·V(s′)) `[S, A]`, 0 in terminal states (Sutton & Barto 2018, eq. 4.6)."""
     if mdp.time_limit is not None:
         return timed_action_values(mdp, policy, gamma)[0]
-    return _backed_up(mdp, state_values(mdp, policy, gamma), gamma)
+    return _back_up(mdp, state_values(mdp, policy, gamma), gamma)
 
 
 def timed_action_values(mdp: TabularMDP, policy: Policy, gamma: float) -> Tensor:
     """Qₜ(s, a) `[L, S, A]`, of the action after t steps: what it earns at once and γ·Vₜ₊₁(s′)."""
-    return torch.stack([_backed_up(mdp, after, gamma) for after in timed_state_values(mdp, policy, gamma)[1:]])
+    return torch.stack([_back_up(mdp, after, gamma) for after in timed_state_values(mdp, policy, gamma)[1:]])
 
 
 def advantages(mdp: TabularMDP, policy: Policy, gamma: float) -> Tensor:
@@ -70,7 +70,7 @@ def visitation(mdp: TabularMDP, policy: Policy, gamma: float) -> Tensor:
         return timed_visitation(mdp, policy, gamma).sum(0)
     probabilities = action_probabilities(mdp, policy)
     _, transitions = _chain(mdp, probabilities)
-    among = _concerned(mdp, probabilities, gamma)
+    among = _reachable(mdp, probabilities, gamma)
     start = mdp.start.to(transitions.dtype) * ~mdp.terminal
     return torch.linalg.solve(_system(transitions, gamma, among).T, start)  # type: ignore[no-any-return]
 
@@ -94,7 +94,7 @@ def expected_return(mdp: TabularMDP, policy: Policy, gamma: float) -> Tensor:
         values = timed_state_values(mdp, policy, gamma)[0]
     else:
         probabilities = action_probabilities(mdp, policy)
-        values = _solved_values(mdp, probabilities, gamma, _concerned(mdp, probabilities, gamma))
+        values = _solved_values(mdp, probabilities, gamma, _reachable(mdp, probabilities, gamma))
     return torch.dot(mdp.start.to(values.dtype), values)
 
 
@@ -118,14 +118,14 @@ def _system(transitions: Tensor, gamma: float, among: Tensor) -> Tensor:
     return same - gamma * transitions * among.unsqueeze(1)
 
 
-def _concerned(mdp: TabularMDP, probabilities: Tensor, gamma: float) -> Tensor:
+def _reachable(mdp: TabularMDP, probabilities: Tensor, gamma: float) -> Tensor:
     """Which states can be reached, `[S]` bool: only from them must an undiscounted episode end."""
     if gamma != 1:
         return torch.ones_like(mdp.terminal)
-    moves = _moves(mdp, probabilities)
+    possible_moves = _moves(mdp, probabilities)
     reached = mdp.start > 0
     for _ in range(len(reached)):
-        reached = reached | (moves & reached.unsqueeze(1)).any(0)
+        reached = reached | (possible_moves & reached.unsqueeze(1)).any(0)
     _require_ends(mdp, probabilities, reached)
     return reached
 
@@ -150,11 +150,11 @@ def _moves(mdp: TabularMDP, probabilities: Tensor) -> Tensor:
     return possible.any(1) & ~mdp.terminal.unsqueeze(1)
 
 
-def _backed_up(mdp: TabularMDP, values: Tensor, gamma: float) -> Tensor:
+def _back_up(mdp: TabularMDP, values: Tensor, gamma: float) -> Tensor:
     """Q(s, a) `[S, A]` from the values of what follows."""
     alive = (~mdp.terminal).to(values.dtype)
-    earned = mdp.rewards.to(values.dtype) + gamma * (values * alive)
-    return (mdp.transitions.to(values.dtype) * earned).sum(2) * alive.unsqueeze(1)
+    targets = mdp.rewards.to(values.dtype) + gamma * (values * alive)
+    return (mdp.transitions.to(values.dtype) * targets).sum(2) * alive.unsqueeze(1)
 
 
 def _chain(mdp: TabularMDP, probabilities: Tensor) -> tuple[Tensor, Tensor]:

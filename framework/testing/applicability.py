@@ -13,12 +13,12 @@ Reason = Callable[[Subject], str | None]  # why a law does not concern a part; N
 
 def claims(word: str) -> Reason:
     """Not without this claim."""
-    return lambda subject: None if subject.says("claims", word) else f"it does not claim '{word}'"
+    return lambda subject: None if subject.declares("claims", word) else f"it does not claim '{word}'"
 
 
 def needs(word: str) -> Reason:
     """Not what does not need this."""
-    return lambda subject: None if subject.says("needs", word) else f"it does not need {word}"
+    return lambda subject: None if subject.declares("needs", word) else f"it does not need {word}"
 
 
 def settings_named(*names: str, also: Sequence[Reason] = (), **limit: Any) -> Reason:
@@ -28,11 +28,11 @@ def settings_named(*names: str, also: Sequence[Reason] = (), **limit: Any) -> Re
         missing = [name for name in names if not hasattr(subject.settings, name)]
         if missing:
             return f"it has no setting '{missing[0]}'"
-        for one in also:
-            if (why := one(subject)) is not None:
+        for other_reason in also:
+            if (why := other_reason(subject)) is not None:
                 return why
-        told = " and ".join(f"{name} = {value:g}" for name, value in limit.items())
-        return None if allows(subject, **limit) else f"its settings do not allow {told}"
+        limits = " and ".join(f"{name} = {value:g}" for name, value in limit.items())
+        return None if allows(subject, **limit) else f"its settings do not allow {limits}"
 
     return reason
 

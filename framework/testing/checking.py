@@ -12,13 +12,13 @@ from ..errors import UsageError, unknown
 from ..parts import Loaded, Part
 from ..setup.loading import load
 from .law import LAWS, Law, Subject
-from .time_budget import Clock
+from .time_budget import TimeBudget
 from .variants import variants
 from .verdicts import EXAMPLES as EXAMPLES
-from .verdicts import Outcome, Verdict, apart, ask, judge
+from .verdicts import Outcome, Verdict, check_case, isolated, judge
 
 ROLE_MODULES = ("estimators", "baselines", "losses", "policies", "environments", "claims")  # where the laws stand
-QUICK = 15  # examples a law, where EXAMPLES take too long
+QUICK_EXAMPLES = 15  # examples a law, where EXAMPLES take too long
 QUICK_SECONDS = (20.0, 5.0)  # of looking and of shrinking; the built-in parts take one to five in all
 
 
@@ -61,14 +61,14 @@ def laws(role: str) -> list[Law]:
     """All laws of a role, file by file, in the order in which they are stated."""
     for name in ROLE_MODULES:
         importlib.import_module(f"{__package__}.{name}")
-    return sorted((law for law in LAWS.values() if role in law.roles), key=_place)
+    return sorted((law for law in LAWS.values() if role in law.roles), key=_order_key)
 
 
-def _place(law: Law) -> tuple[int, str]:
+def _order_key(law: Law) -> tuple[int, str]:
     """Where a law stands: whatever was imported first, the order is the same; within a package, as it imports them."""
-    home = law.check.__module__
-    name = home.removeprefix(f"{__package__}.").partition(".")[0]
-    return (ROLE_MODULES.index(name), "") if name in ROLE_MODULES else (len(ROLE_MODULES), home)
+    module = law.check.__module__
+    name = module.removeprefix(f"{__package__}.").partition(".")[0]
+    return (ROLE_MODULES.index(name), "") if name in ROLE_MODULES else (len(ROLE_MODULES), module)
 
 
 def check(
@@ -97,21 +97,21 @@ def check(
     """
     began = time.perf_counter()
     loaded = load() if loaded is None else loaded
-    judged = settings if isinstance(settings, Part) else _part(settings, role, loaded)
-    chosen = laws(judged.role)
+    tested = settings if isinstance(settings, Part) else _part_from_settings(settings, role, loaded)
+    selected = laws(tested.role)
     if only is not None:
-        names = [law.name for law in chosen]
+        names = [law.name for law in selected]
         for name in (only := tuple(only)):
             if name not in names:
-                raise UsageError(unknown(f"law of {judged.role}s", name, names))
-        chosen = [law for law in chosen if law.name in only]
-    subjects = subjects_of(judged, loaded)
+                raise UsageError(unknown(f"law of {tested.role}s", name, names))
+        selected = [law for law in selected if law.name in only]
+    subjects = subjects_of(tested, loaded)
     verdicts = []
-    clock = Clock(len(chosen), *seconds)
-    for law in chosen:
+    budget = TimeBudget(len(selected), *seconds)
+    for law in selected:
         on_progress(law)
-        verdicts.append(judge(law, subjects, examples, seed, clock))
-    return Report(judged, tuple(verdicts), time.perf_counter() - began, seed)
+        verdicts.append(judge(law, subjects, examples, seed, budget))
+    return Report(tested, tuple(verdicts), time.perf_counter() - began, seed)
 
 
 def subjects_of(part: Part, loaded: Loaded) -> list[Subject]:
@@ -126,8 +126,8 @@ def replay(name: str, part: Part, *case: Any) -> None:
     """
     law, subject = {law.name: law for law in laws(part.role)}[name], subjects_of(part, load())[0]
     if case:
-        with apart():
-            ask(law, subject, *case)
+        with isolated():
+            check_case(law, subject, *case)
     elif (verdict := judge(law, [subject])).error is not None:
         raise verdict.error
 
@@ -138,12 +138,12 @@ def part(role: str, name: str, plugins: Sequence[str] = (), **settings: Any) -> 
     return Part(role, name, plugin, cls(**settings))
 
 
-def _part(settings: Any, role: str | None, loaded: Loaded) -> Part:
+def _part_from_settings(settings: Any, role: str | None, loaded: Loaded) -> Part:
     """Of settings: by what plugins offer, if no role is given."""
     if role is not None:
         return loaded.part_of(role, settings)
-    for offered in loaded.offers:
-        found = loaded.part_of(offered, settings) if offered != "recipe" else None
-        if found is not None and type(settings) in loaded.offers[offered].get(found.name, {}).values():
-            return found
+    for offered_role in loaded.offers:
+        candidate = loaded.part_of(offered_role, settings) if offered_role != "recipe" else None
+        if candidate is not None and type(settings) in loaded.offers[offered_role].get(candidate.name, {}).values():
+            return candidate
     raise UsageError(f"no plugin offers {type(settings).__name__}: say its role, as in check(settings, 'estimator')")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..contracts import Estimate, Rollout, TabularMDP
 from ..exact import Bias, SoftmaxTable, by_name, count_trajectories, expected_gradient, gradient
-from ..exact.expected import nothing, score_function
+from ..exact.expected import score_function, zero_baseline
 from ..exact.rollouts import Episodes
 from ..returns import episode_sums, rewards_to_go
 from .applicability import claims
@@ -57,55 +57,53 @@ def experiments(draw: DrawFn, episodes: tuple[int, ...]) -> Experiment:
     `episodes` are the numbers that a rollout may have, the smallest first.
     """
     mdp = draw(mdps(states=(2, 3), actions=(2, 2), limits=(1, 3), aliased=True))
-    wanted = draw(st.sampled_from(episodes))
-    while count_trajectories(mdp) ** wanted > ROLLOUTS:
-        if wanted > episodes[0]:
-            wanted = episodes[0]
+    count = draw(st.sampled_from(episodes))
+    while count_trajectories(mdp) ** count > ROLLOUTS:
+        if count > episodes[0]:
+            count = episodes[0]
         else:
             mdp = evolve(mdp, time_limit=(mdp.time_limit or 0) - 1)
-    seen, actions = int(mdp.seen.max()) + 1, mdp.transitions.shape[1]
+    num_observations, actions = int(mdp.seen.max()) + 1, mdp.transitions.shape[1]
     # one number decides on policy and critic, the uniform policy first: cases shrink sooner
-    numbers = torch.Generator().manual_seed(seed := draw(st.integers(0, 9)))
-    logits = torch.randn(seen, actions, generator=numbers, dtype=torch.float64) * (seed > 0)
-    critic = torch.randn(seen, generator=numbers, dtype=torch.float64)
-    return Experiment(
-        mdp, logits, critic, wanted, draw(st.sampled_from([1, wanted])), draw(st.integers(0, ROLLOUTS - 1))
-    )
+    generator = torch.Generator().manual_seed(seed := draw(st.integers(0, 9)))
+    logits = torch.randn(num_observations, actions, generator=generator, dtype=torch.float64) * (seed > 0)
+    critic = torch.randn(num_observations, generator=generator, dtype=torch.float64)
+    return Experiment(mdp, logits, critic, count, draw(st.sampled_from([1, count])), draw(st.integers(0, ROLLOUTS - 1)))
 
 
 # Unbiased
 
 
-def to_go(rollout: Rollout) -> Estimate:
+def return_to_go(rollout: Rollout) -> Estimate:
     """What was earned from each step on: unbiased for the undiscounted return."""
     returns = rewards_to_go(rollout.rewards, rollout.terminated | rollout.truncated, 1.0)
     return Estimate(returns, returns)
 
 
-def whole(rollout: Rollout) -> Estimate:
+def episode_return(rollout: Rollout) -> Estimate:
     """What the episode earned, at each of its steps: likewise."""
     sums, _ = episode_sums(rollout.rewards, rollout.episodes, rollout.mask)
     returns = sums[rollout.episodes]
     return Estimate(returns, returns)
 
 
-def discounted(rollout: Rollout) -> Estimate:
+def discounted_return_to_go(rollout: Rollout) -> Estimate:
     """Discounted rewards to go, weighed by γᵗ: unbiased for the discounted return."""
     returns = rewards_to_go(rollout.rewards, rollout.terminated | rollout.truncated, DISCOUNT)
     return Estimate(returns, returns, DISCOUNT**rollout.times)
 
 
-def collected(subject: Subject, experiment: Experiment) -> dict[str, Any]:
+def rollout_options(subject: Subject, experiment: Experiment) -> dict[str, Any]:
     """How rollouts are enumerated for a part: with what it needs."""
     return {
         "episodes": experiment.episodes,
         "lanes": experiment.lanes,
-        "groups": subject.says("needs", "groups"),
-        "critic": experiment.critic[experiment.mdp.seen] if subject.says("needs", "values") else None,
+        "groups": subject.declares("needs", "groups"),
+        "critic": experiment.critic[experiment.mdp.seen] if subject.declares("needs", "values") else None,
     }
 
 
-def seeing(subject: Subject, made: Any) -> Any:
+def with_supported_observations(subject: Subject, made: Any) -> Any:
     """An estimator or a baseline, which is told the observations as vectors if it takes no numbers."""
     if not needs_box(subject):
         return made
@@ -120,10 +118,12 @@ def bias_of(subject: Subject, experiment: Experiment, gamma: float) -> Bias:
     policy = experiment.policy
     estimator, loss = None, score_function
     if subject.role == "loss":
-        estimator, loss = (to_go if gamma == 1 else discounted), subject.settings
+        estimator, loss = (return_to_go if gamma == 1 else discounted_return_to_go), subject.settings
     else:
-        estimator = seeing(subject, subject.make())
-    got = expected_gradient(experiment.mdp, policy, estimator, nothing, loss, **collected(subject, experiment))
+        estimator = with_supported_observations(subject, subject.make())
+    got = expected_gradient(
+        experiment.mdp, policy, estimator, zero_baseline, loss, **rollout_options(subject, experiment)
+    )
     return logits_only(policy, gradient(experiment.mdp, policy, gamma), got)
 
 
@@ -181,19 +181,21 @@ def expected_gradient_is_that_of_the_discounted_return(subject: Subject, experim
     applies=claims("neutral"),
     examples=30,
 )
-def subtracting_it_leaves_the_expected_gradient_alone(subject: Subject, experiment: Experiment) -> None:
+def subtracting_it_keeps_the_expected_gradient(subject: Subject, experiment: Experiment) -> None:
     """E[b·∇log π] = 0, over all rollouts of two or three whole episodes: with it and without, E[ĝ] is the same.
 
     It is tried on whole returns and on rewards to go. What it learns of earlier rollouts it has learnt of one before.
     """
-    policy, how = experiment.policy, collected(subject, experiment)
+    policy, options = experiment.policy, rollout_options(subject, experiment)
     exact = gradient(experiment.mdp, policy, 1.0)
-    for estimator, name in ((whole, "whole returns"), (to_go, "rewards to go")):
+    for estimator, name in ((episode_return, "whole returns"), (return_to_go, "rewards to go")):
         baseline = subject.make()
         if hasattr(baseline, "update"):
-            rollout = earlier_rollout(experiment, how)
+            rollout = earlier_rollout(experiment, options)
             baseline.update(as_box(rollout) if needs_box(subject) else rollout, estimator(rollout).returns)
-        got = expected_gradient(experiment.mdp, policy, estimator, seeing(subject, baseline), **how)
+        got = expected_gradient(
+            experiment.mdp, policy, estimator, with_supported_observations(subject, baseline), **options
+        )
         require_equal(subject, experiment, logits_only(policy, exact, got), f"what it is without ({name})")
 
 
@@ -201,27 +203,27 @@ def earlier_rollout(experiment: Experiment, how: Mapping[str, Any]) -> Rollout:
     """One of those that may be collected."""
     with torch.no_grad():
         log_probs = experiment.policy.logits.log_softmax(1).flatten()
-    every = Episodes.of(experiment.mdp, log_probs, how["critic"])
-    first = experiment.earlier % len(every.lengths)
-    alike = [k for k, state in enumerate(every.firsts) if state == every.firsts[first]]  # as groups begin
-    chosen = [first, *(alike[(experiment.earlier + k) % len(alike)] for k in range(1, how["episodes"]))]
-    return every.rollout(tuple(chosen), how["lanes"], how["groups"])
+    episodes = Episodes.of(experiment.mdp, log_probs, how["critic"])
+    first = experiment.earlier % len(episodes.lengths)
+    alike = [k for k, state in enumerate(episodes.firsts) if state == episodes.firsts[first]]  # as groups begin
+    indices = [first, *(alike[(experiment.earlier + k) % len(alike)] for k in range(1, how["episodes"]))]
+    return episodes.rollout(tuple(indices), how["lanes"], how["groups"])
 
 
 # What is reported
 
 
-def require_equal(subject: Subject, experiment: Experiment, bias: Bias, whose: str) -> None:
+def require_equal(subject: Subject, experiment: Experiment, bias: Bias, target: str) -> None:
     """Refuse an expected gradient that is not the exact one; says by how much, and where."""
     scale = max(1.0, float(bias.exact.abs().max()))
     if bool(((bias.got - bias.exact).abs() <= TOLERANCE * scale).all()):
         return
     raise Broken(
-        f"{' and '.join(sorted(subject.settings.claims))} is claimed, and the expected gradient is not {whose}: "
+        f"{' and '.join(sorted(subject.settings.claims))} is claimed, and the expected gradient is not {target}: "
         f"{amount(bias)}",
         expected=bias.exact.tolist(),
         got=bias.got.tolist(),
-        case=rows(experiment, bias),
+        case=gradient_rows(experiment, bias),
     )
 
 
@@ -242,7 +244,7 @@ def amount(bias: Bias) -> str:
     return f"off by {100 * bias.relative:.3g} % of its length (cosine {bias.cosine:.3f})"
 
 
-def rows(experiment: Experiment, bias: Bias) -> tuple[Mapping[str, Any], ...]:
+def gradient_rows(experiment: Experiment, bias: Bias) -> tuple[Mapping[str, Any], ...]:
     """Each logit's part of the gradient, expected and got."""
     count = experiment.logits.shape[1]
     return tuple(

@@ -16,7 +16,7 @@ from ..parts import Loaded
 from .checking import laws, subjects_of
 from .counterexamples import as_text
 from .law import Law, Subject
-from .selection import chosen
+from .selection import select_parts
 from .verdicts import EXAMPLES, judge, reason
 
 
@@ -46,23 +46,23 @@ def conforms(
     excused = dict(but or {})
 
     cases: list[Any] = []
-    asked: set[str] = set()
-    for one in what:
-        loaded, parts = chosen(one, role)
+    law_names: set[str] = set()
+    for target in what:
+        loaded, parts = select_parts(target, role)
         for part in parts:
             subjects = subjects_of(part, loaded)
-            skips = [_skipped(law, subjects) for law in laws(part.role)]
+            skips = [_skip_marks(law, subjects) for law in laws(part.role)]
             if skips and all(skips):
                 skips[0] = ()  # no law concerns it: one test says so, and fails
             for law, skip in zip(laws(part.role), skips, strict=True):
-                asked.add(law.name)
+                law_names.add(law.name)
                 why = excused.get(law.name)
                 marks = skip if why is None else pytest.mark.skip(reason=f"on purpose: {why}")
                 name = f"{part.role}:{part.name}-{law.name}"
                 cases.append(pytest.param(law, subjects, loaded, id=name, marks=marks))
     for name in excused:
-        if name not in asked:
-            raise UsageError(unknown("law", name, asked))
+        if name not in law_names:
+            raise UsageError(unknown("law", name, law_names))
 
     @pytest.mark.parametrize(("law", "subjects", "loaded"), cases)
     def test_laws(law: Law, subjects: list[Subject], loaded: Loaded) -> None:
@@ -76,7 +76,7 @@ def conforms(
     return test_laws
 
 
-def _skipped(law: Law, subjects: list[Subject]) -> Any:
+def _skip_marks(law: Law, subjects: list[Subject]) -> Any:
     """A mark for a law that concerns none of a part's settings."""
     import pytest
 

@@ -44,7 +44,7 @@ class Subject:
 
     part: Part
     loaded: Loaded
-    memory: dict[str, Any] = field(factory=dict)  # what laws have made of it and others may use again
+    cache: dict[str, Any] = field(factory=dict)  # what laws have made of it and others may use again
 
     @property
     def settings(self) -> Any:
@@ -61,7 +61,7 @@ class Subject:
         build = getattr(self.settings, "build", None)
         return self.settings if build is None else build(*arguments)
 
-    def says(self, attribute: str, word: str) -> bool:
+    def declares(self, attribute: str, word: str) -> bool:
         """Whether `needs`, `gives` or `claims` of its settings has a word."""
         return word in getattr(self.settings, attribute, ())
 
@@ -93,7 +93,7 @@ def law(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Enter a function into the registry as a law of these roles; the function itself stays as it is."""
 
-    def enter(check: Callable[..., None]) -> Callable[..., None]:
+    def register(check: Callable[..., None]) -> Callable[..., None]:
         name = check.__name__
         if name in LAWS:
             raise ValueError(f"two laws are named {name}")
@@ -102,4 +102,4 @@ def law(
         LAWS[name] = Law(name, roles, check, source, cases, applies, examples)
         return check
 
-    return enter
+    return register

@@ -18,20 +18,20 @@ def as_box(rollout: Rollout) -> Rollout:
     return evolve(rollout, observations=torch.stack([number / 2 - 1, (number % 2).float()], -1))
 
 
-def seen(subject: Subject, rollouts: SearchStrategy[Rollout]) -> SearchStrategy[Rollout]:
+def with_supported_observations(subject: Subject, rollouts: SearchStrategy[Rollout]) -> SearchStrategy[Rollout]:
     """Rollouts with observations that the part takes."""
     return rollouts.map(as_box) if needs_box(subject) else rollouts
 
 
 def needs_box(subject: Subject) -> bool:
     """Whether it takes vectors, and no numbers: each is tried once. What takes neither is judged on numbers."""
-    if "needs_box" not in subject.memory:
-        story = _story()
-        subject.memory["needs_box"] = not _takes(subject, story) and _takes(subject, as_box(story))
-    return bool(subject.memory["needs_box"])
+    if "needs_box" not in subject.cache:
+        rollout = _small_rollout()
+        subject.cache["needs_box"] = not _accepts(subject, rollout) and _accepts(subject, as_box(rollout))
+    return bool(subject.cache["needs_box"])
 
 
-def _story() -> Rollout:
+def _small_rollout() -> Rollout:
     """Two lanes of two episodes of two steps, with all that a part may need."""
     rollout = assemble([[Episode((1.0, 0.5), True, False)] * 2] * 2, dtype=torch.float64)
     zeros, place = torch.zeros_like(rollout.rewards), torch.arange(4)[:, None] + 2 * torch.arange(2)
@@ -42,17 +42,17 @@ def _story() -> Rollout:
     )
 
 
-def _takes(subject: Subject, story: Rollout) -> bool:
+def _accepts(subject: Subject, rollout: Rollout) -> bool:
     """Whether it says something `[T, N]` of such a rollout, also after it has learnt of it."""
-    given = (story,) if subject.role == "estimator" else (story, story.rewards.clone())
+    arguments = (rollout,) if subject.role == "estimator" else (rollout, rollout.rewards.clone())
     try:
-        made = subject.make()
-        said = made(*given)
-        if hasattr(made, "update"):
-            made.update(*given)
-            said = made(*given)
+        built = subject.make()
+        output = built(*arguments)
+        if hasattr(built, "update"):
+            built.update(*arguments)
+            output = built(*arguments)
     except PartError:  # too few episodes, say
         return True
     except Exception:
         return False
-    return getattr(said.returns if isinstance(said, Estimate) else said, "shape", None) == story.mask.shape
+    return getattr(output.returns if isinstance(output, Estimate) else output, "shape", None) == rollout.mask.shape

@@ -79,8 +79,8 @@ def _first(cls: type[Any]) -> str:
 
 def _settings(cls: type[Any]) -> str:
     settings = cls()
-    given = [f"`{field.name}` {_value(getattr(settings, field.name))}" for field in attrs.fields(cls)]
-    return ", ".join(given) or "none"
+    defaults = [f"`{field.name}` {_value(getattr(settings, field.name))}" for field in attrs.fields(cls)]
+    return ", ".join(defaults) or "none"
 
 
 def _value(value: Any) -> str:

@@ -14,12 +14,12 @@ from .spaces import WIDE, spread_actions
 
 
 @frozen
-class Scene:
+class PolicyCase:
     """Spaces, a seed of weights, and what is observed."""
 
     observation_space: "Space[Any]"
     action_space: "Space[Any]"
-    weights: int
+    weight_seed: int
     observed: tuple[Any, ...]  # B observations, as nested lists
 
     @property
@@ -29,7 +29,7 @@ class Scene:
         array = np.array(self.observed, dtype=space.dtype)
         return torch.from_numpy(array.reshape(len(self.observed), *(space.shape or ())))
 
-    def seeing(self, observations: Tensor) -> "Scene":
+    def with_observations(self, observations: Tensor) -> "PolicyCase":
         """With other observations."""
         return evolve(self, observed=tuple(observations.tolist()))
 
@@ -41,7 +41,7 @@ class Scene:
         }
         return tuple({name: column[b] for name, column in columns.items()} for b in range(len(self.observed)))
 
-    def where(self) -> str:
+    def spaces(self) -> str:
         """The spaces, in words."""
         return f"{self.observation_space} → {self.action_space}"
 
@@ -52,11 +52,11 @@ def _brief(row: Any) -> Any:
 
 
 @frozen(eq=False)
-class Player:
+class BuiltPolicy:
     """A policy, with or without memory, asked about first steps of episodes."""
 
     policy: Any
-    scene: Scene
+    case: PolicyCase
     state: Tensor | None  # [1, *H] zeros: what one lane remembers at first; None: the policy has no memory
 
     def inputs(self, observations: Tensor, masks: Tensor | None = None) -> Inputs:
@@ -71,16 +71,16 @@ class Player:
             torch.ones(1, lanes, dtype=torch.bool),
         )
 
-    def judge(
+    def evaluate(
         self, observations: Tensor, actions: Tensor, masks: Tensor | None = None, entropies: bool = True
     ) -> Evaluation:
         """What `evaluate` says [B]."""
         inputs = self.inputs(observations, masks)
         if self.state is None:
             return self.policy.evaluate(inputs, actions, entropies)  # type: ignore[no-any-return]
-        said = self.policy.evaluate(inputs, actions.unsqueeze(0), entropies)
-        parts = (said.log_probs, said.entropies, said.values)
-        return Evaluation(*(None if part is None else part.squeeze(0) for part in parts))  # type: ignore[arg-type]
+        evaluation = self.policy.evaluate(inputs, actions.unsqueeze(0), entropies)
+        columns = (evaluation.log_probs, evaluation.entropies, evaluation.values)
+        return Evaluation(*(None if part is None else part.squeeze(0) for part in columns))  # type: ignore[arg-type]
 
     def values(self, observations: Tensor) -> Tensor:
         """What `values` says [B]."""
@@ -90,82 +90,82 @@ class Player:
     def act(self, observations: Tensor, seed: int = 0, masks: Tensor | None = None, actor: Any = None) -> Action:
         """What `act` gives for first steps, copied: the same object may come again."""
         actor = self.policy if actor is None else actor
-        chosen = actor.act(Inputs(observations, masks), torch.Generator().manual_seed(seed))
-        parts = (chosen.actions, chosen.log_probs, chosen.state)
+        action = actor.act(Inputs(observations, masks), torch.Generator().manual_seed(seed))
+        parts = (action.actions, action.log_probs, action.state)
         return Action(*(None if part is None else part.detach().clone() for part in parts))  # type: ignore[arg-type]
 
-    def translated(self, actions: Tensor) -> Tensor:
+    def environment_actions(self, actions: Tensor) -> Tensor:
         """What the environment gets."""
         translate = getattr(self.policy, "environment_actions", None)
         return actions if translate is None else translate(actions)
 
 
-def made(subject: Subject, scene: Scene, shaken: float = 1.0) -> Player:
+def build_policy(subject: Subject, case: PolicyCase, perturbation: float = 1.0) -> BuiltPolicy:
     """A policy for the spaces of a scene, whose weights are `shaken`, away from where they begin, so that all count.
 
     Its weights come from the scene's seed, and torch's own generator is as it was.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(scene.weights)
-        policy = subject.make(scene.observation_space, scene.action_space)
-        shake(policy, shaken)
-        first = policy.act(Inputs(scene.observations[:1]), torch.Generator().manual_seed(0))
-    return Player(policy, scene, None if first.state is None else torch.zeros_like(first.state))
+        torch.manual_seed(case.weight_seed)
+        policy = subject.make(case.observation_space, case.action_space)
+        perturb(policy, perturbation)
+        first = policy.act(Inputs(case.observations[:1]), torch.Generator().manual_seed(0))
+    return BuiltPolicy(policy, case, None if first.state is None else torch.zeros_like(first.state))
 
 
-def shake(policy: nn.Module, times: float = 1.0) -> None:
+def perturb(policy: nn.Module, scale: float = 1.0) -> None:
     """Add normal numbers to all parameters, `times` the size in which layers are usually initialised."""
     with torch.no_grad():
         for parameter in policy.parameters():
             if parameter.is_floating_point():
                 size = 0.5 / parameter.shape[-1] ** 0.5 if parameter.ndim > 1 else 0.2
-                parameter.add_(times * size * torch.randn_like(parameter))
+                parameter.add_(scale * size * torch.randn_like(parameter))
 
 
-def story(scene: Scene, real: Tensor | None = None) -> Rollout:
+def one_lane_rollout(case: PolicyCase, real: Tensor | None = None) -> Rollout:
     """A rollout of one lane that observed what the scene has, `real` [T] or padding."""
-    observations = scene.observations.unsqueeze(1)
+    observations = case.observations.unsqueeze(1)
     shape = (len(observations), 1)
     mask = torch.ones(shape, dtype=torch.bool) if real is None else real.reshape(shape)
     number, flag = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
-    count, first = torch.zeros(shape, dtype=torch.int64), spread_actions(scene.action_space, len(observations))
-    return Rollout(observations, first.unsqueeze(1), number, number, flag, flag, mask, count, count)
+    count, actions = torch.zeros(shape, dtype=torch.int64), spread_actions(case.action_space, len(observations))
+    return Rollout(observations, actions.unsqueeze(1), number, number, flag, flag, mask, count, count)
 
 
-def same(message: str, expected: Tensor, got: Tensor, scene: Scene, room: float = 0.0) -> None:
+def require_same(message: str, expected: Tensor, got: Tensor, case: PolicyCase, tolerance: float = 0.0) -> None:
     """Raise `Broken` where two columns `[B, …]` differ by more than `room` of the size of the numbers."""
     if expected.shape != got.shape:
-        raise Broken(message, expected=list(expected.shape), got=list(got.shape), case=scene.rows())
+        raise Broken(message, expected=list(expected.shape), got=list(got.shape), case=case.rows())
     expected, got = expected.detach().double(), got.detach().double()
-    alike = (got == expected) | ((got - expected).abs() <= room * (1 + expected.abs()))
-    if not alike.all():
-        place = tuple((~alike).nonzero()[0].tolist())
-        table = scene.rows(expected=expected, got=got) if len(expected) == len(scene.observed) else scene.rows()
-        raise Broken(f"{message} ({scene.where()})", expected=float(expected[place]), got=float(got[place]), case=table)
+    close = (got == expected) | ((got - expected).abs() <= tolerance * (1 + expected.abs()))
+    if not close.all():
+        place = tuple((~close).nonzero()[0].tolist())
+        table = case.rows(expected=expected, got=got) if len(expected) == len(case.observed) else case.rows()
+        raise Broken(f"{message} ({case.spaces()})", expected=float(expected[place]), got=float(got[place]), case=table)
 
 
-def precision(scene: Scene) -> float:
+def precision(case: PolicyCase) -> float:
     """What float32 may miss of a policy's outputs: 1e-5 for observations of the size of 1, and more of larger ones."""
-    return 1e-5 * max(1.0, float(scene.observations.double().abs().max()))
+    return 1e-5 * max(1.0, float(case.observations.double().abs().max()))
 
 
-def every_part(said: Evaluation) -> dict[str, Tensor]:
+def evaluation_columns(evaluation: Evaluation) -> dict[str, Tensor]:
     """What was said, by name."""
-    parts = {"log_probs": said.log_probs, "entropies": said.entropies, "values": said.values}
-    return {name: part for name, part in parts.items() if part is not None}
+    columns = {"log_probs": evaluation.log_probs, "entropies": evaluation.entropies, "values": evaluation.values}
+    return {name: column for name, column in columns.items() if column is not None}
 
 
-def is_of_its_space(player: Player, actions: Tensor) -> None:
+def require_in_action_space(built: BuiltPolicy, actions: Tensor) -> None:
     """Raise `Broken` where what the environment gets of some actions `[B, *A]` is not of the action space."""
-    space, got = player.scene.action_space, player.translated(actions)
-    for b, row in enumerate(got):
+    space, received = built.case.action_space, built.environment_actions(actions)
+    for b, row in enumerate(received):
         element = row.item() if isinstance(space, Discrete) and row.ndim == 0 else row.numpy()
         if tuple(row.shape) != tuple(space.shape or ()) or not space.contains(element):
             raise Broken(
                 f"action {b} is not of its space",
                 expected=str(space),
                 got=row.tolist(),
-                case=player.scene.rows(action=got),
+                case=built.case.rows(action=received),
             )
-    if isinstance(space, Discrete) and got.dtype != torch.int64:
-        raise Broken("actions of a Discrete space", expected=torch.int64, got=got.dtype, case=player.scene.rows())
+    if isinstance(space, Discrete) and received.dtype != torch.int64:
+        raise Broken("actions of a Discrete space", expected=torch.int64, got=received.dtype, case=built.case.rows())

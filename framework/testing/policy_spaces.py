@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 
 from ..errors import UsageError
 from .law import Subject
-from .policy_harness import Player, Scene, is_of_its_space, made
+from .policy_harness import BuiltPolicy, PolicyCase, build_policy, require_in_action_space
 from .spaces import ACTED, OBSERVED, WIDE, edges, spread
 from .strategies import elements
 
-TRIES = 32  # actions by which it is seen whether a policy takes a space
+NUM_ACTIONS = 32  # actions by which it is seen whether a policy takes a space
 Pair = tuple["Space[Any]", "Space[Any]"]
 
 
-def pairs(subject: Subject) -> list[tuple[Pair, Exception | None]]:
+def tried_pairs(subject: Subject) -> list[tuple[Pair, Exception | None]]:
     """Spaces of observations and actions that were tried, and what the policy raised; None: it takes them."""
-    if "pairs" not in subject.memory:
-        tried = [*itertools.product(OBSERVED, ACTED), *_neighbours(subject)]
-        subject.memory["pairs"] = [(pair, _tried(subject, *pair)) for pair in tried]
-    return subject.memory["pairs"]  # type: ignore[no-any-return]
+    if "pairs" not in subject.cache:
+        tried = [*itertools.product(OBSERVED, ACTED), *_plugin_spaces(subject)]
+        subject.cache["pairs"] = [(pair, _error_for(subject, *pair)) for pair in tried]
+    return subject.cache["pairs"]  # type: ignore[no-any-return]
 
 
-def _neighbours(subject: Subject) -> Iterator[Pair]:
+def _plugin_spaces(subject: Subject) -> Iterator[Pair]:
     """Spaces of the environments that the policy's own plugin offers, for which it was perhaps written."""
     for offered in subject.loaded.offers.get("environment", {}).values():
         if subject.part.plugin not in offered:
@@ -42,115 +42,121 @@ def _neighbours(subject: Subject) -> Iterator[Pair]:
             yield pair
 
 
-def _tried(subject: Subject, seen: "Space[Any]", acted: "Space[Any]") -> Exception | None:
+def _error_for(subject: Subject, observation_space: "Space[Any]", action_space: "Space[Any]") -> Exception | None:
     """None as soon as it acts on some observation and judges that; else what it raised, or did wrong, at last."""
-    raised: Exception | None = None
-    for row in torch.cat([spread(seen, 1), edges(seen)]).tolist():
-        scene = Scene(seen, acted, 0, (row,))
+    last_error: Exception | None = None
+    for row in torch.cat([spread(observation_space, 1), edges(observation_space)]).tolist():
+        case = PolicyCase(observation_space, action_space, 0, (row,))
         try:
-            player = made(subject, scene)
-            many = scene.observations.expand(TRIES, *scene.observations.shape[1:])
-            actions = player.act(many).actions
-            is_of_its_space(player, actions)
-            player.judge(many, actions)
+            built = build_policy(subject, case)
+            observations = case.observations.expand(NUM_ACTIONS, *case.observations.shape[1:])
+            actions = built.act(observations).actions
+            require_in_action_space(built, actions)
+            built.evaluate(observations, actions)
         except Exception as error:
-            raised = error
+            last_error = error
             if isinstance(error, UsageError):
                 break
         else:
             return None
-    return raised
+    return last_error
 
 
-def taken(subject: Subject, *kinds: Any) -> list[Pair]:
+def supported_pairs(subject: Subject, *kinds: Any) -> list[Pair]:
     """The pairs that the policy takes, whose actions are of these kinds."""
-    return [pair for pair, error in pairs(subject) if error is None and (not kinds or isinstance(pair[1], kinds))]
+    return [pair for pair, error in tried_pairs(subject) if error is None and (not kinds or isinstance(pair[1], kinds))]
 
 
-def takes(*kinds: Any) -> Any:
+def supports(*kinds: Any) -> Any:
     """Why a law about actions of these kinds does not concern a policy."""
 
     def reason(subject: Subject) -> str | None:
-        if taken(subject, *kinds):
+        if supported_pairs(subject, *kinds):
             return None
         names = " or ".join(kind.__name__ for kind in kinds)
-        if kinds and taken(subject):
+        if kinds and supported_pairs(subject):
             return f"it takes no {names} actions"
-        first = next((error for _, error in pairs(subject) if isinstance(error, UsageError)), None)
+        refusal = next((error for _, error in tried_pairs(subject) if isinstance(error, UsageError)), None)
         tried = "small ones, and those of the environments that its plugin offers"
-        return f"it takes none of the spaces that laws try ({tried}){'' if first is None else f': {first}'}"
+        return f"it takes none of the spaces that laws try ({tried}){'' if refusal is None else f': {refusal}'}"
 
     return reason
 
 
-def only(name: str, holds: Callable[[Player], bool], *kinds: Any) -> Callable[[Subject], list[Pair]]:
+def supported_where(name: str, holds: Callable[[BuiltPolicy], bool], *kinds: Any) -> Callable[[Subject], list[Pair]]:
     """Of the pairs that the policy takes, those for which something holds of it, found once under this name."""
 
-    def found(subject: Subject) -> list[Pair]:
-        if name not in subject.memory:
-            subject.memory[name] = [pair for pair in taken(subject, *kinds) if holds(_at(subject, pair))]
-        return subject.memory[name]  # type: ignore[no-any-return]
+    def pairs(subject: Subject) -> list[Pair]:
+        if name not in subject.cache:
+            subject.cache[name] = [
+                pair for pair in supported_pairs(subject, *kinds) if holds(_policy_for(subject, pair))
+            ]
+        return subject.cache[name]  # type: ignore[no-any-return]
 
-    return found
+    return pairs
 
 
-def some(pairs: Callable[[Subject], list[Pair]], why: str, *kinds: Any) -> Any:
+def requires_pairs(pairs: Callable[[Subject], list[Pair]], why: str, *kinds: Any) -> Any:
     """Why a law about some of the pairs does not concern a policy: there are none."""
-    return lambda subject: takes(*kinds)(subject) or (None if pairs(subject) else why)
+    return lambda subject: supports(*kinds)(subject) or (None if pairs(subject) else why)
 
 
-def scenes(most: int = 4, of: Callable[[Subject], list[Pair]] = taken) -> Any:
+def policy_cases(most: int = 4, pairs: Callable[[Subject], list[Pair]] = supported_pairs) -> Any:
     """Cases: spaces that the policy takes (`of`: of these alone), weights, and a few observations."""
 
-    def cases(subject: Subject) -> st.SearchStrategy[Scene]:
+    def cases(subject: Subject) -> st.SearchStrategy[PolicyCase]:
         @st.composite
-        def draw_scene(draw: st.DrawFn) -> Scene:
-            seen, acted = draw(st.sampled_from(of(subject)))
+        def draw_case(draw: st.DrawFn) -> PolicyCase:
+            observation_space, action_space = draw(st.sampled_from(pairs(subject)))
             count = draw(st.integers(1, most))
-            wide = math.prod(seen.shape or ()) > WIDE
-            rows = spread(seen, count, draw(st.integers(0, 2**16))) if wide else draw(elements(seen, count))
-            return Scene(seen, acted, draw(st.integers(0, 2**16)), tuple(rows.tolist()))
+            wide = math.prod(observation_space.shape or ()) > WIDE
+            rows = (
+                spread(observation_space, count, draw(st.integers(0, 2**16)))
+                if wide
+                else draw(elements(observation_space, count))
+            )
+            return PolicyCase(observation_space, action_space, draw(st.integers(0, 2**16)), tuple(rows.tolist()))
 
-        return draw_scene()
+        return draw_case()
 
     return cases
 
 
-ANY = takes()
+SUPPORTED = supports()
 
 
-def has(name: str, why: str) -> Any:
+def has_member(name: str, why: str) -> Any:
     """Why a law about an optional member does not concern a policy."""
 
     def reason(subject: Subject) -> str | None:
-        none = ANY(subject)
-        if none is not None:
-            return none  # type: ignore[no-any-return]
-        player = first(subject)
-        member = getattr(player.policy, name, None)
-        return why if member is None or (name == "actor" and member() is None and not _acts_faster(subject)) else None
+        unsupported = SUPPORTED(subject)
+        if unsupported is not None:
+            return unsupported  # type: ignore[no-any-return]
+        built = first_policy(subject)
+        member = getattr(built.policy, name, None)
+        return why if member is None or (name == "actor" and member() is None and not _has_actor(subject)) else None
 
     return reason
 
 
-def _acts_faster(subject: Subject) -> bool:
+def _has_actor(subject: Subject) -> bool:
     """Whether `actor` gives one for any of the spaces."""
-    return any(_at(subject, pair).policy.actor() is not None for pair in taken(subject))
+    return any(_policy_for(subject, pair).policy.actor() is not None for pair in supported_pairs(subject))
 
 
-def first(subject: Subject) -> Player:
+def first_policy(subject: Subject) -> BuiltPolicy:
     """For the first spaces that it takes."""
-    return _at(subject, taken(subject)[0])
+    return _policy_for(subject, supported_pairs(subject)[0])
 
 
-def _at(subject: Subject, pair: Pair) -> Player:
+def _policy_for(subject: Subject, pair: Pair) -> BuiltPolicy:
     """For these spaces, with some observations."""
-    return made(subject, Scene(*pair, 0, tuple(spread(pair[0], 4).tolist())))
+    return build_policy(subject, PolicyCase(*pair, 0, tuple(spread(pair[0], 4).tolist())))
 
 
-def remembers(subject: Subject) -> str | None:
+def has_memory(subject: Subject) -> str | None:
     """Why a law about memory does not concern a policy."""
-    none = ANY(subject)
-    if none is not None:
-        return none  # type: ignore[no-any-return]
-    return None if first(subject).state is not None else "it remembers nothing: act returns no state"
+    unsupported = SUPPORTED(subject)
+    if unsupported is not None:
+        return unsupported  # type: ignore[no-any-return]
+    return None if first_policy(subject).state is not None else "it remembers nothing: act returns no state"

@@ -88,6 +88,6 @@ def choices(space: "Space[Any]") -> Tensor | None:
 
 def spread_actions(space: "Space[Any]", count: int) -> Tensor:
     """Some actions, all alike [count, *A]."""
-    every = choices(space)
-    one = torch.zeros(space.shape or ()) if every is None else every[0]
-    return one.expand(count, *one.shape)
+    all_actions = choices(space)
+    action = torch.zeros(space.shape or ()) if all_actions is None else all_actions[0]
+    return action.expand(count, *action.shape)

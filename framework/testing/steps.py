@@ -26,13 +26,13 @@ class Steps:
 
     advantages: Column
     log_probs: Column  # of the policy that is learnt
-    moved: Column  # log-probs less those of the policy that acted: the log-ratios
+    log_ratios: Column  # log-probs less those of the policy that acted: the log-ratios
     entropies: Column
     values: Column  # of the critic that is learnt
-    drifted: Column  # values less those of the critic that acted
+    value_changes: Column  # values less those of the critic that acted
     value_targets: Column
     returns: Column
-    everything: bool = True  # False: values and entropies are None where the loss does not say that it needs them
+    with_optional: bool = True  # False: values and entropies are None where the loss does not say that it needs them
 
     def __len__(self) -> int:
         """B."""
@@ -54,9 +54,9 @@ class Steps:
         columns = {
             "advantage": self.advantages,
             "log π": self.log_probs,
-            "log-ratio": self.moved,
+            "log-ratio": self.log_ratios,
             "value": self.values,
-            "value before": [v - d for v, d in zip(self.values, self.drifted, strict=True)],
+            "value before": [v - d for v, d in zip(self.values, self.value_changes, strict=True)],
             "value target": self.value_targets,
             "entropy": self.entropies,
             **{name: numbers.tolist() if isinstance(numbers, Tensor) else numbers for name, numbers in more.items()},
@@ -64,11 +64,11 @@ class Steps:
         return tuple({"step": b, **{name: column[b] for name, column in columns.items()}} for b in range(len(self)))
 
 
-COLUMNS = tuple(field.name for field in fields(Steps) if field.name != "everything")
+COLUMNS = tuple(field.name for field in fields(Steps) if field.name != "with_optional")
 
 
 @st.composite
-def some_steps(draw: st.DrawFn, least: int = 1, most: int = 4) -> Steps:
+def draw_steps(draw: st.DrawFn, least: int = 1, most: int = 4) -> Steps:
     """Some steps: log-ratios within ±1, all else within ±2; whole rows are drawn, so that whole rows shrink away.
 
     (Of few draws each: Hypothesis takes out no more than five at once.)
@@ -77,19 +77,19 @@ def some_steps(draw: st.DrawFn, least: int = 1, most: int = 4) -> Steps:
     rows = draw(st.lists(row, min_size=least, max_size=most))
     columns: dict[str, Any] = dict(zip(COLUMNS, map(tuple, zip(*rows, strict=True)), strict=True))
     columns["log_probs"] = tuple(-abs(number) for number in columns["log_probs"])
-    columns["moved"] = tuple(number / 2 for number in columns["moved"])
+    columns["log_ratios"] = tuple(number / 2 for number in columns["log_ratios"])
     columns["entropies"] = tuple(map(abs, columns["entropies"]))
-    return Steps(**columns, everything=draw(st.booleans()))
+    return Steps(**columns, with_optional=draw(st.booleans()))
 
 
-def steps(subject: Subject, least: int = 1, most: int = 4) -> st.SearchStrategy[Steps]:
+def step_cases(subject: Subject, least: int = 1, most: int = 4) -> st.SearchStrategy[Steps]:
     """Some steps, whatever the loss."""
-    return some_steps(least, most)
+    return draw_steps(least, most)
 
 
-def several(subject: Subject) -> st.SearchStrategy[Steps]:
+def several_step_cases(subject: Subject) -> st.SearchStrategy[Steps]:
     """At least two steps."""
-    return steps(subject, least=2)
+    return step_cases(subject, least=2)
 
 
 def batches(
@@ -100,13 +100,13 @@ def batches(
     Log-probs of the policy that acted differ from the present ones by at most 1: ratios from 0.37 to 2.7, beyond the
     usual clips on both sides. Values and entropies are there, or both None.
     """
-    return some_steps(min_steps, max_steps).map(
-        lambda given: batch_of(given, dtype, None, given.everything, given.everything)
+    return draw_steps(min_steps, max_steps).map(
+        lambda steps: batch_of(steps, dtype, None, steps.with_optional, steps.with_optional)
     )
 
 
 @frozen(eq=False)
-class Asked:
+class LossResult:
     """A loss, and what it was made of."""
 
     loss: Loss
@@ -118,81 +118,81 @@ class Asked:
         """All terms, summed."""
         return torch.stack([term.sum() for term in self.loss.terms.values()]).sum()
 
-    def each(self) -> Tensor:
+    def per_step(self) -> Tensor:
         """The sum of all terms of each step [B], without gradient."""
         return torch.stack([term.detach().double() for term in self.loss.terms.values()]).sum(0)
 
-    def gradients(self, name: str, total: Tensor | None = None) -> Tensor:
+    def gradient(self, name: str, total: Tensor | None = None) -> Tensor:
         """∂ total/∂ each of a column of the evaluation [B], without gradient; 0 where it has no part."""
         leaf = getattr(self.evaluation, name)
-        return gradients(self.total if total is None else total, leaf).detach().double()
+        return gradient_by(self.total if total is None else total, leaf).detach().double()
 
 
-def gradients(total: Tensor, leaf: Tensor, again: bool = False) -> Tensor:
+def gradient_by(total: Tensor, leaf: Tensor, create_graph: bool = False) -> Tensor:
     """∂ total/∂ leaf; 0 where it has no part. `again`: with a graph of its own."""
     if not total.requires_grad:
         return torch.zeros_like(leaf)
-    (found,) = torch.autograd.grad(total, leaf, allow_unused=True, retain_graph=True, create_graph=again)
-    return torch.zeros_like(leaf) if found is None else found
+    (result,) = torch.autograd.grad(total, leaf, allow_unused=True, retain_graph=True, create_graph=create_graph)
+    return torch.zeros_like(leaf) if result is None else result
 
 
-def tensors(given: Steps, dtype: torch.dtype) -> dict[str, Tensor]:
+def tensors(steps: Steps, dtype: torch.dtype) -> dict[str, Tensor]:
     """Every column [B]."""
-    return {name: torch.tensor(getattr(given, name), dtype=dtype) for name in COLUMNS}
+    return {name: torch.tensor(getattr(steps, name), dtype=dtype) for name in COLUMNS}
 
 
 def batch_of(
-    given: Steps,
+    steps: Steps,
     dtype: torch.dtype = torch.float64,
     totals: tuple[int, float] | None = None,
-    valued: bool = True,
-    spread: bool = True,
+    with_values: bool = True,
+    with_entropies: bool = True,
 ) -> tuple[Batch, Evaluation]:
     """The batch, and what a policy says of it now, with a gradient; `valued`: with values; `spread`: with entropies."""
-    column = tensors(given, dtype)
-    count = torch.arange(len(given))
+    columns = tensors(steps, dtype)
+    index = torch.arange(len(steps))
     batch = Batch(
-        count,
-        count,
-        column["log_probs"] - column["moved"],
-        column["advantages"],
-        column["returns"],
-        column["value_targets"],
-        *(totals or (len(given), EPISODES)),
-        values=column["values"] - column["drifted"] if valued else None,
+        index,
+        index,
+        columns["log_probs"] - columns["log_ratios"],
+        columns["advantages"],
+        columns["returns"],
+        columns["value_targets"],
+        *(totals or (len(steps), EPISODES)),
+        values=columns["values"] - columns["value_changes"] if with_values else None,
     )
     evaluation = Evaluation(
-        column["log_probs"].requires_grad_(),
-        column["entropies"].requires_grad_() if spread else None,
-        column["values"].requires_grad_() if valued else None,
+        columns["log_probs"].requires_grad_(),
+        columns["entropies"].requires_grad_() if with_entropies else None,
+        columns["values"].requires_grad_() if with_values else None,
     )
     return batch, evaluation
 
 
-def ask(
-    subject: Subject, given: Steps, dtype: torch.dtype = torch.float64, totals: tuple[int, float] | None = None
-) -> Asked:
+def evaluate_loss(
+    subject: Subject, steps: Steps, dtype: torch.dtype = torch.float64, totals: tuple[int, float] | None = None
+) -> LossResult:
     """What a fresh loss says of some steps; refused as the core would refuse it."""
-    valued = given.everything or subject.says("needs", "values")
-    spread = given.everything or subject.says("needs", "entropies")
-    batch, evaluation = batch_of(given, dtype, totals, valued, spread)
+    with_values = steps.with_optional or subject.declares("needs", "values")
+    with_entropies = steps.with_optional or subject.declares("needs", "entropies")
+    batch, evaluation = batch_of(steps, dtype, totals, with_values, with_entropies)
     loss = subject.make()(batch, evaluation)
     try:
-        checks.loss(subject.part.label, loss, (len(given),))
+        checks.loss(subject.part.label, loss, (len(steps),))
     except PartError as error:
-        raise Broken(str(error), case=given.rows()) from error
-    return Asked(loss, batch, evaluation)
+        raise Broken(str(error), case=steps.rows()) from error
+    return LossResult(loss, batch, evaluation)
 
 
-def compare(message: str, expected: Tensor, got: Tensor, given: Steps, tolerance: float = EXACT) -> None:
+def require_close(message: str, expected: Tensor, got: Tensor, steps: Steps, tolerance: float = EXACT) -> None:
     """Raise `Broken` where two columns [B] differ by more than the tolerance, of the size of the larger numbers."""
-    room = tolerance * (1 + expected.abs())
-    wrong = ~((got - expected).abs() <= room)  # NaN is wrong, too
+    allowed = tolerance * (1 + expected.abs())
+    wrong = ~((got - expected).abs() <= allowed)  # NaN is wrong, too
     if wrong.any():
         b = int(wrong.nonzero()[0])
         raise Broken(
             f"{message}, in step {b}",
             expected=float(expected[b]),
             got=float(got[b]),
-            case=given.rows(expected=expected, got=got),
+            case=steps.rows(expected=expected, got=got),
         )

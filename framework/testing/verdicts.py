@@ -16,14 +16,14 @@ from hypothesis.errors import HypothesisException, Unsatisfiable
 
 from ..guards.process_state import working
 from .law import Broken, Law, Subject
-from .time_budget import Clock
-from .variants import taking_turns
+from .time_budget import TimeBudget
+from .variants import alternating
 
 EXAMPLES = 100  # of a law
-LEAST = 5  # examples, however long they take
+MIN_EXAMPLES = 5  # examples, however long they take
 
 
-class _EnoughError(BaseException):
+class _TimeUpError(BaseException):
     """Time has run out: no Exception, so that Hypothesis lets it through."""
 
 
@@ -44,40 +44,40 @@ class Verdict:
 
 
 def judge(
-    law: Law, subjects: Sequence[Subject], examples: int = EXAMPLES, seed: int = 0, clock: Clock | None = None
+    law: Law, subjects: Sequence[Subject], examples: int = EXAMPLES, seed: int = 0, budget: TimeBudget | None = None
 ) -> Verdict:
     """Ask one law of a part, with each of its settings that the law concerns. Nothing is printed, nothing is kept.
 
     What a part raises breaks the law, and is told: also where it is only asked whether the law concerns it, or tried
     for a case that fits it. `clock` says when to stop, after five examples: then the law is not decided.
     """
-    clock = clock or Clock()
-    clock.begin()
+    budget = budget or TimeBudget()
+    budget.start_law()
     try:
-        return _evaluate_rows(law, subjects, examples, seed, clock)
+        return _verdict(law, subjects, examples, seed, budget)
     finally:
-        clock.end()
+        budget.finish_law()
 
 
-def _evaluate_rows(law: Law, subjects: Sequence[Subject], examples: int, seed: int, clock: Clock) -> Verdict:
+def _verdict(law: Law, subjects: Sequence[Subject], examples: int, seed: int, budget: TimeBudget) -> Verdict:
     reasons = []
     for subject in subjects:
         try:
             reasons.append(reason(law, subject))
         except Exception as error:
-            return Verdict(law, "failed", words(error), subject=subject, error=error)
-    concerned = [subject for subject, why in zip(subjects, reasons, strict=True) if why is None]
-    if not concerned:
+            return Verdict(law, "failed", describe(error), subject=subject, error=error)
+    applicable = [subject for subject, why in zip(subjects, reasons, strict=True) if why is None]
+    if not applicable:
         return Verdict(law, "not applicable", str(reasons[0]))
     examples = min(examples, law.examples or examples)
     if law.cases is None:
-        return _asked_of_each(law, concerned[:examples], clock)
-    cases, count, tried = law.cases, 0, concerned[0]
-    found: tuple[Subject, Any, Exception] | None = None
+        return _check_each_subject(law, applicable[:examples], budget)
+    cases, count, subject_tried = law.cases, 0, applicable[0]
+    failure: tuple[Subject, Any, Exception] | None = None
 
-    def of(subject: Subject) -> st.SearchStrategy[tuple[Subject, Any]]:
-        nonlocal tried
-        tried = subject
+    def cases_of(subject: Subject) -> st.SearchStrategy[tuple[Subject, Any]]:
+        nonlocal subject_tried
+        subject_tried = subject
         return st.tuples(st.just(subject), cases(subject))
 
     @seeded(seed)
@@ -92,51 +92,51 @@ def _evaluate_rows(law: Law, subjects: Sequence[Subject], examples: int, seed: i
         report_multiple_bugs=False,
         print_blob=False,
     )
-    @given(taking_turns(concerned).flatmap(of))
+    @given(alternating(applicable).flatmap(cases_of))
     def search(drawn: tuple[Subject, Any]) -> None:
-        nonlocal count, found
-        if clock.over and (found is not None or count >= LEAST):
-            raise _EnoughError
+        nonlocal count, failure
+        if budget.exceeded and (failure is not None or count >= MIN_EXAMPLES):
+            raise _TimeUpError
         try:
-            ask(law, drawn[0], drawn[1])
-            count += found is None
+            check_case(law, drawn[0], drawn[1])
+            count += failure is None
         except HypothesisException:
             raise
         except Exception as error:
-            if found is None:
+            if failure is None:
                 count += 1
-                clock.found()
-            found = (*drawn, error)
+                budget.start_shrinking()
+            failure = (*drawn, error)
             raise
 
     try:
-        with apart():
+        with isolated():
             search()
-    except _EnoughError:
-        if found is not None:
-            return Verdict(law, "failed", words(found[2]), count, found[0], (found[1],), found[2])
+    except _TimeUpError:
+        if failure is not None:
+            return Verdict(law, "failed", describe(failure[2]), count, failure[0], (failure[1],), failure[2])
         return _undecided(law, count, examples)
     except Unsatisfiable:
         return Verdict(law, "failed", "refuses every case that it was given", count)
     except Exception as error:
-        if found is None:  # no case could be drawn
+        if failure is None:  # no case could be drawn
             error.__notes__ = []  # Hypothesis's, of what it was about to draw
-            return Verdict(law, "failed", words(error), count, tried, (), error)
-        subject, case, broken = found
+            return Verdict(law, "failed", describe(error), count, subject_tried, (), error)
+        subject, case, broken = failure
         if isinstance(error, HypothesisException):
             return Verdict(law, "failed", f"is not repeatable: {error}", count, subject, (case,), broken)
-        return Verdict(law, "failed", words(broken), count, subject, (case,), broken)
+        return Verdict(law, "failed", describe(broken), count, subject, (case,), broken)
     return Verdict(law, "passed", examples=count)
 
 
-def ask(law: Law, subject: Subject, *case: Any) -> None:
+def check_case(law: Law, subject: Subject, *case: Any) -> None:
     """Ask a law of one case. What it draws from torch's own generator is the same each time."""
     torch.default_generator.manual_seed(0)
-    with _staying():
+    with _no_exit():
         law.check(subject, *case)
 
 
-def words(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """What went wrong, in a line or two; of what the part raised itself, also where."""
     if isinstance(error, Broken):
         return str(error)
@@ -147,7 +147,7 @@ def words(error: BaseException) -> str:
 
 def reason(law: Law, subject: Subject) -> str | None:
     """Why a law does not concern a part; None: it does. Raises what the part raises when it is tried for that."""
-    with apart(), _staying():
+    with isolated(), _no_exit():
         return law.applies(subject)
 
 
@@ -156,39 +156,39 @@ def _undecided(law: Law, count: int, examples: int) -> Verdict:
     return Verdict(law, "not decided", f"time ran out after {count} of {examples} examples", count)
 
 
-def _asked_of_each(law: Law, subjects: Sequence[Subject], clock: Clock) -> Verdict:
+def _check_each_subject(law: Law, subjects: Sequence[Subject], budget: TimeBudget) -> Verdict:
     """A law without cases, once for each of the settings."""
-    with apart():
+    with isolated():
         for count, subject in enumerate(subjects, 1):
-            if count > LEAST and clock.over:
+            if count > MIN_EXAMPLES and budget.exceeded:
                 return _undecided(law, count - 1, len(subjects))
             try:
-                ask(law, subject)
+                check_case(law, subject)
             except Exception as error:
-                return Verdict(law, "failed", words(error), count, subject, (), error)
+                return Verdict(law, "failed", describe(error), count, subject, (), error)
     return Verdict(law, "passed", examples=len(subjects))
 
 
 @contextmanager
-def _staying() -> Iterator[None]:
+def _no_exit() -> Iterator[None]:
     """A part may not end the program that checks it: that would look as if all were well. Nor may a panic of its."""
     try:
         yield
     except SystemExit as error:
-        raise Broken(words(error), expected="to go on", got=f"sys.exit({error.code!r})") from error
+        raise Broken(describe(error), expected="to go on", got=f"sys.exit({error.code!r})") from error
     except BaseException as error:
         tools = type(error).__module__.partition(".")[0] in ("hypothesis", "_pytest")  # which steer by such errors
-        if tools or isinstance(error, Exception | KeyboardInterrupt | _EnoughError):
+        if tools or isinstance(error, Exception | KeyboardInterrupt | _TimeUpError):
             raise
-        raise Broken(words(error), expected="to go on", got=type(error).__name__) from error
+        raise Broken(describe(error), expected="to go on", got=type(error).__name__) from error
 
 
 @contextmanager
-def apart() -> Iterator[None]:
+def isolated() -> Iterator[None]:
     """The process as a run has it, and afterwards as it was; warnings are the part's own business.
 
     What the part prints goes to standard error: standard output is the report's.
     """
-    with _staying(), redirect_stdout(sys.stderr), working(1), warnings.catch_warnings():
+    with _no_exit(), redirect_stdout(sys.stderr), working(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -224,13 +224,13 @@ def law_rows_are_autograd_s_gradients(module, loss, policy, by_table):
     estimator = ("rewards_to_go", "none") if policy == "categorical" else ("lambda_returns", "value")
     run = run_of(*estimator, loss, batch=5, policy={"name": policy})
     spaces = gradients.finite_spaces(run.environment)
-    through = module.Finite(run.policy, spaces) if by_table else module.Backward(run)
+    method = module.TableGradients(run.policy, spaces) if by_table else module.BackwardGradients(run)
     for iteration in range(3):
         run.iteration = iteration
         rollout = run.stages.collect_rollout(run)
         batch = flatten(rollout, run.stages.estimate_advantages(run, rollout))
-        log_probs, entropies, row = through.of(batch)
-        found = through.gradients(row(module.log_prob_slopes(run, batch, log_probs, entropies))[None])[0]
+        log_probs, entropies, row = method.of(batch)
+        found = method.gradients(row(module.log_prob_gradients(run, batch, log_probs, entropies))[None])[0]
         evaluation = run.policy.evaluate(Inputs(batch.observations), batch.actions, True)
         evaluation = evolve(evaluation, values=batch.values)
         terms = {"policy": run.loss(batch, evaluation).terms["policy"]}
@@ -257,7 +257,7 @@ def test_an_audit_goes_backward_where_a_table_would_be_large(monkeypatch):
     """And comes to the same numbers, to float32."""
     runs = [run_of("rewards_to_go", "value"), run_of("total_return", "leave_one_out")]
     tables = audit.audit(runs, episodes=100).rows
-    monkeypatch.setattr(gradients, "MOST_ENTRIES", 0)
+    monkeypatch.setattr(gradients, "MAX_ENTRIES", 0)
     for table, backward in zip(tables, audit.audit(runs, episodes=100).rows, strict=True):
         assert torch.allclose(table.mean, backward.mean, atol=1e-4)
         assert math.isclose(table.variance, backward.variance, rel_tol=1e-4)
@@ -273,7 +273,7 @@ def test_a_loss_that_does_not_reach_the_log_probs_is_named():
     part = LOADED.part_of("loss", Cut())
     cut = evolve(run, loss=part.settings, config=evolve(run.config, loss=part))
     with pytest.raises(PartError, match=r"loss 'Cut' .*no term reaches the log-probs"):
-        gradients.log_prob_slopes(cut, *batch_of(cut))
+        gradients.log_prob_gradients(cut, *batch_of(cut))
 
 
 def batch_of(run):
@@ -285,7 +285,7 @@ def batch_of(run):
 # Values and batches
 
 
-def law_looked_up_values_are_a_critic_s(module, world, gamma, seed):
+def law_with_values_gives_a_critics_values(module, world, gamma, seed):
     """V of each step and successor as a policy with this V would have given them in collecting."""
     logits = torch.zeros(world.transitions.shape[:2])
     values = state_values(world, logits.double().softmax(1), gamma)
@@ -295,25 +295,25 @@ def law_looked_up_values_are_a_critic_s(module, world, gamma, seed):
         policy = TabularPolicy(logits, critic)
         part = shard(world, True, 3, seed, episodes=3)
         rollouts.append(collect([part], policy, policy.actor(), 0, True)[0])
-    looked_up = module.looked_up(rollouts[1], values)
-    assert torch.equal(looked_up.values, rollouts[0].values)
-    assert torch.equal(looked_up.successor_values, rollouts[0].successor_values)
+    with_exact = module.with_values(rollouts[1], values)
+    assert torch.equal(with_exact.values, rollouts[0].values)
+    assert torch.equal(with_exact.successor_values, rollouts[0].successor_values)
 
 
-LOOKED_UP = (mdps(), st.sampled_from([0.5, 1.0]), st.integers(0, 99))
+VALUED = (mdps(), st.sampled_from([0.5, 1.0]), st.integers(0, 99))
 
 
-@given(*LOOKED_UP)
+@given(*VALUED)
 def test_looked_up_values_are_a_critic_s(world, gamma, seed):
-    law_looked_up_values_are_a_critic_s(audit, world, gamma, seed)
+    law_with_values_gives_a_critics_values(audit, world, gamma, seed)
 
 
-def law_a_cut_batch_is_as_if_collected_alone(module, world, batch, count, seed):
+def law_split_batches_equal_separately_collected_ones(module, world, batch, count, seed):
     """Its episodes, one a lane, numbered from 0, and no row more than the longest; nothing else changes."""
     policy = TabularPolicy(torch.zeros(world.transitions.shape[:2]))
     lanes = batch * count
     rollout = collect([shard(world, True, lanes, seed, episodes=lanes)], policy, policy.actor(), 0, True)[0]
-    cuts = list(module.cut(rollout, batch))
+    cuts = list(module.split_into_batches(rollout, batch))
     assert len(cuts) == count
     for number, part in enumerate(cuts):
         where = slice(number * batch, (number + 1) * batch)
@@ -330,7 +330,7 @@ CUTS = (mdps(), st.integers(1, 3), st.integers(1, 3), st.integers(0, 99))
 
 @given(*CUTS)
 def test_a_cut_batch_is_as_if_collected_alone(world, batch, count, seed):
-    law_a_cut_batch_is_as_if_collected_alone(audit, world, batch, count, seed)
+    law_split_batches_equal_separately_collected_ones(audit, world, batch, count, seed)
 
 
 def law_alike_states_share_the_mean_of_their_values(module):
@@ -344,9 +344,9 @@ def law_alike_states_share_the_mean_of_their_values(module):
     start, terminal = torch.tensor([1.0, 0, 0]).double(), torch.tensor([False, False, True])
     rewards = -torch.ones_like(transitions)
     world = TabularMDP(transitions, rewards, start, terminal, observations=torch.tensor([0, 0, 1]))
-    values = module.critic_of(world, torch.ones(2, 1, dtype=torch.float64), 1.0)
+    values = module.exact_critic(world, torch.ones(2, 1, dtype=torch.float64), 1.0)
     assert torch.allclose(values, torch.tensor([-7 / 3, 0]).double())
-    apart = module.critic_of(evolve(world, observations=None), torch.ones(3, 1, dtype=torch.float64), 1.0)
+    apart = module.exact_critic(evolve(world, observations=None), torch.ones(3, 1, dtype=torch.float64), 1.0)
     assert torch.allclose(apart, torch.tensor([-3.0, -1, 0]).double())
 
 
@@ -476,9 +476,9 @@ def test_wrong_statistics_are_noticed(change):
 
 
 SAMPLING = [
-    ("sampled.add(-through.gradients(row) / size)", "sampled.add(through.gradients(row) / size)", 1),
-    ("sampled.add(-through.gradients(row) / size)", "sampled.add(-through.gradients(row))", 3),
-    ("values = {gamma: critic_of(mdp, policy, gamma)", "values = {gamma: 0 * critic_of(mdp, policy, gamma)", 2),
+    ("sampled.add(-method.gradients(row) / size)", "sampled.add(method.gradients(row) / size)", 1),
+    ("sampled.add(-method.gradients(row) / size)", "sampled.add(-method.gradients(row))", 3),
+    ("values = {gamma: exact_critic(mdp, policy, gamma)", "values = {gamma: 0 * exact_critic(mdp, policy, gamma)", 2),
 ]
 
 
@@ -493,19 +493,19 @@ def test_wrong_samples_are_noticed(change):
 @pytest.mark.parametrize(
     "change",
     [
-        ("going = rollout.mask & ~rollout.terminated", "going = rollout.mask"),
-        ("values=known[rollout.values.long()] * rollout.mask", "values=known[rollout.values.long()]"),
+        ("continuing = rollout.mask & ~rollout.terminated", "continuing = rollout.mask"),
+        ("values=table[rollout.values.long()] * rollout.mask", "values=table[rollout.values.long()]"),
     ],
     ids=lambda change: change[1],
 )
 def test_wrong_values_are_noticed(change):
-    is_killed(law_looked_up_values_are_a_critic_s, *LOOKED_UP, arguments=(mutate("framework.audit", change),))
+    is_killed(law_with_values_gives_a_critics_values, *VALUED, arguments=(mutate("framework.audit", change),))
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        ('columns["episodes"] - begun[:, None, None], 0)', 'columns["episodes"], 0)'),
+        ('columns["episodes"] - first_episodes[:, None, None], 0)', 'columns["episodes"], 0)'),
         (".any(2).sum(1).tolist()", ".any(2).sum(1).clamp(min=99).tolist()"),
         (".movedim(1, 0).contiguous()", ".movedim(1, 0)"),
         ("column.unflatten(1, (-1, episodes)).movedim(1, 0)", "column.unflatten(1, (episodes, -1)).movedim(2, 0)"),
@@ -513,7 +513,7 @@ def test_wrong_values_are_noticed(change):
     ids=lambda change: change[1],
 )
 def test_wrong_batches_are_noticed(change):
-    is_killed(law_a_cut_batch_is_as_if_collected_alone, *CUTS, arguments=(mutate("framework.audit", change),))
+    is_killed(law_split_batches_equal_separately_collected_ones, *CUTS, arguments=(mutate("framework.audit", change),))
 
 
 @pytest.mark.parametrize(

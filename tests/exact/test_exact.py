@@ -30,7 +30,7 @@ from framework.exact import (
     trajectories,
     visitation,
 )
-from framework.exact.trajectories import PIECE, Trajectories, pieces
+from framework.exact.trajectories import PIECE_SIZE, Trajectories, pieces
 from framework.learning.batches import flatten
 from framework.setup.building import build
 from framework.stages import Core
@@ -224,7 +224,7 @@ def test_routes_agree_on_the_random_mdp(world):
     import framework.exact.gradients as gradients
 
     mdp = world.build(1, torch.device("cpu")).mdp()
-    assert count_trajectories(mdp) == 5 * 4**world.max_steps > 2 * PIECE
+    assert count_trajectories(mdp) == 5 * 4**world.max_steps > 2 * PIECE_SIZE
     law_routes_agree(gradients, mdp, 0.9, 0, ALL)
 
 
@@ -246,10 +246,10 @@ def test_pieces_are_all_trajectories(mdp, size):
 
 GRADIENT_MUTANTS = {
     "divides by one step": ("/ (2 * step)", "/ step"),
-    "forgets to put a parameter back": ("numbers[index] = kept", "pass"),
-    "takes differences one-sided": ("function(at - step)) / (2 * step)", "function(at)) / step"),
-    "enumerates undiscounted returns": ("every.returns(gamma)", "every.returns(1.0)"),
-    "weighs all trajectories alike": ("every.probabilities(leaf) *", "every.probabilities(leaf).log() *"),
+    "forgets to put a parameter back": ("numbers[index] = original", "pass"),
+    "takes differences one-sided": ("function(point - step)) / (2 * step)", "function(point)) / step"),
+    "enumerates undiscounted returns": ("piece.returns(gamma)", "piece.returns(1.0)"),
+    "weighs all trajectories alike": ("piece.probabilities(leaf) *", "piece.probabilities(leaf).log() *"),
 }
 
 

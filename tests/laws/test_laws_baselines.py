@@ -13,7 +13,7 @@ from framework.parts import Part
 from framework.returns import episode_groups, episode_means
 from framework.setup.loading import load
 from framework.testing import check
-from framework.testing.baselines.neutral import share
+from framework.testing.baselines.neutral import share_of_return
 from framework.testing.law import Subject
 
 LOADED = load()
@@ -163,7 +163,7 @@ MUTANTS = {}  # name → class, law, source
 mutant = entering(MUTANTS)
 
 
-NEUTRALITY = "the_judged_action_has_no_part_in_its_baseline"
+NEUTRALITY = "baselines_do_not_depend_on_the_action"
 
 
 @mutant(NEUTRALITY, "areal-project/AReaL#354; Kool, van Hoof & Welling 2019")
@@ -203,7 +203,7 @@ class NextValue(OfOthers):
         return rollout.successor_values
 
 
-LOOKS = "only_a_mean_of_returns_tells_what_followed"
+LOOKS = "baselines_see_the_future_only_through_mean_returns"
 
 
 @mutant(LOOKS, "no source found (advantages are all 0)")
@@ -281,7 +281,7 @@ class WithGraph(OfOthers):
         return torch.nn.Parameter(torch.zeros((), dtype=returns.dtype)).expand_as(returns)
 
 
-@mutant("state_makes_the_round_trip", "hill-a/stable-baselines#228")
+@mutant("state_survives_saving_and_loading", "hill-a/stable-baselines#228")
 class NotSaved(OfThePast):
     """leaves its running mean out of what is saved"""
 
@@ -296,7 +296,7 @@ class NotSaved(OfThePast):
         return Forgetful()
 
 
-@mutant("calling_teaches_nothing", "DLR-RM/rl-baselines3-zoo#275; Farama-Foundation/Gymnasium#256")
+@mutant("calling_does_not_change_the_baseline", "DLR-RM/rl-baselines3-zoo#275; Farama-Foundation/Gymnasium#256")
 class LearnsWhenAsked(OfThePast):
     """moves its running mean whenever it is asked"""
 
@@ -313,7 +313,7 @@ class LearnsWhenAsked(OfThePast):
 SHARED = Mean()
 
 
-@mutant("baselines_of_two_runs_share_nothing", "keiohta/tf2rl#69 (a mutable default)")
+@mutant("baselines_of_two_runs_share_no_state", "keiohta/tf2rl#69 (a mutable default)")
 class OneForAll(OfThePast):
     """hands every run the same object"""
 
@@ -347,7 +347,7 @@ class InBfloat16(OfOthers):
         return told if returns.dtype == torch.float64 else told.bfloat16().to(returns.dtype)
 
 
-@mutant("baselines_leave_what_they_are_handed", "pytorch/rl#322 (review)")
+@mutant("baselines_do_not_modify_their_inputs", "pytorch/rl#322 (review)")
 class CentredInPlace(OfOthers):
     """centres its caller's returns in place"""
 
@@ -383,7 +383,7 @@ def of(name):
 @pytest.mark.parametrize("name", ["batch_mean", "group_mean", "time_mean"])
 def test_means_that_include_the_judged_episode_are_biased_by_one_nth(name):
     """Of four episodes, a quarter of the judged one's own return is subtracted; it is measured, and no failure."""
-    assert share(of(name)) == pytest.approx(0.25)
+    assert share_of_return(of(name)) == pytest.approx(0.25)
     verdict, looks = check(of(name).part, only=[NEUTRALITY, LOOKS], loaded=LOADED).verdicts
     assert looks.outcome == "passed"
     assert verdict.outcome == "not applicable"
@@ -394,7 +394,7 @@ def test_means_that_include_the_judged_episode_are_biased_by_one_nth(name):
 @pytest.mark.parametrize("name", ["none", "constant", "leave_one_out", "linear_features", "moving_average", "value"])
 def test_what_claims_to_be_neutral_has_no_share(name):
     """And is put to the law, with success."""
-    assert share(of(name)) == 0.0
+    assert share_of_return(of(name)) == 0.0
     (verdict,) = check(of(name).part, only=[NEUTRALITY], examples=EXAMPLES, loaded=LOADED).verdicts
     assert verdict.outcome == "passed"
 

@@ -25,7 +25,7 @@ UNDISCOUNTED, DISCOUNTED, NEUTRAL = "unbiased:undiscounted", "unbiased:discounte
 LAW = {
     UNDISCOUNTED: "expected_gradient_is_that_of_the_undiscounted_return",
     DISCOUNTED: "expected_gradient_is_that_of_the_discounted_return",
-    NEUTRAL: "subtracting_it_leaves_the_expected_gradient_alone",
+    NEUTRAL: "subtracting_it_keeps_the_expected_gradient",
 }
 LOADED = load()
 

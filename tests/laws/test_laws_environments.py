@@ -4,18 +4,18 @@ import pytest
 import torch
 from attrs import evolve
 from correct_environments import (
-    Certain,
-    Chancy,
-    Clockwork,
+    Deterministic,
+    Dial,
     Drift,
+    EnvironmentSettings,
     Forbidding,
     FromHome,
-    LateChance,
+    LateRandomness,
     PureDrift,
-    Round,
+    ReturnsToStart,
     Slippery,
+    Stochastic,
     Strip,
-    World,
 )
 from framework_classic import Acrobot, CartPole, MountainCar, Pendulum
 from framework_corridor import Corridor
@@ -71,22 +71,35 @@ def test_what_comes_with_the_framework_keeps_every_law(name, loaded):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "lanes", [Chancy, Certain, Drift, PureDrift, Slippery, LateChance, Forbidding, FromHome, Strip, Round, Clockwork]
+    "lanes",
+    [
+        Stochastic,
+        Deterministic,
+        Drift,
+        PureDrift,
+        Slippery,
+        LateRandomness,
+        Forbidding,
+        FromHome,
+        Strip,
+        ReturnsToStart,
+        Dial,
+    ],
 )
 def test_the_worlds_to_be_broken_are_sound(lanes, loaded):
-    report = check(World(lanes), "environment", examples=EXAMPLES, loaded=loaded)
+    report = check(EnvironmentSettings(lanes), "environment", examples=EXAMPLES, loaded=loaded)
     assert [(verdict.law.name, verdict.reason) for verdict in report.failed] == []
 
 
 def verdict_of(law, lanes, loaded):
-    return check(World(lanes), "environment", only=[law], examples=100, loaded=loaded).verdicts[0]
+    return check(EnvironmentSettings(lanes), "environment", only=[law], examples=100, loaded=loaded).verdicts[0]
 
 
 def test_who_draws_is_not_without_chance(loaded):
     """Even if in all that was looked at nothing happened that happens rarely; or if nothing was drawn so soon."""
     verdict = verdict_of("every_episode_is_like_the_first", Slippery, loaded)
     assert (verdict.outcome, verdict.reason) == ("not applicable", "leaves something to chance")
-    assert verdict_of("every_episode_is_like_the_first", LateChance, loaded).outcome == "passed"
+    assert verdict_of("every_episode_is_like_the_first", LateRandomness, loaded).outcome == "passed"
 
 
 @pytest.mark.parametrize("law", ["the_time_limit_is_kept", "steps_are_as_frequent_as_the_tables_say"])
@@ -95,7 +108,7 @@ def test_what_is_forbidden_is_not_done(law, loaded):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lanes", [Round, Clockwork])
+@pytest.mark.parametrize("lanes", [ReturnsToStart, Dial])
 def test_where_ends_tell_nothing_a_law_says_so(lanes, loaded):
     verdict = verdict_of("successors_are_where_the_episode_ended", lanes, loaded)
     assert verdict.outcome == "not applicable"

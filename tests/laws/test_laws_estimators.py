@@ -60,7 +60,7 @@ def test_an_estimator_that_needs_groups_is_handed_some():
         "nothing_leaks_over_a_termination",
         "nothing_leaks_over_a_truncation",
         "nothing_leaks_between_lanes",
-        "how_many_lanes_there_are_changes_nothing",
+        "the_number_of_lanes_changes_nothing",
         "a_long_rollout_is_its_pieces",
     }
     report = check(Part("estimator", "within_groups", "mine", LooksBack()), examples=20)

@@ -140,7 +140,7 @@ def test_entropies_may_be_steered_to_a_target():
 def test_what_a_loss_does_not_have_is_not_kept_but_not_applicable():
     report = check(Mutant(lambda *given: Loss({"policy": reinforce(*given)})), "loss", examples=2, loaded=LOADED)
     reasons = {verdict.law.name: verdict.reason for verdict in report.of("not applicable")}
-    assert reasons["a_metric_called_kl_is_one"] == "it has no metric kl or approx_kl"
+    assert reasons["a_metric_called_kl_is_the_kl_divergence"] == "it has no metric kl or approx_kl"
     assert reasons["the_policys_loss_does_not_move_the_critic"] == "it does not use values"
 
 
@@ -186,7 +186,7 @@ def clipped(ratios):
 
 
 @mutant(
-    "each_term_is_its_steps_own",
+    "each_term_depends_on_its_step_only",
     "RLinf/RLinf issue 1568: OpenPI PPO critic loss silently broadcasts [B] values against [B, 1] returns",
     needs={"values"},
 )
@@ -196,7 +196,7 @@ def values_B_against_targets_B_1(batch, evaluation):  # noqa: N802
 
 
 @mutant(
-    "each_term_is_its_steps_own",
+    "each_term_depends_on_its_step_only",
     "PacktPublishing/Deep-Reinforcement-Learning-Hands-On issue 33: values not squeezed, advantages become [B, B]",
     needs={"values"},
 )
@@ -206,14 +206,14 @@ def advantages_B_B_averaged(batch, evaluation):  # noqa: N802
     return Loss({"policy": (-advantages * evaluation.log_probs).mean(0), "value": errors})
 
 
-@mutant("each_term_is_its_steps_own", "no source found")
+@mutant("each_term_depends_on_its_step_only", "no source found")
 def advantages_divided_by_their_variance(batch, evaluation):
     advantages = batch.advantages / (batch.advantages.var(correction=0) + 1e-8)
     return Loss({"policy": -advantages * evaluation.log_probs})
 
 
 @mutant(
-    "each_term_is_its_steps_own",
+    "each_term_depends_on_its_step_only",
     "DLR-RM/stable-baselines3 issue 325: NaN if a single observation is sampled (advantages standardised in the loss)",
 )
 def advantages_standardised_in_every_minibatch(batch, evaluation):
@@ -222,7 +222,7 @@ def advantages_standardised_in_every_minibatch(batch, evaluation):
 
 
 @mutant(
-    "each_term_is_its_steps_own",
+    "each_term_depends_on_its_step_only",
     "Farama-Foundation/Gymnasium issue 1336: the mean of all log-probs is multiplied by each return",
 )
 def the_mean_log_prob_for_every_step(batch, evaluation):
@@ -264,7 +264,7 @@ def micro_batches_divided_by_their_own_size(batch, evaluation):
 
 
 @mutant(
-    "the_core_alone_divides_losses",
+    "losses_do_not_divide_by_the_totals",
     "unslothai/unsloth-zoo PR 1023: divided by the count in the loss and by the trainer once more",
 )
 def divided_twice(batch, evaluation):
@@ -272,7 +272,7 @@ def divided_twice(batch, evaluation):
 
 
 @mutant(
-    "losses_change_nothing_that_they_are_handed",
+    "losses_do_not_modify_their_inputs",
     "recursionpharma/gflownet issue 61: tensors of a batch are modified after it was made, and trained on again",
 )
 def advantages_centred_in_place(batch, evaluation):
@@ -290,7 +290,7 @@ def a_metric_with_its_graph(batch, evaluation):
 
 
 @mutant(
-    "what_a_loss_says_it_needs_is_enough",
+    "the_declared_needs_are_enough",
     "no source found",
 )
 def entropies_used_but_not_asked_for(batch, evaluation):
@@ -298,7 +298,7 @@ def entropies_used_but_not_asked_for(batch, evaluation):
 
 
 @mutant(
-    "better_actions_are_made_likelier",
+    "better_actions_become_more_likely",
     "kengz/SLM-Lab PR 133: torch.tensor makes log-probs a new tensor, detached from the graph; nothing learnt",
 )
 def log_probs_cut_by_torch_tensor(batch, evaluation):
@@ -307,7 +307,7 @@ def log_probs_cut_by_torch_tensor(batch, evaluation):
 
 
 @mutant(
-    "better_actions_are_made_likelier",
+    "better_actions_become_more_likely",
     "no source found; muupan/async-rl issue 22 asks whether pi_loss has the wrong sign, and it has not",
 )
 def the_return_is_descended(batch, evaluation):
@@ -315,7 +315,7 @@ def the_return_is_descended(batch, evaluation):
 
 
 @mutant(
-    "better_actions_are_made_likelier",
+    "better_actions_become_more_likely",
     "alexis-jacq/Pytorch-DPPO issue 3: it should clamp the ratio, not surr1",
 )
 def the_gain_is_clamped_not_the_ratio(batch, evaluation):
@@ -438,7 +438,7 @@ def stops_at_a_divergence_of_zero(batch, evaluation):
 
 
 @mutant(
-    "a_metric_called_kl_is_one",
+    "a_metric_called_kl_is_the_kl_divergence",
     "huggingface/trl PR 168: policykl is the mean of log π − log π_old, the wrong way round",
 )
 def kl_the_wrong_way_round(batch, evaluation):
@@ -447,7 +447,7 @@ def kl_the_wrong_way_round(batch, evaluation):
 
 
 @mutant(
-    "a_metric_called_kl_is_one",
+    "a_metric_called_kl_is_the_kl_divergence",
     "Rolv-Arild/rocket-learn PR 12: KL = (e^ratio − 1) − ratio, with the ratio where its logarithm should be",
 )
 def kl_of_the_ratio_itself(batch, evaluation):
@@ -466,7 +466,7 @@ def test_a_law_kills_the_mutant_with(name):
 def test_a_counterexample_shrinks_to_few_steps():
     """Two, of which one has a value target that the other should not know of."""
     *_, loss = MUTANTS["values B against targets B 1"]
-    (verdict,) = check(loss, "loss", only=["each_term_is_its_steps_own"], loaded=LOADED).verdicts
+    (verdict,) = check(loss, "loss", only=["each_term_depends_on_its_step_only"], loaded=LOADED).verdicts
     assert verdict.outcome == "failed"
     (given,) = verdict.case
     assert len(given) == 2

@@ -6,7 +6,7 @@ import math
 import re
 
 import pytest
-from correct_policies import Made, Normal, Softmax
+from correct_policies import Normal, PolicySettings, Softmax
 from framework_policies import ActorCritic, Gaussian, MultiCategorical, Recurrent, Tabular
 from framework_reinforce import Categorical
 from mutants import EXAMPLES
@@ -151,11 +151,11 @@ def test_what_a_policy_does_not_do_is_not_kept_but_not_applicable():
             if math.prod(actions.shape) < 2:
                 raise UsageError("two numbers")
 
-    report = check(Made(Silent), "policy", examples=1, loaded=LOADED)
+    report = check(PolicySettings(Silent), "policy", examples=1, loaded=LOADED)
     assert not report.failed
     reasons = {verdict.law.name: verdict.reason for verdict in report.of("not applicable")}
-    assert reasons["acting_and_judging_agree"] == "its act leaves log-probs to evaluate"
-    assert reasons["what_a_mask_forbids_is_never_done"] == "it takes no Discrete actions"
+    assert reasons["act_and_evaluate_agree"] == "its act leaves log-probs to evaluate"
+    assert reasons["masked_actions_are_never_taken"] == "it takes no Discrete actions"
 
 
 class Untold(nn.Module):
@@ -176,13 +176,13 @@ class Untold(nn.Module):
 
 
 def test_laws_of_probabilities_are_not_kept_where_these_cannot_be_told():
-    report = check(Made(Untold), "policy", examples=1, loaded=LOADED)
+    report = check(PolicySettings(Untold), "policy", examples=1, loaded=LOADED)
     silent = {verdict.law.name for verdict in report.of("not applicable")}
     assert silent >= {
         "probabilities_sum_to_one",
         "entropies_are_those_of_the_probabilities",
         "the_score_has_mean_zero",
-        "acting_samples_what_judging_says",
+        "act_samples_the_evaluated_probabilities",
     }
 
 
@@ -228,11 +228,11 @@ class ActorIgnoring(Refusing):
         return blind
 
 
-MASKS = "what_a_mask_forbids_is_never_done"
+MASKS = "masked_actions_are_never_taken"
 
 
 def test_masks_may_be_refused():
-    (verdict,) = check(Made(Refusing), "policy", only=[MASKS], loaded=LOADED).verdicts
+    (verdict,) = check(PolicySettings(Refusing), "policy", only=[MASKS], loaded=LOADED).verdicts
     assert (verdict.outcome, verdict.reason) == ("not applicable", "it refuses masks")
 
 
@@ -247,6 +247,6 @@ def test_masks_may_be_refused():
 )
 def test_masks_are_refused_in_so_many_words_only(cls, told):
     """A policy that ignores them is told how to refuse them; a crash is no refusal."""
-    (verdict,) = check(Made(cls), "policy", only=[MASKS], examples=30, loaded=LOADED).verdicts
+    (verdict,) = check(PolicySettings(cls), "policy", only=[MASKS], examples=30, loaded=LOADED).verdicts
     assert verdict.outcome == "failed"
     assert re.search(told, verdict.reason)

@@ -8,11 +8,11 @@ from correct_estimators import (
     MISTAKABLE,
     MUTANTS,
     UNIT,
+    LambdaReturns,
     MonteCarloAndTD,
+    NStepReturns,
+    RewardsToGo,
     Step,
-    ToGo,
-    Walked,
-    WalkedN,
     mutant,
     shifted,
 )
@@ -27,7 +27,7 @@ from framework.testing.strategies import Episode, assemble
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls", [Step, Walked, WalkedN, ToGo])
+@pytest.mark.parametrize("cls", [Step, LambdaReturns, NStepReturns, RewardsToGo])
 def test_the_mutants_are_right_but_for_their_bug(cls):
     report = check(Part("estimator", "walked", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
@@ -49,7 +49,7 @@ def test_every_rollout_that_estimators_are_handed_is_legal(needs):
     words = needs
 
     @frozen
-    class Asking(ToGo):
+    class Asking(RewardsToGo):
         needs = frozenset(words)
         claims = frozenset({"causal", "linear", "unbiased:undiscounted"})
         gamma: float = field(default=1.0, validator=UNIT)
@@ -66,74 +66,74 @@ def test_every_rollout_that_estimators_are_handed_is_legal(needs):
 
 
 @mutant("a_truncation_bootstraps", "DLR-RM/stable-baselines3#633; skrl#449, time_limit_bootstrap=True")
-class TimeLimitIsDeath(Walked):
+class TimeLimitIsDeath(LambdaReturns):
     """takes running out of time for the end of the world"""
 
-    def beyond(self, rollout):
+    def bootstrap_values(self, rollout):
         return rollout.successor_values * ~rollout.truncated
 
 
 @mutant("nothing_leaks_over_a_truncation", "Toni-SM/skrl#449, time_limit_bootstrap=False")
-class OnlyDeathIsAnEnd(Walked):
+class OnlyDeathIsAnEnd(LambdaReturns):
     """lets the trace run on where time ran out"""
 
-    def going(self, rollout):
-        going = rollout.mask & ~rollout.terminated
-        return torch.cat([going[:-1], going[-1:] & False])
+    def continuing(self, rollout):
+        continuing = rollout.mask & ~rollout.terminated
+        return torch.cat([continuing[:-1], continuing[-1:] & False])
 
 
 @mutant("nothing_leaks_over_a_termination", "DLR-RM/stable-baselines3#105; anthonytorlucci/rlevo#342")
-class FlagsOfTheNextRow(Walked):
+class FlagsOfTheNextRow(LambdaReturns):
     """reads whether the episode ended one row late"""
 
-    def going(self, rollout):
+    def continuing(self, rollout):
         ends = rollout.terminated | rollout.truncated
-        going = rollout.mask & ~shifted(ends)
-        return torch.cat([going[:-1], going[-1:] & False])
+        continuing = rollout.mask & ~shifted(ends)
+        return torch.cat([continuing[:-1], continuing[-1:] & False])
 
 
 @mutant("nothing_leaks_over_a_termination", "vietnh1009/Super-mario-bros-PPO-pytorch#21")
-class TraceNeverCut(Walked):
+class TraceNeverCut(LambdaReturns):
     """masks the value where an episode ends, and not the trace"""
 
-    def going(self, rollout):
+    def continuing(self, rollout):
         return torch.cat([rollout.mask[:-1], rollout.mask[-1:] & False])
 
 
 @mutant("nothing_leaks_over_a_truncation", "google-deepmind/mujoco_playground#305")
-class ValueOfTheReset(Walked):
+class ValueOfTheReset(LambdaReturns):
     """bootstraps a truncation from the state that the next episode begins in"""
 
-    def beyond(self, rollout):
+    def bootstrap_values(self, rollout):
         return torch.where(rollout.truncated & ~rollout.terminated, shifted(rollout.values), rollout.successor_values)
 
 
 @mutant("a_truncation_bootstraps", "leggedrobotics/rsl_rl#43; DexForce/EmbodiChain#612")
-class ValueOfTheStateBefore(Walked):
+class ValueOfTheStateBefore(LambdaReturns):
     """bootstraps a truncation from the state in which the last action was taken"""
 
-    def beyond(self, rollout):
+    def bootstrap_values(self, rollout):
         return torch.where(rollout.truncated & ~rollout.terminated, rollout.values, rollout.successor_values)
 
 
-@mutant("the_worlds_end_wins", "DLR-RM/stable-baselines3#1276")
-class BothIsTruncated(Walked):
+@mutant("termination_wins_over_truncation", "DLR-RM/stable-baselines3#1276")
+class BothIsTruncated(LambdaReturns):
     """bootstraps where the world ended in the step in which time ran out"""
 
-    def beyond(self, rollout):
+    def bootstrap_values(self, rollout):
         return rollout.successor_values + rollout.values * (rollout.truncated & rollout.terminated)
 
 
 @mutant("the_edge_bootstraps", "rohitg00/ai-engineering-from-scratch#54 (review)")
-class EdgeIsDeath(Walked):
+class EdgeIsDeath(LambdaReturns):
     """takes the rollout's edge for the end of the world"""
 
-    def beyond(self, rollout):
+    def bootstrap_values(self, rollout):
         return torch.cat([rollout.successor_values[:-1], torch.zeros_like(rollout.rewards[:1])])
 
 
 @mutant("the_edge_bootstraps", "PufferAI/PufferLib#363, fixed in #445")
-class LastAdvantageIsZero(Walked):
+class LastAdvantageIsZero(LambdaReturns):
     """leaves the last row's advantage at zero"""
 
     def returns(self, rollout):
@@ -142,7 +142,7 @@ class LastAdvantageIsZero(Walked):
 
 
 @mutant("lambda_one_is_monte_carlo", "vwxyzjn/cleanrl#337")
-class ZeroPlusValue(Walked):
+class ZeroPlusValue(LambdaReturns):
     """adds the values to a buffer of advantages that is still empty"""
 
     def returns(self, rollout):
@@ -150,15 +150,15 @@ class ZeroPlusValue(Walked):
 
 
 @mutant("lambda_one_is_monte_carlo", "4kasha/CartPole_PPO#1")
-class OwnAdvantageTwice(Walked):
+class OwnAdvantageTwice(LambdaReturns):
     """carries a row's own advantage, which is still zero, where the next row's belongs"""
 
     def returns(self, rollout):
-        return self.rewards(rollout) + self.gamma * self.beyond(rollout)
+        return self.rewards(rollout) + self.gamma * self.bootstrap_values(rollout)
 
 
 @mutant("n_beyond_the_end_is_monte_carlo", "younggyoseo/FastTD3#6")
-class GammaOnceForN(WalkedN):
+class GammaOnceForN(NStepReturns):
     """discounts the value after n steps by γ, not by γⁿ"""
 
     def power(self, steps):
@@ -166,7 +166,7 @@ class GammaOnceForN(WalkedN):
 
 
 @mutant("n_of_one_is_one_step", "thu-ml/tianshou#135")
-class LastRewardLost(WalkedN):
+class LastRewardLost(NStepReturns):
     """multiplies the reward of the last step by 1 − done, too"""
 
     def rewards(self, rollout):
@@ -174,16 +174,16 @@ class LastRewardLost(WalkedN):
 
 
 @mutant("nothing_leaks_over_a_truncation", "tensorflow/agents#939")
-class SpillsOver(WalkedN):
+class SpillsOver(NStepReturns):
     """lets n steps spill into the next episode after a time limit"""
 
-    def going(self, rollout):
-        going = rollout.mask & ~rollout.terminated
-        return torch.cat([going[:-1], going[-1:] & False])
+    def continuing(self, rollout):
+        continuing = rollout.mask & ~rollout.terminated
+        return torch.cat([continuing[:-1], continuing[-1:] & False])
 
 
 @mutant("a_reward_is_discounted_once_a_step", "hunkim/ReinforcementZeroToAll#1")
-class DiscountedByPosition(ToGo):
+class DiscountedByPosition(RewardsToGo):
     """discounts each reward by its place in the episode, and does not sum those that follow"""
 
     def returns(self, rollout):
@@ -191,7 +191,7 @@ class DiscountedByPosition(ToGo):
 
 
 @mutant("a_reward_is_discounted_once_a_step", "huggingface/trl#6626, first part")
-class PowersOfAbsoluteTime(ToGo):
+class PowersOfAbsoluteTime(RewardsToGo):
     """scales each return by a further γᵗ"""
 
     def returns(self, rollout):
@@ -199,7 +199,7 @@ class PowersOfAbsoluteTime(ToGo):
 
 
 @mutant("gamma_zero_is_the_immediate_reward", "openai/spinningup#50")
-class RewardBefore(ToGo):
+class RewardBefore(RewardsToGo):
     """keeps with each step the reward of the step before"""
 
     def rewards(self, rollout):
@@ -208,7 +208,7 @@ class RewardBefore(ToGo):
 
 
 @mutant("estimates_are_finite", "pytorch/examples#76; jolibrain/wheatley#93")
-class Whitened(ToGo):
+class Whitened(RewardsToGo):
     """standardises by a deviation that is zero where returns are equal, and does not exist where there is one"""
 
     def returns(self, rollout):
@@ -218,7 +218,7 @@ class Whitened(ToGo):
 
 
 @mutant("estimates_scale_with_rewards", "keon/policy-gradient#5")
-class Scaled(ToGo):
+class Scaled(RewardsToGo):
     """divides by the deviation of the batch"""
 
     def returns(self, rollout):
@@ -227,7 +227,7 @@ class Scaled(ToGo):
 
 
 @mutant("nothing_leaks_between_lanes", "PacktPublishing/Deep-Reinforcement-Learning-Hands-On#9")
-class MeanOfTheBatch(ToGo):
+class MeanOfTheBatch(RewardsToGo):
     """gives every lane the mean of the batch"""
 
     def returns(self, rollout):
@@ -236,15 +236,15 @@ class MeanOfTheBatch(ToGo):
 
 
 @mutant("padding_is_inert", "huggingface/trl#7024, second part")
-class MeanOverLength(ToGo):
+class MeanOverLength(RewardsToGo):
     """divides by the number of rows, padding included"""
 
     def returns(self, rollout):
         return super().returns(rollout) / len(rollout.rewards)
 
 
-@mutant("estimators_leave_the_rollout_as_it_was", "DLR-RM/stable-baselines3#1355")
-class RewardsChanged(Walked):
+@mutant("estimators_do_not_modify_the_rollout", "DLR-RM/stable-baselines3#1355")
+class RewardsChanged(LambdaReturns):
     """adds what it bootstraps to its caller's rewards"""
 
     def rewards(self, rollout):
@@ -253,7 +253,7 @@ class RewardsChanged(Walked):
 
 
 @mutant("estimates_have_the_rewards_dtype", "nikhilbarhate99/PPO-PyTorch#33")
-class Double(Walked):
+class Double(LambdaReturns):
     """hands back float64, as numpy sums"""
 
     def returns(self, rollout):
@@ -261,7 +261,7 @@ class Double(Walked):
 
 
 @mutant("estimates_have_the_rollouts_shape", "RLinf/RLinf#1568")
-class Broadcast(Walked):
+class Broadcast(LambdaReturns):
     """adds rewards [T, N] to values [T, N, 1], which gives [T, N, N]"""
 
     def returns(self, rollout):
@@ -269,7 +269,7 @@ class Broadcast(Walked):
 
 
 @mutant("value_targets_do_not_look_back", "luchris429/model-free-opponent-shaping#1")
-class NormalisedTargets(ToGo):
+class NormalisedTargets(RewardsToGo):
     """has the critic learn returns that are normalised over the rollout"""
 
     def targets(self, rollout, returns):
@@ -277,7 +277,7 @@ class NormalisedTargets(ToGo):
 
 
 @mutant("estimates_carry_no_gradient", "no source found")
-class LearntDiscount(ToGo):
+class LearntDiscount(RewardsToGo):
     """multiplies by a parameter, and keeps the graph"""
 
     def targets(self, rollout, returns):
@@ -285,15 +285,15 @@ class LearntDiscount(ToGo):
 
 
 @mutant("returns_do_not_look_back", "no source found (the wrong way round: cumulative sums)")
-class SumsUpToNow(ToGo):
+class SumsUpToNow(RewardsToGo):
     """sums the rewards so far, where the rewards to come belong"""
 
     def returns(self, rollout):
         return rollout.rewards.cumsum(0)
 
 
-@mutant("how_many_lanes_there_are_changes_nothing", "no source found")
-class DividedByLanes(Walked):
+@mutant("the_number_of_lanes_changes_nothing", "no source found")
+class DividedByLanes(LambdaReturns):
     """divides by the number of lanes"""
 
     def returns(self, rollout):
@@ -301,7 +301,7 @@ class DividedByLanes(Walked):
 
 
 @mutant("lanes_permute", "no source found")
-class LaneByNumber(Walked):
+class LaneByNumber(LambdaReturns):
     """depends on a lane's place"""
 
     def rewards(self, rollout):
@@ -309,7 +309,7 @@ class LaneByNumber(Walked):
 
 
 @mutant("a_truncation_ends_what_it_sums", "no source found")
-class CountsTruncations(ToGo):
+class CountsTruncations(RewardsToGo):
     """punishes running out of time"""
 
     def rewards(self, rollout):
@@ -317,7 +317,7 @@ class CountsTruncations(ToGo):
 
 
 @mutant("a_long_rollout_is_its_pieces", "no source found")
-class AnnealsByRow(ToGo):
+class AnnealsByRow(RewardsToGo):
     """lets returns of later rows count less"""
 
     def returns(self, rollout):
@@ -334,15 +334,15 @@ class PunishesWithACritic(MonteCarloAndTD):
 
 
 @mutant("lambda_zero_is_one_step", "no source found")
-class LambdaTurnedRound(Walked):
+class LambdaTurnedRound(LambdaReturns):
     """has λ and 1 − λ change places"""
 
     def returns(self, rollout):
-        return Walked(self.gamma, 1 - self.lam).returns(rollout)
+        return LambdaReturns(self.gamma, 1 - self.lam).returns(rollout)
 
 
 @mutant("estimates_of_a_sum_are_the_sum_of_estimates", "no source found")
-class Sizes(Walked):
+class Sizes(LambdaReturns):
     """takes the size of each reward, which scales all right with positive factors"""
 
     def rewards(self, rollout):
@@ -350,7 +350,7 @@ class Sizes(Walked):
 
 
 @mutant("float32_is_near_float64", "OpenRLHF/OpenRLHF#1334")
-class Brain16(Walked):
+class Brain16(LambdaReturns):
     """works in bfloat16 unless it is handed float64"""
 
     def rewards(self, rollout):
@@ -358,8 +358,8 @@ class Brain16(Walked):
         return rewards if rewards.dtype == torch.float64 else (rewards / 3).bfloat16().to(rewards.dtype) * 3
 
 
-@mutant("estimators_remember_nothing", "no source found")
-class Remembers(ToGo):
+@mutant("estimators_keep_no_state", "no source found")
+class Remembers(RewardsToGo):
     """keeps a running mean of rewards, which nobody resets"""
 
     seen: dict = field(factory=dict, init=False)

@@ -15,7 +15,7 @@ from framework import Estimate
 from framework.cli import main
 from framework.parts import Part
 from framework.testing import Broken, check, replay
-from framework.testing.time_budget import Clock
+from framework.testing.time_budget import TimeBudget
 
 
 @frozen
@@ -83,37 +83,37 @@ def test_shrinking_ends_too_and_what_was_found_is_told(no_waiting):
 def test_what_a_law_leaves_the_next_ones_have(monkeypatch):
     now = [0.0]
     clock_of(now, monkeypatch)
-    clock = Clock(4, 12.0, 4.0)
-    clock.begin()
-    assert clock.share == 3.0
-    clock.end()  # took nothing
-    clock.begin()
-    assert clock.share == 12 / 3
+    budget = TimeBudget(4, 12.0, 4.0)
+    budget.start_law()
+    assert budget.share == 3.0
+    budget.finish_law()  # took nothing
+    budget.start_law()
+    assert budget.share == 12 / 3
     now[0] = 2.0
-    clock.found()
-    assert clock.share == 1.0
+    budget.start_shrinking()
+    assert budget.share == 1.0
     now[0] = 12.0
-    assert clock.over
-    clock.end()
-    clock.begin()
-    assert clock.share == 5.0  # looking took 2 of 12; two laws are left
-    clock.found()
-    assert clock.share == 0.1  # nothing is left, and a little is given
+    assert budget.exceeded
+    budget.finish_law()
+    budget.start_law()
+    assert budget.share == 5.0  # looking took 2 of 12; two laws are left
+    budget.start_shrinking()
+    assert budget.share == 0.1  # nothing is left, and a little is given
 
 
 def test_of_time_that_passes_while_the_processor_is_elsewhere_a_fifth_counts(monkeypatch):
     processor, wall = [0.0], [0.0]
     shown = types.SimpleNamespace(process_time=lambda: processor[0], perf_counter=lambda: wall[0])
     monkeypatch.setattr("framework.testing.time_budget.time", shown)
-    clock = Clock(1, 2.0, 1.0)
-    clock.begin()
+    budget = TimeBudget(1, 2.0, 1.0)
+    budget.start_law()
     processor[0], wall[0] = 1.9, 9.9
-    assert not clock.over
+    assert not budget.exceeded
     wall[0] = 10.1
-    assert clock.over
-    clock.begin()
+    assert budget.exceeded
+    budget.start_law()
     processor[0] += 2.1
-    assert clock.over
+    assert budget.exceeded
 
 
 PART = """

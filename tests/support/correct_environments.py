@@ -20,14 +20,14 @@ def tables(limit=4):
     return TabularMDP(transitions, rewards, start, torch.tensor([False, False, False, True]), limit)
 
 
-class Chancy(TabularLanes):
+class Stochastic(TabularLanes):
     """A world with chance and tables."""
 
     def __init__(self, count):
         super().__init__(tables(), count)
 
 
-class Certain(TabularLanes):
+class Deterministic(TabularLanes):
     """0, 1, 2 in a row: action 1 goes on, 0 back; without chance, and without tables that tell of it."""
 
     mdp = None
@@ -97,14 +97,14 @@ class PureDrift(Drift):
         return after, Step(after["x"], successors, -successors.abs().squeeze(1), terminated, truncated)
 
 
-class Slippery(Certain):
+class Slippery(Deterministic):
     """Once in a thousand steps the other action is taken."""
 
     def likely(self, transitions):
         return 0.999 * transitions + 0.001 * transitions.flip(1)
 
 
-class LateChance(Certain):
+class LateRandomness(Deterministic):
     """From its 41st step on rewards are drawn; who looks at forty sees no chance."""
 
     limit, taken = 30, 0
@@ -116,7 +116,7 @@ class LateChance(Certain):
         return step
 
 
-class Forbidding(Chancy):
+class Forbidding(Stochastic):
     """In state 0 action 1 is forbidden, and raises."""
 
     @property
@@ -155,7 +155,7 @@ class Strip(TabularLanes):
         )
 
 
-class Round(TabularLanes):
+class ReturnsToStart(TabularLanes):
     """Out and back: the end looks as the start does, and no limit comes before it."""
 
     mdp = None
@@ -170,7 +170,7 @@ class Round(TabularLanes):
         super().__init__(TabularMDP(transitions, torch.ones_like(transitions), start, end, None, seen), count)
 
 
-class Clockwork(TabularLanes):
+class Dial(TabularLanes):
     """A dial of ten numbers, and a limit of ten steps: each episode ends where it begins."""
 
     mdp = None
@@ -182,10 +182,10 @@ class Clockwork(TabularLanes):
 
 
 @frozen
-class World:
+class EnvironmentSettings:
     """Settings of one of the classes here."""
 
-    lanes: type = Chancy
+    lanes: type = Stochastic
 
     def build(self, num_envs, device):
         return self.lanes(num_envs)

@@ -90,7 +90,7 @@ class Greedy:
             return Action(self.policy.logits(inputs).argmax(-1) + self.policy.first)
 
 
-class Several(Softmax):
+class SeveralSoftmax(Softmax):
     kinds = (MultiDiscrete,)
     greedy = None
 
@@ -188,7 +188,7 @@ class Squashed(Normal):
     squash = True
 
 
-class Remembering(Softmax):
+class RecurrentSoftmax(Softmax):
     """A softmax over a leaky sum of observations."""
 
     def __init__(self, observations, actions):
@@ -240,7 +240,7 @@ class Remembering(Softmax):
 
 
 @frozen
-class Made:
+class PolicySettings:
     """Settings of a policy that is made by its class."""
 
     cls: type

@@ -16,37 +16,39 @@ from ...errors import PartError
 from ...returns import continues, episode_sums, rewards_to_go
 from ..counterexamples import rows
 from ..law import Broken, Subject
-from ..observations import seen
+from ..observations import with_supported_observations
 from ..strategies import copied, rollouts
 
 CONTRACT = "docs/reference/contracts.md#baseline"
 
 
-def stories(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
+def baseline_rollouts(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
     """Rollouts that the part may be handed, of at least two episodes (in each group)."""
-    whole, values, grouped = (subject.says("needs", word) for word in ("complete_episodes", "values", "groups"))
-    asked = {"whole": whole or None, "values": values or None, "min_episodes": 2}
-    either = st.just(True) if grouped else st.booleans()
-    return seen(subject, either.flatmap(lambda groups: rollouts(**asked | {"groups": groups} | options)))
+    whole, values, grouped = (subject.declares("needs", word) for word in ("complete_episodes", "values", "groups"))
+    defaults = {"whole": whole or None, "values": values or None, "min_episodes": 2}
+    grouping = st.just(True) if grouped else st.booleans()
+    return with_supported_observations(
+        subject, grouping.flatmap(lambda groups: rollouts(**defaults | {"groups": groups} | options))
+    )
 
 
 @st.composite
-def judged(draw: DrawFn, subject: Subject, whole: bool = False) -> tuple[Rollout, Rollout | None, bool]:
+def baseline_cases(draw: DrawFn, subject: Subject, whole: bool = False) -> tuple[Rollout, Rollout | None, bool]:
     """A rollout; an earlier one, of the same lanes, or None; and whether returns are totals."""
-    rollout = draw(stories(subject, whole=True) if whole else stories(subject))
+    rollout = draw(baseline_rollouts(subject, whole=True) if whole else baseline_rollouts(subject))
     earlier = None
     if hasattr(subject.make(), "update") and draw(st.booleans()):
         lanes = rollout.mask.shape[1]
-        alike: dict[str, Any] = {"min_lanes": lanes, "max_lanes": lanes, "groups": rollout.groups is not None}
-        before = rollouts(whole=True, values=rollout.values is not None, min_episodes=2, **alike)
-        earlier = draw(seen(subject, before))
+        same_lanes: dict[str, Any] = {"min_lanes": lanes, "max_lanes": lanes, "groups": rollout.groups is not None}
+        earlier_rollouts = rollouts(whole=True, values=rollout.values is not None, min_episodes=2, **same_lanes)
+        earlier = draw(with_supported_observations(subject, earlier_rollouts))
     return rollout, earlier, draw(st.booleans())
 
 
 def returns_of(rollout: Rollout, total: bool = False) -> Tensor:
     """Undiscounted rewards to go `[T, N]`, to the rollout's edge at most; or each episode's total; 0 in padding."""
-    going = continues(rollout.terminated, rollout.truncated, rollout.mask)
-    returns = rewards_to_go(rollout.rewards, ~going, 1.0)
+    continuing = continues(rollout.terminated, rollout.truncated, rollout.mask)
+    returns = rewards_to_go(rollout.rewards, ~continuing, 1.0)
     if total:
         sums, _ = episode_sums(rollout.rewards, rollout.episodes, rollout.mask)
         returns = sums[rollout.episodes].to(returns.dtype)
@@ -56,21 +58,21 @@ def returns_of(rollout: Rollout, total: bool = False) -> Tensor:
 # Calling
 
 
-def taught(subject: Subject, earlier: Rollout | None) -> Any:
+def updated_baseline(subject: Subject, earlier: Rollout | None) -> Any:
     """A fresh baseline, after it has seen an earlier rollout, if there is one and it is of those that learn."""
-    made = subject.make()
-    if earlier is not None and hasattr(made, "update"):
-        made.update(copied(earlier), returns_of(earlier))
-    return made
+    baseline = subject.make()
+    if earlier is not None and hasattr(baseline, "update"):
+        baseline.update(copied(earlier), returns_of(earlier))
+    return baseline
 
 
-def subtracted(made: Any, rollout: Rollout, returns: Tensor) -> Tensor:
+def baseline_values(baseline: Any, rollout: Rollout, returns: Tensor) -> Tensor:
     """What it says; a rollout that it refuses, as one with too few episodes, is no case."""
     try:
-        told: Tensor = made(copied(rollout), returns.clone())
+        values: Tensor = baseline(copied(rollout), returns.clone())
     except PartError:
         reject()
-    if not isinstance(told, Tensor) or told.shape != returns.shape:
-        shape = list(told.shape) if isinstance(told, Tensor) else type(told).__name__
+    if not isinstance(values, Tensor) or values.shape != returns.shape:
+        shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise Broken("has another shape than the returns", expected=list(returns.shape), got=shape, case=rows(rollout))
-    return told
+    return values

@@ -8,35 +8,43 @@ from hypothesis.strategies import SearchStrategy
 
 from ...contracts import Rollout
 from ..applicability import needs
-from ..counterexamples import same
+from ..counterexamples import require_close
 from ..law import Subject, law
 from ..strategies import orders, padded, permute_lanes
-from .cases import CONTRACT, judged, returns_of, subtracted, taught
+from .cases import CONTRACT, baseline_cases, baseline_values, returns_of, updated_baseline
 
 PADDING = "docs/reference/contracts.md#padding"
 
 
-@law("baseline", source=PADDING, cases=lambda subject: st.tuples(judged(subject, whole=True), st.integers(0, 2)))
+@law(
+    "baseline", source=PADDING, cases=lambda subject: st.tuples(baseline_cases(subject, whole=True), st.integers(0, 2))
+)
 def padding_is_not_averaged(subject: Subject, case: tuple[Any, int]) -> None:
     """More padding, and whatever the returns are in it, change no real step: padding is no episode's."""
     (rollout, earlier, total), extra = case
     longer = padded(rollout, extra)
     returns = returns_of(rollout, total)
-    more = returns_of(longer, total).masked_fill(~longer.mask, 64.0)
-    made = taught(subject, earlier)
-    expected, got = subtracted(made, rollout, returns), subtracted(made, longer, more)[: len(returns)]
+    longer_returns = returns_of(longer, total).masked_fill(~longer.mask, 64.0)
+    baseline = updated_baseline(subject, earlier)
+    expected, got = (
+        baseline_values(baseline, rollout, returns),
+        baseline_values(baseline, longer, longer_returns)[: len(returns)],
+    )
     message = f"at {{step}} changes with {extra} row(s) more of padding, in which returns are 64"
-    same(message, rollout, expected, got)
+    require_close(message, rollout, expected, got)
 
 
-@law("baseline", source=CONTRACT, cases=lambda subject: judged(subject).flatmap(_ordered))
+@law("baseline", source=CONTRACT, cases=lambda subject: baseline_cases(subject).flatmap(_ordered))
 def baselines_permute_with_lanes(subject: Subject, case: tuple[Any, list[int]]) -> None:
     """Lanes in another order, with their groups, have their own numbers in that order."""
     (rollout, earlier, total), order = case
     moved, returns = permute_lanes(rollout, order), returns_of(rollout, total)
-    made = taught(subject, earlier)
-    expected, got = subtracted(made, rollout, returns)[:, order], subtracted(made, moved, returns[:, order])
-    same("at {step} changes with the order of lanes", moved, expected, got)
+    baseline = updated_baseline(subject, earlier)
+    expected, got = (
+        baseline_values(baseline, rollout, returns)[:, order],
+        baseline_values(baseline, moved, returns[:, order]),
+    )
+    require_close("at {step} changes with the order of lanes", moved, expected, got)
 
 
 def _ordered(case: tuple[Rollout, Rollout | None, bool]) -> SearchStrategy[tuple[Any, list[int]]]:
@@ -46,7 +54,7 @@ def _ordered(case: tuple[Rollout, Rollout | None, bool]) -> SearchStrategy[tuple
 @law(
     "baseline",
     source="Shao et al. 2024, arXiv:2402.03300, §4.1.1",
-    cases=lambda subject: st.tuples(judged(subject), st.integers(0, 1)),
+    cases=lambda subject: st.tuples(baseline_cases(subject), st.integers(0, 1)),
     applies=needs("groups"),
 )
 def nothing_leaks_between_groups(subject: Subject, case: tuple[Any, int]) -> None:
@@ -54,7 +62,7 @@ def nothing_leaks_between_groups(subject: Subject, case: tuple[Any, int]) -> Non
     (rollout, earlier, total), group = case
     where = rollout.mask & (rollout.groups == group)
     changed = evolve(rollout, rewards=rollout.rewards + where.to(rollout.rewards.dtype))
-    made = taught(subject, earlier)
-    one, two = (subtracted(made, told, returns_of(told, total)) for told in (rollout, changed))
+    baseline = updated_baseline(subject, earlier)
+    expected, got = (baseline_values(baseline, each, returns_of(each, total)) for each in (rollout, changed))
     message = f"at {{step}} changes with the rewards of group {group}"
-    same(message, rollout, one, two, ~where, beside={"reward then": changed.rewards})
+    require_close(message, rollout, expected, got, ~where, extra_columns={"reward then": changed.rewards})

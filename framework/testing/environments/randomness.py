@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..law import Subject
-from .stepping import Plan, counts, lanes, play, same, spaces_of
+from .stepping import ActionPlan, equal, lane_counts, make_environment, run_plan, spaces_of
 
 ALARM = 1e-6  # how probable it may be that a sound environment is called unsound
 
@@ -19,36 +19,36 @@ ALARM = 1e-6  # how probable it may be that a sound environment is called unsoun
 @contextmanager
 def globally_seeded(seed: int) -> Iterator[None]:
     """The global generators of torch, numpy and Python seeded, and put back afterwards."""
-    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    saved = torch.get_rng_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(seed)  # `torch.manual_seed` formats a stack trace each time
     np.random.seed(seed)
     random.seed(seed)
     try:
         yield
     finally:
-        torch.set_rng_state(kept[0])
-        np.random.set_state(kept[1])
-        random.setstate(kept[2])
+        torch.set_rng_state(saved[0])
+        np.random.set_state(saved[1])
+        random.setstate(saved[2])
 
 
-def arbitrary(subject: Subject, count: int, rows: int, seed: int = 0) -> Plan:
+def random_plan(subject: Subject, count: int, rows: int, seed: int = 0) -> ActionPlan:
     """A long plan of actions from all over the space, the same each time."""
     space = copy.deepcopy(spaces_of(subject)[1])
     space.seed(seed)
-    return Plan(
+    return ActionPlan(
         count, seed, tuple(tuple(np.asarray(space.sample()).tolist() for _ in range(count)) for _ in range(rows))
     )
 
 
-def leaves_to_chance(subject: Subject) -> bool:
+def is_stochastic(subject: Subject) -> bool:
     """Whether it draws from the generator, at reset or in forty steps: what is rare need not be seen to happen."""
-    if "chance" not in subject.memory:
-        generator, count = torch.Generator().manual_seed(0), counts(subject)[0]
+    if "chance" not in subject.cache:
+        generator, count = torch.Generator().manual_seed(0), lane_counts(subject)[0]
         before = generator.get_state()
-        with lanes(subject, count) as environment:
-            play(environment, arbitrary(subject, count, 40), generator=generator)
-        subject.memory["chance"] = not same(before, generator.get_state())
-    return bool(subject.memory["chance"])
+        with make_environment(subject, count) as environment:
+            run_plan(environment, random_plan(subject, count, 40), generator=generator)
+        subject.cache["chance"] = not equal(before, generator.get_state())
+    return bool(subject.cache["chance"])
 
 
 def fisher(hits: int, misses: int, other_hits: int, other_misses: int) -> float:
@@ -61,11 +61,11 @@ def fisher(hits: int, misses: int, other_hits: int, other_misses: int) -> float:
     return sum(ways) / math.comb(total, size)
 
 
-def usual_start(subject: Subject) -> float:
+def most_frequent_start_share(subject: Subject) -> float:
     """The share of the most frequent first observation of lane 0 among 64."""
-    if "usual start" not in subject.memory:
-        count, generator = counts(subject)[0], torch.Generator().manual_seed(1)
-        with lanes(subject, count) as environment:
+    if "usual start" not in subject.cache:
+        count, generator = lane_counts(subject)[0], torch.Generator().manual_seed(1)
+        with make_environment(subject, count) as environment:
             starts = [environment.reset(generator)[0].numpy().tobytes() for _ in range(64)]
-        subject.memory["usual start"] = Counter(starts).most_common(1)[0][1] / len(starts)
-    return float(subject.memory["usual start"])
+        subject.cache["usual start"] = Counter(starts).most_common(1)[0][1] / len(starts)
+    return float(subject.cache["usual start"])

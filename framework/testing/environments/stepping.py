@@ -19,12 +19,12 @@ from ..strategies import elements
 CPU = torch.device("cpu")
 COLUMNS = ("observations", "successors", "rewards", "terminated", "truncated", "valid", "action_masks")
 ROWS = 12  # of actions in a plan; played over and over, where a law needs more
-LONGEST = 2000  # time steps that are played out
-MANY = 32  # lanes, where it is asked how often something happens
+MAX_STEPS = 2000  # time steps that are played out
+MANY_LANES = 32  # lanes, where it is asked how often something happens
 
 
 @frozen
-class Plan:
+class ActionPlan:
     """What an environment is asked for: so many lanes, reset with this seed, and actions for each step and lane."""
 
     lanes: int
@@ -37,7 +37,7 @@ class Plan:
 
 
 @frozen(eq=False)
-class Told:
+class Recording:
     """What it told: the first observations `[N, *O]`, and of each step what was done and what came."""
 
     first: Tensor
@@ -68,7 +68,7 @@ class Told:
 
 
 @contextmanager
-def lanes(subject: Subject, count: int) -> Iterator[Any]:
+def make_environment(subject: Subject, count: int) -> Iterator[Any]:
     """A fresh environment of so many lanes, closed afterwards."""
     environment = subject.make(count, CPU)
     try:
@@ -78,30 +78,30 @@ def lanes(subject: Subject, count: int) -> Iterator[Any]:
             close()
 
 
-def counts(subject: Subject) -> list[int]:
+def lane_counts(subject: Subject) -> list[int]:
     """The three smallest numbers of lanes that it can be built for: groups come whole."""
-    if "counts" not in subject.memory:
-        found, refused = [], None
+    if "counts" not in subject.cache:
+        counts, refused = [], None
         for count in range(1, 33):
             try:
-                with lanes(subject, count):
-                    found.append(count)
+                with make_environment(subject, count):
+                    counts.append(count)
             except ValueError as error:
                 refused = error
-            if len(found) == 3:
+            if len(counts) == 3:
                 break
-        if not found and refused is not None:
+        if not counts and refused is not None:
             raise refused
-        subject.memory["counts"] = found
-    return list(subject.memory["counts"])
+        subject.cache["counts"] = counts
+    return list(subject.cache["counts"])
 
 
-def many(subject: Subject, about: int = MANY) -> int:
+def many_lanes(subject: Subject, about: int = MANY_LANES) -> int:
     """About so many lanes, whole groups."""
-    return counts(subject)[0] * (about // counts(subject)[0] or 1)
+    return lane_counts(subject)[0] * (about // lane_counts(subject)[0] or 1)
 
 
-def one_a_group(environment: Any, count: int) -> Tensor:
+def first_of_each_group(environment: Any, count: int) -> Tensor:
     """Of its lanes, the first of each group; all, where there are no groups."""
     groups = getattr(environment, "groups", None)
     if groups is None:
@@ -111,22 +111,22 @@ def one_a_group(environment: Any, count: int) -> Tensor:
 
 def spaces_of(subject: Subject) -> "tuple[Space[Any], Space[Any]]":
     """Of observations and actions."""
-    if "spaces" not in subject.memory:
-        with lanes(subject, counts(subject)[0]) as environment:
-            subject.memory["spaces"] = environment.observation_space, environment.action_space
-    return subject.memory["spaces"]  # type: ignore[no-any-return]
+    if "spaces" not in subject.cache:
+        with make_environment(subject, lane_counts(subject)[0]) as environment:
+            subject.cache["spaces"] = environment.observation_space, environment.action_space
+    return subject.cache["spaces"]  # type: ignore[no-any-return]
 
 
 @st.composite
-def plans(draw: DrawFn, subject: Subject, several: bool = False, rows: int = ROWS) -> Plan:
+def plans(draw: DrawFn, subject: Subject, several: bool = False, rows: int = ROWS) -> ActionPlan:
     """Actions of the space, step by step; with `several`, for two lanes or more."""
-    possible = [count for count in counts(subject) if count > 1 or not several]
+    possible = [count for count in lane_counts(subject) if count > 1 or not several]
     count = draw(st.sampled_from(possible))
     actions = draw(elements(spaces_of(subject)[1], draw(st.integers(1, rows)), count)).tolist()
-    return Plan(count, draw(st.integers(0, 99)), tuple(map(tuple, actions)))
+    return ActionPlan(count, draw(st.integers(0, 99)), tuple(map(tuple, actions)))
 
 
-def taken(environment: Any, row: Sequence[Any], masks: Tensor | None) -> Tensor:
+def allowed_actions(environment: Any, row: Sequence[Any], masks: Tensor | None) -> Tensor:
     """Actions as a tensor; where some are forbidden, each stands for one of those that are allowed."""
     space = environment.action_space
     actions = torch.from_numpy(np.array(row, dtype=space.dtype).reshape(len(row), *(space.shape or ())))
@@ -140,68 +140,68 @@ def taken(environment: Any, row: Sequence[Any], masks: Tensor | None) -> Tensor:
     return actions
 
 
-def play(
+def run_plan(
     environment: Any,
-    plan: Plan,
+    plan: ActionPlan,
     steps: int | None = None,
     generator: torch.Generator | None = None,
-    before: Told | None = None,
-) -> Told:
+    before: Recording | None = None,
+) -> Recording:
     """Reset, and step as planned (`steps` times); or go on after what was told `before`, with its next actions."""
     generator = torch.Generator().manual_seed(plan.seed) if generator is None else generator
     if before is None:
-        first, masks, begun = environment.reset(generator).clone(), getattr(environment, "action_masks", None), 0
+        first, masks, first_step = environment.reset(generator).clone(), getattr(environment, "action_masks", None), 0
     else:
-        last, begun = before.steps[-1], len(before.steps)
+        last, first_step = before.steps[-1], len(before.steps)
         first, masks = last.observations, last.action_masks
-    told = Told(first, [], [], [])
-    for t in range(begun, begun + (len(plan.actions) if steps is None else steps)):
-        actions = taken(environment, plan.row(t), masks)
-        step = copied(environment.step(actions.clone(), generator))
+    recording = Recording(first, [], [], [])
+    for t in range(first_step, first_step + (len(plan.actions) if steps is None else steps)):
+        actions = allowed_actions(environment, plan.row(t), masks)
+        step = clone_step(environment.step(actions.clone(), generator))
         masks = step.action_masks
-        told.actions.append(actions)
-        told.steps.append(step)
-        told.generators.append(generator.get_state())
-    return told
+        recording.actions.append(actions)
+        recording.steps.append(step)
+        recording.generators.append(generator.get_state())
+    return recording
 
 
-def copied(step: Step) -> Step:
+def clone_step(step: Step) -> Step:
     """A step that stays: what is handed out may be overwritten by the next."""
     columns = {name: getattr(step, name) for name in COLUMNS}
     clones: dict[str, Any] = {name: None if column is None else column.clone() for name, column in columns.items()}
     return Step(**clones)
 
 
-def same(one: Any, other: Any) -> bool:
+def equal(left: Any, right: Any) -> bool:
     """Whether two tensors, numbers, or containers of them hold the same, NaN being NaN."""
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        if one.shape != other.shape or one.dtype != other.dtype:
+    if isinstance(left, Tensor) and isinstance(right, Tensor):
+        if left.shape != right.shape or left.dtype != right.dtype:
             return False
-        return bool(((one == other) | (one != one) & (other != other)).all())
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(same(value, other[name]) for name, value in one.items())
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, np.ndarray):
-        return bool(np.array_equal(one, other))
-    return type(one) is type(other) and bool(one == other)
+        return bool(((left == right) | (left != left) & (right != right)).all())
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        return left.keys() == right.keys() and all(equal(value, right[name]) for name, value in left.items())
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        return len(left) == len(right) and all(map(equal, left, right))
+    if isinstance(left, np.ndarray):
+        return bool(np.array_equal(left, right))
+    return type(left) is type(right) and bool(left == right)
 
 
-def compare(one: Told, other: Told, message: str) -> None:
+def require_same_recording(expected: Recording, got: Recording, message: str) -> None:
     """Raise where the second tells something else than the first, at the first step and lane where it does."""
-    for n, (first, again) in enumerate(zip(one.first, other.first, strict=True)):
-        if not same(first, again):
+    for n, (first, got_first) in enumerate(zip(expected.first, got.first, strict=True)):
+        if not equal(first, got_first):
             raise Broken(
-                f"{message}: first observations of lane {n} differ", expected=first.tolist(), got=again.tolist()
+                f"{message}: first observations of lane {n} differ", expected=first.tolist(), got=got_first.tolist()
             )
-    for t, (step, again_step) in enumerate(zip(one.steps, other.steps, strict=True)):
+    for t, (step, got_step) in enumerate(zip(expected.steps, got.steps, strict=True)):
         for name in COLUMNS:
-            here, there = getattr(step, name), getattr(again_step, name)
-            if not same(here, there):
-                n = next(n for n in range(len(here)) if not same(here[n], there[n]))
+            here, there = getattr(step, name), getattr(got_step, name)
+            if not equal(here, there):
+                n = next(n for n in range(len(here)) if not equal(here[n], there[n]))
                 raise Broken(
                     f"{message}: {name} of step {t}, lane {n} differ",
                     expected=here[n].tolist(),
                     got=there[n].tolist(),
-                    case=one.rows(n, t),
+                    case=expected.rows(n, t),
                 )

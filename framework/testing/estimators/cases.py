@@ -9,10 +9,10 @@ from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 from ...contracts import Estimate, Rollout
-from ..counterexamples import rows, same
+from ..counterexamples import require_close, rows
 from ..law import Broken, Subject
-from ..observations import seen
-from ..strategies import NUMBERS, copied, following, quarters, rollouts
+from ..observations import with_supported_observations
+from ..strategies import NUMBERS, copied, next_values, quarters, rollouts
 
 CONTRACT = "docs/reference/contracts.md#estimator"
 FLAGS = "docs/reference/contracts.md#terminated-and-truncated"
@@ -20,73 +20,73 @@ TIME_LIMITS = "Pardo et al. 2018, arXiv:1712.00378, §2 and §3"
 COLUMNS = ("returns", "value_targets", "weights")
 
 
-def stories(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
+def rollout_cases(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
     """Rollouts that the part may be handed: whole episodes, or with a critic's values, where it needs them."""
-    whole, grouped = (subject.says("needs", word) for word in ("complete_episodes", "groups"))
-    asked: dict[str, Any] = {"whole": whole or None, "values": bootstraps(subject) or None, "groups": grouped}
+    whole, grouped = (subject.declares("needs", word) for word in ("complete_episodes", "groups"))
+    defaults: dict[str, Any] = {"whole": whole or None, "values": bootstraps(subject) or None, "groups": grouped}
     if grouped:
-        asked["min_episodes"] = 2  # in each group
-    return seen(subject, rollouts(**asked | options))
+        defaults["min_episodes"] = 2  # in each group
+    return with_supported_observations(subject, rollouts(**defaults | options))
 
 
-def lane_by_lane(subject: Subject) -> str | None:
+def without_groups(subject: Subject) -> str | None:
     """Not what looks at groups of lanes."""
-    return "it needs groups, whose lanes it looks at together" if subject.says("needs", "groups") else None
+    return "it needs groups, whose lanes it looks at together" if subject.declares("needs", "groups") else None
 
 
-def complete(subject: Subject) -> SearchStrategy[Rollout]:
+def whole_episode_cases(subject: Subject) -> SearchStrategy[Rollout]:
     """Of whole episodes."""
-    return stories(subject, whole=True)
+    return rollout_cases(subject, whole=True)
 
 
-def on_policy(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
+def on_policy_cases(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
     """Of the policy that is learnt: nothing is corrected for. Where episodes must be whole, the world ends each."""
 
-    def told(rollout: Rollout) -> Rollout:
+    def on_policy(rollout: Rollout) -> Rollout:
         ends = rollout.terminated | rollout.truncated
         columns: dict[str, Any] = {}
         if rollout.target_log_probs is not None:
             columns["target_log_probs"] = rollout.log_probs.clone()
-        if subject.says("needs", "complete_episodes") and rollout.successor_values is not None:
+        if subject.declares("needs", "complete_episodes") and rollout.successor_values is not None:
             columns |= {"terminated": ends, "truncated": ends & False}
             columns["successor_values"] = rollout.successor_values.masked_fill(ends, 0)
         return evolve(rollout, **columns)
 
-    return stories(subject, **options).map(told)
+    return rollout_cases(subject, **options).map(on_policy)
 
 
-def with_another(subject: Subject) -> SearchStrategy[tuple[Rollout, Rollout]]:
+def with_changed_numbers(subject: Subject) -> SearchStrategy[tuple[Rollout, Rollout]]:
     """A rollout, and the same one with other numbers (rewards; values; log-probs) in all its steps."""
-    return stories(subject).flatmap(lambda rollout: st.tuples(st.just(rollout), retold(rollout)))
+    return rollout_cases(subject).flatmap(lambda rollout: st.tuples(st.just(rollout), with_other_numbers(rollout)))
 
 
 @st.composite
-def retold(draw: st.DrawFn, rollout: Rollout) -> Rollout:
+def with_other_numbers(draw: st.DrawFn, rollout: Rollout) -> Rollout:
     """With other numbers in all its steps: its rewards, and what a critic and two policies say."""
     mask, count = rollout.mask, int(rollout.mask.sum())
     numbers = torch.tensor(draw(quarters(count * len(NUMBERS))), dtype=rollout.rewards.dtype)
     numbers = numbers.reshape(count, len(NUMBERS)).T  # step by step: fewer steps have the same numbers
-    told: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     for name, row in zip(NUMBERS, numbers, strict=True):
         column = getattr(rollout, name)
         if column is not None:
-            told[name] = column.clone()
-            told[name][mask] += -row.abs() if name.endswith("log_probs") else row
+            columns[name] = column.clone()
+            columns[name][mask] += -row.abs() if name.endswith("log_probs") else row
     if rollout.values is not None:
-        told["successor_values"] = following(rollout, told["values"], told["successor_values"])
-    return evolve(rollout, **told)
+        columns["successor_values"] = next_values(rollout, columns["values"], columns["successor_values"])
+    return evolve(rollout, **columns)
 
 
-def mixed(rollout: Rollout, other: Rollout, where: Tensor) -> Rollout:
+def mix(rollout: Rollout, other: Rollout, where: Tensor) -> Rollout:
     """`rollout` with the numbers of `other` at the steps `where` [T, N], its successors' values to match."""
-    told: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     for name in NUMBERS:
-        mine, theirs = getattr(rollout, name), getattr(other, name)
-        if mine is not None:
-            told[name] = torch.where(where, theirs, mine)
+        column, other_column = getattr(rollout, name), getattr(other, name)
+        if column is not None:
+            columns[name] = torch.where(where, other_column, column)
     if rollout.values is not None:
-        told["successor_values"] = following(rollout, told["values"], told["successor_values"])
-    return evolve(rollout, **told)
+        columns["successor_values"] = next_values(rollout, columns["values"], columns["successor_values"])
+    return evolve(rollout, **columns)
 
 
 # Calling
@@ -94,29 +94,33 @@ def mixed(rollout: Rollout, other: Rollout, where: Tensor) -> Rollout:
 
 def estimate(subject: Subject, rollout: Rollout) -> Estimate:
     """What the part makes of a rollout."""
-    made: Estimate = subject.make()(copied(rollout))
-    if not isinstance(made, Estimate):
-        raise Broken(f"returns {type(made).__name__}, not an Estimate", expected="Estimate", got=type(made).__name__)
-    return made
+    result: Estimate = subject.make()(copied(rollout))
+    if not isinstance(result, Estimate):
+        raise Broken(
+            f"returns {type(result).__name__}, not an Estimate", expected="Estimate", got=type(result).__name__
+        )
+    return result
 
 
-def columns_of(made: Estimate) -> dict[str, Tensor]:
+def columns_of(estimate: Estimate) -> dict[str, Tensor]:
     """Returns, value targets, and weights where there are some."""
-    return {name: getattr(made, name) for name in COLUMNS if getattr(made, name) is not None}
+    return {name: getattr(estimate, name) for name in COLUMNS if getattr(estimate, name) is not None}
 
 
-def alike(
+def require_same_estimate(
     message: str, rollout: Rollout, expected: Estimate, got: Estimate, where: Tensor | None = None, **options: Any
 ) -> None:
     """Refuse an estimate that is not as expected; `{column}` in the message is which of its columns."""
     for name, column in columns_of(expected).items():
-        other = getattr(got, name)
-        if other is None or other.shape != column.shape:
-            shape = None if other is None else list(other.shape)
+        got_column = getattr(got, name)
+        if got_column is None or got_column.shape != column.shape:
+            shape = None if got_column is None else list(got_column.shape)
             raise Broken(f"{name} change their shape", expected=list(column.shape), got=shape, case=rows(rollout))
-        same(message.replace("{column}", name.replace("_", " ")), rollout, column, other, where, **options)
+        require_close(
+            message.replace("{column}", name.replace("_", " ")), rollout, column, got_column, where, **options
+        )
 
 
 def bootstraps(subject: Subject) -> bool:
     """Whether it is handed what a critic says."""
-    return subject.says("needs", "values")
+    return subject.declares("needs", "values")

@@ -10,171 +10,186 @@ from torch import Tensor
 
 from ...contracts import Estimate, Rollout
 from ..applicability import claims
-from ..counterexamples import same
+from ..counterexamples import require_close
 from ..law import Subject, law
 from ..strategies import excerpt, orders, padded, permute_lanes, tables_of
 from .cases import (
     CONTRACT,
     TIME_LIMITS,
-    alike,
     columns_of,
-    complete,
     estimate,
-    lane_by_lane,
-    mixed,
-    retold,
-    stories,
-    with_another,
+    mix,
+    require_same_estimate,
+    rollout_cases,
+    whole_episode_cases,
+    with_changed_numbers,
+    with_other_numbers,
+    without_groups,
 )
 
 PADDING = "docs/reference/contracts.md#padding"
 
 
 @st.composite
-def followed(draw: st.DrawFn, subject: Subject, end: str) -> tuple[Rollout, Rollout]:
+def followed_by_another_episode(draw: st.DrawFn, subject: Subject, end: str) -> tuple[Rollout, Rollout]:
     """With another: all episodes end in this way, and one of them is followed by a further one in its lane."""
-    rollout = draw(stories(subject, min_episodes=3, max_lanes=2))
+    rollout = draw(rollout_cases(subject, min_episodes=3, max_lanes=2))
     ends, never = rollout.terminated | rollout.truncated, torch.zeros_like(rollout.terminated)
     flags: dict[str, Any] = {"terminated": never, "truncated": never, end: ends}
     if rollout.successor_values is not None:
         flags["successor_values"] = rollout.successor_values.masked_fill(flags["terminated"], 0)
     rollout = evolve(rollout, **flags)
-    return rollout, draw(retold(rollout))
+    return rollout, draw(with_other_numbers(rollout))
 
 
 @law(
     "estimator",
     source="Sutton & Barto 2018, §3.4",
-    cases=lambda subject: followed(subject, "terminated"),
-    applies=lane_by_lane,
+    cases=lambda subject: followed_by_another_episode(subject, "terminated"),
+    applies=without_groups,
 )
 def nothing_leaks_over_a_termination(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
     """Where the world ended, nothing of the next episode in the lane reaches back."""
-    _leak(subject, case, case[0].terminated, "a termination")
+    _require_no_leak(subject, case, case[0].terminated, "a termination")
 
 
-@law("estimator", source=TIME_LIMITS, cases=lambda subject: followed(subject, "truncated"), applies=lane_by_lane)
+@law(
+    "estimator",
+    source=TIME_LIMITS,
+    cases=lambda subject: followed_by_another_episode(subject, "truncated"),
+    applies=without_groups,
+)
 def nothing_leaks_over_a_truncation(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
     """Where time ran out, nothing of the next episode in the lane reaches back: both flags cut the trace."""
-    _leak(subject, case, case[0].truncated & ~case[0].terminated, "a truncation")
+    _require_no_leak(subject, case, case[0].truncated & ~case[0].terminated, "a truncation")
 
 
-def _then(changed: Rollout) -> dict[str, Tensor | None]:
+def _changed_columns(changed: Rollout) -> dict[str, Tensor | None]:
     """Beside a story, what is told otherwise."""
     return {"reward then": changed.rewards, "V(s) then": changed.values}
 
 
-def _leak(subject: Subject, case: tuple[Rollout, Rollout], ends: Tensor, what: str) -> None:
+def _require_no_leak(subject: Subject, case: tuple[Rollout, Rollout], ends: Tensor, what: str) -> None:
     """Change all that follows the first of `ends` in each lane; what came up to it keeps its numbers."""
     rollout, other = case
     after = torch.cat([torch.zeros_like(ends[:1]), ends[:-1]]).cumsum(0) > 0
     before = ends.any(0) & ~after
-    changed = mixed(rollout, other, after & rollout.mask)
+    changed = mix(rollout, other, after & rollout.mask)
     message = f"{{column}} at {{step}} change with what follows {what}"
-    told = _then(changed)
-    alike(message, rollout, estimate(subject, rollout), estimate(subject, changed), before, beside=told)
+    columns = _changed_columns(changed)
+    require_same_estimate(
+        message, rollout, estimate(subject, rollout), estimate(subject, changed), before, extra_columns=columns
+    )
 
 
-@law("estimator", source=CONTRACT, cases=with_another, applies=lane_by_lane)
+@law("estimator", source=CONTRACT, cases=with_changed_numbers, applies=without_groups)
 def nothing_leaks_between_lanes(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
     """A lane's numbers do not change with those of another lane."""
     rollout, other = case
     where = torch.zeros_like(rollout.mask)
     where[:, -1] = True
-    changed = mixed(rollout, other, where & rollout.mask)
+    changed = mix(rollout, other, where & rollout.mask)
     message = "{column} at {step} change with another lane's numbers"
-    told = _then(changed)
-    alike(message, rollout, estimate(subject, rollout), estimate(subject, changed), ~where, beside=told)
+    columns = _changed_columns(changed)
+    require_same_estimate(
+        message, rollout, estimate(subject, rollout), estimate(subject, changed), ~where, extra_columns=columns
+    )
 
 
-@law("estimator", source=CONTRACT, cases=with_another)
+@law("estimator", source=CONTRACT, cases=with_changed_numbers)
 def value_targets_do_not_look_back(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
     """What a critic should predict of a state does not depend on the rewards that came before it."""
-    _looks_back(subject, case, ("value_targets",))
+    _require_causal(subject, case, ("value_targets",))
 
 
-@law("estimator", source="Sutton & Barto 2018, eq. 3.8 and §13.3", cases=with_another, applies=claims("causal"))
+@law("estimator", source="Sutton & Barto 2018, eq. 3.8 and §13.3", cases=with_changed_numbers, applies=claims("causal"))
 def returns_do_not_look_back(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
     """The return at t does not depend on what came before t: an action cannot change the past."""
-    _looks_back(subject, case, ("returns", "weights"))
+    _require_causal(subject, case, ("returns", "weights"))
 
 
-def _looks_back(subject: Subject, case: tuple[Rollout, Rollout], names: tuple[str, ...]) -> None:
+def _require_causal(subject: Subject, case: tuple[Rollout, Rollout], names: tuple[str, ...]) -> None:
     rollout, other = case
-    one = columns_of(estimate(subject, rollout))
+    expected = columns_of(estimate(subject, rollout))
     for t in range(1, len(rollout.mask)):
         earlier = torch.arange(len(rollout.mask))[:, None] < t
-        changed = mixed(rollout, other, earlier & rollout.mask)
-        two = columns_of(estimate(subject, changed))
-        for name in (name for name in names if name in one):
+        changed = mix(rollout, other, earlier & rollout.mask)
+        got = columns_of(estimate(subject, changed))
+        for name in (name for name in names if name in expected):
             message = f"{name.replace('_', ' ')} at {{step}} change with what came before step {t}"
-            told = _then(changed)
-            same(message, rollout, one[name], two[name], ~earlier.expand_as(rollout.mask), beside=told)
+            columns = _changed_columns(changed)
+            require_close(
+                message, rollout, expected[name], got[name], ~earlier.expand_as(rollout.mask), extra_columns=columns
+            )
 
 
-def _in_order(subject: Subject) -> SearchStrategy[tuple[Rollout, list[int]]]:
-    return stories(subject).flatmap(lambda rollout: st.tuples(st.just(rollout), orders(rollout)))
+def _with_order(subject: Subject) -> SearchStrategy[tuple[Rollout, list[int]]]:
+    return rollout_cases(subject).flatmap(lambda rollout: st.tuples(st.just(rollout), orders(rollout)))
 
 
-@law("estimator", source=CONTRACT, cases=_in_order)
+@law("estimator", source=CONTRACT, cases=_with_order)
 def lanes_permute(subject: Subject, case: tuple[Rollout, list[int]]) -> None:
     """Lanes in another order have their own numbers in that order."""
     rollout, order = case
     moved = permute_lanes(rollout, order)
-    made = {name: column[:, order] for name, column in columns_of(estimate(subject, rollout)).items()}
-    alike("{column} at {step} change with the order of lanes", moved, Estimate(**made), estimate(subject, moved))
+    expected = {name: column[:, order] for name, column in columns_of(estimate(subject, rollout)).items()}
+    require_same_estimate(
+        "{column} at {step} change with the order of lanes", moved, Estimate(**expected), estimate(subject, moved)
+    )
 
 
-@law("estimator", source=CONTRACT, cases=stories, examples=15, applies=lane_by_lane)
-def how_many_lanes_there_are_changes_nothing(subject: Subject, rollout: Rollout) -> None:
+@law("estimator", source=CONTRACT, cases=rollout_cases, examples=15, applies=without_groups)
+def the_number_of_lanes_changes_nothing(subject: Subject, rollout: Rollout) -> None:
     """A lane alone, and one of three hundred, has the numbers that it has among a few."""
     lanes = rollout.mask.shape[1]
     whole = estimate(subject, rollout)
-    for chosen in ([0], [n % lanes for n in range(300)]):
-        some = excerpt(rollout, lanes=chosen)
-        made = Estimate(**{name: column[:, chosen] for name, column in columns_of(whole).items()})
-        message = f"{{column}} at {{step}} of {len(chosen)} lanes are others than of {lanes}"
-        alike(message, some, made, estimate(subject, some))
+    for lanes_chosen in ([0], [n % lanes for n in range(300)]):
+        part = excerpt(rollout, lanes=lanes_chosen)
+        expected = Estimate(**{name: column[:, lanes_chosen] for name, column in columns_of(whole).items()})
+        message = f"{{column}} at {{step}} of {len(lanes_chosen)} lanes are others than of {lanes}"
+        require_same_estimate(message, part, expected, estimate(subject, part))
 
 
-@law("estimator", source=PADDING, cases=lambda subject: st.tuples(complete(subject), st.integers(1, 3)))
+@law("estimator", source=PADDING, cases=lambda subject: st.tuples(whole_episode_cases(subject), st.integers(1, 3)))
 def padding_is_inert(subject: Subject, case: tuple[Rollout, int]) -> None:
     """More padding below changes no real step."""
     rollout, extra = case
     longer = estimate(subject, padded(rollout, extra))
     cut = Estimate(**{name: column[: len(rollout.mask)] for name, column in columns_of(longer).items()})
     message = f"{{column}} at {{step}} change with {extra} row(s) more of padding"
-    alike(message, rollout, estimate(subject, rollout), cut)
+    require_same_estimate(message, rollout, estimate(subject, rollout), cut)
 
 
 @st.composite
-def _pieces(draw: st.DrawFn, subject: Subject) -> tuple[Rollout, Rollout]:
+def _two_rollouts(draw: st.DrawFn, subject: Subject) -> tuple[Rollout, Rollout]:
     """One rollout in whose last row every lane ends, and another one of the same lanes."""
-    first = draw(stories(subject))
+    first = draw(rollout_cases(subject))
     lengths = (first.mask * torch.arange(1, len(first.mask) + 1)[:, None]).amax(0)
     first = excerpt(first, rows=slice(0, int(lengths.min())))
     ended = first.terminated.clone()
     ended[-1] |= first.mask[-1] & ~first.truncated[-1]
-    told = {"terminated": ended}
+    columns = {"terminated": ended}
     if first.values is not None:
-        told["successor_values"] = first.successor_values.masked_fill(ended, 0)  # type: ignore[union-attr]
+        columns["successor_values"] = first.successor_values.masked_fill(ended, 0)  # type: ignore[union-attr]
     lanes = first.mask.shape[1]
-    second = draw(stories(subject, min_lanes=lanes, max_lanes=lanes, values=first.values is not None))
-    begun = second.episodes == second.episodes[:1]  # nothing is carried over into it
-    return evolve(first, **told), evolve(second, times=(second.times - second.times[:1] * begun) * second.mask)
+    second = draw(rollout_cases(subject, min_lanes=lanes, max_lanes=lanes, values=first.values is not None))
+    carried_over = second.episodes == second.episodes[:1]  # nothing is carried over into it
+    return evolve(first, **columns), evolve(
+        second, times=(second.times - second.times[:1] * carried_over) * second.mask
+    )
 
 
-@law("estimator", source=CONTRACT, cases=_pieces, applies=lane_by_lane)
+@law("estimator", source=CONTRACT, cases=_two_rollouts, applies=without_groups)
 def a_long_rollout_is_its_pieces(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
     """Two rollouts, one below the other, have the numbers that each has alone, where every lane ends in between."""
     first, second = case
     numbers = int(first.episodes.max()) + 1
     tables = {"episodes": (second.episodes + numbers) * second.mask}
-    told: dict[str, Any] = {
+    columns: dict[str, Any] = {
         name: torch.cat([column, tables.get(name, getattr(second, name))]) for name, column in tables_of(first).items()
     }
-    together = evolve(first, **told)
-    alone = [columns_of(estimate(subject, piece)) for piece in case]
-    expected = Estimate(**{name: torch.cat([column, alone[1][name]]) for name, column in alone[0].items()})
+    together = evolve(first, **columns)
+    separate = [columns_of(estimate(subject, piece)) for piece in case]
+    expected = Estimate(**{name: torch.cat([column, separate[1][name]]) for name, column in separate[0].items()})
     message = f"{{column}} at {{step}} are others where {len(first.mask)} rows and {len(second.mask)} are told at once"
-    alike(message, together, expected, estimate(subject, together))
+    require_same_estimate(message, together, expected, estimate(subject, together))

@@ -4,26 +4,26 @@ import attrs
 
 from ..applicability import Reason, allows, needs, set_to
 from ..law import Subject
-from ..steps import Steps, ask
+from ..steps import Steps, evaluate_loss
 from ..variants import bounds
 
-SOME = Steps(  # both signs of all that has one, near and far
+EXAMPLE_STEPS = Steps(  # both signs of all that has one, near and far
     advantages=(1.0, -1.0, 0.5, -0.5),
     log_probs=(-1.0, -0.5, -2.0, -1.5),
-    moved=(0.1, -0.1, 0.5, -0.5),
+    log_ratios=(0.1, -0.1, 0.5, -0.5),
     entropies=(0.5, 1.0, 1.5, 2.0),
     values=(1.0, -1.0, 0.25, 2.0),
-    drifted=(0.5, -0.5, 0.05, -0.05),
+    value_changes=(0.5, -0.5, 0.05, -0.05),
     value_targets=(0.0, 0.0, 1.0, -1.0),
     returns=(1.0, -1.0, 0.5, -0.5),
 )
 
 
-def pulls(word: str) -> Reason:
+def has_gradient_by(word: str) -> Reason:
     """Why a law about a term that pulls at values or entropies does not concern a loss: its coefficient may be 0."""
 
     def reason(subject: Subject) -> str | None:
-        return needs(word)(subject) or (None if _pulls(subject, word) else _turned_off(subject, word))
+        return needs(word)(subject) or (None if _has_gradient(subject, word) else _turned_off(subject, word))
 
     return reason
 
@@ -34,32 +34,32 @@ def _turned_off(subject: Subject, word: str) -> str | None:
         value = getattr(subject.settings, field.name)
         if not field.init or not isinstance(value, int | float) or value != 0:
             continue
-        name, most = field.alias or field.name, bounds(field)[1]
-        other = {name: min(1.0, most / 2) if isinstance(value, float) else type(value)(1)}
-        if allows(subject, **other) and _pulls(set_to(subject, **other), word):
+        name, maximum = field.alias or field.name, bounds(field)[1]
+        changed = {name: min(1.0, maximum / 2) if isinstance(value, float) else type(value)(1)}
+        if allows(subject, **changed) and _has_gradient(set_to(subject, **changed), word):
             return f"{name} is {value}, which turns this off"
     return None
 
 
-def _pulls(subject: Subject, word: str) -> bool:
+def _has_gradient(subject: Subject, word: str) -> bool:
     """Whether a gradient by values or entropies is other than 0 in some step; a loss that cannot say is asked."""
     try:
-        return bool(ask(subject, SOME).gradients(word).any())
+        return bool(evaluate_loss(subject, EXAMPLE_STEPS).gradient(word).any())
     except Exception:
         return True
 
 
 def values_matter(subject: Subject) -> str | None:
     """Why a law about the critic's part in a loss does not concern one."""
-    return None if subject.says("needs", "values") or _pulls(subject, "values") else "it does not use values"
+    return None if subject.declares("needs", "values") or _has_gradient(subject, "values") else "it does not use values"
 
 
-def measures(*names: str) -> Reason:
+def has_metric(*names: str) -> Reason:
     """Why a law about metrics does not concern a loss."""
 
     def reason(subject: Subject) -> str | None:
         try:
-            known = ask(subject, SOME).loss.metrics
+            known = evaluate_loss(subject, EXAMPLE_STEPS).loss.metrics
         except Exception:  # another law says so
             known = {}
         return None if {*names} & {*known} else f"it has no metric {' or '.join(names)}"

@@ -6,7 +6,7 @@ A rollout is told as a story, lanes of episodes, so that a counterexample shrink
 steps. Rewards, values and log-probs are quarters of up to 2 in size: sums and halves of them are exact in float32.
 """
 
-from .changes import NUMBERS, as_dtype, copied, excerpt, following, padded, permute_lanes, scaled, tables_of
+from .changes import NUMBERS, as_dtype, copied, excerpt, next_values, padded, permute_lanes, scaled, tables_of
 from .episodes import (
     BOTH,
     ENDS,
@@ -29,7 +29,7 @@ __all__ = [  # noqa: RUF022
     "Episode", "assemble", "episodes", "lanes_of_episodes", "real_steps",
     "BOTH", "ENDS", "NO_END", "REWARDS", "TERMINATED", "TRUNCATED",
     "orders", "quarters", "rollouts",
-    "NUMBERS", "as_dtype", "copied", "excerpt", "following", "padded", "permute_lanes", "scaled", "tables_of",
+    "NUMBERS", "as_dtype", "copied", "excerpt", "next_values", "padded", "permute_lanes", "scaled", "tables_of",
     "action_spaces", "elements", "spaces",
     "mdps",
 ]  # fmt: skip

@@ -23,8 +23,8 @@ def tables_of(rollout: Rollout) -> dict[str, Tensor]:
 def copied(rollout: Rollout) -> Rollout:
     """The same, in tensors of its own: whoever writes into them changes no counterexample."""
     columns: dict[str, Any] = {field.name: getattr(rollout, field.name) for field in fields(Rollout)}
-    mine: dict[str, Any] = {name: None if column is None else column.clone() for name, column in columns.items()}
-    return Rollout(**mine)
+    clones: dict[str, Any] = {name: None if column is None else column.clone() for name, column in columns.items()}
+    return Rollout(**clones)
 
 
 def excerpt(rollout: Rollout, rows: Any = slice(None), lanes: Any = slice(None)) -> Rollout:
@@ -32,13 +32,13 @@ def excerpt(rollout: Rollout, rows: Any = slice(None), lanes: Any = slice(None))
 
     A lane that is asked for twice has episodes of its own each time.
     """
-    some = _chosen(rollout, rows, lanes)
-    mask, lane = some.mask, torch.arange(some.mask.shape[1]).expand_as(some.mask)
-    pairs = list(zip(lane[mask].tolist(), some.episodes[mask].tolist(), strict=True))
+    part = _chosen(rollout, rows, lanes)
+    mask, lane = part.mask, torch.arange(part.mask.shape[1]).expand_as(part.mask)
+    pairs = list(zip(lane[mask].tolist(), part.episodes[mask].tolist(), strict=True))
     known = {pair: new for new, pair in enumerate(dict.fromkeys(pairs))}
     numbers = torch.zeros(mask.shape, dtype=torch.int64)
     numbers[mask] = torch.tensor([known[pair] for pair in pairs], dtype=torch.int64)
-    return evolve(some, episodes=numbers)
+    return evolve(part, episodes=numbers)
 
 
 def permute_lanes(rollout: Rollout, order: Sequence[int]) -> Rollout:
@@ -65,21 +65,23 @@ def padded(rollout: Rollout, extra: int) -> Rollout:
 
 def as_dtype(rollout: Rollout, dtype: torch.dtype) -> Rollout:
     """Rewards, values and log-probs in another dtype."""
-    return evolve(rollout, **{name: column.to(dtype) for name, column in _some(rollout, NUMBERS).items()})
+    return evolve(rollout, **{name: column.to(dtype) for name, column in _columns_named(rollout, NUMBERS).items()})
 
 
 def scaled(rollout: Rollout, factor: float) -> Rollout:
     """Rewards and values so many times as large."""
-    return evolve(rollout, **{name: factor * column for name, column in _some(rollout, REWARDS_AND_VALUES).items()})
+    return evolve(
+        rollout, **{name: factor * column for name, column in _columns_named(rollout, REWARDS_AND_VALUES).items()}
+    )
 
 
-def _some(rollout: Rollout, names: Sequence[str]) -> dict[str, Any]:
+def _columns_named(rollout: Rollout, names: Sequence[str]) -> dict[str, Any]:
     """Those of these columns that are there."""
     return {name: column for name, column in tables_of(rollout).items() if name in names}
 
 
-def following(rollout: Rollout, values: Tensor, beyond: Tensor) -> Tensor:
+def next_values(rollout: Rollout, values: Tensor, beyond: Tensor) -> Tensor:
     """V(s′) `[T, N]`: the next row's value, `beyond` where the trace is cut, 0 where the world ended."""
     shifted = torch.cat([values[1:], torch.zeros_like(values[:1])])
-    going = continues(rollout.terminated, rollout.truncated, rollout.mask)
-    return torch.where(going, shifted, beyond).masked_fill(rollout.terminated | ~rollout.mask, 0)
+    continuing = continues(rollout.terminated, rollout.truncated, rollout.mask)
+    return torch.where(continuing, shifted, beyond).masked_fill(rollout.terminated | ~rollout.mask, 0)

@@ -28,7 +28,9 @@ class Episode:
 def episodes(max_steps: int = 5, ends: SearchStrategy[tuple[bool, bool]] = ENDS) -> SearchStrategy[Episode]:
     """At least one step; the world's end, the time limit, or both at once."""
     lengths = st.integers(1, max_steps)
-    return st.builds(lambda length, told, end: Episode(tuple(told[:length]), *end), lengths, quarters(max_steps), ends)
+    return st.builds(
+        lambda length, rewards, end: Episode(tuple(rewards[:length]), *end), lengths, quarters(max_steps), ends
+    )
 
 
 def lanes_of_episodes(
@@ -88,10 +90,10 @@ def assemble(
 
 def real_steps(lanes: Sequence[Sequence[Episode]], table: Tensor) -> list[list[float]]:
     """`[T, N]` of assembled lanes read back as one list of numbers an episode."""
-    told = []
+    numbers = []
     for n, lane in enumerate(lanes):
         t = 0
         for episode in lane:
-            told.append([float(table[t + k, n]) for k in range(len(episode.rewards))])
+            numbers.append([float(table[t + k, n]) for k in range(len(episode.rewards))])
             t += len(episode.rewards)
-    return told
+    return numbers

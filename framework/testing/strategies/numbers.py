@@ -25,5 +25,5 @@ def digits(draw: DrawFn, count: int, base: int) -> list[int]:
         numbers = random.Random(draw(st.integers(0, 2**31)))
         return [numbers.randrange(base) for _ in range(count)]
     drawn = [draw(st.integers(0, base**PLACES - 1)) for _ in range(1 if count <= PLACES else FEW // PLACES)]
-    told = [number // base**place % base for number in drawn for place in range(PLACES)]
-    return [told[place % len(told)] for place in range(count)]
+    all_digits = [number // base**place % base for number in drawn for place in range(PLACES)]
+    return [all_digits[place % len(all_digits)] for place in range(count)]

@@ -10,7 +10,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from torch import Tensor
 
 from ...contracts import Rollout
-from .changes import excerpt, following
+from .changes import excerpt, next_values
 from .episodes import Episode, assemble, episodes, lanes_of_episodes
 from .numbers import quarters
 from .spaces import elements
@@ -44,8 +44,8 @@ def rollouts(
     """
     whole = draw(st.booleans()) if whole is None else whole
     values = draw(st.booleans()) if values is None else values
-    different = min(max_lanes, 8)  # the structure of many lanes repeats; their numbers do not
-    lanes = draw(lanes_of_episodes(min(min_lanes, different), different, 2, unfinished=not whole))
+    num_different = min(max_lanes, 8)  # the structure of many lanes repeats; their numbers do not
+    lanes = draw(lanes_of_episodes(min(min_lanes, num_different), num_different, 2, unfinished=not whole))
     lanes = [lanes[n % len(lanes)] for n in range(max(min_lanes, len(lanes)))]
     owners = [draw(st.integers(0, 1)) for _ in lanes] if groups else [0] * len(lanes)
     for group in set(owners):
@@ -56,7 +56,7 @@ def rollouts(
     rollout = assemble(lanes, padding, dtype, resets)
     if not whole:
         rollout = _cut(rollout)
-        if not _enough(rollout, owners, min_episodes):  # as whole ones, then
+        if not _has_enough_episodes(rollout, owners, min_episodes):  # as whole ones, then
             rollout = assemble([_closed(lane) for lane in lanes], padding, dtype, resets)
     rollout = excerpt(rollout)
     columns: dict[str, Any] = {"groups": torch.tensor(owners) if groups else None}
@@ -89,10 +89,10 @@ def _closed(lane: list[Episode]) -> list[Episode]:
     return [*lane[:-1], evolve(lane[-1], terminated=True)] if open_ended else lane
 
 
-def _enough(rollout: Rollout, owners: list[int], min_episodes: int) -> bool:
+def _has_enough_episodes(rollout: Rollout, owners: list[int], min_episodes: int) -> bool:
     """Whether each group has so many episodes."""
-    found = {(owners[n], int(rollout.episodes[t, n])) for t, n in rollout.mask.nonzero().tolist()}
-    return all(sum(owner == group for owner, _ in found) >= min_episodes for group in set(owners))
+    episode_owners = {(owners[n], int(rollout.episodes[t, n])) for t, n in rollout.mask.nonzero().tolist()}
+    return all(sum(owner == group for owner, _ in episode_owners) >= min_episodes for group in set(owners))
 
 
 @st.composite
@@ -108,4 +108,4 @@ def _numbers(draw: DrawFn, rollout: Rollout) -> dict[str, Tensor]:
         column[mask] = -numbers.abs() if name.endswith("log_probs") else numbers
         columns[name] = column
     beyond = columns.pop("successors")
-    return columns | {"successor_values": following(rollout, columns["values"], beyond)}
+    return columns | {"successor_values": next_values(rollout, columns["values"], beyond)}
