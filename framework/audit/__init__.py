@@ -1,7 +1,7 @@
-"""Bias and variance of gradients: what estimator, baseline and loss make of rollouts of one fixed policy.
+"""Bias and variance of the gradients that combinations of estimator, baseline and loss give for one fixed policy.
 
-Only what reaches the log-probs counts; entropy bonus and critic are left out. All combinations see the same batches, of
-whole episodes collected by number, so that they differ by what they make of them and not by luck.
+Only the gradient through log-probs counts; entropy bonus and critic are left out. All combinations are given the same
+batches of whole episodes, so that they do not differ by chance.
 """
 
 import math
@@ -35,24 +35,24 @@ from .gradients import (
 )
 from .samples import Audited, Samples
 
-MAX_LANES = 4096  # lanes that are walked at once, where a world of tables is
-MAX_ROLLOUTS = 5000  # that are enumerated for an expected gradient; a few thousand take a second
+MAX_LANES = 4096  # lanes that are sampled at once in a tabular environment
+MAX_ROLLOUTS = 5000  # enumerated for an expected gradient; a few thousand take a second
 
 
 @frozen(eq=False)
 class Audit:
-    """What came out for all of them."""
+    """The results of an audit."""
 
     rows: tuple[Audited, ...]  # in the order of the runs
-    missing: str | None  # why there is no exact gradient; None: there is
-    critic: Literal["exact", "policy"] | None  # whose values were used; None: no part needs any
-    seconds: float  # that the sampling took
+    missing: str | None  # why there is no exact gradient; None: there is one
+    critic: Literal["exact", "policy"] | None  # source of the values; None: no part needs values
+    seconds: float  # spent on sampling
 
 
 def objective(settings: Any) -> tuple[Literal["discounted", "undiscounted"], float]:
-    """The objective that an estimator's gradient is held against, and its γ.
+    """The objective that an estimator's gradient is compared with, and its γ.
 
-    It is what its settings claim; without a claim, the return discounted by their `gamma` (1, where they have none).
+    It is the one that the settings claim; without a claim, the return discounted by their `gamma` (1 if there is none).
     """
     claims, gamma = getattr(settings, "claims", ()), float(getattr(settings, "gamma", 1.0))
     if "unbiased:undiscounted" in claims or (gamma == 1 and "unbiased:discounted" not in claims):
@@ -67,27 +67,27 @@ def audit(
     critic: Literal["exact", "policy"] = "exact",
     on_progress: Callable[[int], None] = lambda episodes: None,
 ) -> Audit:
-    """Sample the gradients of combinations; the policy stays as it is.
+    """Sample the gradients of combinations; the policy does not change.
 
     Args:
-        runs: the combinations, wired, which differ in estimator, baseline and loss alone. Policy, environment and the
-            size of a batch, which is their `rollout.episodes`, are the first one's.
-        episodes: in all, rounded up to whole batches; at least two batches.
-        critic: whose V(s) estimators and baselines are given: that of an episode that begins in s, exact and for each
-            estimator's own γ, or the policy's own. Where exact values are missing it is the policy's.
-        on_progress: called now and then with the number of episodes so far.
+        runs: the combinations, as runs that differ only in estimator, baseline and loss. Policy, environment and the
+            size of a batch (`rollout.episodes`) are taken from the first one.
+        episodes: total number of episodes, rounded up to whole batches; at least two batches.
+        critic: V(s) that estimators and baselines are given: "exact" is the value of an episode that starts in s, for
+            each estimator's γ; "policy" is the policy's own critic, which is also used if there are no exact values.
+        on_progress: called from time to time with the number of episodes so far.
 
     Raises:
-        UsageError: a single batch; a value that does not exist (γ = 1 and an episode that never ends, or a policy
-            without a critic where its own is asked for).
-        PartError: a part broke its contract.
+        UsageError: there is only one batch; or values do not exist (γ = 1 and an episode that never ends, or the
+            policy's own critic is requested and it has none).
+        PartError: a part breaks its contract.
     """
     first = runs[0]
     size = first.config.rollout.episodes
     assert size is not None
     num_batches = math.ceil(episodes / size)
     if num_batches < 2:
-        raise UsageError(f"a variance takes at least two batches: {episodes} episodes, of which {size} are a batch")
+        raise UsageError(f"a variance needs at least two batches: {episodes} episodes, with {size} per batch")
     spaces = finite_spaces(first.environment)
     memory = spaces is not None and has_memory(first)
     missing = _why_no_exact_gradient(first, spaces, memory)
@@ -132,7 +132,7 @@ def audit(
 
 
 def _why_no_exact_gradient(run: Run, spaces: Spaces | None, memory: bool) -> str | None:
-    """Why there is no exact gradient; None: there is."""
+    """Why there is no exact gradient; None if there is one."""
     label = run.config.environment.label
     if not hasattr(run.environment, "mdp"):
         return f"{label} has no mdp()"
@@ -142,7 +142,7 @@ def _why_no_exact_gradient(run: Run, spaces: Spaces | None, memory: bool) -> str
 
 
 def _exact_values(runs: Sequence[Run], samples: Sequence[Samples], discounts: Sequence[float]) -> dict[float, Tensor]:
-    """Note what is known without sampling: ∇J and, where it can be enumerated, E G; returns V(o) for each γ."""
+    """Store ∇J and, if it can be enumerated, E G in the samples; returns V(o) for each γ."""
     mdp, policy = runs[0].environment.mdp(), runs[0].policy
     values = {gamma: exact_critic(mdp, policy, gamma) for gamma in set(discounts)}
     for run, sampled, known in zip(runs, samples, [values[gamma] for gamma in discounts] or repeat(None), strict=False):
@@ -152,9 +152,10 @@ def _exact_values(runs: Sequence[Run], samples: Sequence[Samples], discounts: Se
 
 
 def exact_critic(mdp: TabularMDP, policy: Any, gamma: float) -> Tensor:
-    """V(o) `[O]`: V(s) of an episode that begins in s; of states that look alike, their mean as often as each is seen.
+    """V(o) `[O]`: V(s) of an episode that starts in s; the mean, weighted by visits, of states with this observation.
 
-    That is what a critic can know, who sees observations alone and no clock. 0 for what is never seen.
+    This is the best that a critic can do that depends on the observation only, and not on time. It is 0 for
+    observations that never occur.
 
     Raises:
         ValueError: γ = 1 and, without a time limit, an episode that may never end.
@@ -170,7 +171,7 @@ def exact_critic(mdp: TabularMDP, policy: Any, gamma: float) -> Tensor:
 
 @frozen(eq=False)
 class _PolicyTermsOnly:
-    """A loss of which only what reaches the log-probs counts."""
+    """A loss of which only the gradient through log-probs counts."""
 
     loss: Any
     needs: frozenset[str]
@@ -182,7 +183,7 @@ class _PolicyTermsOnly:
 
 
 def enumerated_gradient(run: Run, mdp: TabularMDP, values: Tensor | None) -> Tensor | None:
-    """E G `[P]` of a run with its baseline as it is at first; None: too many rollouts. `values`: a critic's `[O]`."""
+    """E G `[P]` of a run with its initial baseline; None: too many rollouts. `values`: those of a critic `[O]`."""
     episodes, groups = run.config.rollout.episodes, getattr(run.environment, "groups", None)
     assert episodes is not None
     if mdp.time_limit is None or (groups is not None and bool((groups != groups[0]).any())):
@@ -200,7 +201,7 @@ def _gradient_rows(
     method: TableGradients | BackwardGradients,
     samples: Sequence[Samples],
 ) -> list[Tensor]:
-    """Of each run, a row for each batch; `parts` are each run's batches, the same episodes for all."""
+    """For each run, a row per batch; `parts` are each run's batches, with the same episodes for all runs."""
     rows: list[list[Tensor]] = [[] for _ in runs]
     for batches in zip(*parts, strict=True):
         evaluated = None
@@ -222,7 +223,7 @@ def _gradient_rows(
 
 
 class _StateNumbers:
-    """Stands in for the policy while collecting: a state's value is its number, so that any V can be looked up."""
+    """Replaces the policy while collecting: the value of a state is its number, to look up any V later."""
 
     def __init__(self, policy: Any, spaces: Spaces) -> None:
         self._policy, self._first = policy, int(spaces[0].start)
@@ -236,15 +237,15 @@ class _StateNumbers:
 
 @define(eq=False)
 class _Source:
-    """Where rollouts come from: a batch at a time or, where a world of tables is walked, hundreds."""
+    """Collects rollouts: one batch at a time or, in a tabular environment, hundreds."""
 
     shard: Shard
     iteration: int = 0
 
     @classmethod
     def of(cls, run: Run, size: int, count: int) -> "_Source":
-        """Of a run whose lanes are a batch of `size` episodes; `count` batches are wanted."""
-        # whose random numbers no training run has had
+        """The source for a run whose lanes make a batch of `size` episodes; `count` batches are needed."""
+        # with random numbers that no training run uses
         shard = evolve(run.shards[0], seed=streams.derived_seed(run.config.seed, "audit"))
         if isinstance(shard, TabularShard) and table_of(actor_of(run.policy), run.policy) is not None:
             lanes = size * min(count, max(1, MAX_LANES // size))
@@ -252,7 +253,7 @@ class _Source:
         return cls(shard)
 
     def collect(self, run: Run, own: bool, numbered: Spaces | None) -> Rollout:
-        """The next rollout; with the policy's `own` values, or `numbered` ones of these spaces, or none."""
+        """The next rollout; with the policy's `own` values, with state numbers as values (`numbered`), or without."""
         policy = run.policy
         evaluator = policy if numbered is None else _StateNumbers(policy, numbered)
         rollout, _ = collect([self.shard], evaluator, actor_of(policy), self.iteration, own or numbered is not None)
@@ -261,7 +262,7 @@ class _Source:
 
 
 def with_values(rollout: Rollout, values: Tensor) -> Rollout:
-    """A rollout whose values are numbers of states, with V(s) `[S]` of these instead; 0 where the world ended."""
+    """Replace values that are numbers of states by V(s) `[S]` of these states; 0 where an episode terminated."""
     assert rollout.values is not None
     assert rollout.successor_values is not None
     table = values.to(rollout.rewards)
@@ -274,7 +275,7 @@ def with_values(rollout: Rollout, values: Tensor) -> Rollout:
 
 
 def split_into_batches(rollout: Rollout, episodes: int) -> Iterator[Rollout]:
-    """A rollout of one episode a lane in batches of so many lanes: each as if it had been collected by itself."""
+    """Split a rollout of one episode per lane into batches of so many lanes, as if collected separately."""
     if rollout.mask.shape[1] == episodes:
         yield rollout
         return

@@ -1,9 +1,9 @@
-"""Gradients of a loss through a policy's log-probs, hundreds of samples at a time.
+"""Gradients of a loss through a policy's log-probs, for hundreds of samples at a time.
 
-What a loss does to the parameters θ by way of the log-probs is Σ slope·∂ log π(a|s)/∂θ, with slope = ∂ Σ terms/∂ log π
-of each step. A finite policy is a table of log π `[S, A]`, whose derivative J `[S·A, P]` is taken once: a batch's
-gradient is then W·J, where W `[S·A]` adds up the gradients of the steps in each state and action. Any other policy goes
-backward once for each gradient.
+The gradient with respect to parameters θ through the log-probs is Σ g·∂ log π(a|s)/∂θ, with g = ∂ Σ terms/∂ log π for
+each step. A finite policy is a table of log π `[S, A]`, whose Jacobian J `[S·A, P]` is computed once: the gradient of a
+batch is then W·J, where W `[S·A]` sums g over the steps in each state and action. Any other policy needs one backward
+pass per gradient.
 """
 
 from collections.abc import Callable
@@ -20,16 +20,16 @@ from ..guards import checks
 from ..learning.evaluate import evaluate_batch
 from ..run import Run
 
-MAX_ENTRIES = 2**22  # of J: a finite policy with more parameters than that goes backward, too
+MAX_ENTRIES = 2**22  # of J; finite policies with larger tables use backward passes, too
 
 Spaces = tuple["Discrete[Any]", "Discrete[Any]"]
 Row = Callable[[Tensor], Tensor]
 
 
 def log_prob_gradients(run: Run, batch: Batch, log_probs: Tensor, entropies: Tensor | None) -> Tensor:
-    """∂ Σ terms/∂ log π `[B]`, undivided, of the run's loss at `log_probs` `[B]`.
+    """∂ Σ terms/∂ log π `[B]` of the run's loss at `log_probs` `[B]`, without a denominator.
 
-    Entropies and values are constants here: what an entropy bonus or a critic adds to the gradient is left out.
+    Entropies and values are constants: the gradients of an entropy bonus and of a critic are left out.
 
     Raises:
         PartError: no term of the loss depends on the log-probs.
@@ -40,13 +40,15 @@ def log_prob_gradients(run: Run, batch: Batch, log_probs: Tensor, entropies: Ten
     checks.loss(run.config.loss.label, loss, batch.advantages.shape)
     sums = [term.sum() for term in loss.terms.values() if term.requires_grad]
     if not sums:
-        raise PartError(f"{run.config.loss.label}: no term reaches the log-probs (cut by detach or torch.tensor?)")
+        raise PartError(
+            f"{run.config.loss.label}: no term depends on the log-probs (graph cut by detach or torch.tensor?)"
+        )
     (gradients,) = torch.autograd.grad(sum(sums[1:], sums[0]), leaf)
     return gradients
 
 
 def finite_spaces(environment: Any) -> Spaces | None:
-    """The spaces of observations and actions, where both are Discrete and no action is ever masked."""
+    """The observation and action space, if both are Discrete and actions are never masked; else None."""
     spaces = environment.observation_space, environment.action_space
     if getattr(environment, "action_masks", None) is not None:
         return None
@@ -54,7 +56,7 @@ def finite_spaces(environment: Any) -> Spaces | None:
 
 
 def has_memory(run: Run) -> bool:
-    """Whether what the policy does in a finite space depends on more than what it observes: it acts once, to see."""
+    """Whether the policy has memory; it acts once to find out."""
     first = torch.tensor([int(run.environment.observation_space.start)], device=run.device)
     with torch.no_grad():
         action = run.policy.act(Inputs(first), torch.Generator(run.device).manual_seed(0))
@@ -62,7 +64,7 @@ def has_memory(run: Run) -> bool:
 
 
 def policy_table(policy: Any, spaces: Spaces, entropies: bool = False) -> Evaluation:
-    """log π `[S, A]` of every action in every state and, where asked for, entropies `[S]`; with gradient."""
+    """log π `[S, A]` of every action in every state and, if requested, entropies `[S]`; with gradient."""
     states, actions = (torch.arange(int(space.n)) + int(space.start) for space in spaces)
     device = next((parameter.device for parameter in policy.parameters()), None)
     pairs = torch.cartesian_prod(states, actions).to(device)
@@ -75,7 +77,7 @@ def policy_table(policy: Any, spaces: Spaces, entropies: bool = False) -> Evalua
 
 
 class TableGradients:
-    """Gradients of a finite policy, as it was when this was made; in float64."""
+    """Gradients of a finite policy by its table, as it was when this object was created; in float64."""
 
     def __init__(self, policy: Any, spaces: Spaces) -> None:
         double: Any = in_float64(policy)
@@ -89,7 +91,7 @@ class TableGradients:
             self._entropies = policy_table(policy, spaces, True).entropies
 
     def of(self, batch: Batch) -> tuple[Tensor, Tensor | None, Row]:
-        """Of a batch: log-probs `[B]`, entropies `[B]`, and what makes a row W `[S·A]` of gradients `[B]`."""
+        """For a batch: log-probs `[B]`, entropies `[B]`, and a function from gradients `[B]` to a row W `[S·A]`."""
         states = batch.observations - self.first_state
         index = (states * self.actions + batch.actions - self.first_action).cpu()
         size = len(self.derivative)
@@ -102,13 +104,13 @@ class TableGradients:
 
 
 class BackwardGradients:
-    """Gradients of any policy: a row is a gradient."""
+    """Gradients of any policy by backward passes: a row is a gradient."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.parameters = run, list(trainable_parameters(run.policy).values())
 
     def of(self, batch: Batch) -> tuple[Tensor, Tensor | None, Row]:
-        """Of a batch: log-probs `[B]`, entropies `[B]`, and what makes a row `[P]` of gradients `[B]`."""
+        """For a batch: log-probs `[B]`, entropies `[B]`, and a function from gradients `[B]` to a row `[P]`."""
         evaluation = evaluate_batch(self.run, batch)
         log_probs = evaluation.log_probs
         return (
@@ -123,7 +125,7 @@ class BackwardGradients:
 
 
 def gradients_of(run: Run, spaces: Spaces | None) -> TableGradients | BackwardGradients:
-    """By the table of a finite policy, if it is small; else backward."""
+    """Gradients by the table of a finite policy if it is small, otherwise by backward passes."""
     if spaces is None:
         return BackwardGradients(run)
     count = sum(parameter.numel() for parameter in trainable_parameters(run.policy).values())

@@ -1,7 +1,7 @@
-"""The exact expected gradient of an estimator, a baseline and a loss: every rollout that may be collected, weighed.
+"""The exact expected gradient of an estimator, a baseline and a loss: the weighted mean over all possible rollouts.
 
-Rollouts are what the runner makes of whole episodes collected by number. Each is handed to the parts by itself, because
-a part may look at all of it; their results are differentiated and averaged in float64.
+Rollouts are laid out as the runner does it for a fixed number of whole episodes. The parts are called on each rollout
+separately, because they may use all of it; their results are differentiated and averaged in float64.
 """
 
 import math
@@ -34,16 +34,16 @@ def score_function(batch: Batch, evaluation: Evaluation) -> Loss:
 
 @frozen(eq=False)
 class Moments:
-    """Mean and variance of a gradient estimate, over all rollouts; flat as `learnt` parameters are, `[P]`."""
+    """Mean and variance of a gradient estimate over all rollouts; flat vectors `[P]` of all trainable parameters."""
 
     mean: Tensor
     variance: Tensor
-    rollouts: int  # different ones that were handed to the parts
+    rollouts: int  # number of different rollouts
 
 
 @frozen(eq=False)
 class Bias:
-    """An expected gradient `got`, against the objective's; each `[P]`."""
+    """An expected gradient `got` and the exact gradient of the objective; each `[P]`."""
 
     exact: Tensor
     got: Tensor
@@ -55,24 +55,24 @@ class Bias:
 
     @property
     def relative(self) -> float:
-        """‖E[ĝ] − ∇J‖ / ‖∇J‖; infinite where ∇J alone is 0."""
+        """‖E[ĝ] − ∇J‖ / ‖∇J‖; infinite if only ∇J is 0."""
         whole = float(self.exact.norm())
         return self.norm / whole if whole else (math.inf if self.norm else 0.0)
 
     @property
     def cosine(self) -> float:
-        """Of the angle between both; NaN where one is 0."""
+        """Cosine of the angle between both; NaN if one of them is 0."""
         lengths = float(self.exact.norm() * self.got.norm())
         return float(self.exact @ self.got) / lengths if lengths else math.nan
 
 
 def expected_gradient(mdp: TabularMDP, policy: nn.Module, estimator: Any, *parts: Any, **how: Any) -> Tensor:
-    """E[ĝ] `[P]`: the mean of `gradient_moments`, which says what the arguments are."""
+    """E[ĝ] `[P]`: the mean of `gradient_moments`; see there for the arguments."""
     return gradient_moments(mdp, policy, estimator, *parts, **how).mean
 
 
 def bias(mdp: TabularMDP, policy: nn.Module, gamma: float, estimator: Any, *parts: Any, **how: Any) -> Bias:
-    """The expected gradient against ∇J for this γ, with the world's time limit; arguments as of `gradient_moments`."""
+    """The expected gradient and ∇J for this γ, within the world's time limit; arguments as for `gradient_moments`."""
     return Bias(gradient(mdp, policy, gamma), expected_gradient(mdp, policy, estimator, *parts, **how))
 
 
@@ -90,29 +90,29 @@ def gradient_moments(
     critic: Tensor | None = None,
     groups: bool = False,
 ) -> Moments:
-    """Mean and variance of ĝ = −∇loss, the step uphill that one update from one rollout makes.
+    """Mean and variance of ĝ = −∇loss, the ascent direction of one update from one rollout.
 
     Args:
-        mdp: a world with a time limit.
-        policy: a module; copied, and used in float64.
-        estimator, baseline, loss: settings, or what their `build()` returned (with what it remembers). They are called
-            once for each rollout and must not change by it.
-        episodes: in a rollout. All tuples of so many are enumerated: their number is that of trajectories to this
-            power.
-        lanes: among which the episodes are shared out as the runner does; None: one an episode.
-        denominator, constant: as of the configuration's `update`.
-        critic: V of each state `[S]`, or of each number of steps and state `[L + 1, S]`, that `values` and
-            `successor_values` are taken from; None: the policy's own `values`, where a part needs them.
+        mdp: a tabular world with a time limit.
+        policy: a module; it is copied and used in float64.
+        estimator, baseline, loss: settings, or what their `build()` returned (with its state). They are called once per
+            rollout, and a call must not change their state.
+        episodes: number of episodes per rollout. All tuples of so many trajectories are enumerated, so the number of
+            rollouts is the number of trajectories to this power.
+        lanes: number of lanes, to which episodes are assigned as in the runner; None: one per episode.
+        denominator, constant: as in the configuration of `update`.
+        critic: V of each state `[S]`, or of each time step and state `[L + 1, S]`, for `values` and `successor_values`;
+            None: the policy's own `values`, if a part needs them.
         groups: all episodes of a rollout start in the same state, which is drawn once.
 
     Raises:
-        ValueError: no time limit, or too many rollouts (it says how many); an episode may start where the world has
-            ended; a part needs values and there are none.
+        ValueError: there is no time limit; there are too many rollouts (the message says how many); an episode may
+            start in a terminal state; or a part needs values and there are none.
         PartError: a part breaks its contract.
 
-    A loss depends on the parameters only through what `evaluate` says of each step, log π(a|o), entropies and values:
-    numbers of a table, of which there are few. Each rollout is differentiated to them, and all together to the
-    parameters.
+    A loss depends on the parameters only through the evaluation of each step (log π(a|o), entropies and values), whose
+    entries come from a small table. So each rollout is differentiated with respect to the table, and the table with
+    respect to the parameters.
     """
     built_parts = [_built_part(part) for part in (estimator, baseline, loss)]
     needs = {word for part in (estimator, baseline, loss) for word in getattr(part, "needs", ())}
@@ -144,7 +144,7 @@ def _built_part(part: Any) -> Any:
 
 def _own_critic(mdp: TabularMDP, policy: Any) -> Tensor:
     if not hasattr(policy, "values"):
-        raise ValueError("a part needs values, and the policy has none: give a critic")
+        raise ValueError("a part needs values, and the policy has none: pass a critic")
     seen = mdp.seen
     with torch.no_grad():
         return policy.values(Inputs(torch.arange(int(seen.max()) + 1, device=seen.device)))[seen]  # type: ignore[no-any-return]
@@ -152,27 +152,27 @@ def _own_critic(mdp: TabularMDP, policy: Any) -> Tensor:
 
 @frozen(eq=False)
 class PolicyTable:
-    """What a policy says of every observation and action, with gradient: the table that a loss reads."""
+    """A policy's evaluation of every observation and action, with gradient: the inputs of a loss."""
 
     actions: int
     log_probs: Tensor  # [O·A]
-    entropies: Tensor | None  # [O·A], alike for all actions
-    values: Tensor | None  # [O·A], alike for all actions
+    entropies: Tensor | None  # [O·A], the same for all actions
+    values: Tensor | None  # [O·A], the same for all actions
 
     @classmethod
     def of(cls, mdp: TabularMDP, policy: nn.Module, entropies: bool) -> "PolicyTable":
-        """Of all pairs."""
+        """The table of a policy for all pairs of observation and action."""
         evaluation = evaluate_table(mdp, policy, entropies)
         return cls(mdp.transitions.shape[1], evaluation.log_probs, evaluation.entropies, evaluation.values)
 
     @property
     def columns(self) -> dict[str, Tensor]:
-        """Those that there are."""
+        """The columns that are not None."""
         columns = {"log_probs": self.log_probs, "entropies": self.entropies, "values": self.values}
         return {name: column for name, column in columns.items() if column is not None}
 
     def gradients(self, batch: Batch, loss: Any, denominator: str, constant: float) -> Tensor:
-        """−∂loss by each number of the table, `[columns · O·A]`: 0 where the loss asks to skip the update."""
+        """−∂loss/∂ each entry of the table, `[columns · O·A]`; 0 if the loss asks to stop the epochs."""
         index = batch.observations * self.actions + batch.actions
         leaves = {name: column.detach()[index].requires_grad_() for name, column in self.columns.items()}
         result: Loss = loss(batch, Evaluation(**leaves))
@@ -192,7 +192,7 @@ class PolicyTable:
         return gradients
 
     def to_parameters(self, gradients: Tensor, policy: nn.Module) -> Tensor:
-        """From gradients by the table `[K, columns · O·A]` to gradients by the parameters, `[K, P]`."""
+        """Gradients with respect to parameters `[K, P]`, from those with respect to the table `[K, columns · O·A]`."""
         parameters = list(trainable_parameters(policy).values())
         table = torch.cat(list(self.columns.values()))
         parameter_gradients = torch.zeros(

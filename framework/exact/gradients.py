@@ -1,4 +1,4 @@
-"""The gradient of the expected return with respect to a policy's parameters, by three routes that share little."""
+"""The gradient of the expected return with respect to a policy's parameters, by three nearly independent methods."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,31 +11,31 @@ from .policy import action_probabilities, in_float64, trainable_parameters, vect
 from .trajectories import pieces
 from .values import expected_return
 
-STEPS = (2.0**-5, 2.0**-9, 2.0**-13)  # widest of central differences; smaller ones where the policy bends within
-ACCEPTED_ERROR = 1e-11  # estimated error, at which no smaller step is tried
+STEPS = (2.0**-5, 2.0**-9, 2.0**-13)  # largest step of central differences; smaller ones if the policy is not smooth
+ACCEPTED_ERROR = 1e-11  # estimated error at which no smaller step is tried
 
 
 def gradient(mdp: TabularMDP, policy: nn.Module, gamma: float, route: str = "solve") -> Tensor:
     """∇J `[P]` in float64, flat, in the order of `named_parameters()` that require a gradient.
 
     Args:
-        mdp: the world.
-        policy: a module; copied, and differentiated in float64.
-        gamma: discount a step, in [0, 1].
-        route: "solve" (autograd through the linear solve, or with a limit through the backward recursion),
+        mdp: the tabular world.
+        policy: a module; it is copied and differentiated in float64.
+        gamma: discount per step, in [0, 1].
+        route: "solve" (autograd through the linear solve or, with a time limit, through the backward recursion),
             "differences" (central differences) or "enumeration" (autograd through the probabilities of all
-            trajectories, for a world with a short time limit: nearly a million a second of ten steps, and at most
-            twenty million).
+            trajectories, for a world with a short time limit: nearly a million trajectories of ten steps per second,
+            and at most twenty million).
 
     Raises:
-        ValueError: J does not exist (γ = 1, no limit, and episodes that may never end); an unknown route; or too many
-            trajectories to enumerate.
+        ValueError: J does not exist (γ = 1, no time limit, and episodes that may never end); the route is unknown; or
+            there are too many trajectories to enumerate.
 
     The differences Dₕ = (J(θ + h) − J(θ − h)) / 2h have an error in even powers of h. Halving h three times from 2⁻⁵
     and eliminating h², h⁴ and h⁶ (Romberg) leaves c·h⁸/2¹² = c·2⁻⁵², where c = J⁽⁹⁾/9! is about |J| for softmax
     policies, whose J is analytic within a distance of about 1; rounding leaves 2·2⁻⁵³·|J|/2⁻⁸ ≈ 10⁻¹³·|J|. Both are far
-    below 1e-9. Where J is not so smooth (a ReLU bends), the last elimination still moves the result, and h is taken
-    smaller: from 2⁻¹³ on, rounding leaves 10⁻¹¹·|J|.
+    below 1e-9. Where J is not so smooth (a ReLU has kinks), the last elimination still changes the result, and smaller
+    h are used: from 2⁻¹³ on, rounding leaves 10⁻¹¹·|J|.
     """
     if route not in ROUTES:
         raise ValueError(f"no route '{route}': choose one of {', '.join(ROUTES)}")
@@ -43,7 +43,7 @@ def gradient(mdp: TabularMDP, policy: nn.Module, gamma: float, route: str = "sol
 
 
 def by_name(policy: nn.Module, flat: Tensor) -> dict[str, Tensor]:
-    """A flat vector `[P]` as a dict from each parameter's name to its part, of the parameter's shape."""
+    """A flat vector `[P]` as a dict from parameter names to tensors of the parameters' shapes."""
     parameters = trainable_parameters(policy)
     parts = torch.split(flat, [parameter.numel() for parameter in parameters.values()])
     return {name: part.view_as(parameter) for (name, parameter), part in zip(parameters.items(), parts, strict=True)}
@@ -57,7 +57,9 @@ def _by_enumeration(mdp: TabularMDP, policy: nn.Module, gamma: float) -> Tensor:
     table = action_probabilities(mdp, policy)
     leaf = table.detach().requires_grad_()
     gradient = torch.zeros_like(leaf)
-    for piece in pieces(mdp):  # each differentiated to the table by itself, and their sum to the parameters
+    for piece in pieces(
+        mdp
+    ):  # each differentiated with respect to the table, and their sum with respect to the parameters
         expected = (piece.probabilities(leaf) * piece.returns(gamma)).sum()
         gradient += torch.autograd.grad(expected, leaf)[0]
     return vector_jacobian_product(table, list(trainable_parameters(policy).values()), gradient)
@@ -85,7 +87,7 @@ def _by_differences(mdp: TabularMDP, policy: nn.Module, gamma: float) -> Tensor:
 
 
 def romberg(function: Callable[[float], float], point: float, widest: float) -> tuple[float, float]:
-    """Its slope, by central differences of four steps, each half of the one before; and by how much it may be off."""
+    """The derivative by central differences with four steps, each half of the one before; and its estimated error."""
     row = []
     for level in range(4):
         step = widest / 2**level
@@ -101,4 +103,4 @@ ROUTES: dict[str, Callable[[TabularMDP, nn.Module, float], Tensor]] = {
     "differences": _by_differences,
     "enumeration": _by_enumeration,
 }
-"""Three ways to the same numbers."""
+"""Three methods for the same gradient."""

@@ -1,4 +1,4 @@
-"""Every trajectory that a world with a short time limit allows, with its probability."""
+"""All possible trajectories in a tabular world with a short time limit, with their probabilities."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -9,26 +9,26 @@ from torch import Tensor
 
 from ..contracts import TabularMDP
 
-MAX_TRAJECTORIES = 2_000_000  # trajectories at once; with 10 steps each 160 MB an array
-MAX_IN_PIECES = 20_000_000  # one piece after the other: some twenty seconds to differentiate
+MAX_TRAJECTORIES = 2_000_000  # trajectories at once; with 10 steps each, 160 MB per array
+MAX_IN_PIECES = 20_000_000  # one piece after the other: about twenty seconds to differentiate
 PIECE_SIZE = 2**16  # trajectories that are differentiated together
 
 
 @frozen(eq=False)
 class Trajectories:
-    """K trajectories of at most L steps; where `real` is False, one has ended before."""
+    """K trajectories of at most L steps; `real` is False after the end of a trajectory."""
 
     states: Tensor  # [K, L] int64; 0 where not real, as in the next three
     actions: Tensor  # [K, L] int64
     successors: Tensor  # [K, L] int64
     rewards: Tensor  # [K, L] float64
     real: Tensor  # [K, L] bool
-    firsts: Tensor  # [K] int64: the state it began in
-    terminated: Tensor  # [K] bool: the world ended it, and not the time limit alone
-    chances: Tensor  # [K] float64: the world's part of the probability, start(s₀)·Π P(sₜ₊₁|sₜ,aₜ)
+    firsts: Tensor  # [K] int64: first state
+    terminated: Tensor  # [K] bool: it ended in a terminal state
+    chances: Tensor  # [K] float64: the factors of the probability without the policy, start(s₀)·Π P(sₜ₊₁|sₜ,aₜ)
 
     def probabilities(self, table: Tensor) -> Tensor:
-        """The probability of each under π(a|s) `[S, A]`, `[K]`, with gradient to the table."""
+        """The probability of each under π(a|s) `[S, A]`, `[K]`, with gradient with respect to the table."""
         chosen = table[self.states, self.actions].where(self.real, table.new_ones(()))
         return self.chances.to(table.dtype) * chosen.prod(1)
 
@@ -39,30 +39,30 @@ class Trajectories:
 
 
 def count_trajectories(mdp: TabularMDP) -> int:
-    """How many trajectories have a positive probability, whatever the policy: exactly, by recursion over time.
+    """The exact number of trajectories with positive probability under some policy, by recursion over time.
 
     Raises:
-        ValueError: there is no time limit, and so no end of them.
+        ValueError: there is no time limit, so there may be infinitely many.
     """
     remaining = _remaining_counts(mdp)[-1]
     return sum(remaining[state] for state in mdp.start.nonzero().flatten().tolist())
 
 
 def trajectories(mdp: TabularMDP, most: int = MAX_TRAJECTORIES) -> Trajectories:
-    """All of them, shorter ones first. No action is left out, even where a policy never takes it.
+    """All trajectories, shorter ones first, including actions that a policy never takes.
 
     Raises:
-        ValueError: no time limit, or more than `most`; says how many.
+        ValueError: there is no time limit, or there are more than `most`; the message says how many.
     """
     (all_trajectories,) = pieces(mdp, most, most)
     return all_trajectories
 
 
 def pieces(mdp: TabularMDP, most: int = MAX_IN_PIECES, size: int = PIECE_SIZE) -> Iterator[Trajectories]:
-    """All of them, in pieces of those that begin alike: of about `size`, so that memory is bounded.
+    """All trajectories, in pieces of about `size` that share a prefix, so that memory is bounded.
 
     Raises:
-        ValueError: no time limit, or more than `most`; says how many.
+        ValueError: there is no time limit, or there are more than `most`; the message says how many.
     """
     count = count_trajectories(mdp)
     if count > most:
@@ -76,20 +76,20 @@ def pieces(mdp: TabularMDP, most: int = MAX_IN_PIECES, size: int = PIECE_SIZE) -
 
 @frozen(eq=False)
 class _World:
-    """A world's outcomes (s, a, s′) that are possible, each column `[M]`, by state."""
+    """The possible transitions (s, a, s′) of a tabular world, in columns `[M]`, ordered by state."""
 
     mdp: TabularMDP
     where: Tensor
     chosen: Tensor
     following: Tensor
     chance: Tensor
-    number: Tensor  # [S] of each state's outcomes
-    first: Tensor  # [S] the first of them
-    remaining: list[list[int]]  # [L + 1][S] trajectories from each state on, by steps that are left
+    number: Tensor  # [S] number of each state's transitions
+    first: Tensor  # [S] index of each state's first transition
+    remaining: list[list[int]]  # [L + 1][S] number of trajectories from each state, by remaining steps
 
     @classmethod
     def of(cls, mdp: TabularMDP) -> "_World":
-        """Of these tables."""
+        """The transitions of these tables."""
         where, chosen, following = _outcomes(mdp)
         number = torch.bincount(where, minlength=len(mdp.start))
         chance = mdp.transitions.double()[where, chosen, following]
@@ -98,19 +98,19 @@ class _World:
 
 @frozen(eq=False)
 class _Prefixes:
-    """K trajectories that have begun, t steps long."""
+    """K prefixes of trajectories, t steps long."""
 
-    steps: Tensor  # [K, t] outcomes
-    now: Tensor  # [K] state
-    origin: Tensor  # [K] the state they began in
+    steps: Tensor  # [K, t] transitions
+    now: Tensor  # [K] current state
+    origin: Tensor  # [K] first state
     chances: Tensor  # [K]
 
     def at(self, which: Tensor | slice) -> "_Prefixes":
-        """Some of them."""
+        """A subset of the prefixes."""
         return _Prefixes(self.steps[which], self.now[which], self.origin[which], self.chances[which])
 
     def longer(self, world: _World) -> "_Prefixes":
-        """All that they may be a step later."""
+        """All prefixes that are one step longer."""
         index = torch.repeat_interleave(torch.arange(len(self.now), device=self.now.device), world.number[self.now])
         earlier = world.number[self.now].cumsum(0) - world.number[self.now]
         outcome = world.first[self.now][index] + torch.arange(len(index), device=self.now.device) - earlier[index]
@@ -123,7 +123,7 @@ class _Prefixes:
 
 
 def _pieces(world: _World, prefixes: _Prefixes, size: int) -> Iterator[Trajectories]:
-    """What has begun, played to its end: all together, or in halves, or of each what may follow it."""
+    """All completions of the prefixes: together if there are few, otherwise by halves or by longer prefixes."""
     num_steps, limit = prefixes.steps.shape[1], world.mdp.time_limit or 0
     counts = [world.remaining[limit - num_steps][state] for state in prefixes.now.tolist()]
     if sum(counts) <= size:
@@ -153,14 +153,14 @@ def _completed(world: _World, prefixes: _Prefixes) -> Trajectories:
     steps = steps.clamp(min=0)
     if len(world.where):
         states, actions, successors = (column[steps] * real for column in (world.where, world.chosen, world.following))
-    else:  # every episode begins where the world has ended
+    else:  # every episode starts in a terminal state
         states = actions = successors = steps
     rewards = mdp.rewards.double()[states, actions, successors].masked_fill(~real, 0)
     return Trajectories(states, actions, successors, rewards, real, firsts, mdp.terminal[ends], chances)
 
 
 def _remaining_counts(mdp: TabularMDP) -> list[list[int]]:
-    """How many trajectories lead on from each state, for each number of steps that are left, `[L + 1][S]`."""
+    """The number of trajectories from each state, for each number of remaining steps, `[L + 1][S]`."""
     if mdp.time_limit is None:
         raise ValueError("trajectories can be enumerated only in a world with a time limit, and this one has none")
     where, _, following = _outcomes(mdp)
@@ -176,7 +176,7 @@ def _remaining_counts(mdp: TabularMDP) -> list[list[int]]:
 
 
 def format_count(count: int) -> str:
-    """A number that may have hundreds of digits."""
+    """Format a number that may have hundreds of digits."""
     return f"{count:,}" if count < 10**9 else f"{Decimal(count):.2e}"
 
 

@@ -1,4 +1,4 @@
-"""The conformance kit: laws that every part must keep to, and strategies that draw the cases which try them.
+"""The conformance kit: laws that every part must satisfy, and strategies that draw test cases for them.
 
 Needs Hypothesis: `pip install framework-rl[testing]`.
 """

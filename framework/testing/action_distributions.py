@@ -1,4 +1,4 @@
-"""All that may come of one observation: every action of a finite space, or a grid over a density."""
+"""The distribution of actions in one observation: every action of a finite space, or a grid over a density."""
 
 from collections.abc import Iterator
 
@@ -12,16 +12,14 @@ from ..contracts import Evaluation
 from .policy_harness import BuiltPolicy
 from .spaces import choices
 
-NUM_SAMPLES = 512  # samples that say where a density lies
-WIDTH, POINTS = 10, {1: 201, 2: 41}  # of the grid that it is integrated on: ± deviations, and points by dimension
-MIN_DERIVATIVE = (
-    1e-3  # where squashing is so much less steep than at its steepest, float32 no longer tells actions apart
-)
-SUM_TOLERANCE, DENSITY_TOLERANCE = 1e-5, 0.03  # how exact sums over actions, and integrals over a grid, are
+NUM_SAMPLES = 512  # samples that locate a density
+WIDTH, POINTS = 10, {1: 201, 2: 41}  # of the integration grid: ± standard deviations, and points by dimension
+MIN_DERIVATIVE = 1e-3  # relative to the largest: where squashing is flatter, float32 cannot distinguish actions
+SUM_TOLERANCE, DENSITY_TOLERANCE = 1e-5, 0.03  # errors of sums over actions, and of integrals over a grid
 
 
 def gradients(total: Tensor, parameters: list[Tensor]) -> tuple[Tensor | None, ...]:
-    """By each parameter; None where it has no part."""
+    """The gradient with respect to each parameter; None where the total does not depend on it."""
     if not total.requires_grad:
         return (None,) * len(parameters)
     return torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True)
@@ -29,24 +27,24 @@ def gradients(total: Tensor, parameters: list[Tensor]) -> tuple[Tensor | None, .
 
 @frozen(eq=False)
 class ActionDistribution:
-    """Actions `[K, *A]` that stand for all, with weights `[K]` in which their probabilities or densities sum to 1."""
+    """Actions `[K, *A]` that represent all actions, with weights `[K]`: weighted, their probabilities sum to 1."""
 
     actions: Tensor
     weights: Tensor  # float64
     evaluation: Evaluation  # [K], with gradient
-    unresolved: float = 0.0  # share of samples where float32 does not tell what the environment gets apart
-    positions: Tensor | None = None  # [K] of a density, the first number of the action
+    unresolved: float = 0.0  # share of samples whose environment actions float32 cannot distinguish
+    positions: Tensor | None = None  # [K] first number of each action; None for finite spaces
 
     @property
     def probabilities(self) -> Tensor:
-        """Probability of each [K], without gradient."""
+        """The probability of each action [K], without gradient."""
         return self.evaluation.log_probs.detach().double().exp() * self.weights
 
 
 def is_enumerable(built: BuiltPolicy) -> bool:
-    """Whether all that may come of an observation can be: of finite spaces, and of one or two numbers."""
+    """Whether all actions can be enumerated or put on a grid: finite spaces, and actions of one or two numbers."""
     if choices(built.case.action_space) is not None:
-        return not hasattr(built.policy, "environment_actions")  # else what is sampled is not of this space
+        return not hasattr(built.policy, "environment_actions")  # otherwise samples are not in this space
     if not isinstance(built.case.action_space, Box):
         return False
     return built.act(built.case.observations[:1]).actions.numel() in POINTS
@@ -55,10 +53,10 @@ def is_enumerable(built: BuiltPolicy) -> bool:
 def action_distribution(
     built: BuiltPolicy, observation: Tensor, masks: Tensor | None = None
 ) -> ActionDistribution | None:
-    """All actions in one observation [*O] with what `evaluate` says of them; None where this cannot be told.
+    """All actions in one observation [*O] as `evaluate` rates them; None where they cannot be enumerated.
 
-    Densities are taken on a grid over ± ten deviations around the mean of some samples, of one or two numbers. They
-    may be those of what is sampled, or of what the environment gets: of the two, whose sum is nearer to 1.
+    Densities of one or two numbers are evaluated on a grid over ± ten standard deviations around the mean of samples.
+    They may be densities of the sampled action or of the environment's action: whichever integral is closer to 1.
     """
     if not is_enumerable(built):
         return None
@@ -95,7 +93,7 @@ def action_distribution(
 
 
 def _axes(built: BuiltPolicy, numbers: Tensor) -> Iterator[Tensor]:
-    """Evenly spaced points of each number of an action, where it may lie."""
+    """Evenly spaced points for each number of an action, over the range of likely values."""
     space = built.case.action_space
     bounded = isinstance(space, Box) and not hasattr(built.policy, "environment_actions")
     count = POINTS[numbers.shape[1]]
@@ -108,7 +106,7 @@ def _axes(built: BuiltPolicy, numbers: Tensor) -> Iterator[Tensor]:
 
 
 def _derivatives(built: BuiltPolicy, grid: Tensor, like: Tensor, steps: Tensor) -> Tensor:
-    """|da/du| of what the environment gets by what was sampled `[K]`, where each number is translated by itself."""
+    """|da/du| `[K]` of the environment's action a by the sampled action u, where each number is mapped by itself."""
 
     def environment_action(points: Tensor) -> Tensor:
         return (

@@ -1,4 +1,4 @@
-"""Whom a law concerns: why it does not concern a part, by what this says of itself and the settings that it has."""
+"""Why a law does not apply to a part, judging by the part's claims, needs and settings."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,21 +8,21 @@ from attrs import evolve
 from ..errors import FrameworkError
 from .law import Subject
 
-Reason = Callable[[Subject], str | None]  # why a law does not concern a part; None: it does
+Reason = Callable[[Subject], str | None]  # why a law does not apply to a part; None: it applies
 
 
 def claims(word: str) -> Reason:
-    """Not without this claim."""
+    """The law applies only to parts that make this claim."""
     return lambda subject: None if subject.declares("claims", word) else f"it does not claim '{word}'"
 
 
 def needs(word: str) -> Reason:
-    """Not what does not need this."""
+    """The law applies only to parts that need this."""
     return lambda subject: None if subject.declares("needs", word) else f"it does not need {word}"
 
 
 def settings_named(*names: str, also: Sequence[Reason] = (), **limit: Any) -> Reason:
-    """Not without settings of these names that allow this limit, nor where one of `also` has a reason."""
+    """The law applies only to parts whose settings of these names allow these limits, if `also` has no objection."""
 
     def reason(subject: Subject) -> str | None:
         missing = [name for name in names if not hasattr(subject.settings, name)]
@@ -38,12 +38,12 @@ def settings_named(*names: str, also: Sequence[Reason] = (), **limit: Any) -> Re
 
 
 def set_to(subject: Subject, **settings: Any) -> Subject:
-    """The same part with some settings changed."""
+    """The same part with changed settings."""
     return evolve(subject, part=evolve(subject.part, settings=evolve(subject.settings, **settings)))
 
 
 def allows(subject: Subject, **settings: Any) -> bool:
-    """Whether the part's settings may be changed so: its validators decide."""
+    """Whether the validators of the part's settings accept this change."""
     try:
         set_to(subject, **settings)
     except (ValueError, TypeError, FrameworkError):

@@ -1,4 +1,4 @@
-"""Laws as tests of pytest: each law of each part is one test. A third party's whole test file:
+"""Laws as pytest tests: each law of each part is one test. The complete test file of a third party:
 
 import acme
 
@@ -27,19 +27,19 @@ def conforms(
     seed: int = 0,
     but: Mapping[str, str] | None = None,
 ) -> Callable[..., None]:
-    """A test function that puts parts to all their laws, one test each; those that do not apply are skipped, with why.
+    """A test function that checks parts against all their laws, one test per law; skips those that do not apply.
 
-    Where none applies to a part, its first test fails: nothing could be checked.
+    If no law applies to a part, its first test fails: nothing could be checked.
 
     Args:
-        what: modules, or their paths, `FILE.py`, names of plugins or parts.
+        what: modules or module paths, `FILE.py`, names of plugins or parts.
         role: only parts of this role.
-        examples: cases a law.
-        seed: of what is drawn.
-        but: laws that the parts break on purpose, with the reason: they are skipped with it.
+        examples: number of examples per law.
+        seed: seed of the examples.
+        but: laws that the parts break on purpose, with the reason: their tests are skipped.
 
     Raises:
-        UsageError: `but` names something else than a law of the parts' roles.
+        UsageError: `but` contains a name that is no law of the parts' roles.
     """
     import pytest
 
@@ -53,7 +53,7 @@ def conforms(
             subjects = subjects_of(part, loaded)
             skips = [_skip_marks(law, subjects) for law in laws(part.role)]
             if skips and all(skips):
-                skips[0] = ()  # no law concerns it: one test says so, and fails
+                skips[0] = ()  # no law applies: one test reports this, and fails
             for law, skip in zip(laws(part.role), skips, strict=True):
                 law_names.add(law.name)
                 why = excused.get(law.name)
@@ -77,11 +77,11 @@ def conforms(
 
 
 def _skip_marks(law: Law, subjects: list[Subject]) -> Any:
-    """A mark for a law that concerns none of a part's settings."""
+    """A skip mark for a law that applies to none of a part's settings."""
     import pytest
 
     try:
         reasons = [reason(law, subject) for subject in subjects]
-    except Exception:  # the test says of what
+    except Exception:  # the test reports it
         return ()
     return () if None in reasons else pytest.mark.skip(reason=f"not applicable: {reasons[0]}")

@@ -1,4 +1,4 @@
-"""How a counterexample is told: as rows of a small table, and as Python that makes it again."""
+"""How a counterexample is reported: as rows of a small table, and as Python code that reproduces it."""
 
 import math
 import textwrap
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from .verdicts import Verdict
 
 Row = dict[str, Any]
-# Stories have some twenty numbers of size 2 at most. A part may work in float32, as runs do, which rounds sums of up to
-# 40 by 2e-6, a few times; what is wrong is so by quarters, times γ or λ to the power of a few steps.
+# Rollouts have some twenty numbers of size 2 at most. A part may compute in float32, as in a run, where sums up to 40
+# have rounding errors of a few times 2e-6; real errors are multiples of 1/4, times γ or λ to the power of a few steps.
 ROUNDING = 1e-5
 
 
 def rows(rollout: Rollout, **columns: Tensor | None) -> tuple[Row, ...]:
-    """The real steps of a rollout, lane by lane, with further columns `[T, N]`; those that are None are left out."""
+    """The real steps of a rollout, lane by lane, with further columns `[T, N]` unless they are None."""
     table = []
     for n, t in rollout.mask.T.nonzero().tolist():
         flags = (bool(rollout.terminated[t, n]), bool(rollout.truncated[t, n]))
@@ -48,10 +48,10 @@ def require_close(
     tolerance: float = ROUNDING,
     extra_columns: Mapping[str, Tensor | None] | None = None,
 ) -> None:
-    """Refuse numbers `[T, N]` that are not as expected at the real steps (`where`: at these).
+    """Raise `Broken` if numbers `[T, N]` are not as expected at the real steps (those at `where`).
 
-    `tolerance` is meant of numbers below 1, and relative to the largest above it. `{step}` in the message is where.
-    `beside` are further columns of the table.
+    `tolerance` is absolute for numbers below 1, and relative to the largest number otherwise. `{step}` in the message
+    is replaced by the first wrong step. `extra_columns` are added to the table.
     """
     where = rollout.mask if where is None else where & rollout.mask
     expected, got = expected.double(), got.double()
@@ -66,7 +66,7 @@ def require_close(
 
 
 def require_finite(message: str, rollout: Rollout, got: Tensor) -> None:
-    """Refuse numbers `[T, N]` of which one is NaN or infinite, in padding too; the message goes on with where."""
+    """Raise `Broken` if one of the numbers `[T, N]` is NaN or infinite, in padding too; the place is added."""
     wrong = (~got.isfinite()).nonzero()
     if len(wrong):
         t, n = wrong[0].tolist()
@@ -79,7 +79,7 @@ def require_finite(message: str, rollout: Rollout, got: Tensor) -> None:
 
 
 def require_unchanged(rollout: Rollout, passed: Rollout) -> None:
-    """Refuse a rollout that a part was handed, and that is no longer as it was."""
+    """Raise `Broken` if a part has modified the rollout that it was passed."""
     for field in attrs.fields(Rollout):
         before, after = getattr(rollout, field.name), getattr(passed, field.name)
         if before is not None and not torch.equal(before, after):
@@ -87,18 +87,18 @@ def require_unchanged(rollout: Rollout, passed: Rollout) -> None:
             raise Broken(f"writes into the rollout's {field.name}", case=rows(rollout, **columns))
 
 
-# Python that makes it again
+# Python code that reproduces it
 
 
-MAX_SOURCE = 20_000  # characters of a case that anybody would read
+MAX_SOURCE = 20_000  # characters; nobody would read more
 
 
 class NoSourceError(Exception):
-    """Something for which no source is known."""
+    """A value that cannot be written as Python code."""
 
 
 def source(value: Any, imports: set[str], indent: str = "") -> str:
-    """Python that makes a value again; what it needs is added to `imports`."""
+    """Python code that creates an equal value; the imports that it needs are added to `imports`."""
     inner = indent + "    "
     if isinstance(value, Tensor):
         return _tensor(value, imports)
@@ -179,7 +179,7 @@ def _space(value: Any, imports: set[str]) -> str:
 
 
 def snippet(law: str, part: Part, case: Sequence[Any], loaded: Loaded, seed: int, examples: int) -> str:
-    """A whole Python file that asks the law of this case again, or looks for it anew where that cannot be written."""
+    """A Python script that checks the law on this case again, or searches again if the case cannot be written."""
     imports: set[str] = set()
     part_source = _part(part, loaded, imports)
     lines = []
@@ -187,9 +187,9 @@ def snippet(law: str, part: Part, case: Sequence[Any], loaded: Loaded, seed: int
         names = [f"case{number or ''}" for number in range(len(case))]
         lines = [f"{name} = {source(entry, imports)}" for name, entry in zip(names, case, strict=True)]
         if sum(map(len, lines)) > MAX_SOURCE:
-            raise NoSourceError("a picture, or the like")
+            raise NoSourceError("too long")
         imports.add("from framework.testing import replay")
-        lines.append(f"replay({', '.join([repr(law), 'tested', *names])})  # raises what the law says")
+        lines.append(f"replay({', '.join([repr(law), 'tested', *names])})  # raises the law's error")
     except NoSourceError:
         imports.add("from framework.testing import check")
         lines = [
@@ -210,7 +210,7 @@ def _sorted(imports: set[str]) -> list[str]:
 
 
 def _part(part: Part, loaded: Loaded, imports: set[str]) -> str:
-    """How a snippet gets the part: from its plugin, or, of settings that no plugin offers, from their class."""
+    """Code that creates the part: from its plugin or, if no plugin offers its settings, from their class."""
     plugin = next((plugin for plugin in loaded.plugins if plugin.name == part.plugin), None)
     if plugin is None:
         imports.add("from framework.parts import Part")
@@ -227,12 +227,12 @@ def _part(part: Part, loaded: Loaded, imports: set[str]) -> str:
             changed.append(f", {key}={source(value, imports)}")
         except NoSourceError:
             without_source.append(" ".join(f"{key}={value!r}".split()))
-    comment = f"  # and with {', '.join(without_source)}, for which no source is known" if without_source else ""
+    comment = f"  # and with {', '.join(without_source)}, which cannot be written as code" if without_source else ""
     return f"part({part.role!r}, {name!r}, [{plugin.source!r}]{''.join(changed)}){comment}"
 
 
 def _changed(settings: Any) -> Row:
-    """Those settings that are not as in a fresh object, by argument."""
+    """The settings that differ from their defaults, by argument name."""
     fresh = type(settings)()
     pairs = {
         field.alias or field.name: (getattr(settings, field.name), getattr(fresh, field.name))
@@ -245,24 +245,24 @@ def _changed(settings: Any) -> Row:
 def _equal(value: Any, default: Any) -> bool:
     try:
         return value is default or (type(value) is type(default) and bool(torch.as_tensor(value == default).all()))
-    except Exception:  # of several shapes, or a comparison of its own
+    except Exception:  # different shapes, or a custom comparison
         return False
 
 
-# A verdict in words
+# Reports
 
 
 def as_text(verdict: "Verdict", loaded: Loaded, seed: int, examples: int, also: Sequence[str] = ()) -> str:
-    """What a failure is told as: what is wrong, expected and obtained, the steps, and a snippet that repeats it.
+    """The report of a failure: what is wrong, expected and actual result, the steps, and code that reproduces it.
 
-    `also` names other laws that are broken by the same.
+    `also` are the names of other laws that the same error breaks.
     """
     lines = [f"{verdict.law.name}: {verdict.reason}"]
     if also:
-        lines += textwrap.wrap(", ".join(also), 100, initial_indent="  so are: ", subsequent_indent="    ")
+        lines += textwrap.wrap(", ".join(also), 100, initial_indent="  also broken: ", subsequent_indent="    ")
     lines.append(f"  the law: {verdict.law.statement}")
     if verdict.subject is not None:
-        lines.append(f"  of {verdict.subject.part.label}, {verdict.subject.settings}")
+        lines.append(f"  part: {verdict.subject.part.label}, {verdict.subject.settings}")
     error = verdict.error
     if isinstance(error, Broken):
         if error.expected is not None or error.got is not None:
@@ -271,15 +271,15 @@ def as_text(verdict: "Verdict", loaded: Loaded, seed: int, examples: int, also: 
             lines += ["", *as_table(error.case)]
     if verdict.subject is not None:
         python = snippet(verdict.law.name, verdict.subject.part, verdict.case, loaded, seed, examples)
-        lines += ["", "# this repeats it:", python]
+        lines += ["", "# to reproduce it:", python]
     return "\n".join(lines)
 
 
-MAX_ROWS = 40  # rows of a table that are shown
+MAX_ROWS = 40  # rows of a table that are printed
 
 
 def as_table(case: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Rows as lines, their columns aligned."""
+    """Rows as lines with aligned columns."""
     names = list(dict.fromkeys(name for row in case for name in row))
     cells = [names, *([_cell(row.get(name, "")) for name in names] for row in case[:MAX_ROWS])]
     widths = [max(len(row[column]) for row in cells) for column in range(len(names))]

@@ -1,4 +1,4 @@
-"""docs/reference/parts.md, made from the built-in plugins: `python -m framework.testing.parts_page FILE`."""
+"""docs/reference/parts.md, generated from the built-in plugins: `python -m framework.testing.parts_page FILE`."""
 
 import inspect
 import sys

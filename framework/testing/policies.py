@@ -1,8 +1,8 @@
-"""The laws of policies: what every policy keeps to, over whatever spaces it takes; those of what is sampled stand in
-`probabilities.py`, `sampling.py` and `sampling_masks.py`, those of memory in `memory.py`.
+"""Laws of policies that hold for all spaces. Those of probabilities and sampling are in `probabilities.py`,
+`sampling.py` and `sampling_masks.py`, those of memory in `policy_memory.py`.
 
-A law tries the small spaces of `spaces.py` that the policy's `build` does not refuse, with weights and observations
-that are drawn.
+Laws are checked on the small spaces of `spaces.py` that the policy's `build` does not refuse, with random weights and
+observations.
 """
 
 import copy
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..contracts import Inputs
 from ..errors import PartError, UsageError
 from ..guards import checks
-from . import probabilities, sampling, sampling_masks  # noqa: F401 - their laws, too
+from . import probabilities, sampling, sampling_masks  # noqa: F401 - imported to register their laws
 from .law import Broken, Subject, law
 from .policy_harness import (
     BuiltPolicy,
@@ -35,15 +35,15 @@ from .verdicts import describe
 
 
 def _refuses_all_spaces(subject: Subject) -> str | None:
-    """Why it cannot be told: all spaces are refused, each as it should be."""
+    """Why the law cannot be checked: all spaces are refused with a UsageError."""
     crashed = any(error is not None and not isinstance(error, UsageError) for _, error in tried_pairs(subject))
     return None if crashed else SUPPORTED(subject)
 
 
 @law("policy", source="docs/reference/errors.md", applies=_refuses_all_spaces)
 def policies_support_spaces_or_say_why_not(subject: Subject) -> None:
-    """For each pair of small spaces, and those of the environments that its plugin offers, `build` makes a policy that
-    acts in them, or raises a UsageError naming them.
+    """For each pair of small spaces, and for the spaces of the environments in its plugin, `build` either returns a
+    policy that acts in them or raises a UsageError.
     """
     for (observation_space, action_space), error in tried_pairs(subject):
         if error is not None and not isinstance(error, UsageError):
@@ -56,15 +56,16 @@ def policies_support_spaces_or_say_why_not(subject: Subject) -> None:
                 )
             raise Broken(
                 f"{observation_space} → {action_space}: {describe(error)}",
-                expected="a policy, or a UsageError that says which spaces it takes",
+                expected="a policy, or a UsageError that says which spaces it supports",
                 got=type(error).__name__,
             ) from error
 
 
 @law("policy", cases=policy_cases(), applies=SUPPORTED)
 def policies_accept_every_observation(subject: Subject, case: PolicyCase) -> None:
-    """The first and last of a Discrete space, the corners of a Box, what lies 1000 out where it has no bound: actions
-    are of the action space, once translated; log-probs, entropies and values are finite, one number a row.
+    """Also at the edges of a space (the first and last element of a Discrete space, the corners of a Box, ±1000 where
+    it has no bound) actions, as passed to the environment, are in the action space, and log-probs, entropies and values
+    are finite, one number per row.
     """
     space = case.observation_space
     case = case.with_observations(torch.cat([edges(space), case.observations]))
@@ -77,7 +78,7 @@ def policies_accept_every_observation(subject: Subject, case: PolicyCase) -> Non
     except Exception as error:
         raise Broken(
             f"{describe(error)} ({case.spaces()})",
-            expected="an action of each row, and what is said of it",
+            expected="an action for each row, and its evaluation",
             got=type(error).__name__,
             case=case.rows(),
         ) from error
@@ -95,12 +96,12 @@ def policies_accept_every_observation(subject: Subject, case: PolicyCase) -> Non
             raise Broken(f"{error} ({case.spaces()})", case=case.rows(action=action.actions)) from error
 
 
-# Judging
+# Evaluating
 
 
 @law("policy", cases=policy_cases(most=4), applies=SUPPORTED)
 def rows_of_policies_are_independent(subject: Subject, case: PolicyCase) -> None:
-    """What is said of a row does not depend on the others of its batch, nor on its place in it."""
+    """The evaluation of a row does not depend on the other rows of its batch, nor on its position."""
     built, observations = build_policy(subject, case), case.observations
     actions = built.act(observations, case.weight_seed).actions
     whole = evaluation_columns(built.evaluate(observations, actions))
@@ -114,13 +115,13 @@ def rows_of_policies_are_independent(subject: Subject, case: PolicyCase) -> None
         for name, column in whole.items():
             together = column.detach().clone()
             alone = together.clone().index_copy(0, index, part[name].detach().to(together.dtype))
-            require_same(f"{name} of a row, apart from others", together, alone, case, precision(case))
+            require_same(f"{name} of a row, without the other rows", together, alone, case, precision(case))
 
 
 @law("policy", cases=policy_cases(), applies=SUPPORTED)
 def act_and_evaluate_change_nothing(subject: Subject, case: PolicyCase) -> None:
-    """Parameters and buffers are the same before and after `act`, `evaluate` and `values`: statistics move in
-    `observe`. Nothing that was handed in is changed, and actions carry no gradient.
+    """`act`, `evaluate` and `values` change no parameters and buffers (running statistics are updated in `observe`) and
+    none of their arguments; actions carry no gradient.
     """
     built, observations = build_policy(subject, case), case.observations
     before = {name: part.clone() for name, part in built.policy.state_dict().items()}
@@ -129,12 +130,12 @@ def act_and_evaluate_change_nothing(subject: Subject, case: PolicyCase) -> None:
     for name in ("actions", "log_probs", "state"):
         part = getattr(action, name)
         if part is not None and part.requires_grad:
-            raise Broken(f"{name} from act carry a gradient", expected="none", case=case.rows())
+            raise Broken(f"{name} from act carry a gradient", expected="no gradient", case=case.rows())
     actions = action.actions.clone()
     built.evaluate(passed, actions)
     if subject.declares("gives", "values"):
         built.values(passed)
-    require_same("an observation that was handed in", observations, passed, case)
+    require_same("an observation that was passed in", observations, passed, case)
     for name, part in built.policy.state_dict().items():
         if not torch.equal(part, before[name]):
             raise Broken(
@@ -148,7 +149,7 @@ def act_and_evaluate_change_nothing(subject: Subject, case: PolicyCase) -> None:
 @law("policy", cases=policy_cases(most=1), applies=SUPPORTED, examples=20)
 def every_parameter_of_a_policy_gets_a_gradient(subject: Subject, case: PolicyCase) -> None:
     """The gradient of log-probs, entropies and values together reaches every parameter that requires one, for some
-    weights and observations: a deviation that is detached, or a layer that nobody reads, stays as it was made.
+    weights and observations: a detached standard deviation, or an unused layer, would never be trained.
     """
     missing: set[str] | None = None
     for seed in range(case.weight_seed, case.weight_seed + 3):
@@ -181,8 +182,8 @@ def every_parameter_of_a_policy_gets_a_gradient(subject: Subject, case: PolicyCa
 
 @law("policy", source="docs/howto/run-and-record.md", cases=policy_cases(), applies=SUPPORTED)
 def a_state_dict_is_the_whole_policy(subject: Subject, case: PolicyCase) -> None:
-    """Loaded into a policy that was made with another seed, it makes that one the same, bit for bit, also in what
-    `observe` has gathered; so does `copy.deepcopy`.
+    """Loading it into a policy with other weights makes that policy bit for bit the same, including the statistics that
+    `observe` has collected; `copy.deepcopy` gives the same policy, too.
     """
     built = build_policy(subject, case)
     if hasattr(built.policy, "observe"):
@@ -194,17 +195,15 @@ def a_state_dict_is_the_whole_policy(subject: Subject, case: PolicyCase) -> None
     copied_policy = BuiltPolicy(copy.deepcopy(built.policy), case, built.state)
     actions = built.act(case.observations, 3).actions
     for restored, how in ((loaded, "loaded"), (copied_policy, "copied")):
-        require_same(
-            f"an action of the policy that was {how}", actions, restored.act(case.observations, 3).actions, case
-        )
+        require_same(f"an action of the {how} policy", actions, restored.act(case.observations, 3).actions, case)
         expected, got = (evaluation_columns(p.evaluate(case.observations, actions)) for p in (built, restored))
         for name, part in expected.items():
-            require_same(f"{name} of the policy that was {how}", part, got[name], case)
+            require_same(f"{name} of the {how} policy", part, got[name], case)
 
 
 @law("policy", cases=policy_cases(), applies=has_member("observe", "it has no observe"))
 def observe_ignores_padding(subject: Subject, case: PolicyCase) -> None:
-    """`observe` takes a rollout in where its `mask` is True; what stands in padding changes nothing."""
+    """`observe` uses only the steps of a rollout where `mask` is True; the contents of padding have no effect."""
     padding = edges(case.observation_space)
     longer = case.with_observations(torch.cat([case.observations, padding]))
     real = torch.arange(len(longer.observed)) < len(case.observed)

@@ -1,4 +1,4 @@
-"""A policy is tried: made for some spaces, with weights and observations, asked what it does and says."""
+"""Build a policy for given spaces, weights and observations, and call it."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from .spaces import WIDE, spread_actions
 
 @frozen
 class PolicyCase:
-    """Spaces, a seed of weights, and what is observed."""
+    """Spaces, a seed for the weights, and observations."""
 
     observation_space: "Space[Any]"
     action_space: "Space[Any]"
@@ -24,17 +24,17 @@ class PolicyCase:
 
     @property
     def observations(self) -> Tensor:
-        """[B, *O], in the dtype in which the runner hands them out."""
+        """[B, *O], in the dtype that the runner passes to policies."""
         space = self.observation_space
         array = np.array(self.observed, dtype=space.dtype)
         return torch.from_numpy(array.reshape(len(self.observed), *(space.shape or ())))
 
     def with_observations(self, observations: Tensor) -> "PolicyCase":
-        """With other observations."""
+        """The same case with other observations."""
         return evolve(self, observed=tuple(observations.tolist()))
 
     def rows(self, **more: Any) -> tuple[dict[str, Any], ...]:
-        """A table of the observations, for people; `more` are columns to add."""
+        """A table of the observations for reports; `more` are extra columns."""
         columns = {
             "observation": [_brief(row) for row in self.observed],
             **{name: column.tolist() if isinstance(column, Tensor) else column for name, column in more.items()},
@@ -47,20 +47,20 @@ class PolicyCase:
 
 
 def _brief(row: Any) -> Any:
-    """An observation as it is shown."""
+    """An observation as it is printed."""
     return row if np.size(row) <= WIDE else f"{np.shape(row)}, mean {np.mean(row):.4g}"
 
 
 @frozen(eq=False)
 class BuiltPolicy:
-    """A policy, with or without memory, asked about first steps of episodes."""
+    """A policy, with or without memory, that is called on the first steps of episodes."""
 
     policy: Any
     case: PolicyCase
-    state: Tensor | None  # [1, *H] zeros: what one lane remembers at first; None: the policy has no memory
+    state: Tensor | None  # [1, *H] zeros: initial memory of one lane; None: the policy has no memory
 
     def inputs(self, observations: Tensor, masks: Tensor | None = None) -> Inputs:
-        """Of one step each; with memory, sequences of one row that each begin an episode."""
+        """Inputs of single steps; with memory, sequences of one row that each start an episode."""
         if self.state is None:
             return Inputs(observations, masks)
         lanes = len(observations)
@@ -74,7 +74,7 @@ class BuiltPolicy:
     def evaluate(
         self, observations: Tensor, actions: Tensor, masks: Tensor | None = None, entropies: bool = True
     ) -> Evaluation:
-        """What `evaluate` says [B]."""
+        """The result of `evaluate` [B]."""
         inputs = self.inputs(observations, masks)
         if self.state is None:
             return self.policy.evaluate(inputs, actions, entropies)  # type: ignore[no-any-return]
@@ -83,27 +83,27 @@ class BuiltPolicy:
         return Evaluation(*(None if part is None else part.squeeze(0) for part in columns))  # type: ignore[arg-type]
 
     def values(self, observations: Tensor) -> Tensor:
-        """What `values` says [B]."""
+        """The result of `values` [B]."""
         valued: Tensor = self.policy.values(self.inputs(observations))
         return valued if self.state is None else valued.squeeze(0)
 
     def act(self, observations: Tensor, seed: int = 0, masks: Tensor | None = None, actor: Any = None) -> Action:
-        """What `act` gives for first steps, copied: the same object may come again."""
+        """The result of `act` on first steps, copied: the policy may return the same object again."""
         actor = self.policy if actor is None else actor
         action = actor.act(Inputs(observations, masks), torch.Generator().manual_seed(seed))
         parts = (action.actions, action.log_probs, action.state)
         return Action(*(None if part is None else part.detach().clone() for part in parts))  # type: ignore[arg-type]
 
     def environment_actions(self, actions: Tensor) -> Tensor:
-        """What the environment gets."""
+        """The actions that are passed to the environment."""
         translate = getattr(self.policy, "environment_actions", None)
         return actions if translate is None else translate(actions)
 
 
 def build_policy(subject: Subject, case: PolicyCase, perturbation: float = 1.0) -> BuiltPolicy:
-    """A policy for the spaces of a scene, whose weights are `shaken`, away from where they begin, so that all count.
+    """A policy for the spaces of a case, with weights perturbed away from their initial values, so that all matter.
 
-    Its weights come from the scene's seed, and torch's own generator is as it was.
+    The weights come from the case's seed; torch's global generator is restored.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(case.weight_seed)
@@ -114,7 +114,7 @@ def build_policy(subject: Subject, case: PolicyCase, perturbation: float = 1.0) 
 
 
 def perturb(policy: nn.Module, scale: float = 1.0) -> None:
-    """Add normal numbers to all parameters, `times` the size in which layers are usually initialised."""
+    """Add normal noise to all parameters, `scale` times the usual size of initial weights."""
     with torch.no_grad():
         for parameter in policy.parameters():
             if parameter.is_floating_point():
@@ -123,7 +123,7 @@ def perturb(policy: nn.Module, scale: float = 1.0) -> None:
 
 
 def one_lane_rollout(case: PolicyCase, real: Tensor | None = None) -> Rollout:
-    """A rollout of one lane that observed what the scene has, `real` [T] or padding."""
+    """A rollout of one lane with the observations of a case; `real` [T] marks real steps, the others are padding."""
     observations = case.observations.unsqueeze(1)
     shape = (len(observations), 1)
     mask = torch.ones(shape, dtype=torch.bool) if real is None else real.reshape(shape)
@@ -133,7 +133,7 @@ def one_lane_rollout(case: PolicyCase, real: Tensor | None = None) -> Rollout:
 
 
 def require_same(message: str, expected: Tensor, got: Tensor, case: PolicyCase, tolerance: float = 0.0) -> None:
-    """Raise `Broken` where two columns `[B, …]` differ by more than `room` of the size of the numbers."""
+    """Raise `Broken` if two columns `[B, …]` differ by more than a relative tolerance."""
     if expected.shape != got.shape:
         raise Broken(message, expected=list(expected.shape), got=list(got.shape), case=case.rows())
     expected, got = expected.detach().double(), got.detach().double()
@@ -145,24 +145,24 @@ def require_same(message: str, expected: Tensor, got: Tensor, case: PolicyCase, 
 
 
 def precision(case: PolicyCase) -> float:
-    """What float32 may miss of a policy's outputs: 1e-5 for observations of the size of 1, and more of larger ones."""
+    """Error that float32 may cause in a policy's outputs: 1e-5 for observations of size 1, more for larger ones."""
     return 1e-5 * max(1.0, float(case.observations.double().abs().max()))
 
 
 def evaluation_columns(evaluation: Evaluation) -> dict[str, Tensor]:
-    """What was said, by name."""
+    """The columns of an evaluation by name, without those that are None."""
     columns = {"log_probs": evaluation.log_probs, "entropies": evaluation.entropies, "values": evaluation.values}
     return {name: column for name, column in columns.items() if column is not None}
 
 
 def require_in_action_space(built: BuiltPolicy, actions: Tensor) -> None:
-    """Raise `Broken` where what the environment gets of some actions `[B, *A]` is not of the action space."""
+    """Raise `Broken` if one of the actions `[B, *A]`, as passed to the environment, is not in the action space."""
     space, received = built.case.action_space, built.environment_actions(actions)
     for b, row in enumerate(received):
         element = row.item() if isinstance(space, Discrete) and row.ndim == 0 else row.numpy()
         if tuple(row.shape) != tuple(space.shape or ()) or not space.contains(element):
             raise Broken(
-                f"action {b} is not of its space",
+                f"action {b} is not in the action space",
                 expected=str(space),
                 got=row.tolist(),
                 case=built.case.rows(action=received),

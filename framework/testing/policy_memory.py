@@ -1,4 +1,4 @@
-"""The laws of policies with memory: sequences say what stepping says, and nothing outlives its episode."""
+"""Laws of policies with memory: sequences are evaluated as single steps, and memory ends with its episode."""
 
 import torch
 from attrs import frozen
@@ -14,7 +14,7 @@ from .spaces import spread
 
 @frozen
 class SequenceCase:
-    """A scene whose observations are the rows of two lanes, and where episodes start."""
+    """A case whose observations are the rows of two lanes, and where episodes start."""
 
     base: PolicyCase
     starts: tuple[tuple[bool, bool], ...]  # [T, 2]
@@ -22,7 +22,7 @@ class SequenceCase:
 
 @st.composite
 def sequence_cases(draw: st.DrawFn, subject: Subject) -> SequenceCase:
-    """Two lanes of a few steps, which begin with or without an episode's start."""
+    """Two lanes of a few steps, whose first steps may or may not start an episode."""
     starts = draw(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=4))
     case = draw(policy_cases(most=1)(subject))
     rows = spread(case.observation_space, 2 * len(starts), case.weight_seed)
@@ -30,7 +30,7 @@ def sequence_cases(draw: st.DrawFn, subject: Subject) -> SequenceCase:
 
 
 def sequences(built: BuiltPolicy, case: SequenceCase, state: Tensor) -> tuple[Inputs, Tensor]:
-    """Inputs [T, 2, …], and actions that stepping took [T, 2, *A]; `started` says where to forget."""
+    """Inputs [T, 2, …], and the actions [T, 2, *A] that `act` took step by step; `started` marks where memory ends."""
     rows = built.case.observations
     observations = rows.reshape(-1, 2, *rows.shape[1:])
     started = torch.tensor(case.starts)
@@ -43,7 +43,7 @@ def sequences(built: BuiltPolicy, case: SequenceCase, state: Tensor) -> tuple[In
 
 
 def evaluate_stepwise(built: BuiltPolicy, inputs: Inputs, actions: Tensor) -> Evaluation:
-    """What `evaluate` says of sequences of one row each, with the memory that `act` leaves, one after the other."""
+    """`evaluate` on sequences of one row each, with the memory that `act` returned in the step before."""
     evaluations, memory = [], inputs.state
     assert inputs.started is not None
     for t in range(len(actions)):
@@ -55,7 +55,7 @@ def evaluate_stepwise(built: BuiltPolicy, inputs: Inputs, actions: Tensor) -> Ev
 
 
 def memory_after_step(built: BuiltPolicy, seed: int) -> Tensor:
-    """Some memory of two lanes [2, *H], which steps have left."""
+    """Memory of two lanes [2, *H], as it is after one step."""
     assert built.state is not None
     state = built.state.expand(2, *built.state.shape[1:]).clone()
     rows = spread(built.case.observation_space, 2, seed)
@@ -65,8 +65,8 @@ def memory_after_step(built: BuiltPolicy, seed: int) -> Tensor:
 
 @law("policy", source="docs/reference/contracts.md#memory", cases=sequence_cases, applies=has_memory)
 def sequences_are_evaluated_as_single_steps(subject: Subject, case: SequenceCase) -> None:
-    """`evaluate` of sequences [T, M], from the memory before them on, is that of single rows with the memory that each
-    step of `act` has left: no state of another lane, step or episode.
+    """`evaluate` on sequences [T, M], which start from a given memory, equals `evaluate` on single rows with the memory
+    that `act` returned in the step before: no state of another lane, step or episode is used.
     """
     built = build_policy(subject, case.base)
     state = memory_after_step(built, case.base.weight_seed)
@@ -78,7 +78,7 @@ def sequences_are_evaluated_as_single_steps(subject: Subject, case: SequenceCase
 
 @law("policy", source="docs/reference/contracts.md#memory", cases=sequence_cases, applies=has_memory)
 def memory_is_cleared_at_the_start_of_an_episode(subject: Subject, case: SequenceCase) -> None:
-    """Where an episode starts, what was remembered changes nothing, in acting and judging; neither do other lanes."""
+    """Where an episode starts, earlier memory has no effect on `act` and `evaluate`; neither have other lanes."""
     built = build_policy(subject, case.base)
     state, other_state = memory_after_step(built, 1), memory_after_step(built, 2)
     starts = ((True, False), *case.starts[1:])
@@ -89,7 +89,7 @@ def memory_is_cleared_at_the_start_of_an_episode(subject: Subject, case: Sequenc
     with_other_state = Inputs(inputs.observations, None, other_state, inputs.started)
     for name, part in evaluation_columns(built.policy.evaluate(with_other_state, actions, True)).items():
         require_same(
-            f"{name} of an episode from its start on, with another memory before it",
+            f"{name} of an episode from its start, with different memory before it",
             expected[name][:, lane],
             part[:, lane],
             case.base,

@@ -1,4 +1,4 @@
-"""Which of the small spaces a policy takes, why a law does not concern it, and scenes to try it in."""
+"""Which of the small spaces a policy supports, why a law does not apply to it, and cases to check it on."""
 
 import itertools
 import math
@@ -15,12 +15,12 @@ from .policy_harness import BuiltPolicy, PolicyCase, build_policy, require_in_ac
 from .spaces import ACTED, OBSERVED, WIDE, edges, spread
 from .strategies import elements
 
-NUM_ACTIONS = 32  # actions by which it is seen whether a policy takes a space
+NUM_ACTIONS = 32  # actions sampled to find out whether a policy supports a space
 Pair = tuple["Space[Any]", "Space[Any]"]
 
 
 def tried_pairs(subject: Subject) -> list[tuple[Pair, Exception | None]]:
-    """Spaces of observations and actions that were tried, and what the policy raised; None: it takes them."""
+    """Pairs of observation and action space that were tried, and what the policy raised; None: supported."""
     if "pairs" not in subject.cache:
         tried = [*itertools.product(OBSERVED, ACTED), *_plugin_spaces(subject)]
         subject.cache["pairs"] = [(pair, _error_for(subject, *pair)) for pair in tried]
@@ -28,13 +28,13 @@ def tried_pairs(subject: Subject) -> list[tuple[Pair, Exception | None]]:
 
 
 def _plugin_spaces(subject: Subject) -> Iterator[Pair]:
-    """Spaces of the environments that the policy's own plugin offers, for which it was perhaps written."""
+    """Spaces of the environments in the policy's own plugin, for which it was perhaps written."""
     for offered in subject.loaded.offers.get("environment", {}).values():
         if subject.part.plugin not in offered:
             continue
         try:
             lanes = offered[subject.part.plugin]().build(1, torch.device("cpu"))
-        except Exception:  # the laws of environments say so
+        except Exception:  # the laws of environments report this
             continue
         pair = (lanes.observation_space, lanes.action_space)
         getattr(lanes, "close", lambda: None)()
@@ -43,7 +43,7 @@ def _plugin_spaces(subject: Subject) -> Iterator[Pair]:
 
 
 def _error_for(subject: Subject, observation_space: "Space[Any]", action_space: "Space[Any]") -> Exception | None:
-    """None as soon as it acts on some observation and judges that; else what it raised, or did wrong, at last."""
+    """None if the policy acts on one of the observations and evaluates the action; else its last error."""
     last_error: Exception | None = None
     for row in torch.cat([spread(observation_space, 1), edges(observation_space)]).tolist():
         case = PolicyCase(observation_space, action_space, 0, (row,))
@@ -63,28 +63,28 @@ def _error_for(subject: Subject, observation_space: "Space[Any]", action_space: 
 
 
 def supported_pairs(subject: Subject, *kinds: Any) -> list[Pair]:
-    """The pairs that the policy takes, whose actions are of these kinds."""
+    """The pairs of spaces that the policy supports, with action spaces of these kinds."""
     return [pair for pair, error in tried_pairs(subject) if error is None and (not kinds or isinstance(pair[1], kinds))]
 
 
 def supports(*kinds: Any) -> Any:
-    """Why a law about actions of these kinds does not concern a policy."""
+    """Why a law about actions of these kinds does not apply to a policy."""
 
     def reason(subject: Subject) -> str | None:
         if supported_pairs(subject, *kinds):
             return None
         names = " or ".join(kind.__name__ for kind in kinds)
         if kinds and supported_pairs(subject):
-            return f"it takes no {names} actions"
+            return f"it supports no {names} actions"
         refusal = next((error for _, error in tried_pairs(subject) if isinstance(error, UsageError)), None)
-        tried = "small ones, and those of the environments that its plugin offers"
-        return f"it takes none of the spaces that laws try ({tried}){'' if refusal is None else f': {refusal}'}"
+        tried = "small ones, and those of the environments in its plugin"
+        return f"it supports none of the spaces that laws try ({tried}){'' if refusal is None else f': {refusal}'}"
 
     return reason
 
 
 def supported_where(name: str, holds: Callable[[BuiltPolicy], bool], *kinds: Any) -> Callable[[Subject], list[Pair]]:
-    """Of the pairs that the policy takes, those for which something holds of it, found once under this name."""
+    """The supported pairs for which a condition holds; computed once and cached under this name."""
 
     def pairs(subject: Subject) -> list[Pair]:
         if name not in subject.cache:
@@ -97,12 +97,12 @@ def supported_where(name: str, holds: Callable[[BuiltPolicy], bool], *kinds: Any
 
 
 def requires_pairs(pairs: Callable[[Subject], list[Pair]], why: str, *kinds: Any) -> Any:
-    """Why a law about some of the pairs does not concern a policy: there are none."""
+    """Why a law about some of the pairs does not apply to a policy: there are none."""
     return lambda subject: supports(*kinds)(subject) or (None if pairs(subject) else why)
 
 
 def policy_cases(most: int = 4, pairs: Callable[[Subject], list[Pair]] = supported_pairs) -> Any:
-    """Cases: spaces that the policy takes (`of`: of these alone), weights, and a few observations."""
+    """Cases: a pair of spaces that the policy supports (one of `pairs`), weights, and a few observations."""
 
     def cases(subject: Subject) -> st.SearchStrategy[PolicyCase]:
         @st.composite
@@ -126,7 +126,7 @@ SUPPORTED = supports()
 
 
 def has_member(name: str, why: str) -> Any:
-    """Why a law about an optional member does not concern a policy."""
+    """Why a law about an optional method does not apply to a policy."""
 
     def reason(subject: Subject) -> str | None:
         unsupported = SUPPORTED(subject)
@@ -140,23 +140,23 @@ def has_member(name: str, why: str) -> Any:
 
 
 def _has_actor(subject: Subject) -> bool:
-    """Whether `actor` gives one for any of the spaces."""
+    """Whether `actor` returns an actor for any of the spaces."""
     return any(_policy_for(subject, pair).policy.actor() is not None for pair in supported_pairs(subject))
 
 
 def first_policy(subject: Subject) -> BuiltPolicy:
-    """For the first spaces that it takes."""
+    """The policy for the first pair of spaces that it supports."""
     return _policy_for(subject, supported_pairs(subject)[0])
 
 
 def _policy_for(subject: Subject, pair: Pair) -> BuiltPolicy:
-    """For these spaces, with some observations."""
+    """The policy for a pair of spaces, with some observations."""
     return build_policy(subject, PolicyCase(*pair, 0, tuple(spread(pair[0], 4).tolist())))
 
 
 def has_memory(subject: Subject) -> str | None:
-    """Why a law about memory does not concern a policy."""
+    """Why a law about memory does not apply to a policy."""
     unsupported = SUPPORTED(subject)
     if unsupported is not None:
         return unsupported  # type: ignore[no-any-return]
-    return None if first_policy(subject).state is not None else "it remembers nothing: act returns no state"
+    return None if first_policy(subject).state is not None else "it has no memory: act returns no state"

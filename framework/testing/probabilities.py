@@ -1,4 +1,4 @@
-"""The laws of probabilities and densities: what `evaluate` says of all that may come of an observation."""
+"""Laws of probabilities and densities: `evaluate` on all actions of an observation."""
 
 import torch
 from torch import Tensor
@@ -15,16 +15,16 @@ from .law import Broken, Subject, law
 from .policy_harness import BuiltPolicy, PolicyCase, build_policy, precision
 from .policy_spaces import policy_cases, requires_pairs, supported_where
 
-ENUMERABLE = supported_where("told", is_enumerable)
+ENUMERABLE = supported_where("enumerable", is_enumerable)
 HAS_ENUMERABLE = requires_pairs(
-    ENUMERABLE, "what may come of an observation cannot be told: not of one or two numbers, nor of a finite space"
+    ENUMERABLE, "its actions cannot be enumerated: they are not of one or two numbers, nor of a finite space"
 )
 
 
 def distributions(
     subject: Subject, case: PolicyCase, perturbation: float = 1.0
 ) -> list[tuple[BuiltPolicy, ActionDistribution]]:
-    """What may come of each observation of a scene; nothing where that cannot be told."""
+    """The distribution of actions in each observation of a case, where actions can be enumerated."""
     built = build_policy(subject, case, perturbation)
     results = [action_distribution(built, observation) for observation in case.observations]
     return [(built, distribution) for distribution in results if distribution is not None]
@@ -37,8 +37,9 @@ def distributions(
     applies=HAS_ENUMERABLE,
 )
 def probabilities_sum_to_one(subject: Subject, case: PolicyCase) -> None:
-    """Over all actions of a finite space; a density integrates to 1, as one of what is sampled or of what the
-    environment gets (of actions of one or two numbers, smooth on half of their deviation).
+    """The probabilities of all actions of a finite space sum to 1; a density integrates to 1, either over sampled
+    actions or over environment actions. (Checked for actions of one or two numbers, and for densities that are smooth
+    on the scale of half a standard deviation.)
     """
     for _, distribution in distributions(subject, case):
         total = float(distribution.probabilities.sum()) + distribution.unresolved
@@ -55,8 +56,8 @@ def probabilities_sum_to_one(subject: Subject, case: PolicyCase) -> None:
     applies=HAS_ENUMERABLE,
 )
 def entropies_are_those_of_the_probabilities(subject: Subject, case: PolicyCase) -> None:
-    """−Σ p·log p of what `evaluate` says of all actions, or −∫ p·log p of a density, in nats, with the gradient that
-    this has; the same for every action.
+    """Entropies are −Σ p·log p of the probabilities that `evaluate` reports, or −∫ p·log p of a density, in nats, with
+    the gradient of that expression; the same for every action.
     """
     for built, distribution in distributions(subject, case):
         if distribution.unresolved or distribution.evaluation.entropies is None:
@@ -79,7 +80,7 @@ def entropies_are_those_of_the_probabilities(subject: Subject, case: PolicyCase)
 
 
 def _require_equal_gradients(what: str, built: BuiltPolicy, expected: Tensor, got: Tensor, case: PolicyCase) -> None:
-    """Both have the same gradient by every parameter."""
+    """Raise `Broken` if two totals have different gradients with respect to some parameter."""
     parameters = [p for p in built.policy.parameters() if p.requires_grad]
     expected_gradients, got_gradients = (gradients(total, parameters) for total in (expected, got))
     names = [name for name, p in built.policy.named_parameters() if p.requires_grad]
@@ -88,7 +89,7 @@ def _require_equal_gradients(what: str, built: BuiltPolicy, expected: Tensor, go
         difference = float((a - b).abs().max())
         if not difference <= 100 * precision(case) * (1 + float(a.abs().max())):
             raise Broken(
-                f"the gradient of the {what} by parameter {name} ({case.spaces()})",
+                f"the gradient of the {what} with respect to parameter {name} ({case.spaces()})",
                 expected=float(a.abs().max()),
                 got=float(b.abs().max()),
                 case=case.rows(),
@@ -99,8 +100,8 @@ def _require_equal_gradients(what: str, built: BuiltPolicy, expected: Tensor, go
     "policy", source="Sutton & Barto 2018, §13.4", cases=policy_cases(most=2, pairs=ENUMERABLE), applies=HAS_ENUMERABLE
 )
 def the_score_has_mean_zero(subject: Subject, case: PolicyCase) -> None:
-    """Σ π(a|s)·∇log π(a|s) = ∇ Σ π(a|s) = 0 for every parameter: why a baseline costs nothing. A part of the log-prob
-    that is cut from its graph (a normaliser, a deviation) shows here.
+    """Σ π(a|s)·∇log π(a|s) = ∇ Σ π(a|s) = 0 for every parameter, which is why a baseline adds no bias. A term of the
+    log-prob that is detached from its graph (a normaliser, a standard deviation) breaks this.
     """
     for built, distribution in distributions(subject, case):
         if distribution.unresolved:
@@ -121,7 +122,7 @@ def the_score_has_mean_zero(subject: Subject, case: PolicyCase) -> None:
             )
             if not float(gradient.abs().max()) <= tolerance:
                 raise Broken(
-                    f"the mean of ∇log π by parameter {name} ({case.spaces()})",
+                    f"the mean of ∇log π with respect to parameter {name} ({case.spaces()})",
                     expected=0.0,
                     got=float(gradient.abs().max()),
                     case=case.rows(),

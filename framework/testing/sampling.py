@@ -1,6 +1,6 @@
-"""The laws of what policies sample: acting, actors and greedy ones do what `evaluate` says.
+"""Laws of sampling: `act`, actors and `greedy` agree with the probabilities that `evaluate` reports.
 
-Samples are judged with bounds that a right policy passes but for one case in 10⁹.
+Samples are tested with bounds that a correct policy exceeds in one case of 10⁹.
 """
 
 import math
@@ -19,11 +19,11 @@ from .policy_spaces import SUPPORTED, has_member, policy_cases, requires_pairs, 
 from .probabilities import ENUMERABLE, HAS_ENUMERABLE, distributions
 from .spaces import WIDE, choices, edges
 
-SAMPLES = 8192  # actions that are asked for at once
-REPEATS = 16  # as often, where actions can be counted
-ALARM = 1e-9  # probability with which a right sampler is taken for a wrong one
+SAMPLES = 8192  # actions per call
+REPEATS = 16  # calls, where actions are counted
+ALARM = 1e-9  # probability of rejecting a correct sampler
 CDF_TOLERANCE = math.sqrt(math.log(2 / ALARM) / (2 * SAMPLES))  # 0.036: Dvoretzky–Kiefer–Wolfowitz
-STRONG_PERTURBATION = 3.0  # times the usual weights: exploration hides in a policy that is all but uniform
+STRONG_PERTURBATION = 3.0  # times the usual weights: a nearly uniform policy would hide exploration
 
 RETURNS_LOG_PROBS = supported_where("log_probs", lambda built: built.act(built.case.observations).log_probs is not None)
 
@@ -34,22 +34,24 @@ RETURNS_LOG_PROBS = supported_where("log_probs", lambda built: built.act(built.c
     applies=requires_pairs(RETURNS_LOG_PROBS, "its act leaves log-probs to evaluate"),
 )
 def act_and_evaluate_agree(subject: Subject, case: PolicyCase) -> None:
-    """Log-probs that `act` returns are what `evaluate` says of the same actions: ratios begin at 1."""
+    """Log-probs returned by `act` equal those of `evaluate` for the same actions, so that ratios start at 1."""
     built = build_policy(subject, case)
     action = built.act(case.observations, case.weight_seed)
-    if action.log_probs is None:  # with other weights; it is free to
+    if action.log_probs is None:  # allowed: they are optional for each call
         return
     evaluation = built.evaluate(case.observations, action.actions, entropies=False)
-    require_same("log-prob from act, against evaluate's", evaluation.log_probs, action.log_probs, case, precision(case))
+    require_same(
+        "log-prob from act, compared with evaluate's", evaluation.log_probs, action.log_probs, case, precision(case)
+    )
 
 
 def perturbation_for(case: PolicyCase) -> float:
-    """How much weights are shaken where samples are judged: more, where they are counted."""
+    """How much weights are perturbed for tests of samples: more where actions are counted."""
     return 1.0 if choices(case.action_space) is None else STRONG_PERTURBATION
 
 
 def require_samples_match(built: BuiltPolicy, distribution: ActionDistribution, actor: Any, what: str) -> None:
-    """Raise `Broken` where samples of one observation are not distributed as all outcomes say."""
+    """Raise `Broken` if samples for one observation do not follow the distribution."""
     case = built.case
     observations = case.observations[:1].expand(SAMPLES, *case.observations.shape[1:]).contiguous()
     repeats = REPEATS if distribution.positions is None and observations[0].numel() <= WIDE else 1
@@ -63,7 +65,7 @@ def require_samples_match(built: BuiltPolicy, distribution: ActionDistribution, 
 
 
 def require_frequencies(case: PolicyCase, distribution: ActionDistribution, draws: Iterable[Tensor], what: str) -> None:
-    """Count each action, and hold its share against Chernoff's bound: P(n·kl(share, p) ≥ c) ≤ e⁻ᶜ on either side."""
+    """Count each action, and test its frequency with Chernoff's bound: P(n·kl(share, p) ≥ c) ≤ e⁻ᶜ on either side."""
     counts, all_actions = (
         torch.zeros(len(distribution.actions), dtype=torch.float64),
         distribution.actions.reshape(1, len(distribution.actions), -1),
@@ -75,7 +77,7 @@ def require_frequencies(case: PolicyCase, distribution: ActionDistribution, draw
     shares, tolerance = counts / total, precision(case)
     expected = shares.clamp(
         distribution.probabilities - tolerance, distribution.probabilities + tolerance
-    )  # the nearest that rounding allows
+    )  # the closest that rounding allows
     surprise = total * (_relative_entropy(shares, expected) + _relative_entropy(1 - shares, 1 - expected))
     if not float(surprise.max()) <= math.log(2 * len(shares) / ALARM):
         worst = int(surprise.argmax())
@@ -93,7 +95,7 @@ def _relative_entropy(share: Tensor, expected: Tensor) -> Tensor:
 
 
 def require_cdf(case: PolicyCase, distribution: ActionDistribution, samples: Tensor, what: str) -> None:
-    """Hold the distribution of the first number `[SAMPLES, *A]` against that of a density."""
+    """Compare the empirical CDF of the samples' first number `[SAMPLES, *A]` with that of the density."""
     assert distribution.positions is not None
     positions, order = torch.unique(distribution.positions, return_inverse=True)
     shares = torch.zeros(len(positions), dtype=torch.float64).index_add(0, order, distribution.probabilities)
@@ -119,11 +121,11 @@ def require_cdf(case: PolicyCase, distribution: ActionDistribution, samples: Ten
     examples=20,
 )
 def act_samples_the_evaluated_probabilities(subject: Subject, case: PolicyCase) -> None:
-    """Of 131,072 actions in one observation, the share of each is its probability, within Chernoff's bound (0.009 of
-    0.5, 0.002 of 0.01): exploration of 2 % that `evaluate` does not know of is found. Of densities, and of observations
-    of more than 64 numbers, 8192 actions: the share up to each place (of the first number) within 0.066, by the
-    inequality of Dvoretzky, Kiefer and Wolfowitz and the grid, and that of each action within 0.04. A right sampler
-    fails in one case of 10⁹.
+    """Of 131,072 actions sampled in one observation, the frequency of each action is its probability, within Chernoff's
+    bound (0.009 for p = 0.5, 0.002 for p = 0.01): this detects 2 % exploration that `evaluate` does not include. For
+    densities, and for observations of more than 64 numbers, 8192 actions are sampled: the empirical CDF of the first
+    number is within 0.066, by the Dvoretzky–Kiefer–Wolfowitz inequality and the error of the grid, and the frequency of
+    each action within 0.04. A correct sampler fails in one case of 10⁹.
     """
     for built, distribution in distributions(subject, case, perturbation_for(case)):
         if not distribution.unresolved:
@@ -138,8 +140,9 @@ def act_samples_the_evaluated_probabilities(subject: Subject, case: PolicyCase) 
     examples=20,
 )
 def actors_do_what_the_policy_does(subject: Subject, case: PolicyCase) -> None:
-    """A table of an actor is what `evaluate` says of each state and action; any other actor is sampled, and must be
-    as far from the probabilities as `act` may be. It is a snapshot: what is learnt later does not reach it.
+    """The table of a tabular actor holds the log-probs that `evaluate` reports for each state and action. Any other
+    actor is sampled, and must be as close to the probabilities as `act` must be. An actor is a snapshot: later updates
+    of the policy do not change it.
     """
     for built, distribution in distributions(subject, case, perturbation_for(case))[:1]:
         actor = built.policy.actor()
@@ -165,13 +168,13 @@ def actors_do_what_the_policy_does(subject: Subject, case: PolicyCase) -> None:
 
 
 class ChoosingActor:
-    """What `choose` makes of uniform numbers, as an actor."""
+    """An actor that calls `choose` with uniform numbers."""
 
     def __init__(self, policy: Any) -> None:
         self.policy = policy
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
-        """One action a row."""
+        """One action per row."""
         shape = (len(inputs.observations), self.policy.choice_noise)
         noise = torch.rand(shape, dtype=torch.float64, generator=generator)
         return Action(self.policy.choose(inputs, noise))
@@ -185,15 +188,15 @@ class ChoosingActor:
     examples=20,
 )
 def choose_samples_as_act_does(subject: Subject, case: PolicyCase) -> None:
-    """What `choose` makes of uniform numbers is as near to the probabilities as `act` must be, in the dtype of its
-    actions, and depends on nothing but its arguments; the edges of [0, 1) are numbers like others.
+    """`choose`, called with uniform numbers, is as close to the probabilities as `act` must be. Its actions have the
+    same dtype and depend on its arguments only; the smallest and largest number in [0, 1) give finite actions, too.
     """
     for built, distribution in distributions(subject, case, perturbation_for(case))[:1]:
         chooser, sampled = ChoosingActor(built.policy), built.act(case.observations).actions
         chosen, again = (built.act(case.observations, 3, actor=chooser).actions for _ in range(2))
         if chosen.dtype != sampled.dtype:
             raise Broken("the dtype of chosen actions", expected=sampled.dtype, got=chosen.dtype, case=case.rows())
-        require_same("an action that is chosen once more", chosen, again, case)
+        require_same("an action that is chosen again", chosen, again, case)
         for edge in (0.0, 1 - 2.0**-53):
             noise = torch.full((len(case.observations), built.policy.choice_noise), edge, dtype=torch.float64)
             actions = built.policy.choose(Inputs(case.observations), noise)
@@ -205,7 +208,7 @@ def choose_samples_as_act_does(subject: Subject, case: PolicyCase) -> None:
 
 @law("policy", cases=policy_cases(), applies=has_member("greedy", "it has no greedy"))
 def greedy_takes_the_most_probable_action(subject: Subject, case: PolicyCase) -> None:
-    """Of a finite space, no other action has a higher log-prob; and nothing is drawn, whatever the space."""
+    """In a finite space no other action has a higher log-prob; in any space, `greedy` is deterministic."""
     built = build_policy(subject, case)
     chosen, again = (built.act(case.observations, seed, actor=built.policy.greedy()).actions for seed in (1, 2))
     require_same("a greedy action, with another generator", chosen, again, case)
@@ -224,15 +227,15 @@ def _require_most_probable(distribution: ActionDistribution, chosen: Tensor, cas
         raise Broken(
             f"the probability of the greedy action {chosen.tolist()} ({case.spaces()})",
             expected=best,
-            got=float(probabilities[0]) if len(probabilities) else "no action of the space",
+            got=float(probabilities[0]) if len(probabilities) else "not an action of the space",
             case=case.rows(),
         )
 
 
 @law("policy", source="docs/reference/contracts.md", cases=policy_cases(), applies=SUPPORTED)
 def all_randomness_of_policies_is_the_generators(subject: Subject, case: PolicyCase) -> None:
-    """Generators in the same state give the same actions, whatever torch's own generator does, which is not moved;
-    what is said of actions is drawn from nothing: twice the same, in training and in evaluation mode.
+    """Generators in the same state give the same actions, whatever the state of torch's global generator, which is not
+    used. `evaluate` is deterministic: calling it twice gives the same, and so does evaluation mode.
     """
     built = build_policy(subject, case)
     actions, evaluations = [], []
@@ -243,7 +246,11 @@ def all_randomness_of_policies_is_the_generators(subject: Subject, case: PolicyC
             actions.append(built.act(case.observations, 7).actions)
             evaluations.append(evaluation_columns(built.evaluate(case.observations, actions[0])))
             if not torch.equal(before, torch.get_rng_state()):
-                raise Broken("torch's own generator is read", expected="the generator handed in", case=case.rows())
+                raise Broken(
+                    "torch's global generator is used",
+                    expected="only the generator that is passed in",
+                    case=case.rows(),
+                )
     require_same("an action, from a generator in the same state", actions[0], actions[1], case)
     built.policy.eval()
     evaluations.append(evaluation_columns(built.evaluate(case.observations, actions[0])))

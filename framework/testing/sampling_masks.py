@@ -1,4 +1,4 @@
-"""The law of masks: what they forbid is never done, by nothing that chooses actions."""
+"""The law of action masks: masked actions are never taken, however actions are chosen."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from .policy_spaces import policy_cases, requires_pairs, supported_where
 
 
 def mask_aware_actors(built: BuiltPolicy) -> dict[str, Any]:
-    """All that chooses actions for a policy, by name, but for what refuses masks."""
+    """The policy, its actor and its greedy actor by name, without those that refuse masks."""
     offered = {"act": built.policy}
     for name in ("actor", "greedy"):
         member = getattr(built.policy, name, None)
@@ -26,27 +26,27 @@ def mask_aware_actors(built: BuiltPolicy) -> dict[str, Any]:
 
 
 def refuses_masks(built: BuiltPolicy, actor: Any) -> bool:
-    """Whether it raises an error of ours when some masks come, which allow everything."""
+    """Whether an actor raises a UsageError or PartError when given masks that allow everything."""
     observations = built.case.observations[:1]
     try:
         built.act(observations, masks=torch.ones(1, int(built.case.action_space.n), dtype=torch.bool), actor=actor)  # type: ignore[attr-defined]
     except (UsageError, PartError):
         return True
-    except Exception:  # no refusal: the law meets it again
+    except Exception:  # not a refusal: the law will report it
         return False
     return False
 
 
 MASKABLE = supported_where("masks", lambda built: bool(mask_aware_actors(built)), Discrete)
 FIX = (
-    "if it knows no masks, it refuses them: "
+    "if it does not support masks, it should refuse them: "
     "if inputs.action_masks is not None: raise UsageError(\"policy '…' takes no action masks\")"
 )
 
 
 @frozen
 class MaskedCase:
-    """A scene, and which actions are allowed in it."""
+    """A case, and which actions are allowed in it."""
 
     base: PolicyCase
     allowed: tuple[tuple[bool, ...], ...]
@@ -54,7 +54,7 @@ class MaskedCase:
 
 @st.composite
 def masked_cases(draw: st.DrawFn, subject: Subject) -> MaskedCase:
-    """Some masks, each with something allowed."""
+    """Masks that each allow at least one action."""
     base = draw(policy_cases(pairs=MASKABLE)(subject))
     count = int(base.action_space.n)
     row = st.lists(st.booleans(), min_size=count, max_size=count).filter(any).map(tuple)
@@ -69,9 +69,9 @@ def masked_cases(draw: st.DrawFn, subject: Subject) -> MaskedCase:
     applies=requires_pairs(MASKABLE, "it refuses masks", Discrete),
 )
 def masked_actions_are_never_taken(subject: Subject, masked_case: MaskedCase) -> None:
-    """Where an action is not allowed its probability is 0, and neither `act`, nor the actor, nor `greedy` takes it; the
-    rest sums to 1, with the entropy and finite gradients of the rest. Or each of the three refuses masks, by a
-    UsageError: what ignores them, does what is forbidden.
+    """A masked action has probability 0, and neither `act`, nor the actor, nor `greedy` takes it. The probabilities of
+    the allowed actions sum to 1, and entropies and finite gradients are those of the allowed actions. Alternatively
+    each of the three may refuse masks with a UsageError, but not ignore them.
     """
     case, masks = masked_case.base, torch.tensor(masked_case.allowed)
     built, observations = build_policy(subject, case), case.observations
@@ -84,8 +84,8 @@ def masked_actions_are_never_taken(subject: Subject, masked_case: MaskedCase) ->
         if not permitted.all():
             b = int((~permitted).nonzero()[0])
             raise Broken(
-                f"{name} takes action {int(chosen[b])}, which is forbidden ({case.spaces()}); {FIX}",
-                expected="an allowed one",
+                f"{name} takes action {int(chosen[b])}, which is masked ({case.spaces()}); {FIX}",
+                expected="an allowed action",
                 got=int(chosen[b]),
                 case=case.rows(allowed=masked_case.allowed),
             )
@@ -99,7 +99,7 @@ def masked_actions_are_never_taken(subject: Subject, masked_case: MaskedCase) ->
         forbidden = float(probabilities[~masks[b]].sum())
         if forbidden or not abs(float(probabilities.sum()) - 1) <= SUM_TOLERANCE:
             raise Broken(
-                f"probabilities of what is forbidden, and of all, in row {b} ({case.spaces()})",
+                f"probabilities of masked actions, and of all actions, in row {b} ({case.spaces()})",
                 expected=[0.0, 1.0],
                 got=[forbidden, float(probabilities.sum())],
                 case=case.rows(allowed=masked_case.allowed),

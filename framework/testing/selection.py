@@ -1,4 +1,4 @@
-"""Which parts are meant: by a part's name, a plugin's, a module's, or a file's."""
+"""Select parts by the name of a part, plugin, module or file."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,15 +11,15 @@ from ..setup.loading import load
 
 
 def select_parts(what: str | ModuleType, role: str | None = None) -> tuple[Loaded, list[Part]]:
-    """The plugins, and the parts that are meant, with their default settings.
+    """The loaded plugins, and the selected parts with their default settings.
 
     Args:
-        what: `FILE.py`, a part's name (`NAME`, `PLUGIN:NAME`, `ROLE:NAME`), an installed plugin's, or a module's path,
-            tried in this order; or a module.
+        what: `FILE.py`, the name of a part (`NAME`, `PLUGIN:NAME`, `ROLE:NAME`), of an installed plugin, or a module
+            path, tried in this order; or a module.
         role: only parts of this role.
 
     Raises:
-        UsageError: there is none, or several roles have a part of this name.
+        UsageError: no part matches, or several roles have a part of this name.
     """
     if role is not None and role not in ROLES:
         raise UsageError(unknown("role", role, ROLES))
@@ -61,7 +61,7 @@ def select_parts(what: str | ModuleType, role: str | None = None) -> tuple[Loade
 
 
 def parts_of(loaded: Loaded, plugin: str) -> list[Part]:
-    """All that a plugin offers, with default settings, role by role."""
+    """All parts that a plugin offers, with default settings, role by role."""
     return [
         Part(role, name, plugin, loaded.offers[role][name][plugin]())
         for role in ROLES
@@ -82,13 +82,13 @@ def _of_role(parts: list[Part], role: str | None, what: str) -> list[Part]:
 
 
 def _part_named(loaded: Loaded, what: str, role: str | None) -> Part | None:
-    """The part of this name, in any role; None: there is none."""
+    """The part of this name, in any role; None if there is none."""
     first, _, rest = what.partition(":")
     if first in ROLES and rest:
         if role not in (None, first):
             raise UsageError(f"'{what}' is no {role}")
         role, what = first, rest
-        loaded.pick(role, what)  # says what there is
+        loaded.pick(role, what)  # its error lists the names that exist
     owner, _, name = what.rpartition(":")
     roles = [key for key in ROLES if role in (None, key) and (not owner or owner in loaded.offers[key].get(name, {}))]
     roles = [key for key in roles if name in loaded.offers[key]]

@@ -1,46 +1,49 @@
-"""A budget of time for a part's laws: when to stop looking, and when to stop shrinking what was found.
+"""A time budget for checking the laws of a part: when to stop searching, and when to stop shrinking.
 
-What counts is processor time, so that a busy machine changes no verdict. Of time that passes while a part sleeps, or
-waits for others, a fifth counts: so a part that mostly waits comes to an end, too.
+Processor time counts, so that a busy machine changes no verdict. A fifth of wall-clock time counts, too, so that the
+check of a part that mostly sleeps or waits comes to an end.
 """
 
 import math
 import time
 
-OVERDRAFT, FRACTION = 2.0, 0.25  # seconds that a law may take beyond its share, and of what is left
-MIN_SHRINKING = 0.1  # seconds of shrinking, whatever is left
-WALL_SECONDS = 5  # seconds on the wall that count as one of the processor's
+OVERDRAFT, FRACTION = (
+    2.0,
+    0.25,
+)  # a law may exceed its share: up to so many seconds, and up to this fraction of the rest
+MIN_SHRINKING = 0.1  # seconds for shrinking, even if nothing is left
+WALL_SECONDS = 5  # seconds of wall-clock time that count as one second of processor time
 
 
 class TimeBudget:
-    """Shares seconds out among laws; what one leaves, the next ones have. Shrinking has a purse of its own.
+    """Divides seconds among laws; what one law leaves goes to the next ones. Shrinking has a separate budget.
 
-    A law may take more than its share, where there is enough: the first ones are slow on any part.
+    A law may exceed its share while enough is left: the first laws are slow for every part.
     """
 
     def __init__(self, laws: int = 1, searching: float = math.inf, shrinking: float = math.inf) -> None:
         self.laws, self.remaining, self.share = laws, [searching, shrinking], 0.0
-        self.since = (0.0, 0.0)  # processor's, and on the wall
+        self.since = (0.0, 0.0)  # processor time, and wall-clock time
         self.shrinking = False
 
     def start_law(self) -> None:
-        """A law is to be asked."""
+        """Call before a law is checked."""
         remaining = max(0.0, self.remaining[0])
         self._start_timer(max(remaining / self.laws, min(OVERDRAFT, FRACTION * remaining)), False)
 
     def start_shrinking(self) -> None:
-        """An example breaks it."""
+        """Call when an example breaks the law."""
         self._charge()
         self._start_timer(max(MIN_SHRINKING, FRACTION * self.remaining[1]), True)
 
     def finish_law(self) -> None:
-        """The law has been asked."""
+        """Call after a law was checked."""
         self._charge()
         self.laws = max(1, self.laws - 1)
 
     @property
     def exceeded(self) -> bool:
-        """Whether it should stop."""
+        """Whether the current law has used its share."""
         return self._spent() > self.share
 
     def _start_timer(self, share: float, shrinking: bool) -> None:

@@ -1,4 +1,4 @@
-"""Settings that a part may have: its own, and others from the ranges that its validators allow."""
+"""Settings to check a part with: its own, and others from the ranges that its validators allow."""
 
 import itertools
 import math
@@ -14,19 +14,19 @@ from ..errors import FrameworkError
 
 T = TypeVar("T")
 
-VARIED_ROLES = ("estimator", "baseline", "loss")  # roles whose parts cost nothing to make
-MAX_COMBINATIONS = 64  # of all combinations; of more, only one setting at a time is varied
-FRACTIONS = (1.0, 0.0, 0.5, 0.9)  # γ, λ and their like: the ends first, for that is where they go wrong
+VARIED_ROLES = ("estimator", "baseline", "loss")  # roles whose parts are cheap to build
+MAX_COMBINATIONS = 64  # if there are more, only one setting at a time is varied
+FRACTIONS = (1.0, 0.0, 0.5, 0.9)  # for γ, λ and the like: the limits first, where errors are likely
 
 
 def variants(role: str, settings: Any) -> list[Any]:
-    """`settings` first, then others with the same class; those that it refuses are left out."""
+    """`settings` first, then other settings of the same class that it accepts."""
     if role not in VARIED_ROLES or not attrs.has(type(settings)):
         return [settings]
     cls = type(settings)
     try:
         attrs.resolve_types(cls)
-    except NameError:  # imported for type checkers only; what is left as words is varied by its value alone
+    except NameError:  # imported for type checkers only: such fields are varied by their values alone
         pass
     choices = {
         field.alias or field.name: _choices(field, getattr(settings, field.name))
@@ -42,15 +42,15 @@ def variants(role: str, settings: Any) -> list[Any]:
     own = combinations[0]
     combinations = sorted(
         combinations[1:], key=lambda values: sum(values[name] is not own[name] for name in names)
-    )  # little first
+    )  # small changes first
     return [settings, *filter(None, (_build_or_none(cls, values) for values in combinations))]
 
 
 def alternating(subjects: Sequence[T]) -> st.SearchStrategy[T]:
-    """Every other case is for the first of them, and those between go round the rest.
+    """Every other case is for the first subject; the cases between go round the rest.
 
-    Drawn are four bytes, which hardly come twice. Whose they are is decided when they first come up, and kept, so that
-    a case can be repeated.
+    Four random bytes are drawn, which hardly ever repeat. They are assigned to a subject when they first occur, and
+    stay assigned, so that a case can be repeated.
     """
     first, rest = subjects[0], subjects[1:]
     assigned = {bytes(4): first}
@@ -72,7 +72,7 @@ def _build_or_none(cls: type[Any], values: dict[str, Any]) -> Any:
 
 
 def _choices(field: "attrs.Attribute[Any]", value: Any) -> list[Any]:
-    """Values of one setting, its own first. Of an optional one None is another, and where it is None, some numbers."""
+    """Values of one setting, its own first. For an optional setting also None or, if it is None, some numbers."""
     types = get_args(field.type) if get_origin(field.type) in (Union, UnionType) else ()
     alternatives: list[Any] = [None] if NoneType in types else []
     if isinstance(value, bool):
@@ -89,7 +89,7 @@ def _choices(field: "attrs.Attribute[Any]", value: Any) -> list[Any]:
 
 
 def _numbers(field: "attrs.Attribute[Any]", value: float) -> list[Any]:
-    """Some that a setting may be, the least that it may be among them."""
+    """Some allowed values of a setting, including the smallest."""
     low, high = bounds(field)
     if (low, high) == (0, 1) and isinstance(value, float):
         return list(FRACTIONS)
@@ -99,7 +99,7 @@ def _numbers(field: "attrs.Attribute[Any]", value: float) -> list[Any]:
 
 
 def bounds(field: "attrs.Attribute[Any]") -> tuple[float, float]:
-    """The least and the largest number that a setting's validators allow, infinite where they say nothing."""
+    """The smallest and the largest number that a setting's validators allow; infinite where there is no limit."""
     low, high = -math.inf, math.inf
     waiting = [field.validator]
     while waiting:

@@ -1,4 +1,4 @@
-"""A part is checked against one law, on cases that Hypothesis draws, and shrinks where one breaks it."""
+"""Check a part against one law, on cases that Hypothesis draws and, if one breaks the law, shrinks."""
 
 import sys
 import traceback
@@ -19,12 +19,12 @@ from .law import Broken, Law, Subject
 from .time_budget import TimeBudget
 from .variants import alternating
 
-EXAMPLES = 100  # of a law
-MIN_EXAMPLES = 5  # examples, however long they take
+EXAMPLES = 100  # per law
+MIN_EXAMPLES = 5  # per law, however long they take
 
 
 class _TimeUpError(BaseException):
-    """Time has run out: no Exception, so that Hypothesis lets it through."""
+    """Time has run out; not an Exception, so that Hypothesis does not catch it."""
 
 
 Outcome = Literal["passed", "failed", "not decided", "not applicable"]
@@ -32,24 +32,25 @@ Outcome = Literal["passed", "failed", "not decided", "not applicable"]
 
 @frozen(eq=False)
 class Verdict:
-    """What came of one law."""
+    """The result of checking one law."""
 
     law: Law
     outcome: Outcome
     reason: str = ""  # why it failed, is not decided, or does not apply
-    examples: int = 0  # that it was checked on, in search of one that breaks it
-    subject: Subject | None = None  # of the counterexample, with its settings
-    case: tuple[Any, ...] = ()  # the shrunk counterexample; empty where the law takes none
-    error: BaseException | None = None  # what it raised
+    examples: int = 0  # on which the law was checked, not counting shrinking
+    subject: Subject | None = None  # the part with the settings of the counterexample
+    case: tuple[Any, ...] = ()  # the shrunk counterexample; empty for laws without cases
+    error: BaseException | None = None  # what was raised
 
 
 def judge(
     law: Law, subjects: Sequence[Subject], examples: int = EXAMPLES, seed: int = 0, budget: TimeBudget | None = None
 ) -> Verdict:
-    """Ask one law of a part, with each of its settings that the law concerns. Nothing is printed, nothing is kept.
+    """Check a part against one law, with each of its settings to which the law applies. Nothing is printed or saved.
 
-    What a part raises breaks the law, and is told: also where it is only asked whether the law concerns it, or tried
-    for a case that fits it. `clock` says when to stop, after five examples: then the law is not decided.
+    An exception in the part breaks the law and is reported, even if it is raised while finding out whether the law
+    applies, or while drawing a case. `budget` determines when to stop, after at least five examples: then the law is
+    not decided.
     """
     budget = budget or TimeBudget()
     budget.start_law()
@@ -117,10 +118,10 @@ def _verdict(law: Law, subjects: Sequence[Subject], examples: int, seed: int, bu
             return Verdict(law, "failed", describe(failure[2]), count, failure[0], (failure[1],), failure[2])
         return _undecided(law, count, examples)
     except Unsatisfiable:
-        return Verdict(law, "failed", "refuses every case that it was given", count)
+        return Verdict(law, "failed", "refuses every case", count)
     except Exception as error:
         if failure is None:  # no case could be drawn
-            error.__notes__ = []  # Hypothesis's, of what it was about to draw
+            error.__notes__ = []  # Hypothesis's notes on what it was about to draw
             return Verdict(law, "failed", describe(error), count, subject_tried, (), error)
         subject, case, broken = failure
         if isinstance(error, HypothesisException):
@@ -130,14 +131,14 @@ def _verdict(law: Law, subjects: Sequence[Subject], examples: int, seed: int, bu
 
 
 def check_case(law: Law, subject: Subject, *case: Any) -> None:
-    """Ask a law of one case. What it draws from torch's own generator is the same each time."""
+    """Check a law on one case, with torch's global generator seeded the same way each time."""
     torch.default_generator.manual_seed(0)
     with _no_exit():
         law.check(subject, *case)
 
 
 def describe(error: BaseException) -> str:
-    """What went wrong, in a line or two; of what the part raised itself, also where."""
+    """What went wrong, in a line or two; for exceptions raised by the part, also where."""
     if isinstance(error, Broken):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
@@ -146,18 +147,18 @@ def describe(error: BaseException) -> str:
 
 
 def reason(law: Law, subject: Subject) -> str | None:
-    """Why a law does not concern a part; None: it does. Raises what the part raises when it is tried for that."""
+    """Why a law does not apply to a part; None if it applies. Raises what the part raises meanwhile."""
     with isolated(), _no_exit():
         return law.applies(subject)
 
 
 def _undecided(law: Law, count: int, examples: int) -> Verdict:
-    """Of a law that no example broke, and that was checked on too few."""
+    """The verdict of a law that no example broke, but that was checked on too few."""
     return Verdict(law, "not decided", f"time ran out after {count} of {examples} examples", count)
 
 
 def _check_each_subject(law: Law, subjects: Sequence[Subject], budget: TimeBudget) -> Verdict:
-    """A law without cases, once for each of the settings."""
+    """Check a law without cases, once for each of the settings."""
     with isolated():
         for count, subject in enumerate(subjects, 1):
             if count > MIN_EXAMPLES and budget.exceeded:
@@ -171,13 +172,16 @@ def _check_each_subject(law: Law, subjects: Sequence[Subject], budget: TimeBudge
 
 @contextmanager
 def _no_exit() -> Iterator[None]:
-    """A part may not end the program that checks it: that would look as if all were well. Nor may a panic of its."""
+    """Turn `SystemExit` and other non-exceptions of a part into `Broken`: they must not end the check early."""
     try:
         yield
     except SystemExit as error:
         raise Broken(describe(error), expected="to go on", got=f"sys.exit({error.code!r})") from error
     except BaseException as error:
-        tools = type(error).__module__.partition(".")[0] in ("hypothesis", "_pytest")  # which steer by such errors
+        tools = type(error).__module__.partition(".")[0] in (
+            "hypothesis",
+            "_pytest",
+        )  # which use such errors for control flow
         if tools or isinstance(error, Exception | KeyboardInterrupt | _TimeUpError):
             raise
         raise Broken(describe(error), expected="to go on", got=type(error).__name__) from error
@@ -185,9 +189,9 @@ def _no_exit() -> Iterator[None]:
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """The process as a run has it, and afterwards as it was; warnings are the part's own business.
+    """Run with the process state of a training run, restored afterwards; warnings are ignored.
 
-    What the part prints goes to standard error: standard output is the report's.
+    Output of the part goes to standard error, because standard output is for the report.
     """
     with _no_exit(), redirect_stdout(sys.stderr), working(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -272,7 +272,7 @@ def test_a_loss_that_does_not_reach_the_log_probs_is_named():
     run = run_of()
     part = LOADED.part_of("loss", Cut())
     cut = evolve(run, loss=part.settings, config=evolve(run.config, loss=part))
-    with pytest.raises(PartError, match=r"loss 'Cut' .*no term reaches the log-probs"):
+    with pytest.raises(PartError, match=r"loss 'Cut' .*no term depends on the log-probs"):
         gradients.log_prob_gradients(cut, *batch_of(cut))
 
 
@@ -408,7 +408,7 @@ def test_the_missing_weights_of_rewards_to_go_are_seen():
 
 
 def test_a_single_batch_has_no_variance():
-    with pytest.raises(UsageError, match="at least two batches: 2 episodes, of which 2 are a batch"):
+    with pytest.raises(UsageError, match="at least two batches: 2 episodes, with 2 per batch"):
         audit.audit([run_of()], episodes=2)
 
 

@@ -97,7 +97,7 @@ def test_a_person_sees_tables(capsys, lossy, monkeypatch):
     assert main(["check", lossy, "--quick"]) == 1
     printed = capsys.readouterr().out
     assert f"{LEAK}: returns at step" in printed
-    assert "# this repeats it:\nimport torch\n" in printed
+    assert "# to reproduce it:\nimport torch\n" in printed
     assert "not applicable" in printed
     assert f"estimator 'lossy' (plugin lossy): {len(laws('estimator'))} laws, " in printed
 
@@ -365,7 +365,7 @@ def test_a_failure_in_pytest_is_short(lossy, tmp_path):
     ran = _pytest(tmp_path, "test_lossy.py", "-k", LEAK)
     assert ran.returncode == 1
     assert f"{LEAK}: returns at step" in ran.stdout
-    assert "# this repeats it:" in ran.stdout
+    assert "# to reproduce it:" in ran.stdout
     assert "verdicts.py" not in ran.stdout
 
 

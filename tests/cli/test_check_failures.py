@@ -233,5 +233,5 @@ def test_the_same_error_is_told_once(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["check", "odd.py", "--examples", "2"]) == 1
     printed = capsys.readouterr().out
-    assert printed.count("# this repeats it:") == 1
-    assert f"  so are: {others[0]['law']}, {others[1]['law']}," in printed
+    assert printed.count("# to reproduce it:") == 1
+    assert f"  also broken: {others[0]['law']}, {others[1]['law']}," in printed

@@ -330,7 +330,7 @@ def test_values_come_from_the_policy_or_from_a_critic():
             return Evaluation(self.logits.log_softmax(1)[inputs.observations, actions])
 
     policy = WithoutCritic(torch.zeros(2, 2))
-    with pytest.raises(ValueError, match="the policy has none: give a critic"):
+    with pytest.raises(ValueError, match="the policy has none: pass a critic"):
         expected_gradient(bandit(0.0, 1.0), policy, NStep())
     found = expected_gradient(bandit(0.0, 1.0), policy, NStep(), critic=torch.zeros(2))
     assert logits_of(policy, found)[0].tolist() == [-0.25, 0.25]

@@ -86,7 +86,7 @@ def test_what_comes_with_the_framework_keeps_every_law(name, loaded):
         Dial,
     ],
 )
-def test_the_worlds_to_be_broken_are_sound(lanes, loaded):
+def test_the_environments_for_mutants_are_correct(lanes, loaded):
     report = check(EnvironmentSettings(lanes), "environment", examples=EXAMPLES, loaded=loaded)
     assert [(verdict.law.name, verdict.reason) for verdict in report.failed] == []
 
@@ -95,10 +95,10 @@ def verdict_of(law, lanes, loaded):
     return check(EnvironmentSettings(lanes), "environment", only=[law], examples=100, loaded=loaded).verdicts[0]
 
 
-def test_who_draws_is_not_without_chance(loaded):
+def test_an_environment_that_draws_is_stochastic(loaded):
     """Even if in all that was looked at nothing happened that happens rarely; or if nothing was drawn so soon."""
     verdict = verdict_of("every_episode_is_like_the_first", Slippery, loaded)
-    assert (verdict.outcome, verdict.reason) == ("not applicable", "leaves something to chance")
+    assert (verdict.outcome, verdict.reason) == ("not applicable", "it is stochastic")
     assert verdict_of("every_episode_is_like_the_first", LateRandomness, loaded).outcome == "passed"
 
 

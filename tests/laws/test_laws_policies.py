@@ -67,7 +67,7 @@ def test_a_policy_that_takes_none_of_the_spaces_is_told_so():
     report = check(Part("policy", "nothing", "tests", Nothing()), loaded=LOADED)
     assert len(report.of("not applicable")) == len(report.verdicts)
     for verdict in report.verdicts:
-        assert verdict.reason.startswith("it takes none of the spaces that laws try")
+        assert verdict.reason.startswith("it supports none of the spaces that laws try")
         assert verdict.reason.endswith("pictures of 84 × 84 only")
     assert report.unchecked == report.verdicts[0].reason
     assert check(Tabular(), "policy", only=["greedy_takes_the_most_probable_action"], examples=1).unchecked is None
@@ -136,7 +136,7 @@ def test_spaces_of_the_same_plugins_environments_are_tried(tmp_path, monkeypatch
     (mark,) = test_of_laws.pytestmark
     asked, *skipped = mark.args[1]
     assert all(case.marks for case in skipped)
-    with pytest.raises(pytest.fail.Exception, match="nothing could be checked: it takes none"):
+    with pytest.raises(pytest.fail.Exception, match="nothing could be checked: it supports none"):
         test_of_laws(*asked.values)
     assert cli_check(["together.py", "--role", "policy", "--examples", "3"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["passed"]
@@ -155,7 +155,7 @@ def test_what_a_policy_does_not_do_is_not_kept_but_not_applicable():
     assert not report.failed
     reasons = {verdict.law.name: verdict.reason for verdict in report.of("not applicable")}
     assert reasons["act_and_evaluate_agree"] == "its act leaves log-probs to evaluate"
-    assert reasons["masked_actions_are_never_taken"] == "it takes no Discrete actions"
+    assert reasons["masked_actions_are_never_taken"] == "it supports no Discrete actions"
 
 
 class Untold(nn.Module):

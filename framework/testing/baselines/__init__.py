@@ -1,4 +1,4 @@
-"""Laws of baselines: what every one keeps to, what those with state do, and what the claims promise."""
+"""Laws of baselines: for all baselines, for those with state, and for those that make claims."""
 
 # isort: off
 from . import outputs, dependence, neutral, linear, state  # in the order in which laws are stated

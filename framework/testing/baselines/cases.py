@@ -1,7 +1,7 @@
-"""What laws hand a baseline, and what it then says.
+"""Cases for laws of baselines, and calls of a baseline.
 
-A baseline is handed a rollout and returns. The returns that laws hand over are undiscounted rewards to go, or each
-episode's total, made anew where rewards are changed; a baseline with state has mostly seen another rollout before.
+A baseline is called with a rollout and returns. Laws pass undiscounted rewards to go or the return of each episode,
+computed again where rewards are changed. A baseline with state has usually been updated with another rollout before.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ CONTRACT = "docs/reference/contracts.md#baseline"
 
 
 def baseline_rollouts(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
-    """Rollouts that the part may be handed, of at least two episodes (in each group)."""
+    """Rollouts that the part may be given, with at least two episodes (in each group)."""
     whole, values, grouped = (subject.declares("needs", word) for word in ("complete_episodes", "values", "groups"))
     defaults = {"whole": whole or None, "values": values or None, "min_episodes": 2}
     grouping = st.just(True) if grouped else st.booleans()
@@ -34,7 +34,7 @@ def baseline_rollouts(subject: Subject, **options: Any) -> SearchStrategy[Rollou
 
 @st.composite
 def baseline_cases(draw: DrawFn, subject: Subject, whole: bool = False) -> tuple[Rollout, Rollout | None, bool]:
-    """A rollout; an earlier one, of the same lanes, or None; and whether returns are totals."""
+    """A rollout; an earlier rollout of the same lanes, or None; and whether returns are those of whole episodes."""
     rollout = draw(baseline_rollouts(subject, whole=True) if whole else baseline_rollouts(subject))
     earlier = None
     if hasattr(subject.make(), "update") and draw(st.booleans()):
@@ -46,7 +46,7 @@ def baseline_cases(draw: DrawFn, subject: Subject, whole: bool = False) -> tuple
 
 
 def returns_of(rollout: Rollout, total: bool = False) -> Tensor:
-    """Undiscounted rewards to go `[T, N]`, to the rollout's edge at most; or each episode's total; 0 in padding."""
+    """Undiscounted rewards to go `[T, N]` within the rollout, or each episode's return; 0 in padding."""
     continuing = continues(rollout.terminated, rollout.truncated, rollout.mask)
     returns = rewards_to_go(rollout.rewards, ~continuing, 1.0)
     if total:
@@ -59,7 +59,7 @@ def returns_of(rollout: Rollout, total: bool = False) -> Tensor:
 
 
 def updated_baseline(subject: Subject, earlier: Rollout | None) -> Any:
-    """A fresh baseline, after it has seen an earlier rollout, if there is one and it is of those that learn."""
+    """A new baseline, updated with the earlier rollout if there is one and the baseline has `update`."""
     baseline = subject.make()
     if earlier is not None and hasattr(baseline, "update"):
         baseline.update(copied(earlier), returns_of(earlier))
@@ -67,7 +67,7 @@ def updated_baseline(subject: Subject, earlier: Rollout | None) -> Any:
 
 
 def baseline_values(baseline: Any, rollout: Rollout, returns: Tensor) -> Tensor:
-    """What it says; a rollout that it refuses, as one with too few episodes, is no case."""
+    """The result of a baseline; rejects the case if the baseline refuses it, for example for too few episodes."""
     try:
         values: Tensor = baseline(copied(rollout), returns.clone())
     except PartError:

@@ -1,4 +1,4 @@
-"""What a baseline may depend on: not on padding, on the order of lanes, or on another group."""
+"""Laws of what a baseline may depend on: not on padding, the order of lanes, or another group."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ PADDING = "docs/reference/contracts.md#padding"
     "baseline", source=PADDING, cases=lambda subject: st.tuples(baseline_cases(subject, whole=True), st.integers(0, 2))
 )
 def padding_is_not_averaged(subject: Subject, case: tuple[Any, int]) -> None:
-    """More padding, and whatever the returns are in it, change no real step: padding is no episode's."""
+    """More padding, with any returns in it, does not change the baseline of real steps."""
     (rollout, earlier, total), extra = case
     longer = padded(rollout, extra)
     returns = returns_of(rollout, total)
@@ -30,13 +30,13 @@ def padding_is_not_averaged(subject: Subject, case: tuple[Any, int]) -> None:
         baseline_values(baseline, rollout, returns),
         baseline_values(baseline, longer, longer_returns)[: len(returns)],
     )
-    message = f"at {{step}} changes with {extra} row(s) more of padding, in which returns are 64"
+    message = f"at {{step}} changes with {extra} more row(s) of padding, in which returns are 64"
     require_close(message, rollout, expected, got)
 
 
 @law("baseline", source=CONTRACT, cases=lambda subject: baseline_cases(subject).flatmap(_ordered))
 def baselines_permute_with_lanes(subject: Subject, case: tuple[Any, list[int]]) -> None:
-    """Lanes in another order, with their groups, have their own numbers in that order."""
+    """If lanes (with their groups) are permuted, baselines are permuted in the same way."""
     (rollout, earlier, total), order = case
     moved, returns = permute_lanes(rollout, order), returns_of(rollout, total)
     baseline = updated_baseline(subject, earlier)
@@ -58,11 +58,11 @@ def _ordered(case: tuple[Rollout, Rollout | None, bool]) -> SearchStrategy[tuple
     applies=needs("groups"),
 )
 def nothing_leaks_between_groups(subject: Subject, case: tuple[Any, int]) -> None:
-    """A step's baseline does not change with rewards of another group: they began elsewhere."""
+    """A step's baseline does not change with rewards of another group, whose episodes start in another state."""
     (rollout, earlier, total), group = case
     where = rollout.mask & (rollout.groups == group)
     changed = evolve(rollout, rewards=rollout.rewards + where.to(rollout.rewards.dtype))
     baseline = updated_baseline(subject, earlier)
     expected, got = (baseline_values(baseline, each, returns_of(each, total)) for each in (rollout, changed))
     message = f"at {{step}} changes with the rewards of group {group}"
-    require_close(message, rollout, expected, got, ~where, extra_columns={"reward then": changed.rewards})
+    require_close(message, rollout, expected, got, ~where, extra_columns={"changed reward": changed.rewards})

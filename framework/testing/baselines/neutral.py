@@ -1,4 +1,4 @@
-"""Neutral: the judged action has no part in what is subtracted."""
+"""Laws of neutral baselines: they do not depend on the action that is evaluated."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ NEUTRALITY = "Sutton & Barto 2018, eq. 13.10; Greensmith et al. 2004, JMLR 5, th
 
 @st.composite
 def _changed_from_a_step(draw: DrawFn, subject: Subject) -> tuple[Any, Rollout, tuple[int, int]]:
-    """A case, a real step of it, and the rollout as it would be, had that step's action been another.
+    """A case, a real step of it, and the rollout as if another action had been taken in that step.
 
-    The action, the reward that it earned, and everything after it in its episode are others: actions, observations,
-    rewards, what the critic and the policies say, and how the episode ends.
+    The action, its reward, and everything after it in its episode are changed: actions, observations, rewards, values,
+    log-probs, and how the episode ends.
     """
     case = draw(baseline_cases(subject))
     rollout = case[0]
@@ -52,7 +52,7 @@ def _changed_from_a_step(draw: DrawFn, subject: Subject) -> tuple[Any, Rollout, 
         columns[name] = column.clone()
         columns[name][where] = numbers.to(column.dtype).reshape(-1, *[1] * (column.ndim - 2))
     last = since & (rollout.terminated | rollout.truncated)
-    if draw(st.booleans()):  # ends by the clock where it ended by the world, and the other way round
+    if draw(st.booleans()):  # swap terminated and truncated
         columns["terminated"] = torch.where(last, rollout.truncated & ~rollout.terminated, rollout.terminated)
         columns["truncated"] = torch.where(last, rollout.terminated, rollout.truncated)
     changed = evolve(rollout, **columns)
@@ -64,7 +64,7 @@ def _changed_from_a_step(draw: DrawFn, subject: Subject) -> tuple[Any, Rollout, 
 
 
 def _claims_neutral(subject: Subject) -> str | None:
-    """Not without the claim; what is then said measures the part that the judged episode has in its own baseline."""
+    """Why the law does not apply. The reason includes the share of an episode's own return in its baseline."""
     if subject.declares("claims", "neutral"):
         return None
     try:
@@ -72,20 +72,18 @@ def _claims_neutral(subject: Subject) -> str | None:
     except PartError as error:
         return f"it does not claim 'neutral' ({error})"
     if not share:
-        return (
-            f"it does not claim 'neutral', though of {NUM_EPISODES} episodes no return has a part in its own baseline"
-        )
+        return f"it does not claim 'neutral', though with {NUM_EPISODES} episodes no return is part of its own baseline"
     return (
-        f"it does not claim 'neutral': of {NUM_EPISODES} episodes, {share:.3g} of the judged one's own return is "
+        f"it does not claim 'neutral': with {NUM_EPISODES} episodes, {share:.3g} of an episode's own return is "
         f"subtracted from it, which biases the gradient{' by 1/n' if abs(share * NUM_EPISODES - 1) < 1e-6 else ''}"
     )
 
 
-NUM_EPISODES = 4  # of which the share is measured
+NUM_EPISODES = 4  # for which the share is measured
 
 
 def share_of_return(subject: Subject, episode: int = 0) -> float:
-    """By how much the baseline of a one-step episode, among `EPISODES`, rises with its own return, or another's."""
+    """How much the baseline of the first of `NUM_EPISODES` one-step episodes rises with the return of an episode."""
     rollout = assemble([[Episode((0.25 * n,), True, False)] for n in range(NUM_EPISODES)], dtype=torch.float64)
     rollout = evolve(rollout, groups=torch.zeros(NUM_EPISODES, dtype=torch.int64))
     rollout = evolve(
@@ -103,24 +101,24 @@ def share_of_return(subject: Subject, episode: int = 0) -> float:
 
 @law("baseline", source=NEUTRALITY, cases=_changed_from_a_step, applies=_claims_neutral)
 def baselines_do_not_depend_on_the_action(subject: Subject, case: tuple[Any, Rollout, tuple[int, int]]) -> None:
-    """What is subtracted at t does not change with the action at t, nor with anything that followed it.
+    """The baseline at step t does not change with the action at t, nor with anything that happened afterwards.
 
-    Earlier steps, other episodes and earlier rollouts may have a part in it: E[b·∇log π] is 0 whatever they were. A
-    mean of n episodes that includes the judged one biases the gradient by 1/n.
+    It may depend on earlier steps, other episodes and earlier rollouts: E[b·∇log π] is 0 whatever they are. A mean over
+    n episodes that includes the step's own episode biases the gradient by 1/n.
     """
     (rollout, earlier, total), changed, (t, n) = case
     baseline = updated_baseline(subject, earlier)
     expected, got = (baseline_values(baseline, each, returns_of(each, total)) for each in (rollout, changed))
     where = torch.zeros_like(rollout.mask)
     where[t, n] = True
-    message = "at {step} changes with the action that it judges, or what followed"
+    message = "at {step} changes with the action of that step, or with what followed it"
     if not earlier and (share := _shares_of_episodes(subject)[0]):
-        message += f" (of {NUM_EPISODES} episodes, {share:.3g} of the judged one's own return is subtracted from it)"
-    require_close(message, rollout, expected, got, where, extra_columns={"reward then": changed.rewards})
+        message += f" (with {NUM_EPISODES} episodes, {share:.3g} of an episode's own return is subtracted from it)"
+    require_close(message, rollout, expected, got, where, extra_columns={"changed reward": changed.rewards})
 
 
 def _shares_of_episodes(subject: Subject) -> list[float]:
-    """The share of each of `EPISODES` episodes in the first one's baseline; 0 where it refuses so few."""
+    """The share of each of `NUM_EPISODES` episodes in the first one's baseline; 0 if it refuses so few."""
     if "shares" not in subject.cache:
         try:
             subject.cache["shares"] = [share_of_return(subject, episode) for episode in range(NUM_EPISODES)]
@@ -133,11 +131,11 @@ def _shares_of_episodes(subject: Subject) -> list[float]:
 def baselines_see_the_future_only_through_mean_returns(
     subject: Subject, case: tuple[Any, Rollout, tuple[int, int]]
 ) -> None:
-    """What is subtracted at t does not look at the action at t, nor at what followed, otherwise than through returns.
+    """The baseline at step t depends on the action at t, and on what happened afterwards, only through the returns.
 
-    And through these only as a mean, or a fit, of several episodes does: of four, not all of the judged one's return is
-    subtracted from it, and the others have a part, too. What the judged one's own part biases is told with the law of
-    those that claim to be neutral, which have none.
+    And it depends on returns only as a mean over several episodes, or a fit to them, does: with four episodes, less
+    than the whole return of an episode is subtracted from it, and the other episodes contribute, too. The bias that
+    this causes is reported by the law of neutral baselines, which do not depend on their own return at all.
     """
     (rollout, earlier, total), changed, (t, n) = case
     baseline, returns = updated_baseline(subject, earlier), returns_of(rollout, total)
@@ -146,7 +144,7 @@ def baselines_see_the_future_only_through_mean_returns(
     where = torch.zeros_like(rollout.mask)
     where[t, n] = True
     require_close(
-        "at {step} changes with the action that it judges, or what followed, and not by the returns",
+        "at {step} changes with the action of that step, or with what followed it, other than through the returns",
         rollout,
         expected,
         got,
@@ -156,8 +154,8 @@ def baselines_see_the_future_only_through_mean_returns(
     largest = max(other_shares, key=abs)
     if share > 1 - ROUNDING or (abs(share) > ROUNDING >= abs(largest)):
         raise Broken(
-            f"is no mean: of {NUM_EPISODES} episodes, {share:.3g} of the judged one's own return is subtracted from "
+            f"is not a mean: with {NUM_EPISODES} episodes, {share:.3g} of an episode's own return is subtracted from "
             f"it, and {largest:.3g} of another's",
-            expected="less than 1 of its own, and something of others'",
+            expected="less than 1 of its own return, and a share of the others'",
             got=share,
         )

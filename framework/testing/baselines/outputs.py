@@ -1,4 +1,4 @@
-"""What a baseline hands back."""
+"""Laws of what a baseline returns."""
 
 from typing import Any
 
@@ -16,14 +16,14 @@ from .cases import CONTRACT, baseline_cases, baseline_values, returns_of, update
 
 @law("baseline", source=CONTRACT, cases=baseline_cases)
 def baselines_have_the_returns_shape(subject: Subject, case: tuple[Rollout, Rollout | None, bool]) -> None:
-    """What is subtracted is a tensor `[T, N]`, time-major, as the returns are: nothing is broadcast later."""
+    """A baseline is a tensor `[T, N]`, time-major, like the returns: nothing is broadcast later."""
     rollout, earlier, total = case
     baseline_values(updated_baseline(subject, earlier), rollout, returns_of(rollout, total))
 
 
 @law("baseline", source=CONTRACT, cases=baseline_cases)
 def baselines_are_finite(subject: Subject, case: tuple[Rollout, Rollout | None, bool]) -> None:
-    """They are floating point, and no number is NaN or infinite, in padding either, nor before anything was learnt."""
+    """Baselines are floating point, and no number is NaN or infinite, also in padding and before the first update."""
     rollout, earlier, total = case
     values = baseline_values(updated_baseline(subject, earlier), rollout, returns_of(rollout, total))
     if not values.is_floating_point():
@@ -33,17 +33,17 @@ def baselines_are_finite(subject: Subject, case: tuple[Rollout, Rollout | None, 
 
 @law("baseline", source=CONTRACT, cases=baseline_cases, examples=20)
 def baselines_carry_no_gradient(subject: Subject, case: tuple[Rollout, Rollout | None, bool]) -> None:
-    """What is subtracted carries no gradient, not even one to parameters of the baseline's own."""
+    """A baseline carries no gradient, not even to parameters of its own."""
     rollout, earlier, total = case
     with torch.enable_grad():
         values = baseline_values(updated_baseline(subject, earlier), rollout, returns_of(rollout, total))
     if values.requires_grad:
-        raise Broken("carries a gradient", expected="none", got=str(values.grad_fn), case=rows(rollout))
+        raise Broken("carries a gradient", expected="no gradient", got=str(values.grad_fn), case=rows(rollout))
 
 
 @law("baseline", source=CONTRACT, cases=baseline_cases)
 def baselines_do_not_modify_their_inputs(subject: Subject, case: tuple[Rollout, Rollout | None, bool]) -> None:
-    """Neither the rollout nor the returns are written to, by the call or by `update`."""
+    """Neither the call nor `update` writes to the rollout or the returns."""
     rollout, earlier, total = case
     baseline, returns = updated_baseline(subject, earlier), returns_of(rollout, total)
     passed, passed_returns = copied(rollout), returns.clone()
@@ -65,11 +65,11 @@ def baselines_do_not_modify_their_inputs(subject: Subject, case: tuple[Rollout, 
     examples=30,
 )
 def calling_does_not_change_the_baseline(subject: Subject, case: tuple[Any, Any]) -> None:
-    """What it says does not change with what else it was asked meanwhile: only `update` teaches."""
+    """A baseline's values do not depend on other calls in between: only `update` changes its state."""
     (rollout, earlier, total), (other, _, _) = case
     returns = returns_of(rollout, total)
     baseline = updated_baseline(subject, earlier)
     first = baseline_values(baseline, rollout, returns).clone()
     baseline_values(baseline, other, returns_of(other))
     again = baseline_values(baseline, rollout, returns)
-    require_close("at {step} says something else when asked again", rollout, first, again)
+    require_close("at {step} differs when called again", rollout, first, again)

@@ -1,4 +1,4 @@
-"""The state of those that learn."""
+"""Laws of baselines with state."""
 
 import torch
 from hypothesis import strategies as st
@@ -21,7 +21,7 @@ def _has_state(subject: Subject) -> str | None:
 
 @st.composite
 def _successive_rollouts(draw: DrawFn, subject: Subject) -> list[Rollout]:
-    """Three rollouts of the same lanes, as a run collects them."""
+    """Three rollouts of the same lanes, as collected in a run."""
     first = draw(baseline_rollouts(subject, whole=True))
     lanes, groups, values = first.mask.shape[1], first.groups is not None, first.values is not None
     more = rollouts(whole=True, values=values, min_lanes=lanes, max_lanes=lanes, min_episodes=2, groups=groups)
@@ -30,26 +30,24 @@ def _successive_rollouts(draw: DrawFn, subject: Subject) -> list[Rollout]:
 
 @law("baseline", source=CONTRACT, cases=_successive_rollouts, applies=_has_state, examples=30)
 def state_survives_saving_and_loading(subject: Subject, rollouts: list[Rollout]) -> None:
-    """A fresh one that loads the state says the same, then and after a further update; what was saved stays."""
+    """A new baseline that loads the state has the same values, also after another update; saved states never change."""
     original, loaded = subject.make(), subject.make()
     missing = [name for name in ("update", "state_dict", "load_state_dict") if not hasattr(original, name)]
     if missing:
-        raise Broken(f"has state, but no {missing[0]}")
-    loaded.load_state_dict(original.state_dict())  # before there is any
+        raise Broken(f"has state, but lacks {missing[0]}")
+    loaded.load_state_dict(original.state_dict())  # before the first update
     original.update(copied(rollouts[0]), returns_of(rollouts[0]))
     saved = original.state_dict()
     for name, entry in saved.items():
         if not isinstance(entry, Tensor):
-            raise Broken(f"state_dict: '{name}' is no tensor", expected="a tensor", got=type(entry).__name__)
+            raise Broken(f"state_dict: '{name}' is not a tensor", expected="a tensor", got=type(entry).__name__)
     copies = {name: entry.clone() for name, entry in saved.items()}
     loaded.load_state_dict(saved)
     for number, rollout in enumerate(rollouts[1:]):
         returns = returns_of(rollout)
         expected, got = baseline_values(original, rollout, returns), baseline_values(loaded, rollout, returns)
         after = "after loading" if number == 0 else "after a further update"
-        require_close(
-            f"at {{step}}, {after}, says something else than the one whose state it has", rollout, expected, got
-        )
+        require_close(f"at {{step}}, {after}, differs from the baseline whose state was loaded", rollout, expected, got)
         for baseline in (original, loaded):
             baseline.update(copied(rollout), returns)
     changed = [name for name, entry in saved.items() if not torch.equal(entry, copies[name])]
@@ -59,11 +57,11 @@ def state_survives_saving_and_loading(subject: Subject, rollouts: list[Rollout])
 
 @law("baseline", source=CONTRACT, cases=_successive_rollouts, applies=_has_state, examples=30)
 def baselines_of_two_runs_share_no_state(subject: Subject, rollouts: list[Rollout]) -> None:
-    """What one `build` made learns nothing from what another one is taught."""
+    """Updating one baseline does not change another one that the same settings built."""
     first, second = subject.make(), subject.make()
     rollout, returns = rollouts[1], returns_of(rollouts[1])
     before = baseline_values(second, rollout, returns).clone()
     first.update(copied(rollouts[0]), returns_of(rollouts[0]))
     require_close(
-        "at {step} knows what another one was taught", rollout, before, baseline_values(second, rollout, returns)
+        "at {step} changes when another baseline is updated", rollout, before, baseline_values(second, rollout, returns)
     )

@@ -1,4 +1,4 @@
-"""Ends of episodes: what comes before, in and after the step in which one ends."""
+"""Laws of the ends of episodes: the steps before, at and after an end."""
 
 import torch
 from attrs import evolve
@@ -21,7 +21,7 @@ from .stepping import (
 
 @law("environment", cases=plans)
 def observations_differ_from_successors_only_at_ends(subject: Subject, plan: ActionPlan) -> None:
-    """Where no episode ended, what the policy sees next is the true successor."""
+    """Unless an episode ended, the next observation is the successor."""
     with make_environment(subject, plan.lanes) as environment:
         recording = run_plan(environment, plan, steps=3 * len(plan.actions))
     for t, step in enumerate(recording.steps):
@@ -31,7 +31,7 @@ def observations_differ_from_successors_only_at_ends(subject: Subject, plan: Act
             seen, after = step.observations[n], step.successors[n]
             if not equal(seen, after):
                 raise Broken(
-                    f"no episode of lane {n} ended in step {t}, and its observation is not its successor",
+                    f"no episode of lane {n} ended in step {t}, but its observation is not its successor",
                     expected=after.tolist(),
                     got=seen.tolist(),
                     case=recording.rows(n, t),
@@ -40,8 +40,9 @@ def observations_differ_from_successors_only_at_ends(subject: Subject, plan: Act
 
 @law("environment", cases=plans)
 def invalid_rows_only_follow_ends(subject: Subject, plan: ActionPlan) -> None:
-    """`valid` is False only in the row after an episode's end, which ends nothing itself; and if in one such row, then
-    in all: otherwise a step would be left out, or a reset learnt from."""
+    """`valid` is False only in the row after the end of an episode, and such a row ends no episode itself. If it is
+    False in one such row, then in all of them: otherwise a step would be lost, or a reset would count as a step.
+    """
     with make_environment(subject, plan.lanes) as environment:
         recording = run_plan(environment, plan, steps=4 * len(plan.actions))
     after_ends = []
@@ -52,21 +53,25 @@ def invalid_rows_only_follow_ends(subject: Subject, plan: ActionPlan) -> None:
             follows = t > 0 and bool(recording.ended(t - 1)[n])
             if not real and not follows:
                 raise Broken(
-                    f"step {t} of lane {n} is no real step, and no episode ended before", case=recording.rows(n, t)
+                    f"step {t} of lane {n} is not valid, but no episode ended before it", case=recording.rows(n, t)
                 )
             if not real and bool(step.terminated[n] | step.truncated[n]):
-                raise Broken(f"step {t} of lane {n} is no real step, and ends an episode", case=recording.rows(n, t))
+                raise Broken(f"step {t} of lane {n} is not valid, but ends an episode", case=recording.rows(n, t))
             if follows:
                 after_ends.append((real, t, n))
     for real, t, n in after_ends:
         if real != after_ends[0][0]:
-            raise Broken(f"step {t} of lane {n} follows an end, and is as valid as no other", case=recording.rows(n, t))
+            raise Broken(
+                f"step {t} of lane {n} follows an end, but its `valid` is not that of other such steps",
+                case=recording.rows(n, t),
+            )
 
 
 @law("environment", cases=lambda subject: plans(subject, rows=4), applies=is_deterministic, examples=25)
 def every_episode_is_like_the_first(subject: Subject, plan: ActionPlan) -> None:
-    """In a world without chance the same actions make the same episode, whether it begins with a reset or after the end
-    of another: its clock starts at 0 again. (As long as nothing is drawn from the generator.)"""
+    """In a deterministic environment the same actions give the same episode, whether it starts with a reset or after
+    the end of another: its step count starts at 0 again. (Compared while nothing is drawn from the generator.)
+    """
     count = lane_counts(subject)[0]
     plan = evolve(plan, lanes=count, actions=tuple((row[0],) * count for row in plan.actions))
     with make_environment(subject, count) as environment:
@@ -87,9 +92,9 @@ def every_episode_is_like_the_first(subject: Subject, plan: ActionPlan) -> None:
             episodes[-1].append((step.successors[0], step.rewards[0], step.terminated[0], step.truncated[0]))
             if len(episodes) > 1 and not equal(episodes[0][episode_step - 1 : episode_step], episodes[-1][-1:]):
                 if not equal(initial_state, generator.get_state()):
-                    return  # it leaves something to chance after all
+                    return  # it is stochastic after all
                 raise Broken(
-                    f"step {episode_step - 1} of episode {len(episodes) - 1} is not that of the first",
+                    f"step {episode_step - 1} of episode {len(episodes) - 1} differs from that of the first episode",
                     expected=[value.tolist() for value in episodes[0][episode_step - 1]],
                     got=[value.tolist() for value in episodes[-1][-1]],
                     case=recording.rows(0, t),

@@ -1,4 +1,4 @@
-"""What only some environments have: states that are saved, groups of lanes, masks of actions."""
+"""Laws of optional features: saving states, groups of lanes, action masks."""
 
 import copy
 
@@ -14,15 +14,15 @@ from .stepping import ActionPlan, equal, lane_counts, make_environment, plans, r
 
 @st.composite
 def _interrupted_plans(draw: DrawFn, subject: Subject) -> tuple[ActionPlan, int, int]:
-    """A plan, after how many of its steps it is interrupted, and how many the other lanes had taken."""
+    """A plan, after how many steps it is interrupted, and how many steps the other environment has taken before."""
     plan = draw(plans(subject))
     return plan, draw(st.integers(1, len(plan.actions))), draw(st.integers(0, 3))
 
 
 @law("environment", cases=_interrupted_plans, applies=has_members("state_dict", "load_state_dict"))
 def restored_lanes_continue_identically(subject: Subject, case: tuple[ActionPlan, int, int]) -> None:
-    """Another environment that is handed the state of this one, and its generator's, goes on as this one does; what was
-    saved does not change under way."""
+    """Another environment that loads the state of this one and of its generator continues exactly as this one does. A
+    saved state does not change afterwards."""
     plan, interrupted, other_steps = case
     generator = torch.Generator().manual_seed(plan.seed)
     with make_environment(subject, plan.lanes) as environment:
@@ -31,20 +31,20 @@ def restored_lanes_continue_identically(subject: Subject, case: tuple[ActionPlan
         saved_copy = copy.deepcopy(saved)
         continued = run_plan(environment, plan, generator=generator, before=before)
     if not equal(saved, saved_copy):
-        raise Broken("the state that was saved changes as the environment goes on: it must be a copy")
+        raise Broken("the saved state changes when the environment is stepped: it must be a copy")
     with make_environment(subject, plan.lanes) as environment:
         if other_steps:
             run_plan(environment, evolve(plan, seed=plan.seed + 1), steps=other_steps)
         environment.load_state_dict(saved)
         generator.set_state(before.generators[-1])
         restored = run_plan(environment, plan, generator=generator, before=before)
-    require_same_recording(continued, restored, f"put back after {interrupted} steps")
+    require_same_recording(continued, restored, f"restored after {interrupted} steps")
 
 
 @law("environment", cases=plans, applies=lambda s: None if s.declares("gives", "groups") else has_members("groups")(s))
 def groups_share_their_starts(subject: Subject, plan: ActionPlan) -> None:
-    """`groups` [N] is int64 and stays; lanes of one group begin in the same state, and keep it from episode to episode
-    until the next reset."""
+    """`groups` [N] is int64 and constant. The lanes of a group start in the same state, in every episode until the next
+    reset."""
     with make_environment(subject, plan.lanes) as environment:
         groups = environment.groups
         if groups is None or groups.dtype != torch.int64 or groups.shape != (plan.lanes,):
@@ -57,7 +57,7 @@ def groups_share_their_starts(subject: Subject, plan: ActionPlan) -> None:
         leader = int((original_groups == original_groups[n]).nonzero()[0])
         if not equal(recording.first[n], recording.first[leader]):
             raise Broken(
-                f"lanes {leader} and {n} are of one group and begin in different states",
+                f"lanes {leader} and {n} are in one group, but start in different states",
                 expected=recording.first[leader].tolist(),
                 got=recording.first[n].tolist(),
             )
@@ -67,7 +67,7 @@ def groups_share_their_starts(subject: Subject, plan: ActionPlan) -> None:
         for n in recording.ended(t).nonzero().flatten().tolist():
             if not equal(step.observations[n], recording.first[n]):
                 raise Broken(
-                    f"lane {n} begins its next episode elsewhere, without a reset",
+                    f"lane {n} starts its next episode in another state, without a reset",
                     expected=recording.first[n].tolist(),
                     got=step.observations[n].tolist(),
                     case=recording.rows(n, t),
@@ -77,12 +77,12 @@ def groups_share_their_starts(subject: Subject, plan: ActionPlan) -> None:
 def _has_masks(subject: Subject) -> str | None:
     with make_environment(subject, lane_counts(subject)[0]) as environment:
         environment.reset(torch.Generator().manual_seed(0))
-        return None if getattr(environment, "action_masks", None) is not None else "forbids no action"
+        return None if getattr(environment, "action_masks", None) is not None else "it has no action masks"
 
 
 @law("environment", cases=plans, applies=_has_masks)
 def an_action_is_always_allowed(subject: Subject, plan: ActionPlan) -> None:
-    """With `action_masks`, every observation has its row of them, and each row allows something."""
+    """With `action_masks`, every observation has a mask, and every mask allows at least one action."""
     with make_environment(subject, plan.lanes) as environment:
         environment.reset(torch.Generator().manual_seed(plan.seed))
         first = environment.action_masks.clone()

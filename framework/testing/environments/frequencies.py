@@ -1,4 +1,4 @@
-"""How often: simulated frequencies are the probabilities of the tables."""
+"""Laws of frequencies: steps are as frequent as the tables say."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from .randomness import ALARM
 from .stepping import MAX_STEPS, first_of_each_group, make_environment, many_lanes
 from .tables import tables
 
-NUM_LANES = 64  # lanes, in which steps are counted
+NUM_LANES = 64  # lanes whose steps are counted
 
 
 def _has_visible_chance(subject: Subject) -> str | None:
@@ -18,15 +18,15 @@ def _has_visible_chance(subject: Subject) -> str | None:
         return missing
     mdp = tables(subject)
     if mdp.observations is not None:
-        return "hides its states, so that their frequencies are not seen"
+        return "its states are not observed, so that they cannot be counted"
     probabilities = torch.cat([mdp.transitions[~mdp.terminal].flatten(0, 1), mdp.start.unsqueeze(0)])
-    return None if bool(((probabilities > 0).sum(1) > 1).any()) else "leaves nothing to chance"
+    return None if bool(((probabilities > 0).sum(1) > 1).any()) else "it is deterministic"
 
 
 @law("environment", applies=_has_visible_chance, source="Pearson 1900, doi:10.1080/14786440009463897")
 def steps_are_as_frequent_as_the_tables_say(subject: Subject) -> None:
-    """Of random actions that are allowed, the successors of each state and action are as frequent as P(s′ | s, a), and
-    first states as `start`: χ² of each row, all together wrongly refused once in a million."""
+    """With random actions, the successors of each state and action have the frequencies P(s′ | s, a), and first states
+    those of `start` (a χ² test for each row, with a total false alarm rate of one in a million)."""
     mdp = tables(subject)
     states, actions = mdp.transitions.shape[:2]
     count = many_lanes(subject, NUM_LANES)
@@ -61,11 +61,11 @@ def steps_are_as_frequent_as_the_tables_say(subject: Subject) -> None:
         p_value = chi_square(counts.double(), probabilities)
         if p_value * len(tested) < ALARM:
             raise Broken(
-                f"{name}: not as frequent as the tables say (probability of this, or worse: {p_value:.1g})",
+                f"{name}: not as frequent as the tables say (p-value {p_value:.1g})",
                 expected=(probabilities * counts.sum()).round(decimals=1).tolist(),
                 got=counts.tolist(),
                 case=tuple(
-                    {"state": s, "probability": p, "expected": p * int(counts.sum()), "seen": int(k)}
+                    {"state": s, "probability": p, "expected": p * int(counts.sum()), "counted": int(k)}
                     for s, (p, k) in enumerate(zip(probabilities.tolist(), counts.tolist(), strict=True))
                     if p or k
                 ),
@@ -73,7 +73,7 @@ def steps_are_as_frequent_as_the_tables_say(subject: Subject) -> None:
 
 
 def chi_square(counts: Tensor, probabilities: Tensor) -> float:
-    """The probability of counts `[S]` as far from these chances, or farther; cells of few expected are pooled."""
+    """The p-value of counts `[S]` in a χ² test with these probabilities; cells with few expected counts are pooled."""
     if bool((counts[probabilities == 0] > 0).any()):
         return 0.0
     expected = probabilities * counts.sum()

@@ -1,4 +1,4 @@
-"""Lanes are neighbours: none disturbs another, and each has chance of its own."""
+"""Laws of lanes: they do not affect each other, and their random numbers are independent."""
 
 import itertools
 import math
@@ -44,8 +44,9 @@ def _plans_changed_in_one_lane(draw: DrawFn, subject: Subject) -> tuple[ActionPl
 
 @law("environment", cases=_plans_changed_in_one_lane, applies=several_lanes)
 def lanes_do_not_disturb_each_other(subject: Subject, case: tuple[ActionPlan, int, ActionPlan]) -> None:
-    """What one lane does changes nothing in the others. (Compared as long as both have drawn alike: as the lane's
-    episodes have ended at the same steps, and the generator stands at the same place.)"""
+    """Actions in one lane have no effect on other lanes. (Compared while both recordings use the same random numbers:
+    the lane's episodes have ended in the same steps, and the generator is in the same state.)
+    """
     plan, lane, changed_plan = case
     recordings = []
     for each_plan in (plan, changed_plan):
@@ -62,7 +63,7 @@ def lanes_do_not_disturb_each_other(subject: Subject, case: tuple[ActionPlan, in
                 fresh = name in ("observations", "action_masks") and bool(original.ended(t)[n]) and not ends_agree
                 if not fresh and not equal(expected[n], got[n]):
                     raise Broken(
-                        f"{name} of lane {n} in step {t} change with what lane {lane} does",
+                        f"{name} of lane {n} in step {t} change with the actions in lane {lane}",
                         expected=expected[n].tolist(),
                         got=got[n].tolist(),
                         case=(*original.rows(n, t), *changed.rows(n, t), *changed.rows(lane, t)),
@@ -77,7 +78,8 @@ def lanes_do_not_disturb_each_other(subject: Subject, case: tuple[ActionPlan, in
     applies=lambda s: several_lanes(s) or is_deterministic(s),
 )
 def lanes_do_not_depend_on_the_number_of_lanes(subject: Subject, plan: ActionPlan) -> None:
-    """In a world without chance a lane tells the same among few others as among many. (As long as nothing is drawn.)"""
+    """In a deterministic environment a lane gives the same steps with few other lanes as with many. (Compared while
+    nothing is drawn from the generator.)"""
     few = lane_counts(subject)[0]
     narrow_plan = evolve(plan, lanes=few, actions=tuple(row[:few] for row in plan.actions))
     recordings = []
@@ -106,8 +108,8 @@ def _first_lanes_of(step: Step, count: int) -> Step:
     source="https://numpy.org/doc/stable/reference/random/parallel.html",
 )
 def lanes_have_independent_randomness(subject: Subject) -> None:
-    """Lanes that take the same actions do not meet with the same chance: no two lanes (of different groups) tell the
-    same eight steps after each of 200 resets."""
+    """Lanes have independent random numbers: with the same actions, no two lanes (of different groups) have the same
+    first eight steps after each of 200 resets."""
     count, resets = max(lane_counts(subject)), 200
     rows = random_plan(subject, 1, 8).actions
     plan = ActionPlan(count, 0, tuple(row * count for row in rows))
@@ -122,7 +124,7 @@ def lanes_have_independent_randomness(subject: Subject) -> None:
         usual = Counter(row[m] for row in lane_bytes).most_common(1)[0][1] / resets
         if resets * math.log(usual) < math.log(ALARM) and all(row[m] == row[n] for row in lane_bytes):
             raise Broken(
-                f"lanes {m} and {n} meet with the same chance after each of {resets} resets",
+                f"lanes {m} and {n} have the same steps after each of {resets} resets",
                 expected="independent lanes",
                 got="one stream of random numbers for both",
                 case=(*recordings[0].rows(m, 7, 3), *recordings[0].rows(n, 7, 3)),
@@ -130,6 +132,6 @@ def lanes_have_independent_randomness(subject: Subject) -> None:
 
 
 def _lane_bytes(recording: Recording, n: int) -> bytes:
-    """All that lane n told."""
+    """Everything that was recorded of lane n."""
     columns = [recording.first, *(column for step in recording.steps for column in (step.successors, step.rewards))]
     return b"".join(column[n].numpy().tobytes() for column in columns)

@@ -1,4 +1,4 @@
-"""How long episodes are: after an end as after a reset."""
+"""Laws of episode lengths: the same after the end of an episode as after a reset."""
 
 import copy
 
@@ -10,16 +10,17 @@ from .applicability import is_random
 from .randomness import ALARM, fisher
 from .stepping import MAX_STEPS, allowed_actions, first_of_each_group, make_environment, many_lanes, spaces_of
 
-MAX_EPISODES = 12  # of each lane, at most
-STEPS_PER_LANE = MAX_STEPS // 2  # of each lane, at most
-LONGEST_COUNTED = STEPS_PER_LANE // 4  # longer episodes count as of this length
-MIN_EPISODES = 20  # episodes of each sort
+MAX_EPISODES = 12  # per lane
+STEPS_PER_LANE = MAX_STEPS // 2  # maximum per lane
+LONGEST_COUNTED = STEPS_PER_LANE // 4  # longer episodes are counted as of this length
+MIN_EPISODES = 20  # of first and of later episodes, for a test
 
 
 def _lengths(subject: Subject) -> tuple[list[int], list[int]]:
-    """Lengths of episodes that began with a reset, and with another's end, of random actions.
+    """Lengths of episodes with random actions: those that start with a reset, and those that follow another one.
 
-    Only those count that begin `LONG` steps before the end of play, so that long ones are not seen less often.
+    Only episodes that start at least `LONGEST_COUNTED` steps before the end of the recording count, so that long ones
+    are not underrepresented.
     """
     if "lengths" in subject.cache:
         return subject.cache["lengths"]  # type: ignore[no-any-return]
@@ -57,21 +58,21 @@ def _lengths(subject: Subject) -> tuple[list[int], list[int]]:
 
 
 def _too_few_episodes(subject: Subject) -> str | None:
-    """It is a world without chance, whose episodes another law compares step by step; or too few end."""
+    """Why the law does not apply: deterministic environments are covered by another law, or too few episodes end."""
     if reason := is_random(subject):
         return reason
     firsts, laters = _lengths(subject)
     if min(len(firsts), len(laters)) >= MIN_EPISODES:
         return None
     return (
-        f"only {len(firsts)} first episodes and {len(laters)} later ones were seen, of at most {LONGEST_COUNTED} steps"
+        f"there were only {len(firsts)} first episodes and {len(laters)} later ones, of at most {LONGEST_COUNTED} steps"
     )
 
 
 @law("environment", applies=_too_few_episodes, source="Fisher 1922, doi:10.2307/2340521")
 def later_episodes_are_as_long_as_the_first(subject: Subject) -> None:
-    """With random actions, episodes that follow another's end are as long as those after a reset: no clock goes on
-    (of each length, how many are longer: all together wrongly refused once in a million)."""
+    """With random actions, episodes that follow another one are as long as those after a reset: step counts are reset
+    (Fisher's exact test for each length, with a total false alarm rate of one in a million)."""
     firsts, laters = _lengths(subject)
     limits = sorted({*firsts, *laters})[:-1]
     for limit in limits:
@@ -80,7 +81,7 @@ def later_episodes_are_as_long_as_the_first(subject: Subject) -> None:
         p_value = 2 * min(fisher(*sides), fisher(*sides[2:], *sides[:2])) * len(limits)
         if p_value < ALARM:
             raise Broken(
-                f"episodes after the first are of another length (probability of this, or worse: {p_value:.1g})",
+                f"episodes after the first differ in length (p-value {p_value:.1g})",
                 expected=f"{first} of {len(firsts)} first episodes have at most {limit} steps",
                 got=f"{later} of {len(laters)} later ones",
                 case=tuple(

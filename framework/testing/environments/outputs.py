@@ -1,4 +1,4 @@
-"""What is handed out: observations of the space, finite rewards, flags."""
+"""Laws of outputs: observations in the space, finite rewards, flags."""
 
 import math
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from .stepping import ActionPlan, make_environment, plans, run_plan
 
 @law("environment", cases=plans)
 def observations_are_in_the_space(subject: Subject, plan: ActionPlan) -> None:
-    """First observations, observations and successors are elements of `observation_space`, of one shape and dtype;
-    rewards [N] are floating point, flags [N] bool; every action of `action_space` is taken."""
+    """First observations, observations and successors are elements of `observation_space`, with the same shape and
+    dtype. Rewards [N] are floating point, flags [N] are bool. Every action of `action_space` is accepted."""
     with make_environment(subject, plan.lanes) as environment:
         checks = StepChecks(environment, plan.lanes, (subject.part.label, "policy"))
         recording = run_plan(environment, plan, steps=0)
@@ -42,7 +42,7 @@ def _where(index: Sequence[int]) -> str:
 
 @law("environment", cases=plans)
 def rewards_are_finite(subject: Subject, plan: ActionPlan) -> None:
-    """No reward is NaN or infinite, in rows that are no real steps neither."""
+    """No reward is NaN or infinite, also in rows that are not valid steps."""
     with make_environment(subject, plan.lanes) as environment:
         recording = run_plan(environment, plan)
     for t, step in enumerate(recording.steps):

@@ -1,4 +1,4 @@
-"""What an environment leaves to chance: its own, and that of the generators that are everybody's."""
+"""The randomness of an environment: its own generator, and the global ones."""
 
 import copy
 import math
@@ -13,12 +13,12 @@ import torch
 from ..law import Subject
 from .stepping import ActionPlan, equal, lane_counts, make_environment, run_plan, spaces_of
 
-ALARM = 1e-6  # how probable it may be that a sound environment is called unsound
+ALARM = 1e-6  # probability of rejecting a correct environment
 
 
 @contextmanager
 def globally_seeded(seed: int) -> Iterator[None]:
-    """The global generators of torch, numpy and Python seeded, and put back afterwards."""
+    """Seed the global generators of torch, numpy and Python, and restore them afterwards."""
     saved = torch.get_rng_state(), np.random.get_state(), random.getstate()
     torch.default_generator.manual_seed(seed)  # `torch.manual_seed` formats a stack trace each time
     np.random.seed(seed)
@@ -32,7 +32,7 @@ def globally_seeded(seed: int) -> Iterator[None]:
 
 
 def random_plan(subject: Subject, count: int, rows: int, seed: int = 0) -> ActionPlan:
-    """A long plan of actions from all over the space, the same each time."""
+    """A plan of random actions from the whole space; the same each time."""
     space = copy.deepcopy(spaces_of(subject)[1])
     space.seed(seed)
     return ActionPlan(
@@ -41,7 +41,7 @@ def random_plan(subject: Subject, count: int, rows: int, seed: int = 0) -> Actio
 
 
 def is_stochastic(subject: Subject) -> bool:
-    """Whether it draws from the generator, at reset or in forty steps: what is rare need not be seen to happen."""
+    """Whether it draws from its generator at reset or in forty steps; what depends on the draws may be a rare event."""
     if "chance" not in subject.cache:
         generator, count = torch.Generator().manual_seed(0), lane_counts(subject)[0]
         before = generator.get_state()
@@ -52,9 +52,9 @@ def is_stochastic(subject: Subject) -> bool:
 
 
 def fisher(hits: int, misses: int, other_hits: int, other_misses: int) -> float:
-    """The probability of at least so many hits in the first of two groups on which they fall alike.
+    """Fisher's exact test: the probability of at least so many hits in the first of two groups with equal hit rates.
 
-    Source: Fisher 1922, doi:10.2307/2340521; one-sided, given the sizes and the number of hits.
+    Source: Fisher 1922, doi:10.2307/2340521; one-sided, given the group sizes and the number of hits.
     """
     size, marked, total = hits + misses, hits + other_hits, hits + misses + other_hits + other_misses
     ways = (math.comb(marked, k) * math.comb(total - marked, size - k) for k in range(hits, min(size, marked) + 1))
@@ -62,7 +62,7 @@ def fisher(hits: int, misses: int, other_hits: int, other_misses: int) -> float:
 
 
 def most_frequent_start_share(subject: Subject) -> float:
-    """The share of the most frequent first observation of lane 0 among 64."""
+    """The share of the most frequent first observation of lane 0, in 64 resets."""
     if "usual start" not in subject.cache:
         count, generator = lane_counts(subject)[0], torch.Generator().manual_seed(1)
         with make_environment(subject, count) as environment:

@@ -1,4 +1,4 @@
-"""Seeds: all chance comes from the generator that is handed in, and nothing else is remembered or changed."""
+"""Laws of seeds: all randomness comes from the generator that is passed in, and no other state is kept or changed."""
 
 import random
 from typing import Any
@@ -22,8 +22,8 @@ from .stepping import (
 
 @law("environment", cases=plans, source="docs/reference/contracts.md; Henderson et al. 2018, arXiv:1709.06560")
 def the_same_seed_gives_the_same_steps(subject: Subject, plan: ActionPlan) -> None:
-    """Two environments that are reset with equal generators and take the same actions tell the same, bit for bit,
-    whatever the global generators hold: all chance comes from the generator that is handed in."""
+    """Two environments that are reset with equal generators and take the same actions give bit for bit the same steps,
+    whatever the state of the global generators: all randomness comes from the generator that is passed in."""
     recordings = []
     for global_seed in (1, 2):
         with globally_seeded(global_seed), make_environment(subject, plan.lanes) as environment:
@@ -33,16 +33,16 @@ def the_same_seed_gives_the_same_steps(subject: Subject, plan: ActionPlan) -> No
 
 @law("environment", cases=plans)
 def reset_clears_all_state(subject: Subject, plan: ActionPlan) -> None:
-    """After a reset an environment that was played tells what a new one does: nothing counts on (a clock, a stream)."""
+    """After a reset, an environment gives the same steps as a new one: step counts and random streams start anew."""
     with make_environment(subject, plan.lanes) as environment:
         fresh = run_plan(environment, plan)
         again = run_plan(environment, plan)
-    require_same_recording(fresh, again, "reset with the same seed after it was played")
+    require_same_recording(fresh, again, "reset with the same seed after use")
 
 
 @law("environment", cases=plans)
 def the_global_generators_are_left_alone(subject: Subject, plan: ActionPlan) -> None:
-    """Building, resetting and stepping move none of the global generators of torch, numpy and Python."""
+    """Building, resetting and stepping do not use the global generators of torch, numpy and Python."""
     with globally_seeded(3):
         before = _global_states()
         with make_environment(subject, plan.lanes) as environment:
@@ -50,7 +50,9 @@ def the_global_generators_are_left_alone(subject: Subject, plan: ActionPlan) -> 
         after = _global_states()
     for name, state in before.items():
         if not equal(state, after[name]):
-            raise Broken(f"it moves the global generator of {name}: all chance comes from the one that is handed in")
+            raise Broken(
+                f"it uses the global generator of {name}: all randomness must come from the one that is passed in"
+            )
 
 
 def _global_states() -> dict[str, Any]:
@@ -60,8 +62,8 @@ def _global_states() -> dict[str, Any]:
 
 @law("environment", cases=plans)
 def actions_are_only_read(subject: Subject, plan: ActionPlan) -> None:
-    """Actions are left as they were, and not looked at again after the step: the policy may write the next ones into
-    the same tensor."""
+    """The environment does not change the actions, and does not read them after the step: the policy may write the next
+    actions into the same tensor."""
     with make_environment(subject, plan.lanes) as environment:
         fresh = run_plan(environment, plan)
     with make_environment(subject, plan.lanes) as environment:
@@ -73,7 +75,7 @@ def actions_are_only_read(subject: Subject, plan: ActionPlan) -> None:
             buffer.copy_(actions)
             step = environment.step(buffer, generator)
             if not equal(buffer, actions):
-                raise Broken(f"step {t} changed the actions that it was handed", expected=actions, got=buffer)
+                raise Broken(f"step {t} changed the actions that it was given", expected=actions, got=buffer)
             again.steps.append(clone_step(step))
             buffer.copy_(fresh.actions[(t + 1) % len(fresh.actions)].flip(0))
-    require_same_recording(fresh, again, "with actions handed over in one tensor that is written again")
+    require_same_recording(fresh, again, "with actions passed in one tensor that is overwritten")

@@ -1,4 +1,4 @@
-"""Environments are played: built for some lanes, reset, stepped as planned; and what they told is kept and compared."""
+"""Build environments, reset and step them as planned, record the results, and compare recordings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,27 +18,27 @@ from ..strategies import elements
 
 CPU = torch.device("cpu")
 COLUMNS = ("observations", "successors", "rewards", "terminated", "truncated", "valid", "action_masks")
-ROWS = 12  # of actions in a plan; played over and over, where a law needs more
-MAX_STEPS = 2000  # time steps that are played out
-MANY_LANES = 32  # lanes, where it is asked how often something happens
+ROWS = 12  # of actions in a plan; repeated if a law needs more
+MAX_STEPS = 2000  # maximum number of time steps
+MANY_LANES = 32  # lanes for tests of frequencies
 
 
 @frozen
 class ActionPlan:
-    """What an environment is asked for: so many lanes, reset with this seed, and actions for each step and lane."""
+    """What to run: the number of lanes, the seed of the reset, and actions for each step and lane."""
 
     lanes: int
     seed: int
     actions: tuple[tuple[Any, ...], ...]  # [T][N]
 
     def row(self, t: int) -> tuple[Any, ...]:
-        """The actions of step t; after the last row comes the first."""
+        """The actions of step t; after the last row follows the first."""
         return self.actions[t % len(self.actions)]
 
 
 @frozen(eq=False)
 class Recording:
-    """What it told: the first observations `[N, *O]`, and of each step what was done and what came."""
+    """A recording: the first observations `[N, *O]`, and for each step the actions and the result."""
 
     first: Tensor
     actions: list[Tensor]
@@ -46,13 +46,13 @@ class Recording:
     generators: list[Tensor]  # the generator's state after each step
 
     def ended(self, t: int) -> Tensor:
-        """Where an episode ended in step t `[N]`."""
+        """In which lanes an episode ended in step t `[N]`."""
         step = self.steps[t]
         ended = step.terminated | step.truncated
         return ended if step.valid is None else ended & step.valid
 
     def rows(self, lane: int, last: int, most: int = 8) -> tuple[Mapping[str, Any], ...]:
-        """One lane's story up to step `last`, as a table."""
+        """The steps of one lane up to step `last`, as a table."""
         table = []
         for t in range(max(0, last + 1 - most), last + 1):
             step = self.steps[t]
@@ -69,7 +69,7 @@ class Recording:
 
 @contextmanager
 def make_environment(subject: Subject, count: int) -> Iterator[Any]:
-    """A fresh environment of so many lanes, closed afterwards."""
+    """A new environment with so many lanes, closed afterwards."""
     environment = subject.make(count, CPU)
     try:
         yield environment
@@ -79,7 +79,7 @@ def make_environment(subject: Subject, count: int) -> Iterator[Any]:
 
 
 def lane_counts(subject: Subject) -> list[int]:
-    """The three smallest numbers of lanes that it can be built for: groups come whole."""
+    """The three smallest numbers of lanes that it can be built for: it may allow whole groups only."""
     if "counts" not in subject.cache:
         counts, refused = [], None
         for count in range(1, 33):
@@ -97,12 +97,12 @@ def lane_counts(subject: Subject) -> list[int]:
 
 
 def many_lanes(subject: Subject, about: int = MANY_LANES) -> int:
-    """About so many lanes, whole groups."""
+    """About so many lanes, in whole groups."""
     return lane_counts(subject)[0] * (about // lane_counts(subject)[0] or 1)
 
 
 def first_of_each_group(environment: Any, count: int) -> Tensor:
-    """Of its lanes, the first of each group; all, where there are no groups."""
+    """The first lane of each group; all lanes if there are no groups."""
     groups = getattr(environment, "groups", None)
     if groups is None:
         return torch.arange(count)
@@ -110,7 +110,7 @@ def first_of_each_group(environment: Any, count: int) -> Tensor:
 
 
 def spaces_of(subject: Subject) -> "tuple[Space[Any], Space[Any]]":
-    """Of observations and actions."""
+    """The observation space and the action space."""
     if "spaces" not in subject.cache:
         with make_environment(subject, lane_counts(subject)[0]) as environment:
             subject.cache["spaces"] = environment.observation_space, environment.action_space
@@ -119,7 +119,7 @@ def spaces_of(subject: Subject) -> "tuple[Space[Any], Space[Any]]":
 
 @st.composite
 def plans(draw: DrawFn, subject: Subject, several: bool = False, rows: int = ROWS) -> ActionPlan:
-    """Actions of the space, step by step; with `several`, for two lanes or more."""
+    """Plans of actions from the action space; with `several`, for at least two lanes."""
     possible = [count for count in lane_counts(subject) if count > 1 or not several]
     count = draw(st.sampled_from(possible))
     actions = draw(elements(spaces_of(subject)[1], draw(st.integers(1, rows)), count)).tolist()
@@ -127,7 +127,7 @@ def plans(draw: DrawFn, subject: Subject, several: bool = False, rows: int = ROW
 
 
 def allowed_actions(environment: Any, row: Sequence[Any], masks: Tensor | None) -> Tensor:
-    """Actions as a tensor; where some are forbidden, each stands for one of those that are allowed."""
+    """Actions as a tensor; with masks, each is mapped to an allowed action."""
     space = environment.action_space
     actions = torch.from_numpy(np.array(row, dtype=space.dtype).reshape(len(row), *(space.shape or ())))
     if isinstance(space, Discrete):
@@ -147,7 +147,7 @@ def run_plan(
     generator: torch.Generator | None = None,
     before: Recording | None = None,
 ) -> Recording:
-    """Reset, and step as planned (`steps` times); or go on after what was told `before`, with its next actions."""
+    """Reset, and step as planned (`steps` times); or continue the recording `before` with the next actions."""
     generator = torch.Generator().manual_seed(plan.seed) if generator is None else generator
     if before is None:
         first, masks, first_step = environment.reset(generator).clone(), getattr(environment, "action_masks", None), 0
@@ -166,14 +166,14 @@ def run_plan(
 
 
 def clone_step(step: Step) -> Step:
-    """A step that stays: what is handed out may be overwritten by the next."""
+    """A copy of a step: the environment may overwrite its tensors in the next one."""
     columns = {name: getattr(step, name) for name in COLUMNS}
     clones: dict[str, Any] = {name: None if column is None else column.clone() for name, column in columns.items()}
     return Step(**clones)
 
 
 def equal(left: Any, right: Any) -> bool:
-    """Whether two tensors, numbers, or containers of them hold the same, NaN being NaN."""
+    """Whether two tensors, numbers, or containers of them are equal; NaN equals NaN."""
     if isinstance(left, Tensor) and isinstance(right, Tensor):
         if left.shape != right.shape or left.dtype != right.dtype:
             return False
@@ -188,7 +188,7 @@ def equal(left: Any, right: Any) -> bool:
 
 
 def require_same_recording(expected: Recording, got: Recording, message: str) -> None:
-    """Raise where the second tells something else than the first, at the first step and lane where it does."""
+    """Raise `Broken` if the second recording differs from the first, with the first step and lane that differ."""
     for n, (first, got_first) in enumerate(zip(expected.first, got.first, strict=True)):
         if not equal(first, got_first):
             raise Broken(

@@ -1,4 +1,4 @@
-"""Where an episode ended, its last state is the successor: told from the first one of the next by what is seen."""
+"""The law of successors: at the end of an episode the successor is its last state, not the first of the next."""
 
 import math
 from collections import Counter
@@ -11,22 +11,22 @@ from ..law import Broken, Subject, law
 from .randomness import ALARM, fisher, most_frequent_start_share, random_plan
 from .stepping import MAX_STEPS, Recording, equal, make_environment, many_lanes, run_plan
 
-CHUNK_STEPS = 200  # steps after which it is asked whether more are needed
-MAX_P_VALUE = ALARM / (2 * MAX_STEPS // CHUNK_STEPS)  # of each of two tests, that often
+CHUNK_STEPS = 200  # steps between checks whether more are needed
+MAX_P_VALUE = ALARM / (2 * MAX_STEPS // CHUNK_STEPS)  # for each of two tests, so many times
 MIN_PLACES = (
-    10  # different last observations from which, without chance, no world that is right leads to one and the same
+    10  # different last observations that a correct deterministic environment cannot all lead to the same state
 )
 
-Place = tuple[bytes, bytes]  # an observation and the action that was taken there
+Place = tuple[bytes, bytes]  # an observation and the action taken there
 
 
 @frozen(eq=False)
 class End:
     """How one episode ended."""
 
-    truncated: bool  # by its time limit, and not by the world
+    truncated: bool  # and not terminated
     place: Place
-    same_as_start: bool  # its successor is the observation with which the next episode begins
+    same_as_start: bool  # its successor is the first observation of the next episode
     recording: Recording
     t: int
     lane: int
@@ -34,7 +34,7 @@ class End:
 
 @frozen(eq=False)
 class Ends:
-    """Ends of episodes; and of all other steps, by place, how many led to where episodes begin, how many did not."""
+    """Ends of episodes; and for all other steps, by place, how many led to a start state, and how many did not."""
 
     ends: list[End]
     returned: Counter[Place]
@@ -42,18 +42,18 @@ class Ends:
 
     @property
     def conclusive(self) -> bool:
-        """Whether of each kind one ended elsewhere than where the next began."""
+        """Whether at least one end of each kind (terminated, truncated) differs from the next start."""
         kinds = {end.truncated for end in self.ends}
         return bool(kinds) and all(
             any(end.truncated == kind and not end.same_as_start for end in self.ends) for kind in kinds
         )
 
     def p_value(self, kind: list[End], usual: float) -> float:
-        """How probable it is in a world that is right that these all ended where the next episode began.
+        """The probability that in a correct environment all of these ended in the first state of the next episode.
 
-        Where starts are random, that each next one happened to be there. Where they are not, only truncations tell: a
-        clock strikes anywhere, so the step in which it does leads as seldom back to the start as others do from the
-        same place; or, where no place is seen twice, as any other does, if they were many places.
+        If starts are random: that each next episode happened to start there. If they are not, only truncations are
+        informative: they may happen in any step, so a truncated step leads to the start state as rarely as other steps
+        from the same place; or as any other step, if there were many different places.
         """
         if usual <= 0.9:
             return float(usual ** len(kind))
@@ -66,7 +66,7 @@ class Ends:
         return min(by_place, fisher(len(kind), 0, self.returned.total(), self.elsewhere.total()))
 
     def wrong(self, usual: float) -> End | None:
-        """The last of a kind that all ended where the next began, if that is too improbable."""
+        """The last end of a kind that always equals the next start, if that is too improbable."""
         for truncated in (True, False):
             kind = [end for end in self.ends if end.truncated == truncated]
             if kind and all(end.same_as_start for end in kind) and self.p_value(kind, usual) < MAX_P_VALUE:
@@ -75,7 +75,7 @@ class Ends:
 
 
 def _observe_ends(subject: Subject) -> Ends:
-    """Played out until enough is known."""
+    """Step the environment until the ends of episodes allow a verdict."""
     count, recording, ends = many_lanes(subject), None, Ends([], Counter(), Counter())
     plan, generator = random_plan(subject, count, CHUNK_STEPS), torch.Generator().manual_seed(1)
     with make_environment(subject, count) as environment:
@@ -90,7 +90,7 @@ def _observe_ends(subject: Subject) -> Ends:
                     place = _bytes(before[n]), _bytes(recording.actions[t][n])
                     if not over[n]:
                         (ends.returned if equal(step.successors[n], start) else ends.elsewhere)[place] += 1
-                    elif after is None or bool(after[n]):  # else the next row is the one that resets
+                    elif after is None or bool(after[n]):  # otherwise the next row is the reset
                         again = equal(step.observations[n], step.successors[n])
                         ends.ends.append(End(not bool(step.terminated[n]), place, again, recording, t, n))
                 before = step.observations
@@ -104,7 +104,7 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 def _finding(subject: Subject) -> str | Broken | None:
-    """Why too few ends tell anything; or what is wrong with those that there are; None: nothing. Seen once."""
+    """Why there were too few ends for a verdict, or what is wrong with them; None: nothing is. Computed once."""
     if "ends" not in subject.cache:
         subject.cache["ends"] = _judge_ends(_observe_ends(subject), most_frequent_start_share(subject))
     return subject.cache["ends"]  # type: ignore[no-any-return]
@@ -114,8 +114,8 @@ def _judge_ends(ends: Ends, usual: float) -> str | Broken | None:
     wrong, count = ends.wrong(usual), len(ends.ends)
     if wrong is not None:
         return Broken(
-            f"each episode that was {'truncated' if wrong.truncated else 'terminated'} ended in just the state in "
-            "which the next began",
+            f"the successor of every {'truncated' if wrong.truncated else 'terminated'} step is the first observation "
+            "of the next episode",
             expected="the episode's last state",
             got=wrong.recording.steps[wrong.t].successors[wrong.lane].tolist(),
             case=wrong.recording.rows(wrong.lane, wrong.t, 3),
@@ -123,21 +123,21 @@ def _judge_ends(ends: Ends, usual: float) -> str | Broken | None:
     if any(not end.same_as_start for end in ends.ends):
         return None
     if count and usual > 0.9:
-        return f"{count} episodes ended as the next began, always alike: too few were truncated to tell"
-    return f"only {count} episodes ended with the next one beginning in the same row: too few to tell"
+        return f"{count} episodes ended in the start state, which is always the same: too few truncations for a verdict"
+    return f"only {count} episodes ended with the next one starting in the same row: too few for a verdict"
 
 
 def _too_few_ends(subject: Subject) -> str | None:
-    """Too few ends tell anything."""
+    """Why the law does not apply: too few ends of episodes."""
     finding = _finding(subject)
     return finding if isinstance(finding, str) else None
 
 
 @law("environment", applies=_too_few_ends, source="Pardo et al. 2018, arXiv:1712.00378, section 3")
 def successors_are_where_the_episode_ended(subject: Subject) -> None:
-    """Where an episode ended, the successor is its last state, from which a truncation is bootstrapped, and not the
-    first of the next one. (They may be the same, but not always: starts are random, or the clock strikes in steps that
-    otherwise lead elsewhere.)"""
+    """At the end of an episode the successor is its last state, from which a truncated return bootstraps, and not the
+    first state of the next episode. (The two may be equal, but not always: start states are random, or truncated steps
+    would otherwise lead elsewhere.)"""
     finding = _finding(subject)
     if isinstance(finding, Broken):
         raise finding

@@ -1,4 +1,4 @@
-"""Tables: `mdp()` describes a world, and every step is one of it."""
+"""Laws of tables: `mdp()` describes an MDP, and steps follow it."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from .stepping import MAX_STEPS, ActionPlan, allowed_actions, lane_counts, make_
 
 
 def tables(subject: Subject) -> TabularMDP:
-    """What `mdp()` says."""
+    """The tables that `mdp()` returns."""
     if "mdp" not in subject.cache:
         with make_environment(subject, lane_counts(subject)[0]) as environment:
             subject.cache["mdp"] = environment.mdp()
@@ -22,8 +22,9 @@ def tables(subject: Subject) -> TabularMDP:
 
 @law("environment", applies=has_members("mdp"), source="Sutton & Barto 2018, eq. 3.3")
 def tables_describe_an_mdp(subject: Subject) -> None:
-    """The rows of `transitions` and `start` are probabilities that sum to 1; rewards are finite; no episode begins at
-    its end; a time limit is at least one step; each state shows an element of the Discrete observation space."""
+    """The rows of `transitions` and `start` are probabilities that sum to 1, rewards are finite, no episode starts in a
+    terminal state, a time limit is at least one step, and the observation of each state is an element of the Discrete
+    observation space."""
     mdp, (observation_space, action_space) = tables(subject), spaces_of(subject)
     if not (
         isinstance(observation_space, Discrete)
@@ -45,13 +46,13 @@ def tables_describe_an_mdp(subject: Subject) -> None:
     observations = mdp.seen
     if observations.shape != (states,) or bool(((observations < 0) | (observations >= int(observation_space.n))).any()):
         raise Broken(
-            "a state shows something that is not in the observation space",
+            "the observation of a state is not in the observation space",
             expected=observation_space,
             got=observations.tolist(),
         )
     if mdp.observations is None and states != int(observation_space.n):
         raise Broken(
-            "states and observations differ in number, and none says which shows what",
+            "states and observations differ in number, and `observations` is None",
             expected=observation_space.n,
             got=states,
         )
@@ -60,9 +61,9 @@ def tables_describe_an_mdp(subject: Subject) -> None:
         rows |= {f"transitions[{s}, {a}]": mdp.transitions[s, a].double() for a in range(actions)}
     for name, row in rows.items():
         if not bool(((row >= 0) & (row <= 1 + 1e-9)).all()) or abs(float(row.sum()) - 1) > 1e-6:
-            raise Broken(f"{name}: no probabilities", expected="≥ 0, with sum 1", got=row.tolist())
+            raise Broken(f"{name}: not probabilities", expected="≥ 0, with sum 1", got=row.tolist())
     if bool((mdp.start[mdp.terminal] > 0).any()):
-        raise Broken("an episode may begin in a terminal state", expected=0, got=mdp.start.tolist())
+        raise Broken("an episode may start in a terminal state", expected=0, got=mdp.start.tolist())
     if not bool(torch.isfinite(mdp.rewards[~mdp.terminal]).all()):
         raise Broken("rewards: not finite")
     if mdp.time_limit is not None and not (isinstance(mdp.time_limit, int) and mdp.time_limit >= 1):
@@ -71,15 +72,16 @@ def tables_describe_an_mdp(subject: Subject) -> None:
 
 @law("environment", cases=plans, applies=has_members("mdp"))
 def steps_follow_the_tables(subject: Subject, plan: ActionPlan) -> None:
-    """Starts, successors, rewards and ends of every step are possible by `mdp()`: a start of probability above 0,
-    P(s′ | s, a) > 0, just r(s, a, s′), and `terminated` where s′ is terminal. (Where states are hidden: by one of those
-    in which the lane may be.)"""
+    """Start states, successors, rewards and ends are possible according to `mdp()`: start probability above 0, P(s′ |
+    s, a) > 0, reward r(s, a, s′), and `terminated` exactly where s′ is terminal. (If states are not observed: for at
+    least one state that the lane may be in.)
+    """
     mdp = tables(subject)
     with make_environment(subject, plan.lanes) as environment:
         recording = run_plan(environment, plan, steps=2 * len(plan.actions))
     for n in range(plan.lanes):
         possible_states = _states_showing(
-            mdp, mdp.start > 0, recording.first[n], "begins", recording.first[n].tolist(), ()
+            mdp, mdp.start > 0, recording.first[n], "starts", recording.first[n].tolist(), ()
         )
         for t, step in enumerate(recording.steps):
             if step.valid is not None and not bool(step.valid[n]):
@@ -94,24 +96,29 @@ def steps_follow_the_tables(subject: Subject, plan: ActionPlan) -> None:
             )
             if not bool((possible & reward_matches).any()):
                 allowed = sorted(set(mdp.rewards[:, action][possible].tolist()))
-                raise Broken(f"reward of step {t} is not the tables'", expected=allowed, got=reward, case=rows)
+                raise Broken(
+                    f"the reward of step {t} is not that of the tables", expected=allowed, got=reward, case=rows
+                )
             ends = (possible & reward_matches).any(0)
             if not bool(ends[mdp.terminal == terminated].any()):
                 raise Broken(
-                    f"terminated of step {t} is not the tables'", expected=not terminated, got=terminated, case=rows
+                    f"`terminated` of step {t} is not that of the tables",
+                    expected=not terminated,
+                    got=terminated,
+                    case=rows,
                 )
             possible_states = ends & (mdp.terminal == terminated)
             if terminated or bool(step.truncated[n]):
                 begins = step.observations[n]
                 possible_states = _states_showing(
-                    mdp, mdp.start > 0, begins, f"begins after step {t}", begins.tolist(), rows
+                    mdp, mdp.start > 0, begins, f"starts after step {t}", begins.tolist(), rows
                 )
                 if subject.declares("gives", "groups"):
                     possible_states = mdp.seen == begins
 
 
 def _states_showing(mdp: TabularMDP, possible: Tensor, observation: Tensor, action: str, got: Any, rows: Any) -> Tensor:
-    """Those of the possible states that show this `[S]`; refuse if none does."""
+    """The possible states with this observation `[S]`; raises `Broken` if there are none."""
     states = possible & (mdp.seen == observation)
     if not bool(states.any()):
         allowed = sorted(set(mdp.seen[possible].tolist()))
@@ -134,8 +141,9 @@ def _time_limit_too_long(subject: Subject) -> str | None:
     source="Pardo et al. 2018, arXiv:1712.00378",
 )
 def the_time_limit_is_kept(subject: Subject, plan: ActionPlan) -> None:
-    """An episode that the world has not ended is truncated in step L of L, `mdp().time_limit`, in no earlier and no
-    later one; the next has L steps again."""
+    """An episode that does not terminate is truncated in step L, `mdp().time_limit`, neither earlier nor later; the
+    next episode has L steps again.
+    """
     limit = tables(subject).time_limit
     steps = 64 if limit is None else limit + min(limit, 100) + 1
     with make_environment(subject, plan.lanes) as environment:
@@ -157,7 +165,7 @@ def the_time_limit_is_kept(subject: Subject, plan: ActionPlan) -> None:
                         f"step {episode_steps[n]} of an episode{' is' if truncated else ' is not'} truncated",
                         expected=f"a limit of {limit} steps" if limit else "no time limit",
                         got=f"{episode_steps[n]} steps",
-                        case=({"lane": n, "step": t, "of its episode": episode_steps[n], "truncated": truncated},),
+                        case=({"lane": n, "step": t, "step of the episode": episode_steps[n], "truncated": truncated},),
                     )
                 if terminated or truncated:
                     episode_steps[n] = 0

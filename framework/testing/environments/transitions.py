@@ -1,4 +1,4 @@
-"""The step as a pure function: `transition` does what `step` does."""
+"""The law of the pure step function: `transition` does the same as `step`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,11 +11,11 @@ from ..law import Broken, Subject, law
 from .applicability import has_members
 from .stepping import ActionPlan, allowed_actions, equal, make_environment, plans
 
-SAMPLES = 128  # of each, where chance plays a part
-SIGMAS = 7.0  # standard errors, estimated from so few samples, by which their means may lie apart
+SAMPLES = 128  # of `step` and of `transition`
+SIGMAS = 7.0  # allowed difference of means, in standard errors estimated from so few samples
 ROUNDING = 1e-5
-ROWS = 40  # of a plan, over and over, at most
-MAX_CHECKED = 2  # of them, one where an episode ended if there is one
+ROWS = 40  # maximum number of steps, repeating the plan
+MAX_CHECKED = 2  # steps that are checked, including one at the end of an episode if there is one
 
 
 @law(
@@ -26,9 +26,10 @@ MAX_CHECKED = 2  # of them, one where an episode ended if there is one
     examples=20,
 )
 def transition_matches_step(subject: Subject, plan: ActionPlan) -> None:
-    """From a state that steps have led to, `transition` gives what `step` gives, the state after it included: the same
-    numbers, where nothing is left to chance; of 128 times each, means and spreads within seven standard errors. It
-    depends on nothing but its arguments, and leaves them as they are."""
+    """From the same state, `transition` gives the same as `step`, including the state after it: equal numbers if the
+    step is deterministic; otherwise, over 128 samples of each, means and variances within seven standard errors. It
+    depends on its arguments only, and does not change them.
+    """
     with make_environment(subject, plan.lanes) as environment:
         generator = torch.Generator().manual_seed(plan.seed)
         environment.reset(generator)
@@ -49,7 +50,7 @@ def transition_matches_step(subject: Subject, plan: ActionPlan) -> None:
 def _require_same_step(
     environment: Any, state: Mapping[str, Tensor], actions: Tensor, generator: torch.Generator, place: str
 ) -> None:
-    """Raise where the one does not do what the other does, in this state."""
+    """Raise `Broken` if `step` and `transition` differ in this state."""
     state_copy = {name: column.clone() for name, column in state.items()}
 
     def stepped() -> dict[str, Tensor]:
@@ -66,19 +67,23 @@ def _require_same_step(
     noise = _noise(environment, len(actions), generator)
     first, arguments = transitioned(noise), (noise.clone(), actions.clone())
     if not equal(first, transitioned(noise)):
-        raise Broken(f"{place}: transition of the same arguments", expected="the same step", got="another")
+        raise Broken(
+            f"{place}: transition called twice with the same arguments", expected="the same step", got="another"
+        )
     if not equal((noise, actions), arguments) or not equal(dict(state), state_copy):
-        raise Broken(f"{place}: transition changes its arguments", expected="a new state", got="the one handed in")
+        raise Broken(
+            f"{place}: transition changes its arguments", expected="a new state", got="the one that was passed in"
+        )
     expected, got = _sampled(stepped), _sampled(transitioned)
     if expected.keys() != got.keys():
-        raise Broken(f"{place}: what there is after a transition", expected=sorted(expected), got=sorted(got))
+        raise Broken(f"{place}: columns after a transition", expected=sorted(expected), got=sorted(got))
     for name, numbers in expected.items():
         if numbers.shape != got[name].shape:
             raise Broken(f"{place}: numbers in {name}", expected=numbers.shape[1], got=got[name].shape[1])
         _require_same_means(f"{place}: {name}", numbers, got[name])
         middle = numbers.mean(0)
         _require_same_means(
-            f"{place}: the spread of {name}", (numbers - middle).square(), (got[name] - middle).square()
+            f"{place}: the variance of {name}", (numbers - middle).square(), (got[name] - middle).square()
         )
 
 
@@ -87,7 +92,7 @@ def _noise(environment: Any, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _numbers(step: Step, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All that there is after a step, copied."""
+    """All columns after a step, copied."""
     columns = {
         name: getattr(step, name) for name in ("observations", "successors", "rewards", "terminated", "truncated")
     }
@@ -96,7 +101,7 @@ def _numbers(step: Step, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _sampled(draw: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """[SAMPLES, numbers] of each."""
+    """Samples of each column, [SAMPLES, numbers]."""
     draws = [draw() for _ in range(SAMPLES)]
     return {name: torch.stack([sample[name] for sample in draws]) for name in draws[0]}
 

@@ -1,4 +1,4 @@
-"""Laws of return estimators: what every one keeps to, what some claim, and what names of settings promise."""
+"""Laws of return estimators: for all estimators, for those that make claims, and for conventional setting names."""
 
 # isort: off
 from . import outputs, dependence, ends, linear, setting_names, rounding  # in the order in which laws are stated

@@ -1,4 +1,4 @@
-"""What laws hand an estimator, what it then says, and what the laws have in common."""
+"""Cases for laws of estimators, calls of an estimator, and what the laws have in common."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ COLUMNS = ("returns", "value_targets", "weights")
 
 
 def rollout_cases(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
-    """Rollouts that the part may be handed: whole episodes, or with a critic's values, where it needs them."""
+    """Rollouts that the part may be given: with whole episodes, or with a critic's values, if it needs them."""
     whole, grouped = (subject.declares("needs", word) for word in ("complete_episodes", "groups"))
     defaults: dict[str, Any] = {"whole": whole or None, "values": bootstraps(subject) or None, "groups": grouped}
     if grouped:
@@ -30,17 +30,17 @@ def rollout_cases(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
 
 
 def without_groups(subject: Subject) -> str | None:
-    """Not what looks at groups of lanes."""
-    return "it needs groups, whose lanes it looks at together" if subject.declares("needs", "groups") else None
+    """The law applies only to estimators that do not need groups of lanes."""
+    return "it needs groups, and may combine the lanes of a group" if subject.declares("needs", "groups") else None
 
 
 def whole_episode_cases(subject: Subject) -> SearchStrategy[Rollout]:
-    """Of whole episodes."""
+    """Rollouts of whole episodes."""
     return rollout_cases(subject, whole=True)
 
 
 def on_policy_cases(subject: Subject, **options: Any) -> SearchStrategy[Rollout]:
-    """Of the policy that is learnt: nothing is corrected for. Where episodes must be whole, the world ends each."""
+    """On-policy rollouts: importance weights are 1. If the estimator needs complete episodes, all are terminated."""
 
     def on_policy(rollout: Rollout) -> Rollout:
         ends = rollout.terminated | rollout.truncated
@@ -56,16 +56,16 @@ def on_policy_cases(subject: Subject, **options: Any) -> SearchStrategy[Rollout]
 
 
 def with_changed_numbers(subject: Subject) -> SearchStrategy[tuple[Rollout, Rollout]]:
-    """A rollout, and the same one with other numbers (rewards; values; log-probs) in all its steps."""
+    """A rollout, and the same rollout with other rewards, values and log-probs."""
     return rollout_cases(subject).flatmap(lambda rollout: st.tuples(st.just(rollout), with_other_numbers(rollout)))
 
 
 @st.composite
 def with_other_numbers(draw: st.DrawFn, rollout: Rollout) -> Rollout:
-    """With other numbers in all its steps: its rewards, and what a critic and two policies say."""
+    """The rollout with other rewards, values and log-probs in all steps."""
     mask, count = rollout.mask, int(rollout.mask.sum())
     numbers = torch.tensor(draw(quarters(count * len(NUMBERS))), dtype=rollout.rewards.dtype)
-    numbers = numbers.reshape(count, len(NUMBERS)).T  # step by step: fewer steps have the same numbers
+    numbers = numbers.reshape(count, len(NUMBERS)).T  # step by step, so that numbers stay the same with fewer steps
     columns: dict[str, Any] = {}
     for name, row in zip(NUMBERS, numbers, strict=True):
         column = getattr(rollout, name)
@@ -78,7 +78,7 @@ def with_other_numbers(draw: st.DrawFn, rollout: Rollout) -> Rollout:
 
 
 def mix(rollout: Rollout, other: Rollout, where: Tensor) -> Rollout:
-    """`rollout` with the numbers of `other` at the steps `where` [T, N], its successors' values to match."""
+    """`rollout` with the numbers of `other` at the steps `where` [T, N], and consistent successor values."""
     columns: dict[str, Any] = {}
     for name in NUMBERS:
         column, other_column = getattr(rollout, name), getattr(other, name)
@@ -93,7 +93,7 @@ def mix(rollout: Rollout, other: Rollout, where: Tensor) -> Rollout:
 
 
 def estimate(subject: Subject, rollout: Rollout) -> Estimate:
-    """What the part makes of a rollout."""
+    """The part's estimate for a rollout."""
     result: Estimate = subject.make()(copied(rollout))
     if not isinstance(result, Estimate):
         raise Broken(
@@ -103,24 +103,24 @@ def estimate(subject: Subject, rollout: Rollout) -> Estimate:
 
 
 def columns_of(estimate: Estimate) -> dict[str, Tensor]:
-    """Returns, value targets, and weights where there are some."""
+    """Returns, value targets, and weights if there are any."""
     return {name: getattr(estimate, name) for name in COLUMNS if getattr(estimate, name) is not None}
 
 
 def require_same_estimate(
     message: str, rollout: Rollout, expected: Estimate, got: Estimate, where: Tensor | None = None, **options: Any
 ) -> None:
-    """Refuse an estimate that is not as expected; `{column}` in the message is which of its columns."""
+    """Raise `Broken` if an estimate is not as expected; `{column}` in the message is replaced by the column's name."""
     for name, column in columns_of(expected).items():
         got_column = getattr(got, name)
         if got_column is None or got_column.shape != column.shape:
             shape = None if got_column is None else list(got_column.shape)
-            raise Broken(f"{name} change their shape", expected=list(column.shape), got=shape, case=rows(rollout))
+            raise Broken(f"{name} have another shape", expected=list(column.shape), got=shape, case=rows(rollout))
         require_close(
             message.replace("{column}", name.replace("_", " ")), rollout, column, got_column, where, **options
         )
 
 
 def bootstraps(subject: Subject) -> bool:
-    """Whether it is handed what a critic says."""
+    """Whether the estimator uses a critic's values."""
     return subject.declares("needs", "values")

@@ -1,4 +1,4 @@
-"""What a step's numbers may depend on: not on what is over, on other lanes, or on padding."""
+"""Laws of what an estimate may depend on: not on other episodes, other lanes, or padding."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ PADDING = "docs/reference/contracts.md#padding"
 
 @st.composite
 def followed_by_another_episode(draw: st.DrawFn, subject: Subject, end: str) -> tuple[Rollout, Rollout]:
-    """With another: all episodes end in this way, and one of them is followed by a further one in its lane."""
+    """Two rollouts whose episodes all end in this way, with at least one followed by another episode in its lane."""
     rollout = draw(rollout_cases(subject, min_episodes=3, max_lanes=2))
     ends, never = rollout.terminated | rollout.truncated, torch.zeros_like(rollout.terminated)
     flags: dict[str, Any] = {"terminated": never, "truncated": never, end: ends}
@@ -49,7 +49,7 @@ def followed_by_another_episode(draw: st.DrawFn, subject: Subject, end: str) -> 
     applies=without_groups,
 )
 def nothing_leaks_over_a_termination(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
-    """Where the world ended, nothing of the next episode in the lane reaches back."""
+    """Nothing of the next episode in the lane has an effect on steps before a termination."""
     _require_no_leak(subject, case, case[0].terminated, "a termination")
 
 
@@ -60,17 +60,17 @@ def nothing_leaks_over_a_termination(subject: Subject, case: tuple[Rollout, Roll
     applies=without_groups,
 )
 def nothing_leaks_over_a_truncation(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
-    """Where time ran out, nothing of the next episode in the lane reaches back: both flags cut the trace."""
+    """Nothing of the next episode in the lane has an effect on steps before a truncation: both flags cut the trace."""
     _require_no_leak(subject, case, case[0].truncated & ~case[0].terminated, "a truncation")
 
 
 def _changed_columns(changed: Rollout) -> dict[str, Tensor | None]:
-    """Beside a story, what is told otherwise."""
-    return {"reward then": changed.rewards, "V(s) then": changed.values}
+    """The changed rewards and values, as columns of the report."""
+    return {"changed reward": changed.rewards, "changed V(s)": changed.values}
 
 
 def _require_no_leak(subject: Subject, case: tuple[Rollout, Rollout], ends: Tensor, what: str) -> None:
-    """Change all that follows the first of `ends` in each lane; what came up to it keeps its numbers."""
+    """Change everything after the first of `ends` in each lane; estimates up to it must not change."""
     rollout, other = case
     after = torch.cat([torch.zeros_like(ends[:1]), ends[:-1]]).cumsum(0) > 0
     before = ends.any(0) & ~after
@@ -84,7 +84,7 @@ def _require_no_leak(subject: Subject, case: tuple[Rollout, Rollout], ends: Tens
 
 @law("estimator", source=CONTRACT, cases=with_changed_numbers, applies=without_groups)
 def nothing_leaks_between_lanes(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
-    """A lane's numbers do not change with those of another lane."""
+    """The estimate for a lane does not change with the numbers of another lane."""
     rollout, other = case
     where = torch.zeros_like(rollout.mask)
     where[:, -1] = True
@@ -98,13 +98,13 @@ def nothing_leaks_between_lanes(subject: Subject, case: tuple[Rollout, Rollout])
 
 @law("estimator", source=CONTRACT, cases=with_changed_numbers)
 def value_targets_do_not_look_back(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
-    """What a critic should predict of a state does not depend on the rewards that came before it."""
+    """The value target of a state does not depend on earlier rewards."""
     _require_causal(subject, case, ("value_targets",))
 
 
 @law("estimator", source="Sutton & Barto 2018, eq. 3.8 and §13.3", cases=with_changed_numbers, applies=claims("causal"))
 def returns_do_not_look_back(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
-    """The return at t does not depend on what came before t: an action cannot change the past."""
+    """The return at step t does not depend on anything before t: an action cannot change the past."""
     _require_causal(subject, case, ("returns", "weights"))
 
 
@@ -129,7 +129,7 @@ def _with_order(subject: Subject) -> SearchStrategy[tuple[Rollout, list[int]]]:
 
 @law("estimator", source=CONTRACT, cases=_with_order)
 def lanes_permute(subject: Subject, case: tuple[Rollout, list[int]]) -> None:
-    """Lanes in another order have their own numbers in that order."""
+    """If lanes are permuted, estimates are permuted in the same way."""
     rollout, order = case
     moved = permute_lanes(rollout, order)
     expected = {name: column[:, order] for name, column in columns_of(estimate(subject, rollout)).items()}
@@ -140,29 +140,29 @@ def lanes_permute(subject: Subject, case: tuple[Rollout, list[int]]) -> None:
 
 @law("estimator", source=CONTRACT, cases=rollout_cases, examples=15, applies=without_groups)
 def the_number_of_lanes_changes_nothing(subject: Subject, rollout: Rollout) -> None:
-    """A lane alone, and one of three hundred, has the numbers that it has among a few."""
+    """The estimate for a lane is the same alone, among a few lanes, and among three hundred."""
     lanes = rollout.mask.shape[1]
     whole = estimate(subject, rollout)
     for lanes_chosen in ([0], [n % lanes for n in range(300)]):
         part = excerpt(rollout, lanes=lanes_chosen)
         expected = Estimate(**{name: column[:, lanes_chosen] for name, column in columns_of(whole).items()})
-        message = f"{{column}} at {{step}} of {len(lanes_chosen)} lanes are others than of {lanes}"
+        message = f"{{column}} at {{step}} of {len(lanes_chosen)} lanes differ from those of {lanes}"
         require_same_estimate(message, part, expected, estimate(subject, part))
 
 
 @law("estimator", source=PADDING, cases=lambda subject: st.tuples(whole_episode_cases(subject), st.integers(1, 3)))
 def padding_is_inert(subject: Subject, case: tuple[Rollout, int]) -> None:
-    """More padding below changes no real step."""
+    """More rows of padding at the end do not change the estimate for real steps."""
     rollout, extra = case
     longer = estimate(subject, padded(rollout, extra))
     cut = Estimate(**{name: column[: len(rollout.mask)] for name, column in columns_of(longer).items()})
-    message = f"{{column}} at {{step}} change with {extra} row(s) more of padding"
+    message = f"{{column}} at {{step}} change with {extra} more row(s) of padding"
     require_same_estimate(message, rollout, estimate(subject, rollout), cut)
 
 
 @st.composite
 def _two_rollouts(draw: st.DrawFn, subject: Subject) -> tuple[Rollout, Rollout]:
-    """One rollout in whose last row every lane ends, and another one of the same lanes."""
+    """A rollout in whose last row every lane ends, and another rollout of the same lanes."""
     first = draw(rollout_cases(subject))
     lengths = (first.mask * torch.arange(1, len(first.mask) + 1)[:, None]).amax(0)
     first = excerpt(first, rows=slice(0, int(lengths.min())))
@@ -173,15 +173,15 @@ def _two_rollouts(draw: st.DrawFn, subject: Subject) -> tuple[Rollout, Rollout]:
         columns["successor_values"] = first.successor_values.masked_fill(ended, 0)  # type: ignore[union-attr]
     lanes = first.mask.shape[1]
     second = draw(rollout_cases(subject, min_lanes=lanes, max_lanes=lanes, values=first.values is not None))
-    carried_over = second.episodes == second.episodes[:1]  # nothing is carried over into it
+    in_first_episode = second.episodes == second.episodes[:1]  # of each lane: it starts at time 0
     return evolve(first, **columns), evolve(
-        second, times=(second.times - second.times[:1] * carried_over) * second.mask
+        second, times=(second.times - second.times[:1] * in_first_episode) * second.mask
     )
 
 
 @law("estimator", source=CONTRACT, cases=_two_rollouts, applies=without_groups)
 def a_long_rollout_is_its_pieces(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
-    """Two rollouts, one below the other, have the numbers that each has alone, where every lane ends in between."""
+    """The estimate for two rollouts in sequence, if every lane ends in between, is that of each rollout alone."""
     first, second = case
     numbers = int(first.episodes.max()) + 1
     tables = {"episodes": (second.episodes + numbers) * second.mask}
@@ -191,5 +191,5 @@ def a_long_rollout_is_its_pieces(subject: Subject, case: tuple[Rollout, Rollout]
     together = evolve(first, **columns)
     separate = [columns_of(estimate(subject, piece)) for piece in case]
     expected = Estimate(**{name: torch.cat([column, separate[1][name]]) for name, column in separate[0].items()})
-    message = f"{{column}} at {{step}} are others where {len(first.mask)} rows and {len(second.mask)} are told at once"
+    message = f"{{column}} at {{step}} differ if {len(first.mask)} rows and {len(second.mask)} are estimated together"
     require_same_estimate(message, together, expected, estimate(subject, together))

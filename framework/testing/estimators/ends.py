@@ -1,4 +1,4 @@
-"""How an episode ends: by the world, by the clock, or by the edge of the rollout, where it goes on."""
+"""Laws of how episodes end: terminated, truncated, or cut at the edge of the rollout."""
 
 from attrs import evolve
 from torch import Tensor
@@ -13,16 +13,16 @@ def _bootstraps_within_episodes(subject: Subject) -> str | None:
     if not bootstraps(subject):
         return "it does not bootstrap: it needs no values"
     if subject.declares("needs", "complete_episodes"):
-        return "it needs complete episodes, and takes every end for the end of the rewards"
-    return "it discounts what follows to nothing" if getattr(subject.settings, "gamma", 1) == 0 else None
+        return "it needs complete episodes, and treats every end as the end of the rewards"
+    return "its discount is 0" if getattr(subject.settings, "gamma", 1) == 0 else None
 
 
 @law("estimator", source=FLAGS, cases=rollout_cases)
 def termination_wins_over_truncation(subject: Subject, rollout: Rollout) -> None:
-    """Terminated and truncated at once is terminated."""
+    """A step that is both terminated and truncated counts as terminated."""
     ended = evolve(rollout, truncated=rollout.truncated & ~rollout.terminated)
     both = evolve(rollout, truncated=rollout.truncated | rollout.terminated)
-    message = "{column} at {step} are others where time ran out in the step that ended the world"
+    message = "{column} at {step} change if the terminated step is also truncated"
     require_same_estimate(message, both, estimate(subject, ended), estimate(subject, both))
 
 
@@ -37,16 +37,17 @@ def termination_wins_over_truncation(subject: Subject, rollout: Rollout) -> None
     ),
 )
 def a_truncation_ends_what_it_sums(subject: Subject, rollout: Rollout) -> None:
-    """An estimator without a critic takes a truncation for the end: its objective is the return within the limit.
+    """Without a critic, returns end at a truncation: the objective is the return within the time limit.
 
-    So does one that needs complete episodes: where its critic expects nothing beyond, either end is the same to it.
+    The same holds for estimators that need complete episodes: if successor values are 0, termination and truncation
+    give the same estimate.
     """
     ends = rollout.terminated | rollout.truncated
     if rollout.successor_values is not None:
         rollout = evolve(rollout, successor_values=rollout.successor_values.masked_fill(ends, 0))
     terminated = evolve(rollout, terminated=ends, truncated=ends & False)
     truncated = evolve(rollout, terminated=ends & False, truncated=ends)
-    message = "{column} at {step} are others where episodes are truncated than where they terminate"
+    message = "{column} at {step} change if episodes are truncated instead of terminated"
     require_same_estimate(message, truncated, estimate(subject, terminated), estimate(subject, truncated))
 
 
@@ -57,7 +58,7 @@ def a_truncation_ends_what_it_sums(subject: Subject, rollout: Rollout) -> None:
     applies=_bootstraps_within_episodes,
 )
 def a_truncation_bootstraps(subject: Subject, rollout: Rollout) -> None:
-    """Where time ran out, what the critic says of the true successor counts: a higher value there, a higher return."""
+    """At a truncation the return includes the value of the true successor: a higher value gives a higher return."""
     _require_bootstrap(subject, rollout, rollout.truncated & ~rollout.terminated, "a truncation")
 
 
@@ -68,7 +69,7 @@ def a_truncation_bootstraps(subject: Subject, rollout: Rollout) -> None:
     applies=_bootstraps_within_episodes,
 )
 def the_edge_bootstraps(subject: Subject, rollout: Rollout) -> None:
-    """Where a rollout is cut and the episode goes on, what the critic says of the next state counts."""
+    """Where the rollout ends but the episode continues, the return includes the value of the next state."""
     continuing = rollout.mask & ~rollout.terminated & ~rollout.truncated
     continuing[:-1] = False
     _require_bootstrap(subject, rollout, continuing, "the rollout's edge")
@@ -82,8 +83,8 @@ def _require_bootstrap(subject: Subject, rollout: Rollout, where: Tensor, what: 
     if len(wrong):
         t, n = wrong[0].tolist()
         raise Broken(
-            f"the return at step {t} of lane {n}, {what}, does not rise by one more for its successor's value",
+            f"the return at step {t} of lane {n}, {what}, does not rise if its successor's value is raised by 1",
             expected=f"more than {float(before[t, n])}",
             got=float(after[t, n]),
-            case=rows(rollout, **{"V(s′) then": raised.successor_values, "return": before, "return then": after}),
+            case=rows(rollout, **{"raised V(s′)": raised.successor_values, "return": before, "return then": after}),
         )

@@ -1,4 +1,4 @@
-"""What estimators that claim to be linear keep to."""
+"""Laws of estimators that claim to be linear."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from .cases import estimate, require_same_estimate, rollout_cases, with_other_nu
 
 @law("estimator", source="Sutton & Barto 2018, eq. 3.8", cases=rollout_cases, applies=claims("linear"))
 def estimates_scale_with_rewards(subject: Subject, rollout: Rollout) -> None:
-    """Rewards and the critic's values times c: returns and value targets times c, and weights as they were."""
+    """If rewards and the critic's values are scaled by c, so are returns and value targets; weights do not change."""
     original = estimate(subject, rollout)
     for factor in (4.0, 0.5, -1.0):
         expected = Estimate(factor * original.returns, factor * original.value_targets, original.weights)
-        message = f"{{column}} at {{step}} are not {factor} times as much, as the rewards are"
+        message = f"{{column}} at {{step}} are not {factor} times as large, although the rewards are"
         require_same_estimate(message, rollout, expected, estimate(subject, scaled(rollout, factor)))
 
 
@@ -33,9 +33,9 @@ def _two_columns(subject: Subject) -> SearchStrategy[tuple[Rollout, Rollout]]:
 
 @law("estimator", source="Sutton & Barto 2018, eq. 3.8", cases=_two_columns, applies=claims("linear"))
 def estimates_of_a_sum_are_the_sum_of_estimates(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
-    """Rewards (and values) that are the sum of two tables have the sum of their returns and value targets.
+    """The estimate for the sum of two tables of rewards (and values) is the sum of the two estimates.
 
-    So does a constant that is added to every reward: it adds its own return, whatever the others are.
+    In particular, a constant that is added to every reward adds its own return, whatever the rewards are.
     """
     first, second = case
     sums: dict[str, Any] = {"rewards": first.rewards + second.rewards}
@@ -48,7 +48,7 @@ def estimates_of_a_sum_are_the_sum_of_estimates(subject: Subject, case: tuple[Ro
     )
     got = Estimate(both.returns, both.value_targets)
     require_same_estimate(
-        "{column} at {step} of a sum are not the sum",
+        "{column} at {step} for a sum of rewards are not the sum",
         first,
         expected,
         got,

@@ -1,4 +1,4 @@
-"""What names of settings promise: `gamma`, `lam` and `n`, at their limits."""
+"""Laws of settings with conventional names: `gamma`, `lam` and `n`, at their limits."""
 
 from attrs import evolve
 from torch import Tensor
@@ -10,11 +10,11 @@ from ..counterexamples import ROUNDING, require_close
 from ..law import Subject, law
 from .cases import estimate, on_policy_cases
 
-BEYOND_THE_END = 20  # steps, more than any rollout has here
+BEYOND_THE_END = 20  # steps, more than any rollout has
 
 
 def expected_returns(rollout: Rollout, gamma: float) -> Tensor:
-    """Σₖ γᵏ·rₜ₊ₖ to the end of the trace `[T, N]`, and γᵏ·V of the state beyond it, where there is a critic."""
+    """Σₖ γᵏ·rₜ₊ₖ to the end of the trace `[T, N]`, plus γᵏ·V of the state after it if there is a critic."""
     continuing = continues(rollout.terminated, rollout.truncated, rollout.mask).to(rollout.rewards.dtype)
     bootstrap = 0 if rollout.successor_values is None else (1 - continuing) * rollout.successor_values
     return discounted_sums(rollout.rewards + gamma * bootstrap, gamma * continuing)
@@ -27,7 +27,7 @@ def expected_returns(rollout: Rollout, gamma: float) -> Tensor:
     applies=settings_named("gamma", also=[claims("causal")], gamma=0.0),
 )
 def gamma_zero_is_the_immediate_reward(subject: Subject, rollout: Rollout) -> None:
-    """γ = 0: each step's return is its reward."""
+    """With γ = 0 each step's return is its reward."""
     got = estimate(set_to(subject, gamma=0.0), rollout).returns
     require_close("with gamma = 0 the return at {step} is not its reward", rollout, rollout.rewards, got)
 
@@ -39,7 +39,7 @@ def gamma_zero_is_the_immediate_reward(subject: Subject, rollout: Rollout) -> No
     applies=settings_named("gamma", also=[needs("complete_episodes"), claims("causal")]),
 )
 def a_reward_is_discounted_once_a_step(subject: Subject, rollout: Rollout) -> None:
-    """A reward k steps ahead counts γᵏ times, up to the end of its own episode; with γ = 1, as it is."""
+    """A reward k steps ahead in the same episode is discounted by γᵏ; with γ = 1 not at all."""
     gamma = subject.settings.gamma
     expected = expected_returns(evolve(rollout, successor_values=None), gamma)
     got = estimate(subject, rollout).returns
@@ -53,7 +53,7 @@ def a_reward_is_discounted_once_a_step(subject: Subject, rollout: Rollout) -> No
     applies=settings_named("gamma", "lam", also=[needs("values")], lam=1.0),
 )
 def lambda_one_is_monte_carlo(subject: Subject, rollout: Rollout) -> None:
-    """λ = 1: all rewards to the end of the trace, and the critic's word on what lies beyond it."""
+    """With λ = 1 the return is the sum of rewards to the end of the trace, plus the value of the state after it."""
     _require_monte_carlo(set_to(subject, lam=1.0), rollout, "lam = 1")
 
 
@@ -64,10 +64,10 @@ def lambda_one_is_monte_carlo(subject: Subject, rollout: Rollout) -> None:
     applies=settings_named("gamma", "lam", also=[needs("values")], lam=0.0),
 )
 def lambda_zero_is_one_step(subject: Subject, rollout: Rollout) -> None:
-    """λ = 0: one reward, and γ·V of its successor. With weights, as V-trace has, that may be the value target instead.
+    """With λ = 0 the return is one reward plus γ·V of the successor.
 
-    There the return is one reward and γ times the next state's value target (Espeholt et al. 2018, arXiv:1802.01561,
-    §4.2).
+    With importance weights, as in V-trace, this may hold for the value target instead, the return being one reward plus
+    γ times the next state's value target (Espeholt et al. 2018, arXiv:1802.01561, §4.2).
     """
     _require_one_step(set_to(subject, lam=0.0), rollout, "lam = 0")
 
@@ -79,7 +79,7 @@ def lambda_zero_is_one_step(subject: Subject, rollout: Rollout) -> None:
     applies=settings_named("gamma", "n", also=[needs("values")], n=1),
 )
 def n_of_one_is_one_step(subject: Subject, rollout: Rollout) -> None:
-    """n = 1: one reward, and γ·V of its successor."""
+    """With n = 1 the return is one reward plus γ·V of the successor."""
     _require_one_step(set_to(subject, n=1), rollout, "n = 1")
 
 
@@ -102,7 +102,7 @@ def _require_one_step(subject: Subject, rollout: Rollout, what: str) -> None:
     applies=settings_named("gamma", "n", also=[needs("values")], n=BEYOND_THE_END),
 )
 def n_beyond_the_end_is_monte_carlo(subject: Subject, rollout: Rollout) -> None:
-    """n no less than the rollout's steps: all rewards, and the critic's word on what lies beyond them."""
+    """If n is at least the number of steps, the return is the sum of all rewards plus the value of the next state."""
     for n in (n for n in (len(rollout.mask), BEYOND_THE_END) if allows(subject, n=n)):
         _require_monte_carlo(set_to(subject, n=n), rollout, f"n = {n}")
 

@@ -1,7 +1,7 @@
-"""The laws of losses: what every loss keeps to, whatever it is the loss of.
+"""Laws of losses.
 
-A loss is handed a few steps with numbers drawn at random (`steps.py`), and a fresh one is made for each question.
-Padding is no concern of theirs: a batch has real steps only.
+A loss is called on a few steps with random numbers (`steps.py`), and is built anew for each call. There is no padding:
+a batch has real steps only.
 """
 
 # isort: off

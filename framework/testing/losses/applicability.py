@@ -1,4 +1,4 @@
-"""Why a law does not concern a loss."""
+"""Why a law does not apply to a loss."""
 
 import attrs
 
@@ -7,7 +7,7 @@ from ..law import Subject
 from ..steps import Steps, evaluate_loss
 from ..variants import bounds
 
-EXAMPLE_STEPS = Steps(  # both signs of all that has one, near and far
+EXAMPLE_STEPS = Steps(  # both signs, small and large numbers
     advantages=(1.0, -1.0, 0.5, -0.5),
     log_probs=(-1.0, -0.5, -2.0, -1.5),
     log_ratios=(0.1, -0.1, 0.5, -0.5),
@@ -20,7 +20,7 @@ EXAMPLE_STEPS = Steps(  # both signs of all that has one, near and far
 
 
 def has_gradient_by(word: str) -> Reason:
-    """Why a law about a term that pulls at values or entropies does not concern a loss: its coefficient may be 0."""
+    """Why a law about a gradient with respect to values or entropies does not apply: its coefficient may be 0."""
 
     def reason(subject: Subject) -> str | None:
         return needs(word)(subject) or (None if _has_gradient(subject, word) else _turned_off(subject, word))
@@ -29,7 +29,7 @@ def has_gradient_by(word: str) -> Reason:
 
 
 def _turned_off(subject: Subject, word: str) -> str | None:
-    """The setting that is 0 or False, and with which another number has a gradient."""
+    """The setting that is 0 or False, if a gradient exists with another value of it."""
     for field in attrs.fields(type(subject.settings)) if attrs.has(type(subject.settings)) else ():
         value = getattr(subject.settings, field.name)
         if not field.init or not isinstance(value, int | float) or value != 0:
@@ -42,7 +42,7 @@ def _turned_off(subject: Subject, word: str) -> str | None:
 
 
 def _has_gradient(subject: Subject, word: str) -> bool:
-    """Whether a gradient by values or entropies is other than 0 in some step; a loss that cannot say is asked."""
+    """Whether some step has a gradient with respect to values or entropies; True if the loss raises."""
     try:
         return bool(evaluate_loss(subject, EXAMPLE_STEPS).gradient(word).any())
     except Exception:
@@ -50,17 +50,17 @@ def _has_gradient(subject: Subject, word: str) -> bool:
 
 
 def values_matter(subject: Subject) -> str | None:
-    """Why a law about the critic's part in a loss does not concern one."""
+    """Why a law about the critic's term does not apply to a loss."""
     return None if subject.declares("needs", "values") or _has_gradient(subject, "values") else "it does not use values"
 
 
 def has_metric(*names: str) -> Reason:
-    """Why a law about metrics does not concern a loss."""
+    """Why a law about metrics does not apply to a loss."""
 
     def reason(subject: Subject) -> str | None:
         try:
             known = evaluate_loss(subject, EXAMPLE_STEPS).loss.metrics
-        except Exception:  # another law says so
+        except Exception:  # another law reports this
             known = {}
         return None if {*names} & {*known} else f"it has no metric {' or '.join(names)}"
 

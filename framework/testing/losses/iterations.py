@@ -1,4 +1,4 @@
-"""Of a whole iteration."""
+"""Laws of an iteration: stopping epochs early, and the metrics that this depends on."""
 
 import math
 
@@ -12,15 +12,15 @@ from .applicability import has_metric
 
 @law("loss", source="Schulman et al. 2017, arXiv:1707.06347, algorithm 1", cases=step_cases)
 def the_first_update_is_never_skipped(subject: Subject, steps: Steps) -> None:
-    """stop_epochs is False while the policy is the one that acted: else nothing would ever be learnt."""
+    """stop_epochs is False while the policy equals the one that acted: otherwise nothing would ever be learned."""
     steps = steps.filled(log_ratios=0.0)
     if bool(evaluate_loss(subject, steps).loss.stop_epochs):
-        raise Broken("stop_epochs before anything has moved", expected=False, got=True, case=steps.rows())
+        raise Broken("stop_epochs before the policy has changed", expected=False, got=True, case=steps.rows())
 
 
 @st.composite
 def small_policy_changes(draw: st.DrawFn, subject: Subject) -> tuple[Steps, float]:
-    """Steps whose actions have just the frequencies of the policy that acted; another near it, and KL of the two."""
+    """Steps with exactly the action frequencies of the policy that acted, for a slightly changed policy; and the KL."""
     counts = draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
     tilts = draw(st.lists(st.integers(-4, 4), min_size=len(counts), max_size=len(counts)))
     old = [count / sum(counts) for count in counts]
@@ -40,8 +40,8 @@ def small_policy_changes(draw: st.DrawFn, subject: Subject) -> tuple[Steps, floa
     applies=has_metric("kl", "approx_kl"),
 )
 def a_metric_called_kl_is_the_kl_divergence(subject: Subject, case: tuple[Steps, float]) -> None:
-    """Metrics `kl` and `approx_kl` are KL(π_old ‖ π), up to a tenth, for a small move in a batch whose actions are as
-    frequent as π_old has them: what a limit of the divergence is held against. All three usual estimators pass.
+    """Metrics `kl` and `approx_kl` equal KL(π_old ‖ π) up to 10 %, for a small change of the policy and a batch whose
+    actions have the frequencies of π_old: this is what a KL limit is compared with. The usual three estimators pass.
     """
     steps, expected = case
     for name in ("kl", "approx_kl"):

@@ -1,4 +1,4 @@
-"""What a loss hands back, and what it is handed."""
+"""Laws of what a loss returns, and of its inputs."""
 
 import math
 
@@ -12,8 +12,8 @@ from ..steps import Steps, evaluate_loss, require_close, step_cases, tensors
 
 @law("loss", cases=step_cases)
 def losses_have_one_number_a_step(subject: Subject, steps: Steps) -> None:
-    """Terms are [B], floating point and finite: not yet summed or averaged, because the core divides; stop_epochs is
-    yes or no, and each metric one number.
+    """Terms are [B], floating point and finite, not summed or averaged, because the core divides. stop_epochs is True
+    or False, and each metric is one number.
     """
     result = evaluate_loss(subject, steps)
     for name, term in result.loss.terms.items():
@@ -26,7 +26,7 @@ def losses_have_one_number_a_step(subject: Subject, steps: Steps) -> None:
 
 @law("loss", cases=step_cases)
 def metrics_of_losses_carry_no_gradient(subject: Subject, steps: Steps) -> None:
-    """A metric, and stop_epochs, are detached: kept for the record, a graph would keep the whole update alive."""
+    """Metrics and stop_epochs are detached: recorded with a graph, they would keep the whole update in memory."""
     loss = evaluate_loss(subject, steps).loss
     for name, number in {**loss.metrics, "stop_epochs": loss.stop_epochs}.items():
         if isinstance(number, Tensor) and number.requires_grad:
@@ -35,9 +35,9 @@ def metrics_of_losses_carry_no_gradient(subject: Subject, steps: Steps) -> None:
 
 @law("loss", cases=step_cases)
 def losses_do_not_modify_their_inputs(subject: Subject, steps: Steps) -> None:
-    """Batch and evaluation have the same numbers afterwards, and nothing in the batch carries a gradient.
+    """A loss changes neither the batch nor the evaluation, and nothing in the batch carries a gradient afterwards.
 
-    All epochs and minibatches share them: advantages standardised in place would be standardised anew each time.
+    All epochs and minibatches share them: advantages standardised in place would be standardised again each time.
     """
     result, columns = evaluate_loss(subject, steps), tensors(steps, torch.float64)
     expected = {
@@ -62,7 +62,7 @@ def losses_do_not_modify_their_inputs(subject: Subject, steps: Steps) -> None:
 
 @law("loss", source="docs/reference/contracts.md#needs", cases=step_cases)
 def the_declared_needs_are_enough(subject: Subject, steps: Steps) -> None:
-    """Values and entropies are None where `needs` does not name them: it works without, and its terms are finite."""
+    """Without values and entropies, unless `needs` names them, the loss works and its terms are finite."""
     without_extras = evolve(steps, with_optional=False)
     try:
         result = evaluate_loss(subject, without_extras)
@@ -71,8 +71,8 @@ def the_declared_needs_are_enough(subject: Subject, steps: Steps) -> None:
     except Exception as error:
         available = [word for word in ("values", "entropies") if subject.declares("needs", word)]
         raise Broken(
-            f"with no more than it needs, it raises {type(error).__name__}: {error}",
-            expected=f"a loss made from log-probs{''.join(f', {word}' for word in available)}",
+            f"with only what it needs, it raises {type(error).__name__}: {error}",
+            expected=f"a loss computed from log-probs{''.join(f', {word}' for word in available)}",
             got=type(error).__name__,
             case=without_extras.rows(),
         ) from error
