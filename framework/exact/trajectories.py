@@ -71,24 +71,24 @@ def pieces(mdp: TabularMDP, most: int = MAX_IN_PIECES, size: int = PIECE_SIZE) -
         )
     starts = mdp.start.nonzero().flatten()
     no_steps = torch.zeros((len(starts), 0), dtype=torch.int64, device=starts.device)
-    return _pieces(_World.of(mdp), _Prefixes(no_steps, starts, starts, mdp.start.double()[starts]), size)
+    return _pieces(_Transitions.of(mdp), _Prefixes(no_steps, starts, starts, mdp.start.double()[starts]), size)
 
 
 @frozen(eq=False)
-class _World:
+class _Transitions:
     """The possible transitions (s, a, s′) of a tabular world, in columns `[M]`, ordered by state."""
 
     mdp: TabularMDP
-    where: Tensor
-    chosen: Tensor
-    following: Tensor
-    chance: Tensor
-    number: Tensor  # [S] number of each state's transitions
+    states: Tensor
+    actions: Tensor
+    successors: Tensor
+    probabilities: Tensor
+    counts: Tensor  # [S] number of each state's transitions
     first: Tensor  # [S] index of each state's first transition
     remaining: list[list[int]]  # [L + 1][S] number of trajectories from each state, by remaining steps
 
     @classmethod
-    def of(cls, mdp: TabularMDP) -> "_World":
+    def of(cls, mdp: TabularMDP) -> "_Transitions":
         """The transitions of these tables."""
         where, chosen, following = _outcomes(mdp)
         number = torch.bincount(where, minlength=len(mdp.start))
@@ -109,35 +109,37 @@ class _Prefixes:
         """A subset of the prefixes."""
         return _Prefixes(self.steps[which], self.now[which], self.origin[which], self.chances[which])
 
-    def longer(self, world: _World) -> "_Prefixes":
+    def longer(self, transitions: _Transitions) -> "_Prefixes":
         """All prefixes that are one step longer."""
-        index = torch.repeat_interleave(torch.arange(len(self.now), device=self.now.device), world.number[self.now])
-        earlier = world.number[self.now].cumsum(0) - world.number[self.now]
-        outcome = world.first[self.now][index] + torch.arange(len(index), device=self.now.device) - earlier[index]
+        index = torch.repeat_interleave(
+            torch.arange(len(self.now), device=self.now.device), transitions.counts[self.now]
+        )
+        earlier = transitions.counts[self.now].cumsum(0) - transitions.counts[self.now]
+        outcome = transitions.first[self.now][index] + torch.arange(len(index), device=self.now.device) - earlier[index]
         return _Prefixes(
             torch.cat([self.steps[index], outcome.unsqueeze(1)], 1),
-            world.following[outcome],
+            transitions.successors[outcome],
             self.origin[index],
-            self.chances[index] * world.chance[outcome],
+            self.chances[index] * transitions.probabilities[outcome],
         )
 
 
-def _pieces(world: _World, prefixes: _Prefixes, size: int) -> Iterator[Trajectories]:
+def _pieces(transitions: _Transitions, prefixes: _Prefixes, size: int) -> Iterator[Trajectories]:
     """All completions of the prefixes: together if there are few, otherwise by halves or by longer prefixes."""
-    num_steps, limit = prefixes.steps.shape[1], world.mdp.time_limit or 0
-    counts = [world.remaining[limit - num_steps][state] for state in prefixes.now.tolist()]
+    num_steps, limit = prefixes.steps.shape[1], transitions.mdp.time_limit or 0
+    counts = [transitions.remaining[limit - num_steps][state] for state in prefixes.now.tolist()]
     if sum(counts) <= size:
-        yield _completed(world, prefixes)
+        yield _completed(transitions, prefixes)
     elif len(counts) > 1:
         half = len(counts) // 2
-        yield from _pieces(world, prefixes.at(slice(None, half)), size)
-        yield from _pieces(world, prefixes.at(slice(half, None)), size)
+        yield from _pieces(transitions, prefixes.at(slice(None, half)), size)
+        yield from _pieces(transitions, prefixes.at(slice(half, None)), size)
     else:
-        yield from _pieces(world, prefixes.longer(world), size)
+        yield from _pieces(transitions, prefixes.longer(transitions), size)
 
 
-def _completed(world: _World, prefixes: _Prefixes) -> Trajectories:
-    mdp, limit = world.mdp, world.mdp.time_limit or 0
+def _completed(transitions: _Transitions, prefixes: _Prefixes) -> Trajectories:
+    mdp, limit = transitions.mdp, transitions.mdp.time_limit or 0
     ended = []
     for t in range(prefixes.steps.shape[1], limit + 1):
         over = mdp.terminal[prefixes.now] if t < limit else torch.ones_like(prefixes.now, dtype=torch.bool)
@@ -145,14 +147,16 @@ def _completed(world: _World, prefixes: _Prefixes) -> Trajectories:
         ended.append(_Prefixes(_padded(done.steps, limit), done.now, done.origin, done.chances))
         prefixes = prefixes.at(~over)
         if t < limit:
-            prefixes = prefixes.longer(world)
+            prefixes = prefixes.longer(transitions)
     steps, ends, firsts, chances = (
         torch.cat([getattr(done, name) for done in ended]) for name in ("steps", "now", "origin", "chances")
     )
     real = steps >= 0
     steps = steps.clamp(min=0)
-    if len(world.where):
-        states, actions, successors = (column[steps] * real for column in (world.where, world.chosen, world.following))
+    if len(transitions.states):
+        states, actions, successors = (
+            column[steps] * real for column in (transitions.states, transitions.actions, transitions.successors)
+        )
     else:  # every episode starts in a terminal state
         states = actions = successors = steps
     rewards = mdp.rewards.double()[states, actions, successors].masked_fill(~real, 0)

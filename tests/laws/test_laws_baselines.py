@@ -168,7 +168,7 @@ NEUTRALITY = "baselines_do_not_depend_on_the_action"
 
 @mutant(NEUTRALITY, "areal-project/AReaL#354; Kool, van Hoof & Welling 2019")
 class OfAll(OfOthers):
-    """calls the mean of all episodes, the judged one included, neutral"""
+    """claims to be neutral, but is the mean of all episodes including its own"""
 
     def __call__(self, rollout, returns):
         return scores(rollout, returns).mean().expand_as(returns)
@@ -176,7 +176,7 @@ class OfAll(OfOthers):
 
 @mutant(NEUTRALITY, "rlworkgroup/garage#1172; Tucker et al. 2018, arXiv:1802.10031")
 class FitsFirst(OfOthers):
-    """fits a line to the returns that it is about to judge"""
+    """fits a line to the returns from which it is subtracted"""
 
     def __call__(self, rollout, returns):
         times = rollout.times[rollout.mask].double()
@@ -187,7 +187,7 @@ class FitsFirst(OfOthers):
 
 @mutant(NEUTRALITY, "Tucker et al. 2018, arXiv:1802.10031")
 class OfTheAction(OfOthers):
-    """depends on the action that it judges"""
+    """depends on the action of its step"""
 
     def __call__(self, rollout, returns):
         return rollout.actions.to(returns.dtype)
@@ -195,7 +195,7 @@ class OfTheAction(OfOthers):
 
 @mutant(NEUTRALITY, "no source found (the state that the action led to, taken for the one in which it was chosen)")
 class NextValue(OfOthers):
-    """takes the critic's word on the state that the action led to"""
+    """uses the value of the next state"""
 
     needs = frozenset({"values"})
 
@@ -208,7 +208,7 @@ LOOKS = "baselines_see_the_future_only_through_mean_returns"
 
 @mutant(LOOKS, "no source found (advantages are all 0)")
 class ItsOwnReturn:
-    """subtracts each return from itself, and claims nothing"""
+    """subtracts each return from itself, without a claim"""
 
     def __call__(self, rollout, returns):
         return returns.clone()
@@ -216,7 +216,7 @@ class ItsOwnReturn:
 
 @mutant(LOOKS, "no source found")
 class MostOfItsOwnReturn:
-    """subtracts nine tenths of each return from itself, which is no mean"""
+    """subtracts 90 % of each return from itself, which is not a mean"""
 
     def __call__(self, rollout, returns):
         return 0.9 * returns
@@ -224,7 +224,7 @@ class MostOfItsOwnReturn:
 
 @mutant(LOOKS, "Tucker et al. 2018, arXiv:1802.10031")
 class OfTheActionUnclaimed:
-    """depends on the action that it judges, and claims nothing"""
+    """depends on the action of its step, without a claim"""
 
     def __call__(self, rollout, returns):
         return rollout.actions.to(returns.dtype)
@@ -232,7 +232,7 @@ class OfTheActionUnclaimed:
 
 @mutant(LOOKS, "no source found")
 class OfTheNextObservation:
-    """looks at the observation that the action led to, and claims nothing"""
+    """depends on the next observation, without a claim"""
 
     def __call__(self, rollout, returns):
         return torch.cat([rollout.observations[1:], rollout.observations[:1]]).to(returns.dtype)
@@ -240,7 +240,7 @@ class OfTheNextObservation:
 
 @mutant(LOOKS, "no source found")
 class OfTheEnd:
-    """looks at whether the judged action ended the world, and claims nothing"""
+    """depends on whether the action terminated the episode, without a claim"""
 
     def __call__(self, rollout, returns):
         return rollout.terminated.to(returns.dtype)
@@ -267,7 +267,7 @@ class OnlyTheFirst(OfOthers):
 
 @mutant("padding_is_not_averaged", "NovaSky-AI/SkyRL#1305; huggingface/trl#7024")
 class OverPadding(OfOthers):
-    """takes the mean over padding, too"""
+    """includes padding in the mean"""
 
     def __call__(self, rollout, returns):
         return returns.mean().expand_as(returns)
@@ -275,7 +275,7 @@ class OverPadding(OfOthers):
 
 @mutant("baselines_carry_no_gradient", "ChenRocks/fast_abs_rl#49")
 class WithGraph(OfOthers):
-    """keeps the graph to its parameter, which the policy's loss then moves"""
+    """keeps the graph to its parameter, which the policy's loss then trains"""
 
     def __call__(self, rollout, returns):
         return torch.nn.Parameter(torch.zeros((), dtype=returns.dtype)).expand_as(returns)
@@ -283,7 +283,7 @@ class WithGraph(OfOthers):
 
 @mutant("state_survives_saving_and_loading", "hill-a/stable-baselines#228")
 class NotSaved(OfThePast):
-    """leaves its running mean out of what is saved"""
+    """does not save its running mean"""
 
     def build(self):
         class Forgetful(Mean):
@@ -298,7 +298,7 @@ class NotSaved(OfThePast):
 
 @mutant("calling_does_not_change_the_baseline", "DLR-RM/rl-baselines3-zoo#275; Farama-Foundation/Gymnasium#256")
 class LearnsWhenAsked(OfThePast):
-    """moves its running mean whenever it is asked"""
+    """updates its running mean whenever it is called"""
 
     def build(self):
         class Eager(Mean):
@@ -315,7 +315,7 @@ SHARED = Mean()
 
 @mutant("baselines_of_two_runs_share_no_state", "keiohta/tf2rl#69 (a mutable default)")
 class OneForAll(OfThePast):
-    """hands every run the same object"""
+    """returns the same object to every run"""
 
     def build(self):
         return SHARED
@@ -340,7 +340,7 @@ class EmptyMean(OfOthers):
 
 @mutant("baselines_in_float32_are_near_float64", "OpenRLHF/OpenRLHF#1334")
 class InBfloat16(OfOthers):
-    """works in bfloat16, in which 1 and 1.004 are the same, unless it is handed float64"""
+    """computes in bfloat16, in which 1 and 1.004 are the same, unless it is given float64"""
 
     def __call__(self, rollout, returns):
         told = super().__call__(rollout, returns)
@@ -358,7 +358,7 @@ class CentredInPlace(OfOthers):
 
 @mutant("baselines_scale_with_returns", "no source found")
 class Clipped(OfOthers):
-    """clips what it says to 1"""
+    """clips its values to 1"""
 
     def __call__(self, rollout, returns):
         return super().__call__(rollout, returns).clamp(-1, 1)

@@ -215,20 +215,20 @@ def second_best(rollout, returns):
 
 
 BASELINES = {
-    "jsboige/CoursIA PR #15256, which takes the claim back: the batch mean has the judged reward in it": (
+    "jsboige/CoursIA PR #15256, which takes the claim back: the batch mean includes the step's own reward": (
         Baseline(batch_mean)
     ),
     "Shao et al. 2024, arXiv:2402.03300, §4.1.2 (redai-studio/Relax #174 compares): the mean of the group, itself "
     "included": Baseline(group_mean, needs=frozenset({"groups", "complete_episodes"})),
     "alessiodm/drl-zh #5: the mean of the episode's own future rewards": Baseline(own_mean),
-    "dennybritz/reinforcement-learning PR #134; rlworkgroup/garage PR #1172 ('before'): fitted before it is asked": (
+    "dennybritz/reinforcement-learning PR #134; rlworkgroup/garage PR #1172 ('before'): fitted before it is called": (
         Baseline(updated_first)
     ),
     "no source found: the value of the successor": Baseline(next_value, needs=VALUES),
     "Tucker et al. 2018, arXiv:1802.10031: depends on the action, and the correction is left out": (
         Baseline(of_the_action)
     ),
-    "no source found: the second best score, so that no more than one episode is praised": Baseline(second_best),
+    "no source found: the second best return, so that only one episode has a positive advantage": Baseline(second_best),
 }
 
 

@@ -330,7 +330,7 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
         "https://github.com/MaximilianB2/pc-gym/issues/45",
         "the_time_limit_is_kept",
     ),
-    "a time limit that is told as the world's end": (
+    "a time limit reported as termination": (
         LimitIsAnEnd,
         "https://github.com/MaximilianB2/pc-gym/issues/45 and https://github.com/rlworkgroup/garage/pull/1118",
         "steps_follow_the_tables",
@@ -345,7 +345,7 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
         "https://github.com/google-deepmind/mujoco_playground/issues/305",
         "successors_are_where_the_episode_ended",
     ),
-    "the next episode's first observation in place of the last, where all begin alike": (
+    "the next episode's first observation in place of the last, where all start in the same state": (
         FirstForLastFromHome,
         "https://github.com/google-deepmind/mujoco_playground/issues/305",
         "successors_are_where_the_episode_ended",
@@ -360,7 +360,7 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
         "https://github.com/Farama-Foundation/Gymnasium/pull/1715",
         "successors_are_where_the_episode_ended",
     ),
-    "a reset row that is told as a step": (
+    "a reset row reported as a step": (
         ResetRowIsAStep,
         "https://github.com/vwxyzjn/cleanrl/issues/499",
         "successors_are_where_the_episode_ended",
@@ -376,7 +376,7 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
         "https://github.com/Farama-Foundation/Metaworld/pull/407",
         "every_episode_is_like_the_first",
     ),
-    "a step counter that survives the episode, in a world with chance": (
+    "a step counter that survives the episode, in a stochastic environment": (
         ClockSurvivesChance,
         "https://github.com/Farama-Foundation/Metaworld/pull/407",
         "later_episodes_are_as_long_as_the_first",
@@ -388,16 +388,16 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
         "lanes_have_independent_randomness",
     ),
     "a pure step without the time limit": (TransitionWithoutLimit, None, "transition_matches_step"),
-    "a pure step that begins episodes all alike": (TransitionBeginsAtHome, None, "transition_matches_step"),
-    "a pure step of less chance": (TransitionSlipsLess, None, "transition_matches_step"),
-    "a pure step that draws by itself": (TransitionDrawsItself, None, "transition_matches_step"),
-    "a pure step that moves the state it is handed": (TransitionInPlace, None, "transition_matches_step"),
-    "a seed that is taken and not used": (
+    "a pure step that starts all episodes in the same state": (TransitionBeginsAtHome, None, "transition_matches_step"),
+    "a pure step with less noise": (TransitionSlipsLess, None, "transition_matches_step"),
+    "a pure step that draws its own random numbers": (TransitionDrawsItself, None, "transition_matches_step"),
+    "a pure step that modifies the state it is given": (TransitionInPlace, None, "transition_matches_step"),
+    "a seed that is accepted and not used": (
         SeedNotUsed,
         "https://github.com/MaximilianB2/pc-gym/issues/44",
         "the_same_seed_gives_the_same_steps",
     ),
-    "a reset that seeds numpy for everybody": (
+    "a reset that seeds numpy's global generator": (
         SeedsEverybody,
         "https://github.com/ugr-sail/sinergym/issues/512",
         "the_global_generators_are_left_alone",
@@ -428,7 +428,7 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
         "lanes_do_not_disturb_each_other",
     ),
     "rewards centred over the lanes": (NormalisedOverLanes, None, "lanes_do_not_depend_on_the_number_of_lanes"),
-    "the logarithm of a reward of nothing": (LogOfNothing, None, "rewards_are_finite"),
+    "the logarithm of a reward of 0": (LogOfNothing, None, "rewards_are_finite"),
     "a fall that ends the episode": (
         FallEndsTheEpisode,
         "https://github.com/brett-daley/gym-classics/issues/6",
@@ -449,18 +449,18 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
         "https://github.com/openai/gym/issues/72",
         "steps_follow_the_tables",
     ),
-    "other probabilities than are said": (
+    "other probabilities than in the tables": (
         OtherChancesThanSaid,
         "https://github.com/Farama-Foundation/Gymnasium/issues/161",
         "steps_are_as_frequent_as_the_tables_say",
     ),
-    "a row of probabilities that misses 1": (
+    "a row of probabilities that does not sum to 1": (
         RowsDoNotSumToOne,
         "https://github.com/MatthewJA/Inverse-Reinforcement-Learning/issues/1",
         "tables_describe_an_mdp",
     ),
     "negative probabilities": (NegativeChances, None, "tables_describe_an_mdp"),
-    "a clock that is not restored": (
+    "a step counter that is not restored": (
         ClockIsNotRestored,
         "https://github.com/stanfordnmbl/osim-rl/issues/131",
         "restored_lanes_continue_identically",
@@ -470,8 +470,8 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
         None,
         "restored_lanes_continue_identically",
     ),
-    "lanes of a group that part after an episode": (GroupsPartAgain, None, "groups_share_their_starts"),
-    "a mask that allows nothing": (NothingAllowedAtTheEdge, None, "an_action_is_always_allowed"),
+    "lanes of a group that diverge after an episode": (GroupsPartAgain, None, "groups_share_their_starts"),
+    "a mask that allows no action": (NothingAllowedAtTheEdge, None, "an_action_is_always_allowed"),
 }
 
 

@@ -67,7 +67,7 @@ def test_every_rollout_that_estimators_are_handed_is_legal(needs):
 
 @mutant("a_truncation_bootstraps", "DLR-RM/stable-baselines3#633; skrl#449, time_limit_bootstrap=True")
 class TimeLimitIsDeath(LambdaReturns):
-    """takes running out of time for the end of the world"""
+    """treats truncation as termination"""
 
     def bootstrap_values(self, rollout):
         return rollout.successor_values * ~rollout.truncated
@@ -75,7 +75,7 @@ class TimeLimitIsDeath(LambdaReturns):
 
 @mutant("nothing_leaks_over_a_truncation", "Toni-SM/skrl#449, time_limit_bootstrap=False")
 class OnlyDeathIsAnEnd(LambdaReturns):
-    """lets the trace run on where time ran out"""
+    """continues the trace over a truncation"""
 
     def continuing(self, rollout):
         continuing = rollout.mask & ~rollout.terminated
@@ -84,7 +84,7 @@ class OnlyDeathIsAnEnd(LambdaReturns):
 
 @mutant("nothing_leaks_over_a_termination", "DLR-RM/stable-baselines3#105; anthonytorlucci/rlevo#342")
 class FlagsOfTheNextRow(LambdaReturns):
-    """reads whether the episode ended one row late"""
+    """reads the end of the episode one row late"""
 
     def continuing(self, rollout):
         ends = rollout.terminated | rollout.truncated
@@ -102,7 +102,7 @@ class TraceNeverCut(LambdaReturns):
 
 @mutant("nothing_leaks_over_a_truncation", "google-deepmind/mujoco_playground#305")
 class ValueOfTheReset(LambdaReturns):
-    """bootstraps a truncation from the state that the next episode begins in"""
+    """bootstraps a truncation from the first state of the next episode"""
 
     def bootstrap_values(self, rollout):
         return torch.where(rollout.truncated & ~rollout.terminated, shifted(rollout.values), rollout.successor_values)
@@ -118,7 +118,7 @@ class ValueOfTheStateBefore(LambdaReturns):
 
 @mutant("termination_wins_over_truncation", "DLR-RM/stable-baselines3#1276")
 class BothIsTruncated(LambdaReturns):
-    """bootstraps where the world ended in the step in which time ran out"""
+    """bootstraps where a step is both terminated and truncated"""
 
     def bootstrap_values(self, rollout):
         return rollout.successor_values + rollout.values * (rollout.truncated & rollout.terminated)
@@ -126,7 +126,7 @@ class BothIsTruncated(LambdaReturns):
 
 @mutant("the_edge_bootstraps", "rohitg00/ai-engineering-from-scratch#54 (review)")
 class EdgeIsDeath(LambdaReturns):
-    """takes the rollout's edge for the end of the world"""
+    """treats the rollout's edge as termination"""
 
     def bootstrap_values(self, rollout):
         return torch.cat([rollout.successor_values[:-1], torch.zeros_like(rollout.rewards[:1])])
@@ -151,7 +151,7 @@ class ZeroPlusValue(LambdaReturns):
 
 @mutant("lambda_one_is_monte_carlo", "4kasha/CartPole_PPO#1")
 class OwnAdvantageTwice(LambdaReturns):
-    """carries a row's own advantage, which is still zero, where the next row's belongs"""
+    """uses a row's own advantage, which is still 0, instead of the next row's"""
 
     def returns(self, rollout):
         return self.rewards(rollout) + self.gamma * self.bootstrap_values(rollout)
@@ -209,7 +209,7 @@ class RewardBefore(RewardsToGo):
 
 @mutant("estimates_are_finite", "pytorch/examples#76; jolibrain/wheatley#93")
 class Whitened(RewardsToGo):
-    """standardises by a deviation that is zero where returns are equal, and does not exist where there is one"""
+    """standardises by a standard deviation that is 0 for equal returns, and undefined for a single one"""
 
     def returns(self, rollout):
         returns = super().returns(rollout)
@@ -245,7 +245,7 @@ class MeanOverLength(RewardsToGo):
 
 @mutant("estimators_do_not_modify_the_rollout", "DLR-RM/stable-baselines3#1355")
 class RewardsChanged(LambdaReturns):
-    """adds what it bootstraps to its caller's rewards"""
+    """adds its bootstrap values to its caller's rewards"""
 
     def rewards(self, rollout):
         rollout.rewards.add_(0.5 * rollout.successor_values * rollout.truncated)
@@ -254,7 +254,7 @@ class RewardsChanged(LambdaReturns):
 
 @mutant("estimates_have_the_rewards_dtype", "nikhilbarhate99/PPO-PyTorch#33")
 class Double(LambdaReturns):
-    """hands back float64, as numpy sums"""
+    """returns float64, as numpy sums"""
 
     def returns(self, rollout):
         return super().returns(rollout).double()
@@ -270,7 +270,7 @@ class Broadcast(LambdaReturns):
 
 @mutant("value_targets_do_not_look_back", "luchris429/model-free-opponent-shaping#1")
 class NormalisedTargets(RewardsToGo):
-    """has the critic learn returns that are normalised over the rollout"""
+    """trains the critic on returns that are normalised over the rollout"""
 
     def targets(self, rollout, returns):
         return returns - returns[rollout.mask].mean()
@@ -286,7 +286,7 @@ class LearntDiscount(RewardsToGo):
 
 @mutant("returns_do_not_look_back", "no source found (the wrong way round: cumulative sums)")
 class SumsUpToNow(RewardsToGo):
-    """sums the rewards so far, where the rewards to come belong"""
+    """sums past rewards instead of future ones"""
 
     def returns(self, rollout):
         return rollout.rewards.cumsum(0)
@@ -310,7 +310,7 @@ class LaneByNumber(LambdaReturns):
 
 @mutant("a_truncation_ends_what_it_sums", "no source found")
 class CountsTruncations(RewardsToGo):
-    """punishes running out of time"""
+    """penalises truncation"""
 
     def rewards(self, rollout):
         return rollout.rewards - 1.0 * (rollout.truncated & ~rollout.terminated)
@@ -327,7 +327,7 @@ class AnnealsByRow(RewardsToGo):
 
 @mutant("a_truncation_ends_what_it_sums", "no source found (docs/reference/contracts.md: every end is the end)")
 class PunishesWithACritic(MonteCarloAndTD):
-    """punishes running out of time, though it sees whole episodes and a critic"""
+    """penalises truncation, although it has whole episodes and a critic"""
 
     def rewards(self, rollout):
         return rollout.rewards - 1.0 * (rollout.truncated & ~rollout.terminated)
@@ -335,7 +335,7 @@ class PunishesWithACritic(MonteCarloAndTD):
 
 @mutant("lambda_zero_is_one_step", "no source found")
 class LambdaTurnedRound(LambdaReturns):
-    """has λ and 1 − λ change places"""
+    """swaps λ and 1 − λ"""
 
     def returns(self, rollout):
         return LambdaReturns(self.gamma, 1 - self.lam).returns(rollout)
@@ -343,7 +343,7 @@ class LambdaTurnedRound(LambdaReturns):
 
 @mutant("estimates_of_a_sum_are_the_sum_of_estimates", "no source found")
 class Sizes(LambdaReturns):
-    """takes the size of each reward, which scales all right with positive factors"""
+    """uses the absolute value of each reward, which scales correctly with positive factors"""
 
     def rewards(self, rollout):
         return rollout.rewards.abs()
@@ -351,7 +351,7 @@ class Sizes(LambdaReturns):
 
 @mutant("float32_is_near_float64", "OpenRLHF/OpenRLHF#1334")
 class Brain16(LambdaReturns):
-    """works in bfloat16 unless it is handed float64"""
+    """computes in bfloat16 unless it is given float64"""
 
     def rewards(self, rollout):
         rewards = rollout.rewards
@@ -360,7 +360,7 @@ class Brain16(LambdaReturns):
 
 @mutant("estimators_keep_no_state", "no source found")
 class Remembers(RewardsToGo):
-    """keeps a running mean of rewards, which nobody resets"""
+    """keeps a running mean of rewards, which is never reset"""
 
     seen: dict = field(factory=dict, init=False)
 

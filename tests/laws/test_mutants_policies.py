@@ -29,7 +29,7 @@ from framework.testing.law import Subject
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", [PureSoftmax, SeveralSoftmax, PureNormal, Squashed, RecurrentSoftmax])
-def test_what_is_to_be_spoilt_is_right(cls):
+def test_the_policies_for_mutants_are_correct(cls):
     report = check(PolicySettings(cls), "policy", examples=EXAMPLES, loaded=LOADED)
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
 
@@ -134,7 +134,7 @@ class LogProbsAveraged(Normal):
     "hill-a/stable-baselines issue 1058: the deviation is taken for its logarithm and exponentiated once more",
 )
 class DeviationsExponentiatedTwice(Normal):
-    """deviations exponentiated twice."""
+    """standard deviations exponentiated twice."""
 
     def density(self, normal, actions):
         return torch.distributions.Normal(normal.loc, normal.scale.exp()).log_prob(actions).sum(-1)
@@ -145,7 +145,7 @@ class DeviationsExponentiatedTwice(Normal):
     "hill-a/stable-baselines issue 1059: std mistaken for the variance, logstd for its logarithm",
 )
 class DeviationsAsVariances(Normal):
-    """deviations taken for variances."""
+    """standard deviations used as variances."""
 
     def density(self, normal, actions):
         return torch.distributions.Normal(normal.loc, normal.scale.sqrt()).log_prob(actions).sum(-1)
@@ -169,7 +169,7 @@ class ChoosesBeyond(PureSoftmax):
 
 @mutant("choose_samples_as_act_does", "no source found; the logarithm of a number that may be 0")
 class ChoosesNothing(PureNormal):
-    """a choice that is no number at the edge."""
+    """a choice that is NaN at the edge."""
 
     def choose(self, inputs, noise):
         first, angle = (2 * torch.log(noise[:, ::2])).neg().sqrt(), 2 * math.pi * noise[:, 1::2]
@@ -202,7 +202,7 @@ class ExplorationNobodyKnowsOf(Softmax):
     "ray-project/ray issue 6393: ½·log σ instead of log σ in the entropy of a diagonal normal distribution",
 )
 class HalfTheLogDeviation(Normal):
-    """half the log-deviation in the entropy."""
+    """half the log standard deviation in the entropy."""
 
     def entropy(self, normal):
         return (0.5 * normal.scale.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).expand(len(normal.loc))
@@ -271,7 +271,7 @@ class ClippedActionsStored(Normal):
     "openai/baselines issue 262: logstd was not included in var_list, and never trained",
 )
 class DeviationsNeverTrained(Normal):
-    """deviations that are never trained."""
+    """standard deviations that are never trained."""
 
     def normal(self, inputs):
         normal = super().normal(inputs)
@@ -295,7 +295,7 @@ class NormalisedByADetachedSum(Softmax):
     "kengz/SLM-Lab PR 133: torch.tensor makes a new tensor, detached from the graph; no update was done",
 )
 class JudgedWithoutAGraph(Softmax):
-    """what evaluate says without a graph."""
+    """an evaluation without a graph."""
 
     def evaluate(self, inputs, actions, entropies):
         with torch.no_grad():
@@ -330,7 +330,7 @@ class MasksThatMultiply(Softmax):
     "hill-a/stable-baselines PR 453: actions are taken with masks, and no masking is used in training",
 )
 class MasksForActingOnly(Softmax):
-    """masks that evaluate does not know."""
+    """masks that evaluate ignores."""
 
     def evaluate(self, inputs, actions, entropies):
         return super().evaluate(type(inputs)(inputs.observations), actions, entropies)
@@ -352,7 +352,7 @@ class EntropiesOfNothing(Softmax):
     "pytorch/rl issue 4112: the mode of a masked categorical can be an action that the mask excludes",
 )
 class GreedyPastTheMask(Softmax):
-    """a greedy action that the mask forbids."""
+    """a greedy action that is masked."""
 
     def greedy(self):
         policy = self
@@ -422,7 +422,7 @@ def test_what_normalises_is_right():
     "leggedrobotics/rsl_rl PR 225: normalisers move after every step, so that the first ratio is not 1",
 )
 class StatisticsThatMoveInAct(Normalising):
-    """statistics that move while acting."""
+    """statistics that are updated while acting."""
 
     def act(self, inputs, generator):
         action = super().act(inputs, generator)
@@ -484,7 +484,7 @@ def test_what_has_an_actor_is_right():
     "ray-project/ray issue 58697: learnt weights do not reach the EnvRunner, which acts by the first ones",
 )
 class AnActorOfTheFirstWeights(Acting):
-    """an actor with the weights of the beginning."""
+    """an actor with the initial weights."""
 
     def __init__(self, observations, actions):
         super().__init__(observations, actions)
@@ -506,7 +506,7 @@ class AnActorThatExplores(Softmax):
 
 @mutant("actors_do_what_the_policy_does", "no source found; an actor of several shards that is the policy itself")
 class AnActorThatLearns(Acting):
-    """an actor that what is learnt reaches."""
+    """an actor that changes when the policy is updated."""
 
     def actor(self):
         return type("Alias", (), {"act": staticmethod(self.act)})()
@@ -539,7 +539,7 @@ class MemoryForgottenAStepLate(RecurrentSoftmax):
     "vwxyzjn/cleanrl PR 83: the unit is given (batch, sequence) where it takes (sequence, batch)",
 )
 class LanesTakenForSteps(RecurrentSoftmax):
-    """lanes taken for steps."""
+    """lanes and steps exchanged."""
 
     def states(self, inputs):
         rows = inputs.observations
