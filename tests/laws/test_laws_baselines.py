@@ -1,6 +1,6 @@
-"""The laws of baselines: all that come with the framework keep them, and each historical bug breaks the one it should.
+"""Laws of baselines: built-in baselines satisfy them, and each historical bug breaks the law that it should.
 
-A mutant is written as the bug was: a small baseline, right but for one thing.
+A mutant is a small baseline that is correct except for one bug.
 """
 
 import pytest
@@ -28,7 +28,7 @@ def test_built_in_baselines_keep_every_law(name):
         assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 
-# Right ones
+# Correct baselines
 
 
 def scores(rollout, returns):
@@ -37,7 +37,7 @@ def scores(rollout, returns):
 
 @frozen
 class OfOthers:
-    """The mean score of the other episodes."""
+    """The mean return of the other episodes."""
 
     claims = NEUTRAL
 
@@ -48,7 +48,7 @@ class OfOthers:
 
 @frozen
 class OfTheGroup:
-    """The mean score of the group."""
+    """The mean return of the group."""
 
     needs = frozenset({"complete_episodes", "groups"})
     claims = LINEAR
@@ -61,7 +61,7 @@ class OfTheGroup:
 
 @define(eq=False)
 class Mean:
-    """The mean of all scores of earlier rollouts."""
+    """The mean of all returns in earlier rollouts."""
 
     total: float = 0.0
     count: int = 0
@@ -128,15 +128,15 @@ class OfVectors:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", [OfOthers, OfTheGroup, OfThePast, OfVectors])
-def test_the_mutants_are_right_but_for_their_bug(cls):
+def test_the_parts_that_mutants_are_made_from_are_correct(cls):
     report = check(Part("baseline", "right", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [set(), {"complete_episodes", "groups"}, {"values"}])
-def test_every_rollout_that_baselines_are_handed_is_legal(words):
-    """By all laws, and the claim to be neutral too; by calls and by `update`."""
+def test_every_rollout_passed_to_baselines_is_valid(words):
+    """Under all laws, including the claim to be neutral; for calls and for `update`."""
 
     class Careful(Mean):
         def __call__(self, rollout, returns):
@@ -381,25 +381,25 @@ def of(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["batch_mean", "group_mean", "time_mean"])
-def test_means_that_include_the_judged_episode_are_biased_by_one_nth(name):
-    """Of four episodes, a quarter of the judged one's own return is subtracted; it is measured, and no failure."""
+def test_means_that_include_the_own_episode_are_biased_by_one_nth(name):
+    """With four episodes, a quarter of an episode's own return is subtracted; this is measured, but no failure."""
     assert share_of_return(of(name)) == pytest.approx(0.25)
     verdict, looks = check(of(name).part, only=[NEUTRALITY, LOOKS], loaded=LOADED).verdicts
     assert looks.outcome == "passed"
     assert verdict.outcome == "not applicable"
-    assert "0.25 of the judged one's own return" in verdict.reason
+    assert "0.25 of an episode's own return" in verdict.reason
     assert verdict.reason.endswith("by 1/n")
 
 
 @pytest.mark.parametrize("name", ["none", "constant", "leave_one_out", "linear_features", "moving_average", "value"])
-def test_what_claims_to_be_neutral_has_no_share(name):
-    """And is put to the law, with success."""
+def test_neutral_baselines_have_no_share_of_the_own_return(name):
+    """And the law applies, and passes."""
     assert share_of_return(of(name)) == 0.0
     (verdict,) = check(of(name).part, only=[NEUTRALITY], examples=EXAMPLES, loaded=LOADED).verdicts
     assert verdict.outcome == "passed"
 
 
 @pytest.mark.slow
-def test_a_false_claim_fails_and_says_by_how_much():
+def test_a_false_claim_is_reported_with_its_share():
     (verdict,) = check(Part("baseline", "mutant", "tests", OfAll()), only=[NEUTRALITY], loaded=LOADED).verdicts
-    assert "0.25 of the judged one's own return is subtracted from it" in verdict.reason
+    assert "0.25 of an episode's own return is subtracted from it" in verdict.reason

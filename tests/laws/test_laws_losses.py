@@ -1,4 +1,4 @@
-"""The laws of losses: every built-in loss keeps to them, and bugs that losses elsewhere had do not."""
+"""Laws of losses: built-in losses satisfy them, and losses with historical bugs do not."""
 
 from collections.abc import Callable
 
@@ -41,7 +41,7 @@ ONE_OF_EACH = {type(loss): loss for loss in BUILT_IN}.values()  # the last, with
     [pytest.param(loss, marks=[] if loss in ONE_OF_EACH else [pytest.mark.slow]) for loss in BUILT_IN],
     ids=repr,
 )
-def test_every_built_in_loss_keeps_to_the_laws(loss):
+def test_every_built_in_loss_satisfies_the_laws(loss):
     report = check(loss, "loss", examples=EXAMPLES, loaded=LOADED)
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
     assert len(report.verdicts) == len(laws("loss"))
@@ -52,12 +52,12 @@ def test_every_offered_loss_is_among_these():
     assert {type(loss) for loss in BUILT_IN} == offered
 
 
-# Losses that are right, in other ways than the built-in ones
+# Correct losses that differ from the built-in ones
 
 
 @frozen
 class WithCoefficients:
-    """An actor-critic loss that says on its class what it needs, whatever its coefficients."""
+    """An actor-critic loss whose needs are declared on its class, whatever its coefficients."""
 
     needs = frozenset({"values", "entropies"})
     value_coefficient: float = field(default=0.5, validator=validators.ge(0))
@@ -75,7 +75,7 @@ class WithCoefficients:
 @pytest.mark.parametrize("values", [0.0, 0.5])
 @pytest.mark.parametrize("entropies", [0.0, 0.01])
 def test_a_coefficient_may_turn_a_term_off(values, entropies):
-    """Of 0, also by default: it is told that the setting turns the law off, and so no law is broken."""
+    """Of 0, also by default: the report says that the setting turns the law off, and no law is broken."""
     report = check(WithCoefficients(values, entropies), "loss", examples=EXAMPLES, loaded=LOADED)
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
     subject = Subject(Part("loss", "it", "tests", WithCoefficients(values, entropies)), LOADED)
@@ -88,7 +88,7 @@ def test_a_coefficient_may_turn_a_term_off(values, entropies):
 
 @frozen
 class Detached(WithCoefficients):
-    """A critic that nothing reaches; a coefficient of 0 is not the reason."""
+    """A critic without a gradient, for which a coefficient of 0 is not the reason."""
 
     def __call__(self, batch, evaluation):
         return super().__call__(batch, evolve(evaluation, values=evaluation.values.detach()))
@@ -109,7 +109,7 @@ PENALTIES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PENALTIES)
-def test_a_penalty_of_the_divergence_is_lawful(name):
+def test_a_kl_penalty_is_allowed(name):
     """Schulman et al. 2017, arXiv:1707.06347, eq. 8; estimators by Schulman 2020, Approximating KL Divergence."""
 
     def rule(batch, evaluation):
@@ -120,7 +120,7 @@ def test_a_penalty_of_the_divergence_is_lawful(name):
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
 
 
-def test_a_penalty_that_drives_the_policy_away_is_not():
+def test_a_penalty_that_increases_the_divergence_is_not():
     def rule(batch, evaluation):
         moved = evaluation.log_probs - batch.log_probs
         return Loss({"policy": -moved.exp() * batch.advantages, "kl": -0.5 * moved.square()})
@@ -129,7 +129,7 @@ def test_a_penalty_that_drives_the_policy_away_is_not():
     assert [verdict.law.name for verdict in report.failed] == ["zero_advantages_give_no_policy_gradient"]
 
 
-def test_entropies_may_be_steered_to_a_target():
+def test_entropies_may_be_regulated_to_a_target():
     def rule(batch, evaluation):
         return Loss({"policy": reinforce(batch, evaluation), "entropy": (evaluation.entropies - 0.5).square()})
 
@@ -137,14 +137,14 @@ def test_entropies_may_be_steered_to_a_target():
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
 
 
-def test_what_a_loss_does_not_have_is_not_kept_but_not_applicable():
+def test_laws_of_missing_terms_are_not_applicable():
     report = check(Mutant(lambda *given: Loss({"policy": reinforce(*given)})), "loss", examples=2, loaded=LOADED)
     reasons = {verdict.law.name: verdict.reason for verdict in report.of("not applicable")}
     assert reasons["a_metric_called_kl_is_the_kl_divergence"] == "it has no metric kl or approx_kl"
     assert reasons["the_policys_loss_does_not_move_the_critic"] == "it does not use values"
 
 
-# Mutants: losses with a bug that a loss of somebody else's had
+# Mutants: losses with bugs that were found elsewhere
 
 
 @frozen
@@ -163,7 +163,7 @@ MUTANTS = {}
 
 
 def mutant(law, source, needs=(), claims=()):
-    """Enter a bug: the law that kills it, and where it was found."""
+    """Register a bug: the law that kills it, and where it was found."""
 
     def enter(rule):
         name = rule.__name__.replace("_", " ")
@@ -240,7 +240,7 @@ def advantages_summed_over_the_minibatch(batch, evaluation):
 
 @mutant(
     "losses_in_float32_are_near_float64",
-    "PrimeIntellect-ai/prime-rl PR 568: fix ratio bf16 accumulation (here, unless float64 is handed in)",
+    "PrimeIntellect-ai/prime-rl PR 568: fix ratio bf16 accumulation (here, unless float64 is passed in)",
 )
 def log_ratios_in_bfloat16(batch, evaluation):
     moved = evaluation.log_probs - batch.log_probs
@@ -464,7 +464,7 @@ def test_a_law_kills_the_mutant_with(name):
 
 
 def test_a_counterexample_shrinks_to_few_steps():
-    """Two, of which one has a value target that the other should not know of."""
+    """Two steps, one with a value target that must not affect the other."""
     *_, loss = MUTANTS["values B against targets B 1"]
     (verdict,) = check(loss, "loss", only=["each_term_depends_on_its_step_only"], loaded=LOADED).verdicts
     assert verdict.outcome == "failed"

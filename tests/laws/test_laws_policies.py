@@ -1,4 +1,4 @@
-"""The laws of policies: every built-in policy keeps to them."""
+"""Laws of policies: every built-in policy satisfies them."""
 
 import copy
 import json
@@ -46,7 +46,7 @@ ONE_OF_EACH = {type(policy): policy for policy in BUILT_IN}.values()  # the last
     [pytest.param(policy, marks=[] if policy in ONE_OF_EACH else [pytest.mark.slow]) for policy in BUILT_IN],
     ids=repr,
 )
-def test_every_built_in_policy_keeps_to_the_laws(policy):
+def test_every_built_in_policy_satisfies_the_laws(policy):
     report = check(policy, "policy", examples=min(EXAMPLES, 10), loaded=LOADED)
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
     assert len(report.verdicts) == len(laws("policy"))
@@ -62,8 +62,8 @@ class Nothing:
         raise UsageError("pictures of 84 × 84 only")
 
 
-def test_a_policy_that_takes_none_of_the_spaces_is_told_so():
-    """No law is broken and none is kept: each says why it does not apply, with the policy's own words."""
+def test_a_policy_that_supports_none_of_the_spaces_gets_this_reason():
+    """No law passes or fails: each reports why it does not apply, with the policy's error message."""
     report = check(Part("policy", "nothing", "tests", Nothing()), loaded=LOADED)
     assert len(report.of("not applicable")) == len(report.verdicts)
     for verdict in report.verdicts:
@@ -142,7 +142,7 @@ def test_spaces_of_the_same_plugins_environments_are_tried(tmp_path, monkeypatch
     assert json.loads(capsys.readouterr().out)[0]["passed"]
 
 
-def test_what_a_policy_does_not_do_is_not_kept_but_not_applicable():
+def test_laws_of_missing_features_are_not_applicable():
     class Silent(Normal):
         """Says no log-probs when it acts, and acts with three numbers."""
 
@@ -175,7 +175,7 @@ class Untold(nn.Module):
         return actions
 
 
-def test_laws_of_probabilities_are_not_kept_where_these_cannot_be_told():
+def test_laws_of_probabilities_do_not_apply_without_enumerable_actions():
     report = check(PolicySettings(Untold), "policy", examples=1, loaded=LOADED)
     silent = {verdict.law.name for verdict in report.of("not applicable")}
     assert silent >= {
@@ -245,7 +245,7 @@ def test_masks_may_be_refused():
         (Crashing, "RuntimeError: shapes cannot be multiplied"),
     ],
 )
-def test_masks_are_refused_in_so_many_words_only(cls, told):
+def test_masks_must_be_refused_explicitly(cls, told):
     """A policy that ignores them is told how to refuse them; a crash is no refusal."""
     (verdict,) = check(PolicySettings(cls), "policy", only=[MASKS], examples=30, loaded=LOADED).verdicts
     assert verdict.outcome == "failed"

@@ -11,7 +11,7 @@ from mutants import broken
 from framework import Step
 from framework.parts import Part
 
-# Mutants: what others got wrong, each as the smallest change of a sound world
+# Mutants: bugs that existed elsewhere, each as a small change of a correct environment
 
 
 class OneStepShort(Stochastic):

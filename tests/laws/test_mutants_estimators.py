@@ -28,14 +28,14 @@ from framework.testing.strategies import Episode, assemble
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", [Step, LambdaReturns, NStepReturns, RewardsToGo])
-def test_the_mutants_are_right_but_for_their_bug(cls):
+def test_the_parts_that_mutants_are_made_from_are_correct(cls):
     report = check(Part("estimator", "walked", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", MISTAKABLE)
-def test_correct_estimators_pass_and_what_does_not_concern_them_says_why(cls):
+def test_correct_estimators_pass_and_inapplicable_laws_give_reasons(cls):
     report = check(Part("estimator", "right", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
     reasons = {verdict.law.name: verdict.reason for verdict in report.verdicts}
@@ -44,7 +44,7 @@ def test_correct_estimators_pass_and_what_does_not_concern_them_says_why(cls):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("needs", [set(), {"complete_episodes"}, {"values"}, {"complete_episodes", "values"}])
-def test_every_rollout_that_estimators_are_handed_is_legal(needs):
+def test_every_rollout_passed_to_estimators_is_valid(needs):
     """By all laws, and claims of unbiasedness too."""
     words = needs
 

@@ -34,13 +34,13 @@ def test_the_policies_for_mutants_are_correct(cls):
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
 
 
-# Mutants: policies with a bug that a policy of somebody else's had
+# Mutants: policies with bugs that were found elsewhere
 
 MUTANTS = {}
 
 
 def mutant(law, source):
-    """Enter a bug: the law that kills it, and where it was found."""
+    """Register a bug: the law that kills it, and where it was found."""
 
     def enter(cls):
         MUTANTS[cls.__doc__.rstrip(".")] = (law, source, cls)
@@ -413,7 +413,7 @@ class Normalising(Softmax):
         self.mean.copy_(self.features(rollout.observations[rollout.mask]).mean(0))
 
 
-def test_what_normalises_is_right():
+def test_a_normalising_policy_is_correct():
     assert not check(PolicySettings(Normalising), "policy", examples=EXAMPLES, loaded=LOADED).failed
 
 
@@ -475,7 +475,7 @@ class Acting(Softmax):
         return Table(self) if isinstance(self.features.space, Discrete) else None
 
 
-def test_what_has_an_actor_is_right():
+def test_a_policy_with_an_actor_is_correct():
     assert not check(PolicySettings(Acting), "policy", examples=EXAMPLES, loaded=LOADED).failed
 
 

@@ -1,4 +1,4 @@
-"""Estimators written plainly that keep every law: what mutants are made from."""
+"""Simple estimators that satisfy every law; mutants are made from them."""
 
 import torch
 from attrs import field, frozen, validators
@@ -11,12 +11,12 @@ LOADED = load()
 UNIT = [validators.ge(0.0), validators.le(1.0)]
 
 
-# Right ones, step by step: what a mutant gets wrong is one method of theirs.
+# Correct estimators that compute step by step: a mutant overrides one of their methods.
 
 
 @frozen
 class Step:
-    """One reward, then the critic."""
+    """One reward plus the discounted value of the successor."""
 
     needs = frozenset({"values"})
     claims = frozenset({"causal", "linear"})
@@ -45,7 +45,7 @@ class Step:
 
 @frozen
 class LambdaReturns(Step):
-    """λ-returns: Gₜ = rₜ + γ[(1 − λ)·V(s′ₜ) + λ·Gₜ₊₁] while the trace goes on, rₜ + γ·V(s′ₜ) where it is cut."""
+    """λ-returns: Gₜ = rₜ + γ[(1 − λ)·V(s′ₜ) + λ·Gₜ₊₁] while the trace continues, rₜ + γ·V(s′ₜ) where it is cut."""
 
     lam: float = field(default=0.95, validator=UNIT)
 
@@ -99,12 +99,12 @@ def shifted(table):
     return torch.cat([table[1:], torch.zeros_like(table[:1])])
 
 
-# Right ones that a law might mistake
+# Correct estimators that a wrong law might reject
 
 
 @frozen
 class Total:
-    """Each episode's total, summed by its number."""
+    """Each episode's return, summed by its number."""
 
     needs = frozenset({"complete_episodes"})
     claims = frozenset({"linear"})
@@ -175,7 +175,7 @@ class MonteCarloAndTD(RewardsToGo):
 
 @frozen
 class OfVectors(RewardsToGo):
-    """Adds to each reward a number of the observation's vector: nothing for spaces whose observations are numbers."""
+    """Adds to each reward the sum of the observation's vector; does not work for Discrete observations."""
 
     def rewards(self, rollout):
         return rollout.rewards + (rollout.observations @ torch.ones(2)).masked_fill(~rollout.mask, 0)
@@ -193,7 +193,7 @@ MISTAKABLE = {
     VTrace: {},
     MonteCarloAndTD: dict.fromkeys(
         ("a_truncation_bootstraps", "the_edge_bootstraps"),
-        "it needs complete episodes, and takes every end for the end of the rewards",
+        "it needs complete episodes, and treats every end as the end of the rewards",
     ),
     OfVectors: {},
 }
