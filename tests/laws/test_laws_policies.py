@@ -125,7 +125,7 @@ def environments():
 
 
 def test_spaces_of_the_same_plugins_environments_are_tried(tmp_path, monkeypatch, capsys):
-    """Without, nothing can be checked, which is no pass: exit code 2; with them, all is asked, in that space."""
+    """Without them, nothing can be checked, so exit code 2; with them, laws are checked in that space."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "alone.py").write_text(PICTURES)
     (tmp_path / "together.py").write_text(PICTURES + SHOWN)
@@ -144,7 +144,7 @@ def test_spaces_of_the_same_plugins_environments_are_tried(tmp_path, monkeypatch
 
 def test_laws_of_missing_features_are_not_applicable():
     class Silent(Normal):
-        """Says no log-probs when it acts, and acts with three numbers."""
+        """Returns no log-probs from `act`, and has actions of three numbers."""
 
         def __init__(self, observations, actions):
             super().__init__(observations, actions)
@@ -159,7 +159,7 @@ def test_laws_of_missing_features_are_not_applicable():
 
 
 class Untold(nn.Module):
-    """Translates what it samples into another finite space, so that nobody can say what may come."""
+    """Maps its samples to another finite space, so that its actions cannot be enumerated."""
 
     def __init__(self, observations, actions):
         super().__init__()
@@ -191,7 +191,7 @@ def without_masks(inputs):
 
 
 class Refusing(nn.Module):
-    """A softmax that knows no masks, and says so."""
+    """A softmax that does not support masks, and refuses them."""
 
     def __init__(self, observations, actions):
         super().__init__()
@@ -220,7 +220,7 @@ class Crashing(Refusing):
 
 
 class ActorIgnoring(Refusing):
-    """It refuses masks in act, which nobody calls where there is an actor."""
+    """It refuses masks in `act`, which is not called if there is an actor."""
 
     def actor(self):
         blind = copy.deepcopy(self)
@@ -246,7 +246,7 @@ def test_masks_may_be_refused():
     ],
 )
 def test_masks_must_be_refused_explicitly(cls, told):
-    """A policy that ignores them is told how to refuse them; a crash is no refusal."""
+    """For a policy that ignores them, the report says how to refuse them; a crash is not a refusal."""
     (verdict,) = check(PolicySettings(cls), "policy", only=[MASKS], examples=30, loaded=LOADED).verdicts
     assert verdict.outcome == "failed"
     assert re.search(told, verdict.reason)

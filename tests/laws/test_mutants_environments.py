@@ -1,4 +1,4 @@
-"""Bugs that environments elsewhere had are found by name."""
+"""Bugs that were found in environments elsewhere break the law that they should."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ class OneBufferForBoth(Drift):
 
 
 class ResetRowIsAStep(Drift):
-    """Episodes end as under Gymnasium's NEXT_STEP, and nothing says that the next row is no step."""
+    """Episodes end as with Gymnasium's NEXT_STEP, but the reset row is not marked as invalid."""
 
     over = torch.zeros(0, dtype=torch.bool)
 
@@ -154,12 +154,12 @@ class SeedsEverybody(Drift):
 
 class ClipsInPlace(Drift):
     def move(self, actions, generator):
-        actions *= 0.3  # scaled to what the motors take
+        actions *= 0.3  # scaled to the range of the motors
         return self.x + actions + torch.rand(self.count, 1, generator=generator) / 10
 
 
 class KeepsTheTensor(Drift):
-    """Remembers the last action, to be smooth; and keeps what it was handed instead of a copy."""
+    """Keeps the last action, for smoothing: the tensor itself instead of a copy."""
 
     last = None
 
@@ -206,7 +206,7 @@ class LogOfNothing(Deterministic):
 
 
 class FallEndsTheEpisode(Stochastic):
-    """Falling back to 0 ends the episode in the steps, and in the tables it does not."""
+    """Falling back to 0 ends the episode in `step`, but not in the tables."""
 
     def step(self, actions, generator):
         step = super().step(actions, generator)
@@ -265,7 +265,7 @@ class StateIsNoCopy(Stochastic):
 
 
 class GroupsPartAgain(Stochastic):
-    """Lanes 0 and 1 are of one group; each draws its next start alone."""
+    """Lanes 0 and 1 are in one group, but each draws its next start separately."""
 
     mdp = None
 
@@ -280,7 +280,7 @@ class GroupsPartAgain(Stochastic):
 
 
 class NothingAllowedAtTheEdge(Stochastic):
-    """In state 2 each action is forbidden for a reason of its own."""
+    """In state 2 both actions are masked, each for a different reason."""
 
     mdp = None
 
@@ -324,7 +324,7 @@ class TransitionInPlace(PureDrift):
         return super().transition({**state, "clock": state["clock"] - 1}, actions, noise)
 
 
-MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds it); None: no source found
+MUTANTS = {  # bug: (the mutant, source, the law that finds it); None: no source found
     "a time limit that comes a step early": (
         OneStepShort,
         "https://github.com/MaximilianB2/pc-gym/issues/45",

@@ -1,4 +1,4 @@
-"""Bugs that estimators elsewhere had break the law that they should."""
+"""Bugs that were found in estimators elsewhere break the law that they should."""
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def test_correct_estimators_pass_and_inapplicable_laws_give_reasons(cls):
 @pytest.mark.slow
 @pytest.mark.parametrize("needs", [set(), {"complete_episodes"}, {"values"}, {"complete_episodes", "values"}])
 def test_every_rollout_passed_to_estimators_is_valid(needs):
-    """By all laws, and claims of unbiasedness too."""
+    """Under all laws, including claims of unbiasedness."""
     words = needs
 
     @frozen
@@ -219,7 +219,7 @@ class Whitened(RewardsToGo):
 
 @mutant("estimates_scale_with_rewards", "keon/policy-gradient#5")
 class Scaled(RewardsToGo):
-    """divides by the deviation of the batch"""
+    """divides by the standard deviation of the batch"""
 
     def returns(self, rollout):
         returns = super().returns(rollout)
@@ -385,7 +385,7 @@ def test_a_law_kills_the_estimator_that(name):
     ],
 )
 def test_counterexamples_shrink_to_a_few_steps(cls):
-    """One to four rows tell each of these."""
+    """One to four rows are enough to show each of these."""
     law = next(law for made, law, _ in MUTANTS.values() if made.__name__ == cls.__name__)
     report = check(Part("estimator", "mutant", "tests", cls()), only=[law], examples=100, loaded=LOADED)
     case = report.failed[0].case[0]
@@ -395,7 +395,7 @@ def test_counterexamples_shrink_to_a_few_steps(cls):
 
 
 def test_an_estimate_is_of_a_copy():
-    """A part that writes into its rollout spoils no counterexample."""
+    """A part that writes to its rollout does not change the counterexample."""
     rollout = assemble([[Episode((1.0,), False, True)]], dtype=torch.float64)
     rollout = evolve(rollout, values=rollout.rewards, successor_values=rollout.rewards + 1)
     before = rollout.rewards.clone()

@@ -1,4 +1,4 @@
-"""Bugs that policies elsewhere had break the law that they should."""
+"""Bugs that were found in policies elsewhere break the law that they should."""
 
 import copy
 import math
@@ -399,7 +399,7 @@ class DropoutWhileJudging(Softmax):
 
 
 class Normalising(Softmax):
-    """Centres observations by what it was shown."""
+    """Centres observations by those that it has observed."""
 
     def __init__(self, observations, actions):
         super().__init__(observations, actions)

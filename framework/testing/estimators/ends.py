@@ -86,5 +86,5 @@ def _require_bootstrap(subject: Subject, rollout: Rollout, where: Tensor, what: 
             f"the return at step {t} of lane {n}, {what}, does not rise if its successor's value is raised by 1",
             expected=f"more than {float(before[t, n])}",
             got=float(after[t, n]),
-            case=rows(rollout, **{"raised V(s′)": raised.successor_values, "return": before, "return then": after}),
+            case=rows(rollout, **{"raised V(s′)": raised.successor_values, "return": before, "new return": after}),
         )
