@@ -103,11 +103,11 @@ def rollout_options(subject: Subject, experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def with_supported_observations(subject: Subject, made: Any) -> Any:
+def with_supported_observations(subject: Subject, part: Any) -> Any:
     """Wrap an estimator or a baseline: it is given observations as vectors if it does not support Discrete ones."""
     if not needs_box(subject):
-        return made
-    return lambda rollout, *returns: made(as_box(rollout), *returns)
+        return part
+    return lambda rollout, *returns: part(as_box(rollout), *returns)
 
 
 def bias_of(subject: Subject, experiment: Experiment, gamma: float) -> Bias:
