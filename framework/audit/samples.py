@@ -1,13 +1,12 @@
-"""What samples of a gradient say: mean, variance, bias and what follows from them.
+"""Statistics of gradient samples: mean, variance, bias and others.
 
-A *sample* is the gradient that one update would see, uphill: G = −∇ Σ terms / E, over a batch of E whole episodes. Of n
-samples:
+A *sample* is the ascent direction of one update, G = −∇ Σ terms / E, over a batch of E whole episodes. For n samples:
 
-* variance: E · tr Cov G. Where no baseline couples episodes it is the variance of one episode's gradient.
-* bias: ‖mean G − ∇J‖, with ∇J exact. Chance alone would leave √(tr Cov G / n) of it, its `noise`.
-* mean squared error: mean ‖G − ∇J‖², of a batch.
-* signal-to-noise: ‖E G‖ / √variance, of an episode; a batch's is √E times that.
-* cosine: of mean G and ∇J; a batch's is the mean of cos(G, ∇J).
+* variance: E · tr Cov G. Unless a baseline couples episodes, it is the variance of one episode's gradient.
+* bias: ‖mean G − ∇J‖, with exact ∇J. An unbiased estimate would have √(tr Cov G / n), the `noise`.
+* mean squared error: mean ‖G − ∇J‖² for a batch.
+* signal-to-noise: ‖E G‖ / √variance for an episode; that of a batch is √E times larger.
+* cosine: of mean G and ∇J; that of a batch is the mean of cos(G, ∇J).
 """
 
 import math
@@ -18,21 +17,21 @@ from torch import Tensor
 
 from ..running_moments import merged
 
-BIASED = 4.0  # times the noise: chance leaves so much in less than one of 10,000 audits, however the noise is shaped
+BIASED = 4.0  # times the noise: unbiased estimates exceed it in less than one of 10,000 audits, for any distribution
 
 
 @frozen(eq=False)
 class Audited:
-    """What came out for one combination: of n batches with E episodes each, and P parameters."""
+    """The results for one combination: n batches with E episodes each, and P parameters."""
 
     batches: int  # n
     episodes: int  # E
-    steps: float  # of a batch, in the mean
-    seconds: float  # a batch took in the mean: its share of collecting; estimator, baseline and loss
+    steps: float  # per batch, on average
+    seconds: float  # per batch, on average: collecting (its share), estimator, baseline and loss
     mean: Tensor  # [P] float64, mean G
     variance: float  # E · tr Cov G
     variance_error: float  # its standard error
-    gradient: Tensor | None = None  # [P] ∇J, exact; None: not known
+    gradient: Tensor | None = None  # [P] ∇J, exact; None: unknown
     expected: Tensor | None = None  # [P] E G, exact; None: too many rollouts to enumerate
     batch_cosine: float | None = None  # mean of cos(G, ∇J)
 
@@ -48,7 +47,7 @@ class Audited:
 
     @property
     def relative_bias(self) -> float | None:
-        """The same over ‖∇J‖."""
+        """The bias divided by ‖∇J‖."""
         return None if self.bias is None or self.gradient is None else _ratio(self.bias, float(self.gradient.norm()))
 
     @property
@@ -60,7 +59,7 @@ class Audited:
 
     @property
     def is_biased(self) -> bool | None:
-        """Whether it certainly is: exactly, or by more than chance leaves. None: nothing is known."""
+        """Whether the estimate is certainly biased: by its exact bias, or by a multiple of the noise. None: unknown."""
         if self.gradient is None or self.bias is None:
             return None
         if self.expected_bias is not None:
@@ -69,14 +68,14 @@ class Audited:
 
     @property
     def mean_squared_error(self) -> float | None:
-        """Mean ‖G − ∇J‖² of a batch: (n − 1)/n · tr Cov G + bias²."""
+        """Mean ‖G − ∇J‖² for a batch: (n − 1)/n · tr Cov G + bias²."""
         if self.bias is None:
             return None
         return (self.batches - 1) / self.batches * self.variance / self.episodes + self.bias**2
 
     @property
     def signal_to_noise(self) -> float:
-        """‖E G‖ / √variance; ‖E G‖² is ‖mean G‖² less what noise adds to it."""
+        """‖E G‖ / √variance; ‖E G‖² is estimated as ‖mean G‖² minus the squared noise."""
         signal = max(0.0, float(self.mean.square().sum()) - self.noise**2)
         return _ratio(math.sqrt(signal), math.sqrt(self.variance))
 
@@ -88,20 +87,20 @@ class Audited:
 
 @define(eq=False)
 class Samples:
-    """The account of one combination's samples."""
+    """Accumulates the samples of one combination."""
 
     gradient: Tensor | None = None  # [P] ∇J
     expected: Tensor | None = None  # [P] E G
     count: Tensor = field(factory=lambda: torch.tensor(0))
     mean: Tensor = field(factory=lambda: torch.zeros(()))
-    spread: Tensor = field(factory=lambda: torch.zeros(()))  # [P] variances, divided by n
-    center: Tensor | None = None  # the mean of the first ones
+    spread: Tensor = field(factory=lambda: torch.zeros(()))  # [P] variances (divided by n)
+    center: Tensor | None = None  # the mean of the first samples
     distances: list[Tensor] = field(factory=list)  # each [n]: ‖G − center‖²
     cosines: list[Tensor] = field(factory=list)  # each [n]
     seconds: float = 0.0
 
     def add(self, gradients: Tensor) -> None:
-        """Take in samples `[n, P]`."""
+        """Add samples `[n, P]`."""
         self.count, self.mean, self.spread = merged(self.count, self.mean, self.spread, gradients)
         if self.center is None:
             self.center = self.mean
@@ -110,7 +109,7 @@ class Samples:
             self.cosines.append(_cosines(gradients, self.gradient))
 
     def audited(self, episodes: int, steps: float, seconds: float) -> Audited:
-        """The numbers, of batches of so many episodes; `steps` and `seconds` are what collecting one took."""
+        """The statistics, for batches of so many episodes; `steps` and `seconds` are those of collecting a batch."""
         n = int(self.count)
         return Audited(
             n,
@@ -127,7 +126,7 @@ class Samples:
 
 
 def _cosines(gradients: Tensor, exact: Tensor) -> Tensor:
-    """cos of each row of `[n, P]` and `[P]`; 0 where one of them is 0."""
+    """Cosine of each row of `[n, P]` and `[P]`; 0 if one of them is 0."""
     norms = gradients.norm(dim=1) * exact.norm()
     return (gradients @ exact) / torch.where(norms > 0, norms, 1.0)
 

@@ -82,17 +82,17 @@ def main(arguments: Sequence[str]) -> int:
     if what is None and not helped:
         raise UsageError(f"check what?\n{WHAT}\nframework check --help says more")
     try:
-        from ..testing import checking, choosing, telling
+        from ..testing import checking, counterexamples, selection
     except ModuleNotFoundError as error:
         if error.name != "hypothesis":
             raise
         raise UsageError("checking needs Hypothesis: pip install framework-rl[testing]") from None
-    loaded, parts = (load(()), []) if what is None else choosing.chosen(what, flags.role)
+    loaded, parts = (load(()), []) if what is None else selection.select_parts(what, flags.role)
     parts = _with_settings(words, parts)
     lawful = [part for part in parts if checking.laws(part.role)]
     if not lawful:
         raise UsageError(f"there are no laws of {' and '.join(sorted({part.role + 's' for part in parts}))} to check")
-    examples = flags.examples or (checking.QUICK if flags.quick else checking.EXAMPLES)
+    examples = flags.examples or (checking.QUICK_EXAMPLES if flags.quick else checking.EXAMPLES)
     seconds = checking.QUICK_SECONDS if flags.quick else (math.inf, math.inf)
     total = sum(len(checking.laws(part.role)) for part in lawful)
     asked = itertools.count(1)
@@ -110,12 +110,14 @@ def main(arguments: Sequence[str]) -> int:
         ]
 
     def text(verdict: Any, also: Sequence[str]) -> str:
-        return telling.as_text(verdict, loaded, flags.seed, examples, also)
+        return counterexamples.as_text(verdict, loaded, flags.seed, examples, also)
 
     def snippet(verdict: Any) -> str | None:
         if verdict.subject is None:
             return None
-        return telling.snippet(verdict.law.name, verdict.subject.part, verdict.case, loaded, flags.seed, examples)
+        return counterexamples.snippet(
+            verdict.law.name, verdict.subject.part, verdict.case, loaded, flags.seed, examples
+        )
 
     listing = None if is_terminal() else [check_table.listing(report, snippet) for report in reports]
     with results():

@@ -1,6 +1,6 @@
-"""Exact numbers of a tabular world: values, visits, the objective's gradient, and what an estimate of it expects.
+"""Exact results for tabular worlds: values, visits, the gradient of the objective, and expected gradient estimates.
 
-Everything here is computed from the tables of a `TabularMDP`, nothing is sampled. Work in float64.
+Everything is computed from the tables of a `TabularMDP`; nothing is sampled. Use float64.
 """
 
 from .expected import Bias, Moments, bias, expected_gradient, gradient_moments

@@ -1,4 +1,4 @@
-"""Every rollout of whole episodes, collected by number, that a world with a short time limit allows."""
+"""All possible rollouts with a fixed number of whole episodes, in a tabular world with a short time limit."""
 
 import heapq
 import itertools
@@ -14,12 +14,12 @@ from ..contracts import Rollout, TabularMDP
 from .policy import by_state
 from .trajectories import trajectories
 
-MOST_ROLLOUTS = 100_000  # handed to the parts; about two thousand a second
+MOST_ROLLOUTS = 100_000  # about two thousand per second
 
 
 @define(eq=False)
 class Episodes:
-    """The episodes that may be seen, those that nothing sees differ put together; columns `[K, L]`, 0 after the end."""
+    """All distinguishable episodes, as columns `[K, L]` that are 0 after the end; equal-looking ones are merged."""
 
     columns: dict[str, Tensor]
     lengths: list[int]
@@ -30,37 +30,54 @@ class Episodes:
 
     @classmethod
     def of(cls, mdp: TabularMDP, log_probs: Tensor, critic: Tensor | None) -> "Episodes":
-        """Of a policy with this table [O·A]; V of each state or of each number of steps and state, or None."""
+        """The episodes of a policy with this table [O·A]; `critic`: V by state, or by time step and state, or None."""
         if bool((mdp.terminal & (mdp.start > 0)).any()):
-            raise ValueError("an episode may start in a terminal state, and a rollout has no episode without a step")
+            raise ValueError("an episode may start in a terminal state, but every episode of a rollout has a step")
         actions = mdp.transitions.shape[1]
-        every = trajectories(mdp, most=20 * MOST_ROLLOUTS)
-        seen = mdp.seen[every.states] * every.real
-        logs = log_probs[seen * actions + every.actions].masked_fill(~every.real, 0)
+        paths = trajectories(mdp, most=20 * MOST_ROLLOUTS)
+        observations = mdp.seen[paths.states] * paths.real
+        log_probs_taken = log_probs[observations * actions + paths.actions].masked_fill(~paths.real, 0)
         table = by_state(mdp, log_probs.exp().reshape(-1, actions))
-        numbers = {"observations": seen, "actions": every.actions, "log_probs": logs, "rewards": every.rewards}
-        steps = every.real.sum(1)
-        last = torch.arange(every.real.shape[1], device=steps.device) == steps.unsqueeze(1) - 1
-        numbers["terminated"] = last & every.terminated.unsqueeze(1)
-        numbers["truncated"] = last & (steps == every.real.shape[1]).unsqueeze(1)  # perhaps both
+        columns = {
+            "observations": observations,
+            "actions": paths.actions,
+            "log_probs": log_probs_taken,
+            "rewards": paths.rewards,
+        }
+        steps = paths.real.sum(1)
+        last = torch.arange(paths.real.shape[1], device=steps.device) == steps.unsqueeze(1) - 1
+        columns["terminated"] = last & paths.terminated.unsqueeze(1)
+        columns["truncated"] = last & (steps == paths.real.shape[1]).unsqueeze(1)  # both may be set
         if critic is not None:
-            numbers |= _values_of(mdp, every.states, every.successors, every.real, critic.detach().double())
-        told = torch.cat([column.double() for column in numbers.values()], 1)
-        told = torch.cat([told, steps.unsqueeze(1), every.firsts.unsqueeze(1)], 1)
-        possible = every.probabilities(table)
-        _, which = torch.unique(told, dim=0, return_inverse=True)
-        chances = torch.zeros(int(which.max()) + 1, dtype=torch.float64, device=which.device)
-        chances.index_add_(0, which, possible.double())
-        one = torch.zeros_like(chances, dtype=torch.int64)
-        one[which] = torch.arange(len(which), device=which.device)  # any of those that are alike
-        one = one[chances > 0]
-        kept = {name: column[one] for name, column in numbers.items()}
-        firsts = every.firsts[one].tolist()
+            columns |= _values_of(
+                mdp,
+                paths.states,
+                paths.successors,
+                paths.real,
+                critic.detach().double(),
+            )
+        features = torch.cat([column.double() for column in columns.values()], 1)
+        features = torch.cat([features, steps.unsqueeze(1), paths.firsts.unsqueeze(1)], 1)
+        probabilities = paths.probabilities(table)
+        _, group = torch.unique(features, dim=0, return_inverse=True)
+        chances = torch.zeros(int(group.max()) + 1, dtype=torch.float64, device=group.device)
+        chances.index_add_(0, group, probabilities.double())
+        representative = torch.zeros_like(chances, dtype=torch.int64)
+        representative[group] = torch.arange(len(group), device=group.device)  # any one of the equal ones
+        representative = representative[chances > 0]
+        kept_columns = {name: column[representative] for name, column in columns.items()}
+        firsts = paths.firsts[representative].tolist()
         starts = mdp.start.double().tolist()
-        return cls(kept, steps[one].tolist(), firsts, chances[chances > 0].tolist(), [starts[s] for s in firsts])
+        return cls(
+            kept_columns,
+            steps[representative].tolist(),
+            firsts,
+            chances[chances > 0].tolist(),
+            [starts[s] for s in firsts],
+        )
 
     def rollouts(self, episodes: int, lanes: int, groups: bool) -> Iterator[tuple[float, Rollout]]:
-        """Every tuple of so many episodes, as the runner would have laid it out, with its probability."""
+        """Every tuple of so many episodes, laid out as by the runner, with its probability."""
         for chosen in itertools.product(range(len(self.lengths)), repeat=episodes):
             chance = math.prod(self.chances[k] for k in chosen)
             if groups:
@@ -70,22 +87,22 @@ class Episodes:
             yield chance, self.rollout(chosen, lanes, groups)
 
     def rollout(self, chosen: tuple[int, ...], lanes: int, groups: bool) -> Rollout:
-        """These episodes, begun in this order."""
+        """The rollout of these episodes, started in this order."""
         lengths = tuple(self.lengths[k] for k in chosen)
         if lengths not in self.layouts:
             self.layouts[lengths] = _layout(lengths, lanes)
         mask, times, numbers = self.layouts[lengths]
-        which = torch.tensor(chosen)[numbers]
+        chosen_episodes = torch.tensor(chosen)[numbers]
         columns: dict[str, Any] = {}
         for name, column in self.columns.items():
-            gathered = column[which, times]
+            gathered = column[chosen_episodes, times]
             columns[name] = gathered if name in ("observations", "actions") else gathered.masked_fill(~mask, 0)
-        grouped = torch.zeros(lanes, dtype=torch.int64) if groups else None
-        return Rollout(**columns, mask=mask, times=times, episodes=numbers, groups=grouped)
+        group_column = torch.zeros(lanes, dtype=torch.int64) if groups else None
+        return Rollout(**columns, mask=mask, times=times, episodes=numbers, groups=group_column)
 
 
 def _values_of(mdp: TabularMDP, states: Tensor, successors: Tensor, real: Tensor, critic: Tensor) -> dict[str, Tensor]:
-    """V of every step and its successor, `[K, L]`, from V(s) `[S]` or Vₜ(s) `[L + 1, S]`."""
+    """Values of every step and its successor, `[K, L]`, from V(s) `[S]` or Vₜ(s) `[L + 1, S]`."""
     expected = (len(mdp.start),) if critic.ndim == 1 else (states.shape[1] + 1, len(mdp.start))
     if tuple(critic.shape) != expected:
         raise ValueError(f"critic: expected shape {list(expected)}, got {list(critic.shape)}")
@@ -96,17 +113,17 @@ def _values_of(mdp: TabularMDP, states: Tensor, successors: Tensor, real: Tensor
 
 
 def _layout(lengths: tuple[int, ...], lanes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mask, times and episode numbers `[T, N]`; a lane that is free takes the next episode."""
+    """Mask, times and episode numbers `[T, N]`; the next episode goes to the first free lane."""
     free = [(0, lane) for lane in range(lanes)]
-    placed = []
+    placements = []
     for number, length in enumerate(lengths):
         row, lane = heapq.heappop(free)
-        placed.append((row, lane, number, length))
+        placements.append((row, lane, number, length))
         heapq.heappush(free, (row + length, lane))
     shape = (max(row for row, _ in free), lanes)
     mask = torch.zeros(shape, dtype=torch.bool)
     times, numbers = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
-    for row, lane, number, length in placed:
+    for row, lane, number, length in placements:
         mask[row : row + length, lane] = True
         times[row : row + length, lane] = torch.arange(length)
         numbers[row : row + length, lane] = number

@@ -1,12 +1,12 @@
-"""The conformance kit: laws that every part must keep to, and strategies that draw the cases which try them.
+"""The conformance kit: laws that every part must satisfy, and strategies that draw test cases for them.
 
 Needs Hypothesis: `pip install framework-rl[testing]`.
 """
 
 from .checking import Report, check, laws, part, replay
-from .conforming import conforms
-from .judging import Verdict, judge
+from .conformance import conforms
 from .law import LAWS, Broken, Law, Subject, law
+from .verdicts import Verdict, judge
 
 __all__ = [  # noqa: RUF022
     "check", "conforms", "part", "replay",

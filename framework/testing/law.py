@@ -1,14 +1,14 @@
-"""A law: something that every part of a role must keep to, whatever it is; and the registry of all of them.
+"""A law: a property that every part of a role must have; and the registry of all laws.
 
-A law is a small function, named for what it says, whose docstring states it. It is handed a `Subject` (the part that is
-judged) and one drawn case, and raises `Broken` where the part breaks it:
+A law is a small function, named after what it states, whose docstring states it. It is called with a `Subject` (the
+part that is checked) and one drawn case, and raises `Broken` if the part breaks it:
 
     @law("estimator", cases=rollouts_for)
     def returns_have_the_rollouts_shape(subject, rollout):
         \"""Returns, value targets and weights are [T, N], as the rollout is.\"""
 
-`cases(subject)` is the Hypothesis strategy that the cases are drawn from; without it the law is asked once. Where a law
-does not concern a part, `applies(subject)` says why not.
+`cases(subject)` is the Hypothesis strategy that the cases are drawn from; without it the law is checked once. If a law
+does not apply to a part, `applies(subject)` returns the reason.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,14 +21,14 @@ from ..parts import Loaded, Part
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-LAWS: dict[str, "Law"] = {}  # by name, in the order in which they are stated
+LAWS: dict[str, "Law"] = {}  # by name, in the order in which they are defined
 
 
 class Broken(AssertionError):  # noqa: N818 - a law is broken; nothing is in error
     """A part breaks a law.
 
-    `expected` and `got` are the two sides, as words or numbers; `case` is what is told of the counterexample: rows
-    of a small table (column name → cell), such as the steps of a rollout.
+    `expected` and `got` are words or numbers; `case` describes the counterexample as rows of a small table (column
+    name → cell), such as the steps of a rollout.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class Broken(AssertionError):  # noqa: N818 - a law is broken; nothing is in err
 
 @frozen(eq=False)
 class Subject:
-    """The part that is judged, and what it may be wired with."""
+    """The part that is checked, and the plugins that it may be combined with."""
 
     part: Part
     loaded: Loaded
-    memory: dict[str, Any] = field(factory=dict)  # what laws have made of it and others may use again
+    cache: dict[str, Any] = field(factory=dict)  # results that several laws use
 
     @property
     def settings(self) -> Any:
@@ -53,16 +53,16 @@ class Subject:
 
     @property
     def role(self) -> str:
-        """What it is."""
+        """The part's role."""
         return self.part.role
 
     def make(self, *arguments: Any) -> Any:
-        """A fresh working object: what `build` returns, or the settings themselves."""
+        """A new working object: the result of `build`, or the settings themselves."""
         build = getattr(self.settings, "build", None)
         return self.settings if build is None else build(*arguments)
 
-    def says(self, attribute: str, word: str) -> bool:
-        """Whether `needs`, `gives` or `claims` of its settings has a word."""
+    def declares(self, attribute: str, word: str) -> bool:
+        """Whether `needs`, `gives` or `claims` of its settings contains a word."""
         return word in getattr(self.settings, attribute, ())
 
 
@@ -73,14 +73,14 @@ class Law:
     name: str
     roles: tuple[str, ...]
     check: Callable[..., None]  # check(subject, case), or check(subject)
-    source: str  # paper with section or equation, or the page of the contract
+    source: str  # paper with section or equation, or page of the contracts
     cases: "Callable[[Subject], SearchStrategy[Any]] | None" = None
-    applies: Callable[[Subject], str | None] = lambda subject: None  # why it does not concern a part; None: it does
-    examples: int | None = None  # at most so many cases, where one takes long
+    applies: Callable[[Subject], str | None] = lambda subject: None  # why it does not apply to a part; None: it applies
+    examples: int | None = None  # maximum number of cases, for slow laws
 
     @property
     def statement(self) -> str:
-        """The law in words: its function's docstring."""
+        """The law in words: the docstring of its function."""
         return " ".join((self.check.__doc__ or "").split())
 
 
@@ -91,9 +91,9 @@ def law(
     applies: Callable[[Subject], str | None] = lambda subject: None,
     examples: int | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Enter a function into the registry as a law of these roles; the function itself stays as it is."""
+    """Register a function as a law of these roles; returns the function unchanged."""
 
-    def enter(check: Callable[..., None]) -> Callable[..., None]:
+    def register(check: Callable[..., None]) -> Callable[..., None]:
         name = check.__name__
         if name in LAWS:
             raise ValueError(f"two laws are named {name}")
@@ -102,4 +102,4 @@ def law(
         LAWS[name] = Law(name, roles, check, source, cases, applies, examples)
         return check
 
-    return enter
+    return register

@@ -1,4 +1,4 @@
-"""docs/reference/laws.md, made from the registry: `python -m framework.testing.page docs/reference/laws.md`."""
+"""docs/reference/laws.md, generated from the registry: `python -m framework.testing.page docs/reference/laws.md`."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from .checking import laws
 HEAD = """# The laws
 
 `framework check` ([how to](../howto/check-your-part.md)) tests a part against these laws, role by role. A law that does
-not concern a part is reported as not applicable, with the reason. This page is made from the registry,
+not apply to a part is reported as not applicable, with the reason. This page is generated from the registry,
 `framework.testing.LAWS`.
 """
 
@@ -21,7 +21,7 @@ def laws_page() -> str:
         stated = laws(role)
         if not stated:
             continue
-        parts.append(f"## {role.capitalize()}\n\n| law | what it says | source |\n|---|---|---|")
+        parts.append(f"## {role.capitalize()}\n\n| law | statement | source |\n|---|---|---|")
         parts[-1] += "".join(
             f"\n| `{law.name}` | {_in_a_cell(law.statement)} | {_linked(law.source)} |" for law in stated
         )
@@ -34,7 +34,7 @@ def _in_a_cell(text: str) -> str:
 
 
 def _linked(source: str) -> str:
-    """Pages of ours as links."""
+    """Sources with pages of this documentation as links."""
     words = [_link(word) for word in _in_a_cell(source).split("; ")]
     return "; ".join(words)
 

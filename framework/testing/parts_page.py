@@ -1,4 +1,4 @@
-"""docs/reference/parts.md, made from the built-in plugins: `python -m framework.testing.parts_page FILE`."""
+"""docs/reference/parts.md, generated from the built-in plugins: `python -m framework.testing.parts_page FILE`."""
 
 import inspect
 import sys
@@ -79,8 +79,8 @@ def _first(cls: type[Any]) -> str:
 
 def _settings(cls: type[Any]) -> str:
     settings = cls()
-    given = [f"`{field.name}` {_value(getattr(settings, field.name))}" for field in attrs.fields(cls)]
-    return ", ".join(given) or "none"
+    defaults = [f"`{field.name}` {_value(getattr(settings, field.name))}" for field in attrs.fields(cls)]
+    return ", ".join(defaults) or "none"
 
 
 def _value(value: Any) -> str:

@@ -1,8 +1,8 @@
-"""The laws of policies: what every policy keeps to, over whatever spaces it takes; those of what is sampled stand in
-`probabilities.py`, `sampling.py` and `sampling_masks.py`, those of memory in `memory.py`.
+"""Laws of policies that hold for all spaces. Those of probabilities and sampling are in `probabilities.py`,
+`sampling.py` and `sampling_masks.py`, those of memory in `policy_memory.py`.
 
-A law tries the small spaces of `spaces.py` that the policy's `build` does not refuse, with weights and observations
-that are drawn.
+Laws are checked on the small spaces of `spaces.py` that the policy's `build` does not refuse, with random weights and
+observations.
 """
 
 import copy
@@ -14,61 +14,76 @@ from torch import Tensor
 from ..contracts import Inputs
 from ..errors import PartError, UsageError
 from ..guards import checks
-from . import probabilities, sampling, sampling_masks  # noqa: F401 - their laws, too
-from .judging import words
+from . import probabilities, sampling, sampling_masks  # noqa: F401 - imported to register their laws
 from .law import Broken, Subject, law
-from .memory import Told, remembered, sequences
-from .playing import Player, Scene, every_part, is_of_its_space, made, precision, same, story
+from .policy_harness import (
+    BuiltPolicy,
+    PolicyCase,
+    build_policy,
+    evaluation_columns,
+    one_lane_rollout,
+    precision,
+    require_in_action_space,
+    require_same,
+)
+from .policy_memory import SequenceCase, memory_after_step, sequences
+from .policy_spaces import SUPPORTED, has_member, policy_cases, tried_pairs
 from .spaces import edges, spread
-from .taking import ANY, has, pairs, scenes
+from .verdicts import describe
 
 # Form
 
 
-def _tells_nothing(subject: Subject) -> str | None:
-    """Why it cannot be told: all spaces are refused, each as it should be."""
-    raised = any(error is not None and not isinstance(error, UsageError) for _, error in pairs(subject))
-    return None if raised else ANY(subject)
+def _refuses_all_spaces(subject: Subject) -> str | None:
+    """Why the law cannot be checked: all spaces are refused with a UsageError."""
+    crashed = any(error is not None and not isinstance(error, UsageError) for _, error in tried_pairs(subject))
+    return None if crashed else SUPPORTED(subject)
 
 
-@law("policy", source="docs/reference/errors.md", applies=_tells_nothing)
-def policies_take_spaces_or_say_why_not(subject: Subject) -> None:
-    """For each pair of small spaces, and those of the environments that its plugin offers, `build` makes a policy that
-    acts in them, or raises a UsageError naming them.
+@law("policy", source="docs/reference/errors.md", applies=_refuses_all_spaces)
+def policies_support_spaces_or_say_why_not(subject: Subject) -> None:
+    """For each pair of small spaces, and for the spaces of the environments in its plugin, `build` either returns a
+    policy that acts in them or raises a UsageError.
     """
-    for (seen, acted), error in pairs(subject):
+    for (observation_space, action_space), error in tried_pairs(subject):
         if error is not None and not isinstance(error, UsageError):
             if isinstance(error, Broken):
-                raise Broken(f"{seen} → {acted}: {error}", expected=error.expected, got=error.got, case=error.case)
+                raise Broken(
+                    f"{observation_space} → {action_space}: {error}",
+                    expected=error.expected,
+                    got=error.got,
+                    case=error.case,
+                )
             raise Broken(
-                f"{seen} → {acted}: {words(error)}",
-                expected="a policy, or a UsageError that says which spaces it takes",
+                f"{observation_space} → {action_space}: {describe(error)}",
+                expected="a policy, or a UsageError that says which spaces it supports",
                 got=type(error).__name__,
             ) from error
 
 
-@law("policy", cases=scenes(), applies=ANY)
-def policies_take_every_observation(subject: Subject, scene: Scene) -> None:
-    """The first and last of a Discrete space, the corners of a Box, what lies 1000 out where it has no bound: actions
-    are of the action space, once translated; log-probs, entropies and values are finite, one number a row.
+@law("policy", cases=policy_cases(), applies=SUPPORTED)
+def policies_accept_every_observation(subject: Subject, case: PolicyCase) -> None:
+    """Also at the edges of a space (the first and last element of a Discrete space, the corners of a Box, ±1000 where
+    it has no bound) actions, as passed to the environment, are in the action space, and log-probs, entropies and values
+    are finite, one number per row.
     """
-    space = scene.observation_space
-    scene = scene.seeing(torch.cat([edges(space), scene.observations]))
-    observations, count = scene.observations, len(scene.observed)
+    space = case.observation_space
+    case = case.with_observations(torch.cat([edges(space), case.observations]))
+    observations, count = case.observations, len(case.observed)
     try:
-        player = made(subject, scene)
-        action = player.act(observations)
-        said = player.judge(observations, action.actions)
-        values = player.values(observations) if subject.says("gives", "values") else None
+        built = build_policy(subject, case)
+        action = built.act(observations)
+        evaluation = built.evaluate(observations, action.actions)
+        values = built.values(observations) if subject.declares("gives", "values") else None
     except Exception as error:
         raise Broken(
-            f"{words(error)} ({scene.where()})",
-            expected="an action of each row, and what is said of it",
+            f"{describe(error)} ({case.spaces()})",
+            expected="an action for each row, and its evaluation",
             got=type(error).__name__,
-            case=scene.rows(),
+            case=case.rows(),
         ) from error
-    is_of_its_space(player, action.actions)
-    parts, wanted = every_part(said), {"log_probs", "entropies"}
+    require_in_action_space(built, action.actions)
+    parts, wanted = evaluation_columns(evaluation), {"log_probs", "entropies"}
     if values is not None:
         parts["values"], wanted = values, {*wanted, "values"}
     for name in sorted(wanted | parts.keys()):
@@ -78,119 +93,125 @@ def policies_take_every_observation(subject: Subject, scene: Scene) -> None:
             assert part is not None
             checks.finite(name, part)
         except PartError as error:
-            raise Broken(f"{error} ({scene.where()})", case=scene.rows(action=action.actions)) from error
+            raise Broken(f"{error} ({case.spaces()})", case=case.rows(action=action.actions)) from error
 
 
-# Judging
+# Evaluating
 
 
-@law("policy", cases=scenes(most=4), applies=ANY)
-def rows_of_policies_do_not_know_each_other(subject: Subject, scene: Scene) -> None:
-    """What is said of a row does not depend on the others of its batch, nor on its place in it."""
-    player, observations = made(subject, scene), scene.observations
-    actions = player.act(observations, scene.weights).actions
-    whole = every_part(player.judge(observations, actions))
-    if subject.says("gives", "values"):
-        whole["valued"] = player.values(observations)
+@law("policy", cases=policy_cases(most=4), applies=SUPPORTED)
+def rows_of_policies_are_independent(subject: Subject, case: PolicyCase) -> None:
+    """The evaluation of a row does not depend on the other rows of its batch, nor on its position."""
+    built, observations = build_policy(subject, case), case.observations
+    actions = built.act(observations, case.weight_seed).actions
+    whole = evaluation_columns(built.evaluate(observations, actions))
+    if subject.declares("gives", "values"):
+        whole["valued"] = built.values(observations)
     order = torch.arange(len(observations)).flip(0)
     for index in (order, *order.unsqueeze(1)):
-        part = every_part(player.judge(observations[index], actions[index]))
-        if subject.says("gives", "values"):
-            part["valued"] = player.values(observations[index])
+        part = evaluation_columns(built.evaluate(observations[index], actions[index]))
+        if subject.declares("gives", "values"):
+            part["valued"] = built.values(observations[index])
         for name, column in whole.items():
             together = column.detach().clone()
-            apart = together.clone().index_copy(0, index, part[name].detach().to(together.dtype))
-            same(f"{name} of a row, apart from others", together, apart, scene, precision(scene))
+            alone = together.clone().index_copy(0, index, part[name].detach().to(together.dtype))
+            require_same(f"{name} of a row, without the other rows", together, alone, case, precision(case))
 
 
-@law("policy", cases=scenes(), applies=ANY)
-def acting_and_judging_change_nothing(subject: Subject, scene: Scene) -> None:
-    """Parameters and buffers are the same before and after `act`, `evaluate` and `values`: statistics move in
-    `observe`. Nothing that was handed in is changed, and actions carry no gradient.
+@law("policy", cases=policy_cases(), applies=SUPPORTED)
+def act_and_evaluate_change_nothing(subject: Subject, case: PolicyCase) -> None:
+    """`act`, `evaluate` and `values` change no parameters and buffers (running statistics are updated in `observe`) and
+    none of their arguments; actions carry no gradient.
     """
-    player, observations = made(subject, scene), scene.observations
-    before = {name: part.clone() for name, part in player.policy.state_dict().items()}
-    handed = observations.clone()
-    action = player.policy.act(Inputs(handed), torch.Generator().manual_seed(0))
+    built, observations = build_policy(subject, case), case.observations
+    before = {name: part.clone() for name, part in built.policy.state_dict().items()}
+    passed = observations.clone()
+    action = built.policy.act(Inputs(passed), torch.Generator().manual_seed(0))
     for name in ("actions", "log_probs", "state"):
         part = getattr(action, name)
         if part is not None and part.requires_grad:
-            raise Broken(f"{name} from act carry a gradient", expected="none", case=scene.rows())
+            raise Broken(f"{name} from act carry a gradient", expected="no gradient", case=case.rows())
     actions = action.actions.clone()
-    player.judge(handed, actions)
-    if subject.says("gives", "values"):
-        player.values(handed)
-    same("an observation that was handed in", observations, handed, scene)
-    for name, part in player.policy.state_dict().items():
+    built.evaluate(passed, actions)
+    if subject.declares("gives", "values"):
+        built.values(passed)
+    require_same("an observation that was passed in", observations, passed, case)
+    for name, part in built.policy.state_dict().items():
         if not torch.equal(part, before[name]):
             raise Broken(
-                f"{name} has changed ({scene.where()})",
+                f"{name} has changed ({case.spaces()})",
                 expected=before[name].tolist(),
                 got=part.tolist(),
-                case=scene.rows(),
+                case=case.rows(),
             )
 
 
-@law("policy", cases=scenes(most=1), applies=ANY, examples=20)
-def every_parameter_of_a_policy_is_learnt(subject: Subject, scene: Scene) -> None:
+@law("policy", cases=policy_cases(most=1), applies=SUPPORTED, examples=20)
+def every_parameter_of_a_policy_gets_a_gradient(subject: Subject, case: PolicyCase) -> None:
     """The gradient of log-probs, entropies and values together reaches every parameter that requires one, for some
-    weights and observations: a deviation that is detached, or a layer that nobody reads, stays as it was made.
+    weights and observations: a detached standard deviation, or an unused layer, would never be trained.
     """
     missing: set[str] | None = None
-    for seed in range(scene.weights, scene.weights + 3):
-        rows = spread(scene.observation_space, 16, seed)
-        player = made(subject, evolve(scene.seeing(rows), weights=seed))
-        if player.state is None:
-            said = every_part(player.judge(rows, player.act(rows, seed).actions))
+    for seed in range(case.weight_seed, case.weight_seed + 3):
+        rows = spread(case.observation_space, 16, seed)
+        built = build_policy(subject, evolve(case.with_observations(rows), weight_seed=seed))
+        if built.state is None:
+            columns = evaluation_columns(built.evaluate(rows, built.act(rows, seed).actions))
         else:
-            lasting = Told(player.scene, ((False, False),) * 8)
-            inputs, actions = sequences(player, lasting, remembered(player, seed))
-            said = every_part(player.policy.evaluate(inputs, actions, True))
+            sequence_case = SequenceCase(built.case, ((False, False),) * 8)
+            inputs, actions = sequences(built, sequence_case, memory_after_step(built, seed))
+            columns = evaluation_columns(built.policy.evaluate(inputs, actions, True))
         generator = torch.Generator().manual_seed(seed)
-        total = sum((part * torch.randn(part.shape, generator=generator)).sum() for part in said.values())
-        parameters = {name: p for name, p in player.policy.named_parameters() if p.requires_grad}
+        total = sum((part * torch.randn(part.shape, generator=generator)).sum() for part in columns.values())
+        parameters = {name: p for name, p in built.policy.named_parameters() if p.requires_grad}
         if not isinstance(total, Tensor) or not total.requires_grad:
-            raise Broken("evaluate carries no gradient", expected="a graph", got="none", case=scene.rows())
-        found = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-        unread = {name for name, slope in zip(parameters, found, strict=True) if slope is None or not slope.any()}
-        missing = unread if missing is None else missing & unread
+            raise Broken("evaluate carries no gradient", expected="a graph", got="none", case=case.rows())
+        gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+        unreached = {
+            name for name, gradient in zip(parameters, gradients, strict=True) if gradient is None or not gradient.any()
+        }
+        missing = unreached if missing is None else missing & unreached
     if missing:
         raise Broken(
-            f"no gradient reaches {', '.join(sorted(missing))} ({scene.where()})",
+            f"no gradient reaches {', '.join(sorted(missing))} ({case.spaces()})",
             expected="a gradient",
             got="none, or 0",
-            case=scene.rows(),
+            case=case.rows(),
         )
 
 
-@law("policy", source="docs/howto/run-and-record.md", cases=scenes(), applies=ANY)
-def a_state_dict_is_the_whole_policy(subject: Subject, scene: Scene) -> None:
-    """Loaded into a policy that was made with another seed, it makes that one the same, bit for bit, also in what
-    `observe` has gathered; so does `copy.deepcopy`.
+@law("policy", source="docs/howto/run-and-record.md", cases=policy_cases(), applies=SUPPORTED)
+def a_state_dict_is_the_whole_policy(subject: Subject, case: PolicyCase) -> None:
+    """Loading it into a policy with other weights makes that policy bit for bit the same, including the statistics that
+    `observe` has collected; `copy.deepcopy` gives the same policy, too.
     """
-    player = made(subject, scene)
-    if hasattr(player.policy, "observe"):
-        player.policy.observe(story(scene))
-    other = made(subject, Scene(scene.observation_space, scene.action_space, scene.weights + 1, scene.observed))
-    other.policy.load_state_dict({name: part.clone() for name, part in player.policy.state_dict().items()})
-    copied = Player(copy.deepcopy(player.policy), scene, player.state)
-    actions = player.act(scene.observations, 3).actions
-    for one, what in ((other, "loaded"), (copied, "copied")):
-        same(f"an action of the policy that was {what}", actions, one.act(scene.observations, 3).actions, scene)
-        expected, got = (every_part(p.judge(scene.observations, actions)) for p in (player, one))
+    built = build_policy(subject, case)
+    if hasattr(built.policy, "observe"):
+        built.policy.observe(one_lane_rollout(case))
+    loaded = build_policy(
+        subject, PolicyCase(case.observation_space, case.action_space, case.weight_seed + 1, case.observed)
+    )
+    loaded.policy.load_state_dict({name: part.clone() for name, part in built.policy.state_dict().items()})
+    copied_policy = BuiltPolicy(copy.deepcopy(built.policy), case, built.state)
+    actions = built.act(case.observations, 3).actions
+    for restored, how in ((loaded, "loaded"), (copied_policy, "copied")):
+        require_same(f"an action of the {how} policy", actions, restored.act(case.observations, 3).actions, case)
+        expected, got = (evaluation_columns(p.evaluate(case.observations, actions)) for p in (built, restored))
         for name, part in expected.items():
-            same(f"{name} of the policy that was {what}", part, got[name], scene)
+            require_same(f"{name} of the {how} policy", part, got[name], case)
 
 
-@law("policy", cases=scenes(), applies=has("observe", "it has no observe"))
-def observing_looks_at_real_steps_only(subject: Subject, scene: Scene) -> None:
-    """`observe` takes a rollout in where its `mask` is True; what stands in padding changes nothing."""
-    padding = edges(scene.observation_space)
-    longer = scene.seeing(torch.cat([scene.observations, padding]))
-    real = torch.arange(len(longer.observed)) < len(scene.observed)
-    one, other = made(subject, scene), made(subject, scene)
-    one.policy.observe(story(scene))
-    other.policy.observe(story(longer, real))
-    for (name, a), b in zip(one.policy.state_dict().items(), other.policy.state_dict().values(), strict=True):
+@law("policy", cases=policy_cases(), applies=has_member("observe", "it has no observe"))
+def observe_ignores_padding(subject: Subject, case: PolicyCase) -> None:
+    """`observe` uses only the steps of a rollout where `mask` is True; the contents of padding have no effect."""
+    padding = edges(case.observation_space)
+    longer = case.with_observations(torch.cat([case.observations, padding]))
+    real = torch.arange(len(longer.observed)) < len(case.observed)
+    without_padding, with_padding = build_policy(subject, case), build_policy(subject, case)
+    without_padding.policy.observe(one_lane_rollout(case))
+    with_padding.policy.observe(one_lane_rollout(longer, real))
+    for (name, a), b in zip(
+        without_padding.policy.state_dict().items(), with_padding.policy.state_dict().values(), strict=True
+    ):
         if not torch.allclose(a.double(), b.double(), rtol=1e-5, atol=1e-6):
             raise Broken(f"{name}, with padding", expected=a.tolist(), got=b.tolist(), case=longer.rows(real=real))

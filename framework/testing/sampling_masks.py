@@ -1,4 +1,4 @@
-"""The law of masks: what they forbid is never done, by nothing that chooses actions."""
+"""The law of action masks: masked actions are never taken, however actions are chosen."""
 
 from typing import Any
 
@@ -8,109 +8,111 @@ from gymnasium.spaces import Discrete
 from hypothesis import strategies as st
 
 from ..errors import PartError, UsageError
+from .action_distributions import SUM_TOLERANCE, action_distribution
 from .law import Broken, Subject, law
-from .outcomes import SUMS, outcomes
-from .playing import Player, Scene, made, same
-from .taking import only, scenes, some
+from .policy_harness import BuiltPolicy, PolicyCase, build_policy, require_same
+from .policy_spaces import policy_cases, requires_pairs, supported_where
 
 
-def choosers(player: Player) -> dict[str, Any]:
-    """All that chooses actions for a policy, by name, but for what refuses masks."""
-    offered = {"act": player.policy}
+def mask_aware_actors(built: BuiltPolicy) -> dict[str, Any]:
+    """The policy, its actor and its greedy actor by name, without those that refuse masks."""
+    offered = {"act": built.policy}
     for name in ("actor", "greedy"):
-        member = getattr(player.policy, name, None)
-        other = None if member is None else member()
-        if other is not None:
-            offered[name] = other
-    return {name: actor for name, actor in offered.items() if not refused(player, actor)}
+        member = getattr(built.policy, name, None)
+        actor_object = None if member is None else member()
+        if actor_object is not None:
+            offered[name] = actor_object
+    return {name: actor for name, actor in offered.items() if not refuses_masks(built, actor)}
 
 
-def refused(player: Player, actor: Any) -> bool:
-    """Whether it raises an error of ours when some masks come, which allow everything."""
-    rows = player.scene.observations[:1]
+def refuses_masks(built: BuiltPolicy, actor: Any) -> bool:
+    """Whether an actor raises a UsageError or PartError when given masks that allow everything."""
+    observations = built.case.observations[:1]
     try:
-        player.act(rows, masks=torch.ones(1, int(player.scene.action_space.n), dtype=torch.bool), actor=actor)  # type: ignore[attr-defined]
+        built.act(observations, masks=torch.ones(1, int(built.case.action_space.n), dtype=torch.bool), actor=actor)  # type: ignore[attr-defined]
     except (UsageError, PartError):
         return True
-    except Exception:  # no refusal: the law meets it again
+    except Exception:  # not a refusal: the law will report it
         return False
     return False
 
 
-MASKABLE = only("masks", lambda player: bool(choosers(player)), Discrete)
-MEND = (
-    "if it knows no masks, it refuses them: "
+MASKABLE = supported_where("masks", lambda built: bool(mask_aware_actors(built)), Discrete)
+FIX = (
+    "if it does not support masks, it should refuse them: "
     "if inputs.action_masks is not None: raise UsageError(\"policy '…' takes no action masks\")"
 )
 
 
 @frozen
-class Masked:
-    """A scene, and which actions are allowed in it."""
+class MaskedCase:
+    """A case, and which actions are allowed in it."""
 
-    scene: Scene
+    base: PolicyCase
     allowed: tuple[tuple[bool, ...], ...]
 
 
 @st.composite
-def masked(draw: st.DrawFn, subject: Subject) -> Masked:
-    """Some masks, each with something allowed."""
-    scene = draw(scenes(of=MASKABLE)(subject))
-    count = int(scene.action_space.n)
+def masked_cases(draw: st.DrawFn, subject: Subject) -> MaskedCase:
+    """Masks that each allow at least one action."""
+    base = draw(policy_cases(pairs=MASKABLE)(subject))
+    count = int(base.action_space.n)
     row = st.lists(st.booleans(), min_size=count, max_size=count).filter(any).map(tuple)
-    rows = draw(st.lists(row, min_size=len(scene.observed), max_size=len(scene.observed)))
-    return Masked(scene, tuple(rows))
+    rows = draw(st.lists(row, min_size=len(base.observed), max_size=len(base.observed)))
+    return MaskedCase(base, tuple(rows))
 
 
 @law(
     "policy",
     source="docs/reference/contracts.md#policy; Huang & Ontañón 2020, arXiv:2006.14171",
-    cases=masked,
-    applies=some(MASKABLE, "it refuses masks", Discrete),
+    cases=masked_cases,
+    applies=requires_pairs(MASKABLE, "it refuses masks", Discrete),
 )
-def what_a_mask_forbids_is_never_done(subject: Subject, case: Masked) -> None:
-    """Where an action is not allowed its probability is 0, and neither `act`, nor the actor, nor `greedy` takes it; the
-    rest sums to 1, with the entropy and finite gradients of the rest. Or each of the three refuses masks, by a
-    UsageError: what ignores them, does what is forbidden.
+def masked_actions_are_never_taken(subject: Subject, masked_case: MaskedCase) -> None:
+    """A masked action has probability 0, and neither `act`, nor the actor, nor `greedy` takes it. The probabilities of
+    the allowed actions sum to 1, and entropies and finite gradients are those of the allowed actions. Alternatively
+    each of the three may refuse masks with a UsageError, but not ignore them.
     """
-    scene, masks = case.scene, torch.tensor(case.allowed)
-    player, observations = made(subject, scene), scene.observations
-    many, allowed = (column.repeat_interleave(64, 0) for column in (observations, masks))
-    actors = choosers(player)
-    first_action = int(scene.action_space.start)  # type: ignore[attr-defined]
+    case, masks = masked_case.base, torch.tensor(masked_case.allowed)
+    built, observations = build_policy(subject, case), case.observations
+    repeated, allowed = (column.repeat_interleave(64, 0) for column in (observations, masks))
+    actors = mask_aware_actors(built)
+    first_action = int(case.action_space.start)  # type: ignore[attr-defined]
     for name, actor in actors.items():
-        chosen = player.act(many, scene.weights, allowed, actor).actions
-        done = allowed.gather(1, (chosen - first_action).unsqueeze(1)).squeeze(1)
-        if not done.all():
-            b = int((~done).nonzero()[0])
+        chosen = built.act(repeated, case.weight_seed, allowed, actor).actions
+        permitted = allowed.gather(1, (chosen - first_action).unsqueeze(1)).squeeze(1)
+        if not permitted.all():
+            b = int((~permitted).nonzero()[0])
             raise Broken(
-                f"{name} takes action {int(chosen[b])}, which is forbidden ({scene.where()}); {MEND}",
-                expected="an allowed one",
+                f"{name} takes action {int(chosen[b])}, which is masked ({case.spaces()}); {FIX}",
+                expected="an allowed action",
                 got=int(chosen[b]),
-                case=scene.rows(allowed=case.allowed),
+                case=case.rows(allowed=masked_case.allowed),
             )
     if "act" not in actors:
         return
     for b, observation in enumerate(observations):
-        every = outcomes(player, observation, masks[b : b + 1])
-        if every is None:
+        distribution = action_distribution(built, observation, masks[b : b + 1])
+        if distribution is None:
             return
-        shares, entropies = every.shares, every.said.entropies
-        forbidden = float(shares[~masks[b]].sum())
-        if forbidden or not abs(float(shares.sum()) - 1) <= SUMS:
+        probabilities, entropies = distribution.probabilities, distribution.evaluation.entropies
+        forbidden = float(probabilities[~masks[b]].sum())
+        if forbidden or not abs(float(probabilities.sum()) - 1) <= SUM_TOLERANCE:
             raise Broken(
-                f"probabilities of what is forbidden, and of all, in row {b} ({scene.where()})",
+                f"probabilities of masked actions, and of all actions, in row {b} ({case.spaces()})",
                 expected=[0.0, 1.0],
-                got=[forbidden, float(shares.sum())],
-                case=scene.rows(allowed=case.allowed),
+                got=[forbidden, float(probabilities.sum())],
+                case=case.rows(allowed=masked_case.allowed),
             )
-        total = every.said.log_probs[masks[b]].sum()
+        total = distribution.evaluation.log_probs[masks[b]].sum()
         if entropies is not None:
-            surprise = -(shares[shares > 0] * shares[shares > 0].log()).sum()
-            same("entropy under a mask", surprise.expand(len(shares)), entropies, scene, 10 * SUMS)
+            entropy = -(probabilities[probabilities > 0] * probabilities[probabilities > 0].log()).sum()
+            require_same(
+                "entropy under a mask", entropy.expand(len(probabilities)), entropies, case, 10 * SUM_TOLERANCE
+            )
             total = total + entropies.sum()
-        for slope in torch.autograd.grad(total, [*player.policy.parameters()], allow_unused=True):
-            if slope is not None and not torch.isfinite(slope).all():
+        for gradient in torch.autograd.grad(total, [*built.policy.parameters()], allow_unused=True):
+            if gradient is not None and not torch.isfinite(gradient).all():
                 raise Broken(
-                    "a gradient under a mask", expected="finite", got="not", case=scene.rows(allowed=case.allowed)
+                    "a gradient under a mask", expected="finite", got="not", case=case.rows(allowed=masked_case.allowed)
                 )

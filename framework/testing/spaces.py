@@ -1,4 +1,4 @@
-"""Small spaces that laws try policies in: some elements of each, those at its ends, and all of a finite one."""
+"""Small spaces that policies are checked on: random elements, elements at the edges, all elements of finite spaces."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ OBSERVED: tuple["Space[Any]", ...] = (
     Box(-2.0, 3.0, (2, 2), np.float64),
     MultiDiscrete([2, 3]),
     MultiBinary(2),
-    Box(0, 255, (36, 36, 3), np.uint8),  # a picture, no smaller than the usual three convolutions need
+    Box(0, 255, (36, 36, 3), np.uint8),  # an image, large enough for the usual three convolutions
 )
 ACTED: tuple["Space[Any]", ...] = (
     Discrete(3),
@@ -32,13 +32,13 @@ ACTED: tuple["Space[Any]", ...] = (
     Box(-INFINITE, INFINITE, (1,)),
     Box(-2.0, 0.5, (1, 2)),
 )
-WIDE = 64  # numbers of an observation, from which on they are not drawn, counted on and shown one by one
-MOST_CHOICES = 4096  # actions of a space that are all tried
-FAR = 1000.0  # where a space has no bound
+WIDE = 64  # numbers of an observation; wider ones are seeded, sampled less often, and printed as a mean
+MOST_CHOICES = 4096  # a space with more actions is not enumerated
+FAR = 1000.0  # stands for the edge where a space has no bound
 
 
 def spread(space: "Space[Any]", count: int, seed: int = 0) -> Tensor:
-    """Some elements of a space, drawn from all of it [count, *O]."""
+    """Random elements of a space [count, *O]."""
     random = np.random.default_rng(seed)
     shape = (count, *(space.shape or ()))
     array: Any
@@ -55,7 +55,7 @@ def spread(space: "Space[Any]", count: int, seed: int = 0) -> Tensor:
 
 
 def edges(space: "Space[Any]") -> Tensor:
-    """The elements at the ends of a space: all of a Discrete one; of others both corners, or what lies far out."""
+    """The elements at the edges of a space: all of a Discrete one; of others both corners, or far out if unbounded."""
     if isinstance(space, Discrete):
         return torch.arange(int(space.start), int(space.start) + int(space.n))
     if isinstance(space, MultiDiscrete | MultiBinary):
@@ -67,14 +67,14 @@ def edges(space: "Space[Any]") -> Tensor:
 
 
 def _numbers(space: Any) -> tuple[Any, Any]:
-    """The first number in each place of a MultiDiscrete or MultiBinary space, and how many there are `[*shape]`."""
+    """The smallest number in each entry of a MultiDiscrete or MultiBinary space, and how many there are `[*shape]`."""
     if isinstance(space, MultiBinary):
         return np.zeros(space.shape, np.int64), np.full(space.shape, 2)
     return np.asarray(space.start), np.asarray(space.nvec)
 
 
 def choices(space: "Space[Any]") -> Tensor | None:
-    """All actions of a finite space `[K, *A]`; None of another, or of a very large one."""
+    """All actions of a finite space `[K, *A]`; None if the space is not finite, or very large."""
     if isinstance(space, Discrete):
         return torch.arange(int(space.start), int(space.start) + int(space.n))
     if not isinstance(space, MultiDiscrete | MultiBinary):
@@ -87,7 +87,7 @@ def choices(space: "Space[Any]") -> Tensor | None:
 
 
 def spread_actions(space: "Space[Any]", count: int) -> Tensor:
-    """Some actions, all alike [count, *A]."""
-    every = choices(space)
-    one = torch.zeros(space.shape or ()) if every is None else every[0]
-    return one.expand(count, *one.shape)
+    """The same action several times [count, *A]."""
+    all_actions = choices(space)
+    action = torch.zeros(space.shape or ()) if all_actions is None else all_actions[0]
+    return action.expand(count, *action.shape)

@@ -1,4 +1,4 @@
-"""What laws hand a loss: a few steps whose numbers are drawn, and what it then says of them."""
+"""Cases for laws of losses: batches of a few steps with random numbers, and the loss on them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,28 +14,28 @@ from ..guards import checks
 from .law import Broken, Subject
 from .strategies import quarters
 
-EXACT = 1e-9  # numbers of size up to 100 in float64, each rounded by 1e-14; what is wrong misses by far more
-EPISODES, CONSTANT = 2.0, 3.0  # denominators that are no number of steps
+EXACT = 1e-9  # numbers up to 100 in float64 have rounding errors of 1e-14; real errors are far larger
+EPISODES, CONSTANT = 2.0, 3.0  # denominators that differ from the number of steps
 
 Column = tuple[float, ...]
 
 
 @frozen
 class Steps:
-    """What is known of B steps, in columns of B numbers."""
+    """B steps of a batch, in columns of B numbers."""
 
     advantages: Column
-    log_probs: Column  # of the policy that is learnt
-    moved: Column  # log-probs less those of the policy that acted: the log-ratios
+    log_probs: Column  # of the current policy
+    log_ratios: Column  # log-probs minus those of the policy that acted
     entropies: Column
-    values: Column  # of the critic that is learnt
-    drifted: Column  # values less those of the critic that acted
+    values: Column  # of the current critic
+    value_changes: Column  # values minus those of the critic at collection time
     value_targets: Column
     returns: Column
-    everything: bool = True  # False: values and entropies are None where the loss does not say that it needs them
+    with_optional: bool = True  # False: values and entropies are None unless the loss needs them
 
     def __len__(self) -> int:
-        """B."""
+        """The number of steps B."""
         return len(self.advantages)
 
     def at(self, index: Iterable[int]) -> "Steps":
@@ -45,18 +45,18 @@ class Steps:
         return evolve(self, **columns)
 
     def filled(self, **numbers: float) -> "Steps":
-        """With one number in all places of a column."""
+        """With columns that hold one number everywhere."""
         columns: dict[str, Any] = {name: (number,) * len(self) for name, number in numbers.items()}
         return evolve(self, **columns)
 
     def rows(self, **more: Any) -> tuple[Mapping[str, Any], ...]:
-        """A table of the steps, for people; `more` are columns to add."""
+        """A table of the steps for reports; `more` are extra columns."""
         columns = {
             "advantage": self.advantages,
             "log π": self.log_probs,
-            "log-ratio": self.moved,
+            "log-ratio": self.log_ratios,
             "value": self.values,
-            "value before": [v - d for v, d in zip(self.values, self.drifted, strict=True)],
+            "value before": [v - d for v, d in zip(self.values, self.value_changes, strict=True)],
             "value target": self.value_targets,
             "entropy": self.entropies,
             **{name: numbers.tolist() if isinstance(numbers, Tensor) else numbers for name, numbers in more.items()},
@@ -64,50 +64,50 @@ class Steps:
         return tuple({"step": b, **{name: column[b] for name, column in columns.items()}} for b in range(len(self)))
 
 
-COLUMNS = tuple(field.name for field in fields(Steps) if field.name != "everything")
+COLUMNS = tuple(field.name for field in fields(Steps) if field.name != "with_optional")
 
 
 @st.composite
-def some_steps(draw: st.DrawFn, least: int = 1, most: int = 4) -> Steps:
-    """Some steps: log-ratios within ±1, all else within ±2; whole rows are drawn, so that whole rows shrink away.
+def draw_steps(draw: st.DrawFn, least: int = 1, most: int = 4) -> Steps:
+    """Steps with log-ratios within ±1 and other numbers within ±2; drawn row by row, so that whole rows shrink away.
 
-    (Of few draws each: Hypothesis takes out no more than five at once.)
+    (Each row takes few draws, because Hypothesis deletes at most five at once.)
     """
     row = st.tuples(quarters(4), quarters(4)).map(lambda halves: [*halves[0], *halves[1]])
     rows = draw(st.lists(row, min_size=least, max_size=most))
     columns: dict[str, Any] = dict(zip(COLUMNS, map(tuple, zip(*rows, strict=True)), strict=True))
     columns["log_probs"] = tuple(-abs(number) for number in columns["log_probs"])
-    columns["moved"] = tuple(number / 2 for number in columns["moved"])
+    columns["log_ratios"] = tuple(number / 2 for number in columns["log_ratios"])
     columns["entropies"] = tuple(map(abs, columns["entropies"]))
-    return Steps(**columns, everything=draw(st.booleans()))
+    return Steps(**columns, with_optional=draw(st.booleans()))
 
 
-def steps(subject: Subject, least: int = 1, most: int = 4) -> st.SearchStrategy[Steps]:
-    """Some steps, whatever the loss."""
-    return some_steps(least, most)
+def step_cases(subject: Subject, least: int = 1, most: int = 4) -> st.SearchStrategy[Steps]:
+    """Steps for any loss."""
+    return draw_steps(least, most)
 
 
-def several(subject: Subject) -> st.SearchStrategy[Steps]:
+def several_step_cases(subject: Subject) -> st.SearchStrategy[Steps]:
     """At least two steps."""
-    return steps(subject, least=2)
+    return step_cases(subject, least=2)
 
 
 def batches(
     *, min_steps: int = 1, max_steps: int = 4, dtype: torch.dtype = torch.float64
 ) -> st.SearchStrategy[tuple[Batch, Evaluation]]:
-    """A batch of real steps, and what a policy says of it now: `[B]` each, the evaluation's with a gradient.
+    """A batch of real steps and its evaluation by the current policy: `[B]` each, the evaluation with gradient.
 
-    Log-probs of the policy that acted differ from the present ones by at most 1: ratios from 0.37 to 2.7, beyond the
-    usual clips on both sides. Values and entropies are there, or both None.
+    Log-probs of the policy that acted differ from the current ones by at most 1: ratios are from 0.37 to 2.7, beyond
+    the usual clip range on both sides. Values and entropies are both given, or both None.
     """
-    return some_steps(min_steps, max_steps).map(
-        lambda given: batch_of(given, dtype, None, given.everything, given.everything)
+    return draw_steps(min_steps, max_steps).map(
+        lambda steps: batch_of(steps, dtype, None, steps.with_optional, steps.with_optional)
     )
 
 
 @frozen(eq=False)
-class Asked:
-    """A loss, and what it was made of."""
+class LossResult:
+    """A loss, and its inputs."""
 
     loss: Loss
     batch: Batch
@@ -115,84 +115,84 @@ class Asked:
 
     @property
     def total(self) -> Tensor:
-        """All terms, summed."""
+        """The sum of all terms."""
         return torch.stack([term.sum() for term in self.loss.terms.values()]).sum()
 
-    def each(self) -> Tensor:
-        """The sum of all terms of each step [B], without gradient."""
+    def per_step(self) -> Tensor:
+        """The sum of all terms for each step [B], without gradient."""
         return torch.stack([term.detach().double() for term in self.loss.terms.values()]).sum(0)
 
-    def gradients(self, name: str, total: Tensor | None = None) -> Tensor:
-        """∂ total/∂ each of a column of the evaluation [B], without gradient; 0 where it has no part."""
+    def gradient(self, name: str, total: Tensor | None = None) -> Tensor:
+        """∂ total/∂ a column of the evaluation [B], without gradient; 0 where the total does not depend on it."""
         leaf = getattr(self.evaluation, name)
-        return gradients(self.total if total is None else total, leaf).detach().double()
+        return gradient_by(self.total if total is None else total, leaf).detach().double()
 
 
-def gradients(total: Tensor, leaf: Tensor, again: bool = False) -> Tensor:
-    """∂ total/∂ leaf; 0 where it has no part. `again`: with a graph of its own."""
+def gradient_by(total: Tensor, leaf: Tensor, create_graph: bool = False) -> Tensor:
+    """∂ total/∂ leaf; 0 where the total does not depend on it. `create_graph`: for second derivatives."""
     if not total.requires_grad:
         return torch.zeros_like(leaf)
-    (found,) = torch.autograd.grad(total, leaf, allow_unused=True, retain_graph=True, create_graph=again)
-    return torch.zeros_like(leaf) if found is None else found
+    (result,) = torch.autograd.grad(total, leaf, allow_unused=True, retain_graph=True, create_graph=create_graph)
+    return torch.zeros_like(leaf) if result is None else result
 
 
-def tensors(given: Steps, dtype: torch.dtype) -> dict[str, Tensor]:
+def tensors(steps: Steps, dtype: torch.dtype) -> dict[str, Tensor]:
     """Every column [B]."""
-    return {name: torch.tensor(getattr(given, name), dtype=dtype) for name in COLUMNS}
+    return {name: torch.tensor(getattr(steps, name), dtype=dtype) for name in COLUMNS}
 
 
 def batch_of(
-    given: Steps,
+    steps: Steps,
     dtype: torch.dtype = torch.float64,
     totals: tuple[int, float] | None = None,
-    valued: bool = True,
-    spread: bool = True,
+    with_values: bool = True,
+    with_entropies: bool = True,
 ) -> tuple[Batch, Evaluation]:
-    """The batch, and what a policy says of it now, with a gradient; `valued`: with values; `spread`: with entropies."""
-    column = tensors(given, dtype)
-    count = torch.arange(len(given))
+    """The batch, and its evaluation by the current policy, with gradient."""
+    columns = tensors(steps, dtype)
+    index = torch.arange(len(steps))
     batch = Batch(
-        count,
-        count,
-        column["log_probs"] - column["moved"],
-        column["advantages"],
-        column["returns"],
-        column["value_targets"],
-        *(totals or (len(given), EPISODES)),
-        values=column["values"] - column["drifted"] if valued else None,
+        index,
+        index,
+        columns["log_probs"] - columns["log_ratios"],
+        columns["advantages"],
+        columns["returns"],
+        columns["value_targets"],
+        *(totals or (len(steps), EPISODES)),
+        values=columns["values"] - columns["value_changes"] if with_values else None,
     )
     evaluation = Evaluation(
-        column["log_probs"].requires_grad_(),
-        column["entropies"].requires_grad_() if spread else None,
-        column["values"].requires_grad_() if valued else None,
+        columns["log_probs"].requires_grad_(),
+        columns["entropies"].requires_grad_() if with_entropies else None,
+        columns["values"].requires_grad_() if with_values else None,
     )
     return batch, evaluation
 
 
-def ask(
-    subject: Subject, given: Steps, dtype: torch.dtype = torch.float64, totals: tuple[int, float] | None = None
-) -> Asked:
-    """What a fresh loss says of some steps; refused as the core would refuse it."""
-    valued = given.everything or subject.says("needs", "values")
-    spread = given.everything or subject.says("needs", "entropies")
-    batch, evaluation = batch_of(given, dtype, totals, valued, spread)
+def evaluate_loss(
+    subject: Subject, steps: Steps, dtype: torch.dtype = torch.float64, totals: tuple[int, float] | None = None
+) -> LossResult:
+    """A new loss on these steps; raises `Broken` if the result has the wrong form."""
+    with_values = steps.with_optional or subject.declares("needs", "values")
+    with_entropies = steps.with_optional or subject.declares("needs", "entropies")
+    batch, evaluation = batch_of(steps, dtype, totals, with_values, with_entropies)
     loss = subject.make()(batch, evaluation)
     try:
-        checks.loss(subject.part.label, loss, (len(given),))
+        checks.loss(subject.part.label, loss, (len(steps),))
     except PartError as error:
-        raise Broken(str(error), case=given.rows()) from error
-    return Asked(loss, batch, evaluation)
+        raise Broken(str(error), case=steps.rows()) from error
+    return LossResult(loss, batch, evaluation)
 
 
-def compare(message: str, expected: Tensor, got: Tensor, given: Steps, tolerance: float = EXACT) -> None:
-    """Raise `Broken` where two columns [B] differ by more than the tolerance, of the size of the larger numbers."""
-    room = tolerance * (1 + expected.abs())
-    wrong = ~((got - expected).abs() <= room)  # NaN is wrong, too
+def require_close(message: str, expected: Tensor, got: Tensor, steps: Steps, tolerance: float = EXACT) -> None:
+    """Raise `Broken` if two columns [B] differ by more than the tolerance, relative to numbers above 1."""
+    allowed = tolerance * (1 + expected.abs())
+    wrong = ~((got - expected).abs() <= allowed)  # NaN is wrong, too
     if wrong.any():
         b = int(wrong.nonzero()[0])
         raise Broken(
             f"{message}, in step {b}",
             expected=float(expected[b]),
             got=float(got[b]),
-            case=given.rows(expected=expected, got=got),
+            case=steps.rows(expected=expected, got=got),
         )

@@ -1,4 +1,4 @@
-"""Settings that a part may have: its own, and others from the ranges that its validators allow."""
+"""Settings to check a part with: its own, and others from the ranges that its validators allow."""
 
 import itertools
 import math
@@ -14,19 +14,19 @@ from ..errors import FrameworkError
 
 T = TypeVar("T")
 
-VARIED = ("estimator", "baseline", "loss")  # roles whose parts cost nothing to make
-MOST = 64  # of all combinations; of more, only one setting at a time is varied
-FRACTIONS = (1.0, 0.0, 0.5, 0.9)  # γ, λ and their like: the ends first, for that is where they go wrong
+VARIED_ROLES = ("estimator", "baseline", "loss")  # roles whose parts are cheap to build
+MAX_COMBINATIONS = 64  # if there are more, only one setting at a time is varied
+FRACTIONS = (1.0, 0.0, 0.5, 0.9)  # for γ, λ and the like: the limits first, where errors are likely
 
 
 def variants(role: str, settings: Any) -> list[Any]:
-    """`settings` first, then others with the same class; those that it refuses are left out."""
-    if role not in VARIED or not attrs.has(type(settings)):
+    """`settings` first, then other settings of the same class that it accepts."""
+    if role not in VARIED_ROLES or not attrs.has(type(settings)):
         return [settings]
     cls = type(settings)
     try:
         attrs.resolve_types(cls)
-    except NameError:  # imported for type checkers only; what is left as words is varied by its value alone
+    except NameError:  # imported for type checkers only: such fields are varied by their values alone
         pass
     choices = {
         field.alias or field.name: _choices(field, getattr(settings, field.name))
@@ -34,35 +34,37 @@ def variants(role: str, settings: Any) -> list[Any]:
         if field.init
     }
     names = list(choices)
-    if math.prod(map(len, choices.values())) <= MOST:
-        drawn = [dict(zip(names, values, strict=True)) for values in itertools.product(*choices.values())]
+    if math.prod(map(len, choices.values())) <= MAX_COMBINATIONS:
+        combinations = [dict(zip(names, values, strict=True)) for values in itertools.product(*choices.values())]
     else:
         first = {name: values[0] for name, values in choices.items()}
-        drawn = [first, *({**first, name: value} for name in names for value in choices[name][1:])]
-    own = drawn[0]
-    drawn = sorted(drawn[1:], key=lambda values: sum(values[name] is not own[name] for name in names))  # little first
-    return [settings, *filter(None, (_made(cls, values) for values in drawn))]
+        combinations = [first, *({**first, name: value} for name in names for value in choices[name][1:])]
+    own = combinations[0]
+    combinations = sorted(
+        combinations[1:], key=lambda values: sum(values[name] is not own[name] for name in names)
+    )  # small changes first
+    return [settings, *filter(None, (_build_or_none(cls, values) for values in combinations))]
 
 
-def taking_turns(subjects: Sequence[T]) -> st.SearchStrategy[T]:
-    """Every other case is for the first of them, and those between go round the rest.
+def alternating(subjects: Sequence[T]) -> st.SearchStrategy[T]:
+    """Every other case is for the first subject; the cases between go round the rest.
 
-    Drawn are four bytes, which hardly come twice. Whose they are is decided when they first come up, and kept, so that
-    a case can be repeated.
+    Four random bytes are drawn, which hardly ever repeat. They are assigned to a subject when they first occur, and
+    stay assigned, so that a case can be repeated.
     """
     first, rest = subjects[0], subjects[1:]
-    turns = {bytes(4): first}
+    assigned = {bytes(4): first}
 
-    def whose(drawn: bytes) -> T:
-        if drawn not in turns:
-            turn = len(turns)
-            turns[drawn] = rest[turn // 2 % len(rest)] if rest and turn % 2 else first
-        return turns[drawn]
+    def subject_for(key: bytes) -> T:
+        if key not in assigned:
+            turn = len(assigned)
+            assigned[key] = rest[turn // 2 % len(rest)] if rest and turn % 2 else first
+        return assigned[key]
 
-    return st.binary(min_size=4, max_size=4).map(whose) if rest else st.just(first)
+    return st.binary(min_size=4, max_size=4).map(subject_for) if rest else st.just(first)
 
 
-def _made(cls: type[Any], values: dict[str, Any]) -> Any:
+def _build_or_none(cls: type[Any], values: dict[str, Any]) -> Any:
     try:
         return cls(**values)
     except (ValueError, TypeError, FrameworkError):
@@ -70,24 +72,24 @@ def _made(cls: type[Any], values: dict[str, Any]) -> Any:
 
 
 def _choices(field: "attrs.Attribute[Any]", value: Any) -> list[Any]:
-    """Values of one setting, its own first. Of an optional one None is another, and where it is None, some numbers."""
-    kinds = get_args(field.type) if get_origin(field.type) in (Union, UnionType) else ()
-    others: list[Any] = [None] if NoneType in kinds else []
+    """Values of one setting, its own first. For an optional setting also None or, if it is None, some numbers."""
+    types = get_args(field.type) if get_origin(field.type) in (Union, UnionType) else ()
+    alternatives: list[Any] = [None] if NoneType in types else []
     if isinstance(value, bool):
-        others += [not value]
+        alternatives += [not value]
     elif get_origin(field.type) is Literal:
-        others += get_args(field.type)
+        alternatives += get_args(field.type)
     elif isinstance(value, int | float):
-        others += _numbers(field, value)
-    elif value is None and float in kinds:
-        others += [1.0, *_numbers(field, 1.0)]
-    elif value is None and int in kinds:
-        others += [1, *_numbers(field, 1)]
-    return [value, *(other for other in others if other != value)]
+        alternatives += _numbers(field, value)
+    elif value is None and float in types:
+        alternatives += [1.0, *_numbers(field, 1.0)]
+    elif value is None and int in types:
+        alternatives += [1, *_numbers(field, 1)]
+    return [value, *(alternative for alternative in alternatives if alternative != value)]
 
 
 def _numbers(field: "attrs.Attribute[Any]", value: float) -> list[Any]:
-    """Some that a setting may be, the least that it may be among them."""
+    """Some allowed values of a setting, including the smallest."""
     low, high = bounds(field)
     if (low, high) == (0, 1) and isinstance(value, float):
         return list(FRACTIONS)
@@ -97,7 +99,7 @@ def _numbers(field: "attrs.Attribute[Any]", value: float) -> list[Any]:
 
 
 def bounds(field: "attrs.Attribute[Any]") -> tuple[float, float]:
-    """The least and the largest number that a setting's validators allow, infinite where they say nothing."""
+    """The smallest and the largest number that a setting's validators allow; infinite where there is no limit."""
     low, high = -math.inf, math.inf
     waiting = [field.validator]
     while waiting:

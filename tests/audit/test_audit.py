@@ -87,7 +87,7 @@ def by_hand(run):
 
 
 def law_mean_and_variance_are_those_of_enumeration(module, estimator, baseline, batch, groups=0, episodes=4000):
-    """Within five of the standard errors that are told, which are small; what is enumerated, exactly."""
+    """Within five of the reported standard errors, which are small; enumerated results, exactly."""
     run = run_of(estimator, baseline, batch=batch, environment=LineWorld(goal=2, max_steps=4, group_size=groups))
     (row,) = module.audit([run], episodes=episodes).rows
     mean, variance = by_hand(run)
@@ -109,7 +109,7 @@ CASES = [
     ("rewards_to_go", "value", 1),
     ("total_return", "leave_one_out", 2),
     ("rewards_to_go", "leave_one_out", 2),
-    ("rewards_to_go", "leave_one_out", 2, 2, 2000),  # a group of lanes that share a start: stepped, not walked
+    ("rewards_to_go", "leave_one_out", 2, 2, 2000),  # lanes with a common start: stepped, not sampled from tables
 ]
 
 
@@ -169,11 +169,11 @@ def test_the_line_world_s_variances_are_in_the_known_ratio():
         assert not row.is_biased
 
 
-# The account of samples
+# Statistics of samples
 
 
-def law_the_account_is_that_of_all_samples_at_once(module, given, parts, exact):
-    """However they come; against numpy's mean and variance (n − 1), and plain means of squares and cosines."""
+def law_statistics_are_those_of_all_samples_at_once(module, given, parts, exact):
+    """In any chunks; compared with numpy's mean and variance (n − 1), and plain means of squares and cosines."""
     batches = torch.tensor(given, dtype=torch.float64).tensor_split(min(parts, len(given)))
     account = module.Samples(gradient=torch.tensor(exact, dtype=torch.float64))
     for part in batches:
@@ -202,12 +202,12 @@ def law_the_account_is_that_of_all_samples_at_once(module, given, parts, exact):
 
 
 VECTORS = st.lists(st.integers(-4, 4).map(float), min_size=2, max_size=2)
-ACCOUNTS = (st.lists(VECTORS, min_size=2, max_size=9), st.integers(1, 4), VECTORS)
+STATISTICS_CASES = (st.lists(VECTORS, min_size=2, max_size=9), st.integers(1, 4), VECTORS)
 
 
-@given(*ACCOUNTS)
-def test_the_account_is_that_of_all_samples_at_once(given, parts, exact):
-    law_the_account_is_that_of_all_samples_at_once(samples, given, parts, exact)
+@given(*STATISTICS_CASES)
+def test_statistics_are_those_of_all_samples_at_once(given, parts, exact):
+    law_statistics_are_those_of_all_samples_at_once(samples, given, parts, exact)
 
 
 # Gradients of batches
@@ -225,13 +225,13 @@ def law_rows_are_autograd_s_gradients(module, loss, policy, by_table):
     estimator = ("rewards_to_go", "none") if policy == "categorical" else ("lambda_returns", "value")
     run = run_of(*estimator, loss, batch=5, policy={"name": policy})
     spaces = gradients.finite_spaces(run.environment)
-    through = module.Finite(run.policy, spaces) if by_table else module.Backward(run)
+    method = module.TableGradients(run.policy, spaces) if by_table else module.BackwardGradients(run)
     for iteration in range(3):
         run.iteration = iteration
         rollout = run.stages.collect_rollout(run)
         batch = flatten(rollout, run.stages.estimate_advantages(run, rollout))
-        log_probs, entropies, row = through.of(batch)
-        found = through.gradients(row(module.log_prob_slopes(run, batch, log_probs, entropies))[None])[0]
+        log_probs, entropies, row = method.of(batch)
+        found = method.gradients(row(module.log_prob_gradients(run, batch, log_probs, entropies))[None])[0]
         evaluation = run.policy.evaluate(Inputs(batch.observations), batch.actions, True)
         evaluation = evolve(evaluation, values=batch.values)
         terms = {"policy": run.loss(batch, evaluation).terms["policy"]}
@@ -255,16 +255,16 @@ def test_rows_are_autograd_s_gradients(loss, policy, by_table):
 
 
 def test_an_audit_goes_backward_where_a_table_would_be_large(monkeypatch):
-    """And comes to the same numbers, to float32."""
+    """And gives the same numbers, up to float32."""
     runs = [run_of("rewards_to_go", "value"), run_of("total_return", "leave_one_out")]
     tables = audit.audit(runs, episodes=100).rows
-    monkeypatch.setattr(gradients, "MOST_ENTRIES", 0)
+    monkeypatch.setattr(gradients, "MAX_ENTRIES", 0)
     for table, backward in zip(tables, audit.audit(runs, episodes=100).rows, strict=True):
         assert torch.allclose(table.mean, backward.mean, atol=1e-4)
         assert math.isclose(table.variance, backward.variance, rel_tol=1e-4)
 
 
-def test_a_loss_that_does_not_reach_the_log_probs_is_named():
+def test_a_loss_without_log_probs_is_named():
     @frozen
     class Cut:
         def __call__(self, batch, evaluation):
@@ -273,8 +273,8 @@ def test_a_loss_that_does_not_reach_the_log_probs_is_named():
     run = run_of()
     part = LOADED.part_of("loss", Cut())
     cut = evolve(run, loss=part.settings, config=evolve(run.config, loss=part))
-    with pytest.raises(PartError, match=r"loss 'Cut' .*no term reaches the log-probs"):
-        gradients.log_prob_slopes(cut, *batch_of(cut))
+    with pytest.raises(PartError, match=r"loss 'Cut' .*no term depends on the log-probs"):
+        gradients.log_prob_gradients(cut, *batch_of(cut))
 
 
 def batch_of(run):
@@ -286,8 +286,8 @@ def batch_of(run):
 # Values and batches
 
 
-def law_looked_up_values_are_a_critic_s(module, world, gamma, seed):
-    """V of each step and successor as a policy with this V would have given them in collecting."""
+def law_with_values_gives_a_critics_values(module, world, gamma, seed):
+    """V of each step and successor is what a policy with this V would have recorded while collecting."""
     logits = torch.zeros(world.transitions.shape[:2])
     values = state_values(world, logits.double().softmax(1), gamma)
     numbers = torch.arange(len(values)).float()
@@ -296,25 +296,25 @@ def law_looked_up_values_are_a_critic_s(module, world, gamma, seed):
         policy = TabularPolicy(logits, critic)
         part = shard(world, True, 3, seed, episodes=3)
         rollouts.append(collect([part], policy, policy.actor(), 0, True)[0])
-    looked_up = module.looked_up(rollouts[1], values)
-    assert torch.equal(looked_up.values, rollouts[0].values)
-    assert torch.equal(looked_up.successor_values, rollouts[0].successor_values)
+    with_exact = module.with_values(rollouts[1], values)
+    assert torch.equal(with_exact.values, rollouts[0].values)
+    assert torch.equal(with_exact.successor_values, rollouts[0].successor_values)
 
 
-LOOKED_UP = (mdps(), st.sampled_from([0.5, 1.0]), st.integers(0, 99))
+VALUED = (mdps(), st.sampled_from([0.5, 1.0]), st.integers(0, 99))
 
 
-@given(*LOOKED_UP)
-def test_looked_up_values_are_a_critic_s(world, gamma, seed):
-    law_looked_up_values_are_a_critic_s(audit, world, gamma, seed)
+@given(*VALUED)
+def test_with_values_gives_a_critics_values(world, gamma, seed):
+    law_with_values_gives_a_critics_values(audit, world, gamma, seed)
 
 
-def law_a_cut_batch_is_as_if_collected_alone(module, world, batch, count, seed):
-    """Its episodes, one a lane, numbered from 0, and no row more than the longest; nothing else changes."""
+def law_split_batches_equal_separately_collected_ones(module, world, batch, count, seed):
+    """Its episodes, one per lane, numbered from 0, with no more rows than the longest; nothing else changes."""
     policy = TabularPolicy(torch.zeros(world.transitions.shape[:2]))
     lanes = batch * count
     rollout = collect([shard(world, True, lanes, seed, episodes=lanes)], policy, policy.actor(), 0, True)[0]
-    cuts = list(module.cut(rollout, batch))
+    cuts = list(module.split_into_batches(rollout, batch))
     assert len(cuts) == count
     for number, part in enumerate(cuts):
         where = slice(number * batch, (number + 1) * batch)
@@ -330,12 +330,12 @@ CUTS = (mdps(), st.integers(1, 3), st.integers(1, 3), st.integers(0, 99))
 
 
 @given(*CUTS)
-def test_a_cut_batch_is_as_if_collected_alone(world, batch, count, seed):
-    law_a_cut_batch_is_as_if_collected_alone(audit, world, batch, count, seed)
+def test_split_batches_equal_separately_collected_ones(world, batch, count, seed):
+    law_split_batches_equal_separately_collected_ones(audit, world, batch, count, seed)
 
 
-def law_alike_states_share_the_mean_of_their_values(module):
-    """Two states that look alike, one twice as often seen: V(o) = (2·V(0) + V(1))/3.
+def law_aliased_states_share_the_mean_of_their_values(module):
+    """Two states with the same observation, one visited twice as often: V(o) = (2·V(0) + V(1))/3.
 
     0 → 0 or 1 with ½ each, 1 → 2, the end; −1 a step, γ = 1: V(1) = −1, V(0) = −3, visits 2 and 1: −7/3.
     """
@@ -345,18 +345,18 @@ def law_alike_states_share_the_mean_of_their_values(module):
     start, terminal = torch.tensor([1.0, 0, 0]).double(), torch.tensor([False, False, True])
     rewards = -torch.ones_like(transitions)
     world = TabularMDP(transitions, rewards, start, terminal, observations=torch.tensor([0, 0, 1]))
-    values = module.critic_of(world, torch.ones(2, 1, dtype=torch.float64), 1.0)
+    values = module.exact_critic(world, torch.ones(2, 1, dtype=torch.float64), 1.0)
     assert torch.allclose(values, torch.tensor([-7 / 3, 0]).double())
-    apart = module.critic_of(evolve(world, observations=None), torch.ones(3, 1, dtype=torch.float64), 1.0)
+    apart = module.exact_critic(evolve(world, observations=None), torch.ones(3, 1, dtype=torch.float64), 1.0)
     assert torch.allclose(apart, torch.tensor([-3.0, -1, 0]).double())
 
 
-def test_alike_states_share_the_mean_of_their_values():
-    law_alike_states_share_the_mean_of_their_values(audit)
+def test_aliased_states_share_the_mean_of_their_values():
+    law_aliased_states_share_the_mean_of_their_values(audit)
 
 
 @pytest.mark.slow
-def test_the_policy_s_own_critic_is_used_where_it_is_asked_for():
+def test_the_policy_s_own_critic_is_used_if_requested():
     """Its values are wrong, so bootstrapping from them is biased; with exact ones only the time limit biases."""
     run = run_of("td0", "value", "actor_critic", environment=LineWorld(goal=2, max_steps=4))
     exact, own = (audit.audit([run], episodes=2000, critic=critic) for critic in ("exact", "policy"))
@@ -368,7 +368,7 @@ def test_the_policy_s_own_critic_is_used_where_it_is_asked_for():
     assert audit.audit([run_of()], episodes=20).critic is None
 
 
-# What is measured against
+# The objective
 
 
 def law_the_objective_is_the_claimed_one(module):
@@ -409,7 +409,7 @@ def test_the_missing_weights_of_rewards_to_go_are_seen():
 
 
 def test_a_single_batch_has_no_variance():
-    with pytest.raises(UsageError, match="at least two batches: 2 episodes, of which 2 are a batch"):
+    with pytest.raises(UsageError, match="at least two batches: 2 episodes, with 2 per batch"):
         audit.audit([run_of()], episodes=2)
 
 
@@ -445,8 +445,8 @@ def test_gradients_without_an_exact_one_have_a_variance_and_no_bias():
     (known,) = audit.audit([run_of()], episodes=4000).rows
     (row,) = found.rows
     assert found.missing == "environment 'TabularWorld' (plugin worlds) has no mdp()"
-    told = (row.bias, row.relative_bias, row.mean_squared_error, row.cosine, row.batch_cosine, row.is_biased)
-    assert told == (None,) * 6
+    statistics = (row.bias, row.relative_bias, row.mean_squared_error, row.cosine, row.batch_cosine, row.is_biased)
+    assert statistics == (None,) * 6
     assert abs(row.variance - known.variance) < 5 * (row.variance_error + known.variance_error)
     assert math.isclose(row.signal_to_noise, known.signal_to_noise, rel_tol=0.2)
 
@@ -473,13 +473,13 @@ STATISTICS = [
 @pytest.mark.parametrize("change", STATISTICS, ids=lambda change: change[1])
 def test_wrong_statistics_are_noticed(change):
     mutant = mutate("framework.audit.samples", change)
-    is_killed(law_the_account_is_that_of_all_samples_at_once, *ACCOUNTS, arguments=(mutant,))
+    is_killed(law_statistics_are_those_of_all_samples_at_once, *STATISTICS_CASES, arguments=(mutant,))
 
 
 SAMPLING = [
-    ("sampled.add(-through.gradients(row) / size)", "sampled.add(through.gradients(row) / size)", 1),
-    ("sampled.add(-through.gradients(row) / size)", "sampled.add(-through.gradients(row))", 3),
-    ("values = {gamma: critic_of(mdp, policy, gamma)", "values = {gamma: 0 * critic_of(mdp, policy, gamma)", 2),
+    ("sampled.add(-method.gradients(row) / size)", "sampled.add(method.gradients(row) / size)", 1),
+    ("sampled.add(-method.gradients(row) / size)", "sampled.add(-method.gradients(row))", 3),
+    ("values = {gamma: exact_critic(mdp, policy, gamma)", "values = {gamma: 0 * exact_critic(mdp, policy, gamma)", 2),
 ]
 
 
@@ -494,19 +494,19 @@ def test_wrong_samples_are_noticed(change):
 @pytest.mark.parametrize(
     "change",
     [
-        ("going = rollout.mask & ~rollout.terminated", "going = rollout.mask"),
-        ("values=known[rollout.values.long()] * rollout.mask", "values=known[rollout.values.long()]"),
+        ("continuing = rollout.mask & ~rollout.terminated", "continuing = rollout.mask"),
+        ("values=table[rollout.values.long()] * rollout.mask", "values=table[rollout.values.long()]"),
     ],
     ids=lambda change: change[1],
 )
 def test_wrong_values_are_noticed(change):
-    is_killed(law_looked_up_values_are_a_critic_s, *LOOKED_UP, arguments=(mutate("framework.audit", change),))
+    is_killed(law_with_values_gives_a_critics_values, *VALUED, arguments=(mutate("framework.audit", change),))
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        ('columns["episodes"] - begun[:, None, None], 0)', 'columns["episodes"], 0)'),
+        ('columns["episodes"] - first_episodes[:, None, None], 0)', 'columns["episodes"], 0)'),
         (".any(2).sum(1).tolist()", ".any(2).sum(1).clamp(min=99).tolist()"),
         (".movedim(1, 0).contiguous()", ".movedim(1, 0)"),
         ("column.unflatten(1, (-1, episodes)).movedim(1, 0)", "column.unflatten(1, (episodes, -1)).movedim(2, 0)"),
@@ -514,18 +514,18 @@ def test_wrong_values_are_noticed(change):
     ids=lambda change: change[1],
 )
 def test_wrong_batches_are_noticed(change):
-    is_killed(law_a_cut_batch_is_as_if_collected_alone, *CUTS, arguments=(mutate("framework.audit", change),))
+    is_killed(law_split_batches_equal_separately_collected_ones, *CUTS, arguments=(mutate("framework.audit", change),))
 
 
 @pytest.mark.parametrize(
     ("law", "change"),
     [
-        (law_alike_states_share_the_mean_of_their_values, ("visits * values)", "values)")),
+        (law_aliased_states_share_the_mean_of_their_values, ("visits * values)", "values)")),
         (law_the_objective_is_the_claimed_one, ('"unbiased:undiscounted" in claims or ', "")),
     ],
     ids=["unweighted", "unclaimed"],
 )
-def test_wrong_yardsticks_are_noticed(law, change):
+def test_wrong_objectives_are_noticed(law, change):
     with pytest.raises(AssertionError):
         law(mutate("framework.audit", change))
 

@@ -81,7 +81,7 @@ def test_implied_parts_are_taken_and_contradictions_refused(here, capsys):
             "gives no values, which a part needs",
         ),
         (["--out", "nowhere/audit"], "nowhere/audit cannot be written: there is no folder nowhere"),
-        (["--batch", "64"], "a variance takes at least two batches"),
+        (["--batch", "64"], "a variance needs at least two batches"),
         (["--episodes", "0"], "episodes must be >= 1: 0"),
         (["--critic", "none"], "critic"),
     ],

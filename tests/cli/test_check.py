@@ -23,9 +23,9 @@ from framework.setup.loading import load
 from framework.setup.tree import configure
 from framework.testing import Broken, check, conforms, judge, law, laws
 from framework.testing.checking import subjects_of
-from framework.testing.choosing import chosen
 from framework.testing.law import LAWS
 from framework.testing.page import laws_page
+from framework.testing.selection import select_parts
 
 ROOT = Path(__file__).parents[2]
 LOSSY = '''"""Rewards to go, which do not end where time ran out."""
@@ -99,7 +99,7 @@ def test_a_person_sees_tables(capsys, lossy, monkeypatch):
     assert main(["check", lossy, "--quick"]) == 1
     printed = capsys.readouterr().out
     assert f"{LEAK}: returns at step" in printed
-    assert "# this repeats it:\nimport torch\n" in printed
+    assert "# to reproduce it:\nimport torch\n" in printed
     assert "not applicable" in printed
     assert f"estimator 'lossy' (plugin lossy): {len(laws('estimator'))} laws, " in printed
 
@@ -209,28 +209,28 @@ def test_the_examples_of_the_help_are_right(monkeypatch):
 
 
 def test_names_find_parts():
-    assert [part.label for part in chosen("returns:gae")[1]] == ["estimator 'gae' (plugin returns)"]
-    assert [part.name for part in chosen("baseline:value")[1]] == ["value"]
-    assert {part.name for part in chosen("framework_returns")[1]} == {
+    assert [part.label for part in select_parts("returns:gae")[1]] == ["estimator 'gae' (plugin returns)"]
+    assert [part.name for part in select_parts("baseline:value")[1]] == ["value"]
+    assert {part.name for part in select_parts("framework_returns")[1]} == {
         "gae",
         "lambda_returns",
         "n_step",
         "td0",
         "vtrace",
     }
-    assert {part.role for part in chosen("reinforce", "estimator")[1]} == {"estimator"}
+    assert {part.role for part in select_parts("reinforce", "estimator")[1]} == {"estimator"}
 
 
 def test_one_name_of_two_roles_asks_which():
     ways = "policy:actor_critic or loss:actor_critic"
     with pytest.raises(UsageError, match=f"'actor_critic' is the name of 2 parts; say which: {ways}"):
-        chosen("actor_critic")
-    assert [part.role for part in chosen("actor_critic", "loss")[1]] == ["loss"]
+        select_parts("actor_critic")
+    assert [part.role for part in select_parts("actor_critic", "loss")[1]] == ["loss"]
 
 
 def test_a_file_offers_parts_of_several_roles(tmp_path):
     (tmp_path / "both.py").write_text(LOSSY + '\n@hookimpl\ndef baselines():\n    return {"lossy": Lossy}\n', "utf-8")
-    assert [part.role for part in chosen(str(tmp_path / "both.py"))[1]] == ["estimator", "baseline"]
+    assert [part.role for part in select_parts(str(tmp_path / "both.py"))[1]] == ["estimator", "baseline"]
 
 
 @pytest.mark.slow
@@ -279,7 +279,7 @@ def test_a_law_has_a_name_of_its_own_and_a_docstring():
 
 
 def test_a_law_without_cases_is_asked_of_each_variant():
-    loaded, (part,) = chosen("td0")
+    loaded, (part,) = select_parts("td0")
     found = judge(_entered(), subjects_of(part, loaded))
     assert found.outcome == "failed"
     assert found.subject.settings.gamma == 1.0
@@ -367,8 +367,8 @@ def test_a_failure_in_pytest_is_short(lossy, tmp_path):
     ran = _pytest(tmp_path, "test_lossy.py", "-k", LEAK)
     assert ran.returncode == 1
     assert f"{LEAK}: returns at step" in ran.stdout
-    assert "# this repeats it:" in ran.stdout
-    assert "judging.py" not in ran.stdout
+    assert "# to reproduce it:" in ran.stdout
+    assert "verdicts.py" not in ran.stdout
 
 
 def test_a_law_that_is_broken_on_purpose_is_skipped_with_the_reason():

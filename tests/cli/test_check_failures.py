@@ -14,8 +14,8 @@ from framework import Estimate, UsageError
 from framework.cli import main
 from framework.parts import Part
 from framework.testing import check, conforms, laws, replay
-from framework.testing.choosing import chosen
-from framework.testing.telling import snippet
+from framework.testing.counterexamples import snippet
+from framework.testing.selection import select_parts
 
 # From Python
 
@@ -130,7 +130,7 @@ def test_what_a_part_raises_anywhere_is_a_broken_law(role, place, capsys, tmp_pa
 def test_a_failure_without_a_case_can_be_repeated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("faulty.py").write_text(FAULTY.format(place="build"), "utf-8")
-    loaded, (judged,) = chosen("faulty.py", "environment")
+    loaded, (judged,) = select_parts("faulty.py", "environment")
     for name in ("every_episode_is_like_the_first", "rewards_are_finite"):  # whether it applies; a case
         (verdict,) = check(judged, only=[name], examples=2, loaded=loaded).failed
         Path("again.py").write_text(snippet(name, verdict.subject.part, verdict.case, loaded, 0, 2), "utf-8")
@@ -156,7 +156,7 @@ def test_a_failure_is_told_whatever_the_settings(terminal, capsys, tmp_path, mon
     assert main(["check", "odd.py", "--examples", "5"]) == 1
     printed = capsys.readouterr().out
     told = re.search(
-        r"judged = part\('estimator', 'odd:odd', \['.*odd.py'\](.*)\)  # and with plain=<framework_file_odd", printed
+        r"tested = part\('estimator', 'odd:odd', \['.*odd.py'\](.*)\)  # and with plain=<framework_file_odd", printed
     )
     assert told[1] in ("", ", clip=0.0, odd=math.nan")  # what is as by default is not told, whoever made it
     if not terminal:
@@ -233,5 +233,5 @@ def test_the_same_error_is_told_once(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["check", "odd.py", "--examples", "2"]) == 1
     printed = capsys.readouterr().out
-    assert printed.count("# this repeats it:") == 1
-    assert f"  so are: {others[0]['law']}, {others[1]['law']}," in printed
+    assert printed.count("# to reproduce it:") == 1
+    assert f"  also broken: {others[0]['law']}, {others[1]['law']}," in printed

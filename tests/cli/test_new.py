@@ -144,7 +144,7 @@ def test_what_is_copied_keeps_the_laws(role):
 @pytest.mark.parametrize(
     ("right", "wrong", "laws"),
     [
-        ("Step(self.places, successors,", "Step(self.places, self.places,", ["steps_are_those_of_the_tables"]),
+        ("Step(self.places, successors,", "Step(self.places, self.places,", ["steps_follow_the_tables"]),
         ("        self.clock = self.clock.masked_fill(ended, 0)\n", "", ["the_time_limit_is_kept"]),
     ],
     ids=["successors of the next episode", "a clock that goes on"],

@@ -30,7 +30,7 @@ from framework.exact import (
     trajectories,
     visitation,
 )
-from framework.exact.trajectories import PIECE, Trajectories, pieces
+from framework.exact.trajectories import PIECE_SIZE, Trajectories, pieces
 from framework.learning.batches import flatten
 from framework.setup.building import build
 from framework.stages import Core
@@ -146,8 +146,8 @@ def test_training_reaches_the_best_return():
 
 
 @given(st.integers(2, 5), st.integers(0, 2**31))
-def test_without_discount_and_limit_a_world_that_need_not_end_has_no_value(states, seed):
-    """Random transitions among the others, none into the terminal state: refused, and not solved by rounding."""
+def test_without_discount_and_limit_endless_episodes_have_no_value(states, seed):
+    """Random transitions among the others, none into the terminal state: rejected, not solved by rounding errors."""
     generator = torch.Generator().manual_seed(seed)
     transitions = torch.rand(states + 1, 2, states + 1, generator=generator, dtype=torch.float64)
     transitions[..., -1] = 0
@@ -162,7 +162,7 @@ def test_without_discount_and_limit_a_world_that_need_not_end_has_no_value(state
     assert torch.allclose(values[:-1], torch.tensor(2.0, dtype=torch.float64))  # 1 + 1/2 + 1/4 + …
 
 
-# The gradient, by three routes
+# The gradient, by three methods
 
 GAMMAS = st.sampled_from([0.0, 0.5, 0.9, 1.0])
 SEEDS = st.integers(0, 2**31)
@@ -176,13 +176,13 @@ def a_policy(mdp, seed, spread=1.5):
 
 
 def aliased(mdp, seed):
-    """The same world, some of whose states look alike."""
+    """The same world, with some states that have the same observation."""
     shown = torch.randint(0, 2, (len(mdp.start),), generator=torch.Generator().manual_seed(seed))
     return evolve(mdp, observations=torch.cat([torch.zeros(1, dtype=torch.int64), shown[1:]]))
 
 
 def law_routes_agree(gradients, mdp, gamma, seed, routes):
-    """To 1e-9 of the largest component (or of 1): `gradient` says why differences are that good."""
+    """Up to 1e-9 of the largest component (or of 1): `gradient` explains why differences are so accurate."""
     policy = a_policy(mdp, seed)
     found = [gradients.gradient(mdp, policy, gamma, route) for route in routes]
     tolerance = 1e-9 * max(1.0, float(found[0].abs().max()))
@@ -225,13 +225,13 @@ def test_routes_agree_on_the_random_mdp(world):
     import framework.exact.gradients as gradients
 
     mdp = world.build(1, torch.device("cpu")).mdp()
-    assert count_trajectories(mdp) == 5 * 4**world.max_steps > 2 * PIECE
+    assert count_trajectories(mdp) == 5 * 4**world.max_steps > 2 * PIECE_SIZE
     law_routes_agree(gradients, mdp, 0.9, 0, ALL)
 
 
 @given(LIMITED, st.integers(1, 20))
 def test_pieces_are_all_trajectories(mdp, size):
-    """Whatever their size, which bounds them: each trajectory is in one, with all that is told of it."""
+    """For any size, which bounds the pieces: each trajectory is in one piece, with all its columns."""
     whole = trajectories(mdp)
     parts = list(pieces(mdp, size=size))
     assert all(len(part.chances) <= size for part in parts)
@@ -247,10 +247,10 @@ def test_pieces_are_all_trajectories(mdp, size):
 
 GRADIENT_MUTANTS = {
     "divides by one step": ("/ (2 * step)", "/ step"),
-    "forgets to put a parameter back": ("numbers[index] = kept", "pass"),
-    "takes differences one-sided": ("function(at - step)) / (2 * step)", "function(at)) / step"),
-    "enumerates undiscounted returns": ("every.returns(gamma)", "every.returns(1.0)"),
-    "weighs all trajectories alike": ("every.probabilities(leaf) *", "every.probabilities(leaf).log() *"),
+    "forgets to put a parameter back": ("numbers[index] = original", "pass"),
+    "takes differences one-sided": ("function(point - step)) / (2 * step)", "function(point)) / step"),
+    "enumerates undiscounted returns": ("piece.returns(gamma)", "piece.returns(1.0)"),
+    "weighs all trajectories alike": ("piece.probabilities(leaf) *", "piece.probabilities(leaf).log() *"),
 }
 
 
@@ -345,7 +345,7 @@ def test_values_and_visits_are_those_of_all_trajectories(mdp, gamma, seed):
 
 @given(LIMITED, SEEDS)
 def test_trajectories_are_all_episodes(mdp, seed):
-    """As many as the recursion counts, each with the probability and the steps that brute force gives it."""
+    """As many as the recursion counts, each with the probability and the steps found by brute force."""
     table = action_probabilities(mdp, a_policy(mdp, seed)).detach()
     every = trajectories(mdp)
     expected = {
@@ -364,7 +364,7 @@ def test_trajectories_are_all_episodes(mdp, seed):
 
 
 def test_the_design_s_gradient_by_name():
-    """[4, 9, 10, 7] of one logit difference is what RIGHT's logit has, and LEFT's the negative."""
+    """RIGHT's logits have [4, 9, 10, 7], the gradient by logit differences, and LEFT's the negative."""
     mdp = evolve(LineWorld().build(1, torch.device("cpu")).mdp(), time_limit=None)
     policy = SoftmaxTable(torch.zeros(5, 2))
     found = by_name(policy, gradient(mdp, policy, 1.0))
@@ -376,7 +376,7 @@ def test_the_design_s_gradient_by_name():
 
 
 def test_the_short_corridors_best_policy_is_where_the_gradient_is_zero():
-    """Sutton & Barto 2018, Example 13.1: P(RIGHT) = 2 − √2 and −6 − 4√2, states that look alike, γ = 1."""
+    """Sutton & Barto 2018, Example 13.1: P(RIGHT) = 2 − √2 and −6 − 4√2, states with one observation, γ = 1."""
     from framework_tabular_worlds import ShortCorridor
 
     mdp = ShortCorridor(max_steps=0).build(1, torch.device("cpu")).mdp()
@@ -393,7 +393,7 @@ def test_the_short_corridors_best_policy_is_where_the_gradient_is_zero():
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("seed", range(3))
 def test_networks_have_exact_gradients_too(activation, seed):
-    """The default policy, itself left as it was; its J bends where a ReLU does, and differences must notice."""
+    """The default policy, which is not changed; its J has kinks from ReLUs, which differences must handle."""
     from framework_reinforce.categorical import Categorical
     from gymnasium.spaces import Discrete
 
@@ -412,11 +412,11 @@ def test_networks_have_exact_gradients_too(activation, seed):
     assert all(parameter.grad is None for parameter in policy.parameters())
 
 
-# Refused
+# Errors
 
 
 def test_only_states_that_can_be_reached_must_come_to_an_end():
-    """0 → end; 1 goes round for ever, and no episode comes there: J is −1, but V(1) does not exist."""
+    """0 → end; 1 → 1 forever, but no episode reaches it: J is −1, but V(1) does not exist."""
     transitions = torch.tensor([[[0.0, 0, 1]], [[0.0, 1, 0]], [[0.0, 0, 1]]], dtype=torch.float64)
     start, terminal = torch.tensor([1.0, 0, 0], dtype=torch.float64), torch.tensor([False, False, True])
     mdp = TabularMDP(transitions, -torch.ones_like(transitions), start, terminal)
@@ -433,7 +433,7 @@ def test_only_states_that_can_be_reached_must_come_to_an_end():
 
 
 @given(LIMITED, GAMMAS, SEEDS)
-def test_a_start_where_the_world_has_ended_earns_nothing(mdp, gamma, seed):
+def test_a_terminal_start_has_return_zero(mdp, gamma, seed):
     """Half of the episodes have no step: J is halved, by every route, and so is its gradient."""
     over = evolve(mdp, start=0.5 * mdp.start + 0.5 * mdp.terminal)
     policy = a_policy(mdp, seed)
@@ -442,12 +442,12 @@ def test_a_start_where_the_world_has_ended_earns_nothing(mdp, gamma, seed):
         assert torch.allclose(halved, 0.5 * gradient(mdp, policy, gamma), rtol=0, atol=1e-8)
 
 
-def test_too_many_trajectories_are_refused_with_their_number():
+def test_too_many_trajectories_are_rejected_with_their_number():
     mdp = LineWorld().build(1, torch.device("cpu")).mdp()
     policy = SoftmaxTable(torch.zeros(5, 2))
     with pytest.raises(ValueError, match=r"\d\.\d\de\+\d\d trajectories, and at most 20,000,000 are enumerated"):
         gradient(mdp, policy, 1.0, "enumeration")
-    assert count_trajectories(evolve(mdp, time_limit=4)) == 16  # LEFT or RIGHT four times; RIGHT always ends it, too
+    assert count_trajectories(evolve(mdp, time_limit=4)) == 16  # LEFT or RIGHT four times; RIGHT may always end it, too
     with pytest.raises(ValueError, match="time limit, and this one has none"):
         gradient(evolve(mdp, time_limit=None), policy, 1.0, "enumeration")
     with pytest.raises(ValueError, match="no route 'sampling': choose one of solve, differences, enumeration"):
@@ -456,14 +456,14 @@ def test_too_many_trajectories_are_refused_with_their_number():
         timed_state_values(evolve(mdp, time_limit=None), policy, 1.0)
 
 
-def test_an_observation_that_is_never_shown_may_have_a_row():
-    """As in a table made for the observation space, whose last element no state shows."""
+def test_an_observation_that_never_occurs_may_have_a_row():
+    """As in a table for an observation space whose last element no state has."""
     mdp = evolve(LineWorld().build(1, torch.device("cpu")).mdp(), observations=torch.tensor([0, 1, 2, 3, 3]))
     few, more = torch.full((4, 2), 0.5), torch.full((6, 2), 0.5)
     assert torch.equal(state_values(mdp, few, 0.9), state_values(mdp, more, 0.9))
 
 
-def test_tables_and_modules_that_are_no_policy_are_refused():
+def test_invalid_tables_and_modules_are_rejected():
     from framework_policies.recurrent import Recurrent
     from gymnasium.spaces import Discrete
 

@@ -1,4 +1,4 @@
-"""Exact expected gradients: the enumerated rollouts are the runner's, and known truths come out."""
+"""Exact expected gradients: the enumerated rollouts are those of the runner, and known results are reproduced."""
 
 import math
 
@@ -64,11 +64,11 @@ UNIFORM = SoftmaxTable(torch.zeros(2, 2))
 # The rollouts
 
 
-def told_of(rollout):
-    """All that a part may see of a rollout: whole numbers and rewards (halves) as text, what a network said as numbers.
+def contents_of(rollout):
+    """All that a part may read of a rollout: integers and rewards (halves) as text, network outputs as numbers.
 
-    In padding observations and actions may be anything. Where the world ended in the last step that was allowed, worlds
-    that are stepped say that time ran out, too, and worlds that are sampled from tables do not: the world's end wins.
+    In padding, observations and actions are arbitrary. If an episode terminates in the last step of the time limit,
+    stepped environments also report a truncation, and environments sampled from tables do not: termination wins.
     """
     columns = {name: column.double().masked_fill(~rollout.mask, 0) for name, column in tables_of(rollout).items()}
     columns["truncated"] *= ~rollout.terminated
@@ -86,13 +86,13 @@ def law_every_collected_rollout_is_enumerated(rollouts, world, seed, episodes, l
         return
     enumerated = {}
     for _, rollout in every.rollouts(episodes, lanes, False):
-        key, said = told_of(rollout)
+        key, said = contents_of(rollout)
         enumerated.setdefault(key, []).append(said)
     acting = TabularPolicy(policy.logits.detach(), policy.table.detach(), fast=bool(seed % 2))
     lane = shard(world, True, lanes, seed, episodes=episodes)
     for iteration in range(5):
         collected, _ = collect([lane], acting, acting.actor() or acting, iteration, True)
-        key, said = told_of(collected)
+        key, said = contents_of(collected)
         assert any(torch.allclose(said, other, atol=1e-5) for other in enumerated.get(key, ()))  # float32 rounds
 
 
@@ -128,8 +128,8 @@ def test_probabilities_of_all_rollouts_sum_to_one(world, seed, episodes, groups)
     assert math.isclose(sum(chances), 1, abs_tol=1e-9)
 
 
-def test_what_nobody_can_tell_apart_is_enumerated_once():
-    """Three states that look alike and one that ends it: of 2 · 2 · 3 trajectories the observed ones are few."""
+def test_indistinguishable_trajectories_are_enumerated_once():
+    """Three states with the same observation and a terminal one: of 2 · 2 · 3 trajectories few can be distinguished."""
     successors = torch.tensor([[1, 2], [3, 2], [1, 3], [3, 3]])
     transitions = torch.nn.functional.one_hot(successors, 4).double()
     terminal = torch.tensor([False, False, False, True])
@@ -140,7 +140,7 @@ def test_what_nobody_can_tell_apart_is_enumerated_once():
     assert torch.allclose(moments.mean[:2], gradient(world, SoftmaxTable(torch.zeros(1, 2)), 1.0)[:2])
 
 
-# Known truths
+# Known results
 
 
 def test_mean_and_variance_of_a_bandit_by_hand():
@@ -163,7 +163,7 @@ def test_leave_one_out_has_the_variance_that_pairs_give():
 
 @given(experiments((1, 2)), st.sampled_from([0.0, 0.5, 0.95, 1.0]), st.booleans())
 def test_lambda_returns_with_the_exact_values_are_unbiased(experiment, lam, subtracted):
-    """γ = 1 and Vₜ(s) of the time that is left, 0 at the limit: E[G^λ|s,a] = Q whatever λ, with V subtracted or not."""
+    """γ = 1 and Vₜ(s) of the remaining time, 0 at the limit: E[G^λ|s,a] = Q for any λ, with V subtracted or not."""
     from framework_baselines import Value
 
     policy = experiment.policy
@@ -174,7 +174,7 @@ def test_lambda_returns_with_the_exact_values_are_unbiased(experiment, lam, subt
 
 
 def test_lambda_returns_with_a_wrong_critic_are_biased():
-    """Two steps, the second action earns 1; a critic that says 0 hides it from the first step, and TD(0) with it."""
+    """Two steps, the second action earns 1; a critic of 0 hides this from the first step with TD(0)."""
     world = chain()
     policy = SoftmaxTable(torch.zeros(3, 2))
     nothing = torch.zeros(3)
@@ -269,7 +269,7 @@ def test_an_entropy_bonus_adds_its_gradient():
     assert logits_of(policy, with_bonus - plain)[0].tolist() == pytest.approx([-0.1 * p * (1 - p), 0.1 * p * (1 - p)])
 
 
-def test_what_a_baseline_remembers_is_used():
+def test_the_state_of_a_baseline_is_used():
     """A moving average that has seen a rollout of mean 4: A = −4 or 0; the variance is that of rewards −4 and 0."""
     remembered = MovingAverage().build()
     world = bandit(0.0, 4.0)
@@ -298,17 +298,17 @@ def test_standardising_is_measured_too():
     assert found[0].tolist() == pytest.approx([-0.25 / math.sqrt(2), 0.25 / math.sqrt(2)], rel=1e-6)
 
 
-# Refused
+# Errors
 
 
-def test_too_many_rollouts_are_refused_with_their_number():
+def test_too_many_rollouts_are_rejected_with_their_number():
     world = evolve(bandit(*range(50)), time_limit=1)
     policy = SoftmaxTable(torch.zeros(2, 50))
     with pytest.raises(ValueError, match=r"125,000 rollouts of 3 of 50 episodes each, and at most 100,000"):
         expected_gradient(world, policy, TotalReturn(1.0), episodes=3)
 
 
-def test_what_cannot_be_enumerated_is_refused():
+def test_worlds_that_cannot_be_enumerated_are_rejected():
     with pytest.raises(ValueError, match="a world with a time limit, and this one has none"):
         expected_gradient(evolve(bandit(0.0, 1.0), time_limit=None), UNIFORM, TotalReturn(1.0))
     ended = evolve(bandit(0.0, 1.0), start=torch.tensor([0.5, 0.5]))
@@ -330,7 +330,7 @@ def test_values_come_from_the_policy_or_from_a_critic():
             return Evaluation(self.logits.log_softmax(1)[inputs.observations, actions])
 
     policy = WithoutCritic(torch.zeros(2, 2))
-    with pytest.raises(ValueError, match="the policy has none: give a critic"):
+    with pytest.raises(ValueError, match="the policy has none: pass a critic"):
         expected_gradient(bandit(0.0, 1.0), policy, NStep())
     found = expected_gradient(bandit(0.0, 1.0), policy, NStep(), critic=torch.zeros(2))
     assert logits_of(policy, found)[0].tolist() == [-0.25, 0.25]
@@ -350,7 +350,7 @@ def test_parts_that_break_their_contract_are_named():
         expected_gradient(world, UNIFORM, TotalReturn(1.0), NoBaseline(), lambda b, e: Loss({"policy": b.advantages}))
 
 
-def test_a_loss_that_skips_the_update_moves_nothing():
+def test_a_loss_that_skips_the_update_has_gradient_zero():
     def skipping(batch, evaluation):
         return attrs.evolve(Reinforce()(batch, evaluation), stop_epochs=True)
 

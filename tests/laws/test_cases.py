@@ -1,16 +1,16 @@
-"""Cases that laws are asked of: of their spaces, few rows, and told as Python and as tables."""
+"""Cases of laws: elements of their spaces, with few rows, reported as Python code and as tables."""
 
 import pytest
 from gymnasium.spaces import Box, MultiDiscrete, Space
 from hypothesis import find, given, settings
 
+from framework.testing.counterexamples import as_table, source
 from framework.testing.steps import batches
 from framework.testing.strategies import action_spaces, elements, mdps, rollouts, spaces
-from framework.testing.telling import as_table, source
 
 
-def test_the_source_of_a_case_makes_it_again():
-    """Whatever the strategies draw: the same source is the same case."""
+def test_the_source_of_a_case_reproduces_it():
+    """Whatever the strategies draw, its source gives an equal case."""
 
     @given(rollouts(groups=True), batches(), mdps(), spaces(), action_spaces())
     def look(rollout, batch, world, space, actions):
@@ -26,7 +26,7 @@ def test_the_source_of_a_case_makes_it_again():
     look()
 
 
-def test_elements_are_of_their_space():
+def test_elements_are_in_their_space():
     @given(spaces().flatmap(lambda space: elements(space, 2).map(lambda drawn: (space, drawn))))
     def look(drawn):
         space, both = drawn
@@ -38,7 +38,7 @@ def test_elements_are_of_their_space():
 
 
 def test_elements_of_multi_discrete_begin_at_its_start():
-    """Both ends of each choice are drawn, and nothing beside them."""
+    """Both ends of each range are drawn, and nothing outside."""
     space, seen = MultiDiscrete([2, 3], start=[5, -1]), set()
 
     @given(elements(space, 4))
@@ -60,7 +60,7 @@ def test_elements_of_multi_discrete_begin_at_its_start():
     ],
 )
 def test_batches_shrink_to_the_rows_that_matter(wrong, rows):
-    """And what does not matter is 0, or not there."""
+    """And irrelevant numbers are 0 or None."""
     batch, evaluation = find(batches(max_steps=6), lambda drawn: wrong(*drawn), settings=settings(max_examples=1000))
     assert len(batch.advantages) == rows
     assert evaluation.values is None

@@ -1,6 +1,6 @@
-"""The laws of baselines: all that come with the framework keep them, and each historical bug breaks the one it should.
+"""Laws of baselines: built-in baselines satisfy them, and each historical bug breaks the law that it should.
 
-A mutant is written as the bug was: a small baseline, right but for one thing.
+A mutant is a small baseline that is correct except for one bug.
 """
 
 import pytest
@@ -13,7 +13,7 @@ from framework.parts import Part
 from framework.returns import episode_groups, episode_means
 from framework.setup.loading import load
 from framework.testing import check
-from framework.testing.baselines.neutral import share
+from framework.testing.baselines.neutral import share_of_return
 from framework.testing.law import Subject
 
 LOADED = load()
@@ -28,7 +28,7 @@ def test_built_in_baselines_keep_every_law(name):
         assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 
-# Right ones
+# Correct baselines
 
 
 def scores(rollout, returns):
@@ -37,7 +37,7 @@ def scores(rollout, returns):
 
 @frozen
 class OfOthers:
-    """The mean score of the other episodes."""
+    """The mean return of the other episodes."""
 
     claims = NEUTRAL
 
@@ -48,7 +48,7 @@ class OfOthers:
 
 @frozen
 class OfTheGroup:
-    """The mean score of the group."""
+    """The mean return of the group."""
 
     needs = frozenset({"complete_episodes", "groups"})
     claims = LINEAR
@@ -61,7 +61,7 @@ class OfTheGroup:
 
 @define(eq=False)
 class Mean:
-    """The mean of all scores of earlier rollouts."""
+    """The mean of all returns in earlier rollouts."""
 
     total: float = 0.0
     count: int = 0
@@ -128,15 +128,15 @@ class OfVectors:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", [OfOthers, OfTheGroup, OfThePast, OfVectors])
-def test_the_mutants_are_right_but_for_their_bug(cls):
+def test_the_parts_that_mutants_are_made_from_are_correct(cls):
     report = check(Part("baseline", "right", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [set(), {"complete_episodes", "groups"}, {"values"}])
-def test_every_rollout_that_baselines_are_handed_is_legal(words):
-    """By all laws, and the claim to be neutral too; by calls and by `update`."""
+def test_every_rollout_passed_to_baselines_is_valid(words):
+    """Under all laws, including the claim to be neutral; for calls and for `update`."""
 
     class Careful(Mean):
         def __call__(self, rollout, returns):
@@ -163,12 +163,12 @@ MUTANTS = {}  # name → class, law, source
 mutant = entering(MUTANTS)
 
 
-NEUTRALITY = "the_judged_action_has_no_part_in_its_baseline"
+NEUTRALITY = "baselines_do_not_depend_on_the_action"
 
 
 @mutant(NEUTRALITY, "areal-project/AReaL#354; Kool, van Hoof & Welling 2019")
 class OfAll(OfOthers):
-    """calls the mean of all episodes, the judged one included, neutral"""
+    """claims to be neutral, but is the mean of all episodes including its own"""
 
     def __call__(self, rollout, returns):
         return scores(rollout, returns).mean().expand_as(returns)
@@ -176,7 +176,7 @@ class OfAll(OfOthers):
 
 @mutant(NEUTRALITY, "rlworkgroup/garage#1172; Tucker et al. 2018, arXiv:1802.10031")
 class FitsFirst(OfOthers):
-    """fits a line to the returns that it is about to judge"""
+    """fits a line to the returns from which it is subtracted"""
 
     def __call__(self, rollout, returns):
         times = rollout.times[rollout.mask].double()
@@ -187,7 +187,7 @@ class FitsFirst(OfOthers):
 
 @mutant(NEUTRALITY, "Tucker et al. 2018, arXiv:1802.10031")
 class OfTheAction(OfOthers):
-    """depends on the action that it judges"""
+    """depends on the action of its step"""
 
     def __call__(self, rollout, returns):
         return rollout.actions.to(returns.dtype)
@@ -195,7 +195,7 @@ class OfTheAction(OfOthers):
 
 @mutant(NEUTRALITY, "no source found (the state that the action led to, taken for the one in which it was chosen)")
 class NextValue(OfOthers):
-    """takes the critic's word on the state that the action led to"""
+    """uses the value of the next state"""
 
     needs = frozenset({"values"})
 
@@ -203,12 +203,12 @@ class NextValue(OfOthers):
         return rollout.successor_values
 
 
-LOOKS = "only_a_mean_of_returns_tells_what_followed"
+LOOKS = "baselines_see_the_future_only_through_mean_returns"
 
 
 @mutant(LOOKS, "no source found (advantages are all 0)")
 class ItsOwnReturn:
-    """subtracts each return from itself, and claims nothing"""
+    """subtracts each return from itself, without a claim"""
 
     def __call__(self, rollout, returns):
         return returns.clone()
@@ -216,7 +216,7 @@ class ItsOwnReturn:
 
 @mutant(LOOKS, "no source found")
 class MostOfItsOwnReturn:
-    """subtracts nine tenths of each return from itself, which is no mean"""
+    """subtracts 90 % of each return from itself, which is not a mean"""
 
     def __call__(self, rollout, returns):
         return 0.9 * returns
@@ -224,7 +224,7 @@ class MostOfItsOwnReturn:
 
 @mutant(LOOKS, "Tucker et al. 2018, arXiv:1802.10031")
 class OfTheActionUnclaimed:
-    """depends on the action that it judges, and claims nothing"""
+    """depends on the action of its step, without a claim"""
 
     def __call__(self, rollout, returns):
         return rollout.actions.to(returns.dtype)
@@ -232,7 +232,7 @@ class OfTheActionUnclaimed:
 
 @mutant(LOOKS, "no source found")
 class OfTheNextObservation:
-    """looks at the observation that the action led to, and claims nothing"""
+    """depends on the next observation, without a claim"""
 
     def __call__(self, rollout, returns):
         return torch.cat([rollout.observations[1:], rollout.observations[:1]]).to(returns.dtype)
@@ -240,7 +240,7 @@ class OfTheNextObservation:
 
 @mutant(LOOKS, "no source found")
 class OfTheEnd:
-    """looks at whether the judged action ended the world, and claims nothing"""
+    """depends on whether the action terminated the episode, without a claim"""
 
     def __call__(self, rollout, returns):
         return rollout.terminated.to(returns.dtype)
@@ -267,7 +267,7 @@ class OnlyTheFirst(OfOthers):
 
 @mutant("padding_is_not_averaged", "NovaSky-AI/SkyRL#1305; huggingface/trl#7024")
 class OverPadding(OfOthers):
-    """takes the mean over padding, too"""
+    """includes padding in the mean"""
 
     def __call__(self, rollout, returns):
         return returns.mean().expand_as(returns)
@@ -275,15 +275,15 @@ class OverPadding(OfOthers):
 
 @mutant("baselines_carry_no_gradient", "ChenRocks/fast_abs_rl#49")
 class WithGraph(OfOthers):
-    """keeps the graph to its parameter, which the policy's loss then moves"""
+    """keeps the graph to its parameter, which the policy's loss then trains"""
 
     def __call__(self, rollout, returns):
         return torch.nn.Parameter(torch.zeros((), dtype=returns.dtype)).expand_as(returns)
 
 
-@mutant("state_makes_the_round_trip", "hill-a/stable-baselines#228")
+@mutant("state_survives_saving_and_loading", "hill-a/stable-baselines#228")
 class NotSaved(OfThePast):
-    """leaves its running mean out of what is saved"""
+    """does not save its running mean"""
 
     def build(self):
         class Forgetful(Mean):
@@ -296,9 +296,9 @@ class NotSaved(OfThePast):
         return Forgetful()
 
 
-@mutant("calling_teaches_nothing", "DLR-RM/rl-baselines3-zoo#275; Farama-Foundation/Gymnasium#256")
+@mutant("calling_does_not_change_the_baseline", "DLR-RM/rl-baselines3-zoo#275; Farama-Foundation/Gymnasium#256")
 class LearnsWhenAsked(OfThePast):
-    """moves its running mean whenever it is asked"""
+    """updates its running mean whenever it is called"""
 
     def build(self):
         class Eager(Mean):
@@ -313,9 +313,9 @@ class LearnsWhenAsked(OfThePast):
 SHARED = Mean()
 
 
-@mutant("baselines_of_two_runs_share_nothing", "keiohta/tf2rl#69 (a mutable default)")
+@mutant("baselines_of_two_runs_share_no_state", "keiohta/tf2rl#69 (a mutable default)")
 class OneForAll(OfThePast):
-    """hands every run the same object"""
+    """returns the same object to every run"""
 
     def build(self):
         return SHARED
@@ -340,14 +340,14 @@ class EmptyMean(OfOthers):
 
 @mutant("baselines_in_float32_are_near_float64", "OpenRLHF/OpenRLHF#1334")
 class InBfloat16(OfOthers):
-    """works in bfloat16, in which 1 and 1.004 are the same, unless it is handed float64"""
+    """computes in bfloat16, in which 1 and 1.004 are the same, unless it is given float64"""
 
     def __call__(self, rollout, returns):
         told = super().__call__(rollout, returns)
         return told if returns.dtype == torch.float64 else told.bfloat16().to(returns.dtype)
 
 
-@mutant("baselines_leave_what_they_are_handed", "pytorch/rl#322 (review)")
+@mutant("baselines_do_not_modify_their_inputs", "pytorch/rl#322 (review)")
 class CentredInPlace(OfOthers):
     """centres its caller's returns in place"""
 
@@ -358,7 +358,7 @@ class CentredInPlace(OfOthers):
 
 @mutant("baselines_scale_with_returns", "no source found")
 class Clipped(OfOthers):
-    """clips what it says to 1"""
+    """clips its values to 1"""
 
     def __call__(self, rollout, returns):
         return super().__call__(rollout, returns).clamp(-1, 1)
@@ -381,25 +381,25 @@ def of(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["batch_mean", "group_mean", "time_mean"])
-def test_means_that_include_the_judged_episode_are_biased_by_one_nth(name):
-    """Of four episodes, a quarter of the judged one's own return is subtracted; it is measured, and no failure."""
-    assert share(of(name)) == pytest.approx(0.25)
+def test_means_that_include_the_own_episode_are_biased_by_one_nth(name):
+    """With four episodes, a quarter of an episode's own return is subtracted; this is measured, but no failure."""
+    assert share_of_return(of(name)) == pytest.approx(0.25)
     verdict, looks = check(of(name).part, only=[NEUTRALITY, LOOKS], loaded=LOADED).verdicts
     assert looks.outcome == "passed"
     assert verdict.outcome == "not applicable"
-    assert "0.25 of the judged one's own return" in verdict.reason
+    assert "0.25 of an episode's own return" in verdict.reason
     assert verdict.reason.endswith("by 1/n")
 
 
 @pytest.mark.parametrize("name", ["none", "constant", "leave_one_out", "linear_features", "moving_average", "value"])
-def test_what_claims_to_be_neutral_has_no_share(name):
-    """And is put to the law, with success."""
-    assert share(of(name)) == 0.0
+def test_neutral_baselines_have_no_share_of_the_own_return(name):
+    """And the law applies, and passes."""
+    assert share_of_return(of(name)) == 0.0
     (verdict,) = check(of(name).part, only=[NEUTRALITY], examples=EXAMPLES, loaded=LOADED).verdicts
     assert verdict.outcome == "passed"
 
 
 @pytest.mark.slow
-def test_a_false_claim_fails_and_says_by_how_much():
+def test_a_false_claim_is_reported_with_its_share():
     (verdict,) = check(Part("baseline", "mutant", "tests", OfAll()), only=[NEUTRALITY], loaded=LOADED).verdicts
-    assert "0.25 of the judged one's own return is subtracted from it" in verdict.reason
+    assert "0.25 of an episode's own return is subtracted from it" in verdict.reason

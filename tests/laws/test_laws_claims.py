@@ -1,6 +1,6 @@
-"""The laws of claims: built-in parts keep what they promise, and parts with a known error do not.
+"""Laws of claims: claims of built-in parts are true, and those of parts with a known bug are not.
 
-Every mutant is an error that was made: the first words of its row say where.
+Every mutant is a bug that existed: the first words of its row say where.
 """
 
 import math
@@ -25,7 +25,7 @@ UNDISCOUNTED, DISCOUNTED, NEUTRAL = "unbiased:undiscounted", "unbiased:discounte
 LAW = {
     UNDISCOUNTED: "expected_gradient_is_that_of_the_undiscounted_return",
     DISCOUNTED: "expected_gradient_is_that_of_the_discounted_return",
-    NEUTRAL: "subtracting_it_leaves_the_expected_gradient_alone",
+    NEUTRAL: "subtracting_it_keeps_the_expected_gradient",
 }
 LOADED = load()
 
@@ -43,7 +43,7 @@ def returns(rollout, gamma=1.0):
 
 @frozen
 class Estimator:
-    """Of a function from a rollout to returns, or to returns and weights."""
+    """An estimator from a function of the rollout that gives returns, or returns and weights."""
 
     made: object
     claims: frozenset = frozenset({UNDISCOUNTED})
@@ -60,24 +60,24 @@ def no_powers(rollout):
 
 
 def powers_by_row(rollout):
-    """γᵗ counted from the rollout's first row, and not from each episode's."""
+    """γᵗ counted from the first row of the rollout, not of each episode."""
     rows = torch.arange(len(rollout.mask), dtype=torch.float64)[:, None].expand_as(rollout.rewards)
     return returns(rollout, 0.9), 0.9**rows
 
 
 def powers_twice(rollout):
-    """γᵗ·Σ γᵏ·rₖ: the returns were discounted from the episode's start already."""
+    """γᵗ·Σ γᵏ·rₖ, where returns are already discounted from the start of the episode."""
     return returns(rollout, 0.9) * 0.9**rollout.times, 0.9**rollout.times
 
 
 def rewards_shifted(rollout):
-    """Each step is credited with the reward before it: of its own only the next steps hear."""
+    """Each step is credited with the reward of the step before it."""
     before = torch.where(rollout.times > 0, rollout.rewards.roll(1, 0), 0)
     return rewards_to_go(before, ends(rollout), 1.0)
 
 
 def past_rewards(rollout):
-    """The sum runs the wrong way."""
+    """The sum runs backwards in time."""
     return discounted_sums(rollout.rewards.flip(0), (rollout.times.flip(0) > 0).double()).flip(0)
 
 
@@ -96,7 +96,7 @@ def divided_by_length(rollout):
 
 
 def standardised(rollout):
-    """By mean and deviation of the rollout's own returns."""
+    """Standardised by mean and standard deviation of the rollout's own returns."""
     made = returns(rollout)
     real = made[rollout.mask]
     return (made - real.mean()) / (real.std(correction=0) + 1e-7)
@@ -114,7 +114,7 @@ def averaged(rollout):
 
 
 def truncated_dropped(rollout):
-    """Episodes that time cut are given no advantage."""
+    """Truncated episodes get no advantage."""
     cut = torch.zeros(int(rollout.episodes.max()) + 1, dtype=torch.bool)
     cut[rollout.episodes[rollout.truncated & ~rollout.terminated]] = True
     return returns(rollout).masked_fill(cut[rollout.episodes], 0)
@@ -126,7 +126,7 @@ def bootstrapped_with_own_value(rollout):
 
 
 def bootstrapped(rollout):
-    """λ-returns with λ = 1: V(s′) is added where time ran out, and the critic may be anything."""
+    """λ-returns with λ = 1: V(s′) of an arbitrary critic is added at truncations."""
     cut = rollout.truncated & ~rollout.terminated
     return rewards_to_go(rollout.rewards + rollout.successor_values * cut, ends(rollout), 1.0)
 
@@ -148,8 +148,8 @@ ESTIMATORS = {
         Estimator(divided_by_length)
     ),
     "pytorch/examples #590: returns are standardised within the batch": Estimator(standardised),
-    "keon/policy-gradient #5: returns are divided by their deviation": Estimator(only_scaled),
-    "PacktPublishing/Deep-Reinforcement-Learning-Hands-On PR #9: one advantage for all of a minibatch": (
+    "keon/policy-gradient #5: returns are divided by their standard deviation": Estimator(only_scaled),
+    "PacktPublishing/Deep-Reinforcement-Learning-Hands-On PR #9: one advantage for the whole minibatch": (
         Estimator(averaged)
     ),
     "meta-pytorch/torchforge PR #744: truncated episodes get advantage 0": Estimator(truncated_dropped),
@@ -167,7 +167,7 @@ ESTIMATORS = {
 
 @frozen
 class Baseline:
-    """Of a function from rollout and returns to what is subtracted."""
+    """A baseline from a function of rollout and returns."""
 
     made: object
     claims: frozenset = frozenset({NEUTRAL})
@@ -188,12 +188,12 @@ def group_mean(rollout, returns):
 
 
 def own_mean(rollout, returns):
-    """The mean over the judged episode's own steps."""
+    """The mean over the steps of the same episode."""
     return episode_means(returns, rollout.episodes, rollout.mask)[rollout.episodes]
 
 
 def updated_first(rollout, returns):
-    """A table V(s), moved half the way to this rollout's returns, and then asked."""
+    """A table V(s), updated halfway towards the returns of the rollout before it is used."""
     seen, count = rollout.observations[rollout.mask], int(rollout.observations.max()) + 1
     means = torch.bincount(seen, returns[rollout.mask], minlength=count)
     return 0.5 * (means / torch.bincount(seen, minlength=count).clamp(min=1))[rollout.observations]
@@ -209,26 +209,26 @@ def of_the_action(rollout, returns):
 
 
 def second_best(rollout, returns):
-    """Of the scores of all episodes, the judged one's among them."""
+    """The second best return of all episodes, including the own one."""
     scores = episode_means(returns, rollout.episodes, rollout.mask)
     return scores.topk(min(2, len(scores))).values[-1].expand_as(returns)
 
 
 BASELINES = {
-    "jsboige/CoursIA PR #15256, which takes the claim back: the batch mean has the judged reward in it": (
+    "jsboige/CoursIA PR #15256, which takes the claim back: the batch mean includes the step's own reward": (
         Baseline(batch_mean)
     ),
     "Shao et al. 2024, arXiv:2402.03300, §4.1.2 (redai-studio/Relax #174 compares): the mean of the group, itself "
     "included": Baseline(group_mean, needs=frozenset({"groups", "complete_episodes"})),
     "alessiodm/drl-zh #5: the mean of the episode's own future rewards": Baseline(own_mean),
-    "dennybritz/reinforcement-learning PR #134; rlworkgroup/garage PR #1172 ('before'): fitted before it is asked": (
+    "dennybritz/reinforcement-learning PR #134; rlworkgroup/garage PR #1172 ('before'): fitted before it is called": (
         Baseline(updated_first)
     ),
     "no source found: the value of the successor": Baseline(next_value, needs=VALUES),
     "Tucker et al. 2018, arXiv:1802.10031: depends on the action, and the correction is left out": (
         Baseline(of_the_action)
     ),
-    "no source found: the second best score, so that no more than one episode is praised": Baseline(second_best),
+    "no source found: the second best return, so that only one episode has a positive advantage": Baseline(second_best),
 }
 
 
@@ -237,7 +237,7 @@ BASELINES = {
 
 @frozen
 class Claimant:
-    """Of a function from batch and evaluation to one term."""
+    """A loss from a function of batch and evaluation that gives one term."""
 
     made: object
     claims: frozenset = frozenset({UNDISCOUNTED})
@@ -257,7 +257,7 @@ def over_steps(batch, evaluation):
 
 
 def scaled(batch, evaluation):
-    """By the deviation of the batch's advantages, as GRPO and PPO do."""
+    """Divided by the standard deviation of the batch's advantages, as in GRPO and PPO."""
     deviation = batch.advantages.std(correction=0)
     return -evaluation.log_probs * batch.advantages / (deviation + 1e-4)
 
@@ -273,11 +273,11 @@ def only_gains(batch, evaluation):
 LOSSES = {
     "Farama-Foundation/Gymnasium #1336: the mean log-prob times each return": Claimant(mean_of_log_probs),
     "huggingface/trl PR #3138 (0.16.0): the mean over all steps, whose number is random": Claimant(over_steps),
-    "Liu et al. 2025, arXiv:2503.20783, §3.1: divided by the deviation": Claimant(scaled),
+    "Liu et al. 2025, arXiv:2503.20783, §3.1: divided by the standard deviation": Claimant(scaled),
     "Ahmed et al. 2019, arXiv:1811.11214: an entropy bonus is another objective": (
         Claimant(with_entropy, needs=frozenset({"entropies"}))
     ),
-    "Oh et al. 2018, arXiv:1806.05635, eq. 2, taken for a policy gradient: only what went well counts": (
+    "Oh et al. 2018, arXiv:1806.05635, eq. 2, taken for a policy gradient: only positive advantages count": (
         Claimant(only_gains)
     ),
 }
@@ -291,7 +291,7 @@ MUTANTS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("role", "name", "part"), MUTANTS, ids=[name for _, name, _ in MUTANTS])
-def test_the_claim_is_refused_of_the_mutant_from(role, name, part):
+def test_the_claim_of_the_mutant_is_rejected(role, name, part):
     (claim,) = part.claims
     law, subject = LAWS[LAW[claim]], Subject(Part(role, "mutant", "tests", part), LOADED)
     assert law.applies(subject) is None
@@ -299,12 +299,13 @@ def test_the_claim_is_refused_of_the_mutant_from(role, name, part):
 
 
 @pytest.mark.slow
-def test_check_says_by_how_much_a_claim_is_false():
-    """The batch mean of two episodes leaves half of the gradient; told by state and action."""
+def test_check_reports_the_bias_of_a_false_claim():
+    """The batch mean of two episodes leaves half of the gradient; reported by state and action."""
     (verdict,) = check(Baseline(batch_mean), "baseline", only=[LAW[NEUTRAL]], loaded=LOADED).failed
     assert isinstance(verdict.error, Broken)
     assert verdict.reason == (
-        "neutral is claimed, and the expected gradient is not what it is without (whole returns): 0.5 times it"
+        "neutral is claimed, but the expected gradient is not the same as without the baseline "
+        "(episode returns): 0.5 times it"
     )
     assert {"observation", "action", "expected", "got"} == verdict.error.case[0].keys()
     for row in verdict.error.case:
@@ -326,7 +327,7 @@ PROVED = {
 
 @pytest.mark.parametrize(("role", "name", "part"), [row for role in PROVED for row in offered(role)])
 def test_built_in_parts_keep_what_they_claim(role, name, part):
-    """With all their settings; who claims what is listed above."""
+    """With all their settings; their claims are listed above."""
     only = [LAW[claim] for claim in ((NEUTRAL,) if role == "baseline" else (UNDISCOUNTED, DISCOUNTED))]
     report = check(part, role, only=only, examples=max(5, settings.default.max_examples // 4), loaded=LOADED)
     assert not report.failed, [verdict.reason for verdict in report.failed]
@@ -345,7 +346,7 @@ def test_a_claim_without_a_discount_cannot_be_proved():
     assert "no setting `gamma`" in verdict.reason
 
 
-def test_who_claims_nothing_is_left_alone():
+def test_laws_of_claims_do_not_apply_without_claims():
     modest = evolve(ESTIMATORS[next(iter(ESTIMATORS))], claims=frozenset())
     (verdict,) = check(modest, "estimator", only=[LAW[DISCOUNTED]], loaded=LOADED).verdicts
     assert verdict.outcome == "not applicable"
@@ -353,8 +354,8 @@ def test_who_claims_nothing_is_left_alone():
 
 
 @given(experiments((1, 2)))
-def test_experiments_are_small_and_whole(experiment):
-    """Of no more rollouts than can be enumerated; as many episodes as were asked for, on one lane or on one each."""
+def test_experiments_are_small_and_complete(experiment):
+    """They have few enough rollouts, and the requested number of episodes, in one lane or in one lane each."""
     assert count_trajectories(experiment.mdp) ** experiment.episodes <= ROLLOUTS
     assert experiment.mdp.time_limit >= 1
     assert experiment.lanes in (1, experiment.episodes)
@@ -369,12 +370,12 @@ def test_experiments_are_small_and_whole(experiment):
         lambda mdp: mdp.observations is None,
     ],
 )
-def test_experiments_have_states_that_look_alike_and_several_ends(what):
+def test_experiments_include_aliased_states_and_several_terminal_states(what):
     find(experiments((1, 2)), lambda experiment: what(experiment.mdp))
 
 
-def test_reward_of_a_leak_is_no_bias():
-    """What the next episode earns is added: noise, and no bias. Other laws refuse it; this one must not."""
+def test_rewards_of_another_episode_are_no_bias():
+    """Adding the rewards of the next episode adds noise, but no bias. Other laws reject it; this one must not."""
 
     @frozen
     class Leaky:
@@ -389,7 +390,7 @@ def test_reward_of_a_leak_is_no_bias():
 
 @given(experiments((2,)), st.data())
 def test_the_batch_mean_leaves_one_minus_one_over_the_episodes(experiment, data):
-    """E[ĝ] = (1 − 1/E)·∇J with whole returns: what `check` says of it is this factor."""
+    """E[ĝ] = (1 − 1/E)·∇J with episode returns: `check` reports this factor."""
     policy = experiment.policy
     whole = LOADED.pick("estimator", "total_return")[2](gamma=1.0)
     measured = bias(experiment.mdp, policy, 1.0, whole, batch_mean, episodes=2)
@@ -400,7 +401,7 @@ def test_the_batch_mean_leaves_one_minus_one_over_the_episodes(experiment, data)
         assert math.isclose(found.relative, 0.5)
 
 
-def test_the_laws_stand_in_the_registry_with_their_sources():
+def test_the_laws_are_registered_with_their_sources():
     subject = Subject(Part("baseline", "x", "y", Baseline(batch_mean, frozenset())), LOADED)
     for name in LAW.values():
         assert "Sutton" in LAWS[name].source

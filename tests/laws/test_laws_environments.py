@@ -1,32 +1,32 @@
-"""The laws of environments: all that come with the framework keep them."""
+"""Laws of environments: built-in environments satisfy them."""
 
 import pytest
 import torch
 from attrs import evolve
+from correct_environments import (
+    Deterministic,
+    Dial,
+    Drift,
+    EnvironmentSettings,
+    Forbidding,
+    FromHome,
+    LateRandomness,
+    PureDrift,
+    ReturnsToStart,
+    Slippery,
+    Stochastic,
+    Strip,
+)
 from framework_classic import Acrobot, CartPole, MountainCar, Pendulum
 from framework_corridor import Corridor
 from framework_gymnasium import Gymnasium
 from framework_line_world import LineWorld
 from framework_tabular_worlds import Cliff, RandomMDP, ShortCorridor
 from mutants import EXAMPLES
-from sound_environments import (
-    Certain,
-    Chancy,
-    Clockwork,
-    Drift,
-    Forbidding,
-    FromHome,
-    LateChance,
-    PureDrift,
-    Round,
-    Slippery,
-    Strip,
-    World,
-)
 
 from framework.testing import check
-from framework.testing.environments.chance import fisher
 from framework.testing.environments.frequencies import chi_square
+from framework.testing.environments.randomness import fisher
 
 SOUND = {
     "line_world": LineWorld(),
@@ -52,7 +52,7 @@ SOUND = {
 }
 
 
-ALIKE = {  # not in the quick profile: in much the same code as others are, or slow
+ALIKE = {  # not in the quick profile: nearly the same code as others, or slow
     "line_world of one step", "line_world without limit", "random_mdp, larger", "CartPole-v1, same_step",
     "CartPole-v1, disabled", "FrozenLake-v1, next_step", "FrozenLake-v1, disabled", "CliffWalking-v1",
     "CartPole-v1, vectorised", "acrobot", "mountain_car", "short_corridor", "CartPole-v1, next_step", "pendulum",
@@ -63,7 +63,7 @@ ALIKE = {  # not in the quick profile: in much the same code as others are, or s
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in SOUND]
 )
-def test_what_comes_with_the_framework_keeps_every_law(name, loaded):
+def test_built_in_environments_satisfy_every_law(name, loaded):
     report = check(SOUND[name], "environment", examples=min(EXAMPLES, 10), loaded=loaded)
     assert [(verdict.law.name, verdict.reason, verdict.error) for verdict in report.failed] == []
     assert len(report.of("passed")) >= 10
@@ -71,48 +71,64 @@ def test_what_comes_with_the_framework_keeps_every_law(name, loaded):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "lanes", [Chancy, Certain, Drift, PureDrift, Slippery, LateChance, Forbidding, FromHome, Strip, Round, Clockwork]
+    "lanes",
+    [
+        Stochastic,
+        Deterministic,
+        Drift,
+        PureDrift,
+        Slippery,
+        LateRandomness,
+        Forbidding,
+        FromHome,
+        Strip,
+        ReturnsToStart,
+        Dial,
+    ],
 )
-def test_the_worlds_to_be_broken_are_sound(lanes, loaded):
-    report = check(World(lanes), "environment", examples=EXAMPLES, loaded=loaded)
+def test_the_environments_for_mutants_are_correct(lanes, loaded):
+    report = check(EnvironmentSettings(lanes), "environment", examples=EXAMPLES, loaded=loaded)
     assert [(verdict.law.name, verdict.reason) for verdict in report.failed] == []
 
 
 def verdict_of(law, lanes, loaded):
-    return check(World(lanes), "environment", only=[law], examples=100, loaded=loaded).verdicts[0]
+    return check(EnvironmentSettings(lanes), "environment", only=[law], examples=100, loaded=loaded).verdicts[0]
 
 
-def test_who_draws_is_not_without_chance(loaded):
-    """Even if in all that was looked at nothing happened that happens rarely; or if nothing was drawn so soon."""
+def test_an_environment_that_draws_is_stochastic(loaded):
+    """Even if a rare event did not happen in the steps that were observed, or if random numbers are drawn later."""
     verdict = verdict_of("every_episode_is_like_the_first", Slippery, loaded)
-    assert (verdict.outcome, verdict.reason) == ("not applicable", "leaves something to chance")
-    assert verdict_of("every_episode_is_like_the_first", LateChance, loaded).outcome == "passed"
+    assert (verdict.outcome, verdict.reason) == ("not applicable", "it is stochastic")
+    assert verdict_of("every_episode_is_like_the_first", LateRandomness, loaded).outcome == "passed"
 
 
 @pytest.mark.parametrize("law", ["the_time_limit_is_kept", "steps_are_as_frequent_as_the_tables_say"])
-def test_what_is_forbidden_is_not_done(law, loaded):
+def test_masked_actions_are_not_taken(law, loaded):
     assert verdict_of(law, Forbidding, loaded).outcome == "passed"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lanes", [Round, Clockwork])
-def test_where_ends_tell_nothing_a_law_says_so(lanes, loaded):
+@pytest.mark.parametrize("lanes", [ReturnsToStart, Dial])
+def test_the_law_of_successors_reports_ends_without_information(lanes, loaded):
     verdict = verdict_of("successors_are_where_the_episode_ended", lanes, loaded)
     assert verdict.outcome == "not applicable"
-    assert "episodes ended as the next began, always alike: too few were truncated to tell" in verdict.reason
+    assert (
+        "episodes ended in the start state, which is always the same: too few truncations for a verdict"
+        in verdict.reason
+    )
 
 
 @pytest.mark.slow
-def test_too_few_ends_tell_nothing(loaded):
+def test_laws_of_ends_need_enough_episodes(loaded):
     endless = type("Endless", (Drift,), {"move": lambda self, actions, generator: self.x})
     endless.step = lambda self, *given: evolve(Drift.step(self, *given), truncated=torch.zeros(self.count, dtype=bool))
     verdict = verdict_of("successors_are_where_the_episode_ended", endless, loaded)
     assert verdict.outcome == "not applicable"
-    assert verdict.reason == "only 0 episodes ended with the next one beginning in the same row: too few to tell"
+    assert verdict.reason == "only 0 episodes ended with the next one starting in the same row: too few for a verdict"
     verdict = verdict_of("later_episodes_are_as_long_as_the_first", endless, loaded)
     assert (verdict.outcome, verdict.reason) == (
         "not applicable",
-        "only 32 first episodes and 0 later ones were seen, of at most 250 steps",
+        "there were only 32 first episodes and 0 later ones, of at most 250 steps",
     )
 
 
@@ -124,14 +140,14 @@ def test_chi_square_is_pearsons():
     assert chi_square(torch.tensor([9.0, 1.0]), torch.tensor([1.0, 0.0])) == 0.0  # impossible
 
 
-def test_fishers_test_is_the_tea_taster_s():
+def test_fishers_test_on_the_lady_tasting_tea():
     """All four of four cups right: 1 in C(8, 4) = 70; three or more: 17 in 70 (Fisher 1935, chapter II)."""
     assert fisher(4, 0, 0, 4) == pytest.approx(1 / 70)
     assert fisher(3, 1, 1, 3) == pytest.approx(17 / 70)
     assert fisher(0, 4, 4, 0) == 1
 
 
-def test_a_sound_environment_is_called_unsound_as_seldom_as_promised():
+def test_the_chi_square_test_has_the_stated_false_alarm_rate():
     """Of 2000 multinomial counts with small cells, p < 1 % comes in 1 % of cases, within six standard errors."""
     generator = torch.Generator().manual_seed(0)
     chances = torch.tensor([0.5, 0.3, 0.15, 0.04, 0.01], dtype=torch.float64)

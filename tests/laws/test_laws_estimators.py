@@ -1,10 +1,10 @@
-"""The laws of estimators: all that come with the framework keep them."""
+"""Laws of estimators: built-in estimators satisfy them."""
 
 import pytest
 import torch
 from attrs import frozen
+from correct_estimators import LOADED, DividesByPowers
 from mutants import EXAMPLES
-from right_estimators import LOADED, DividesByPowers
 
 from framework import Estimate
 from framework.parts import Part
@@ -13,22 +13,22 @@ from framework.testing import check
 
 
 @pytest.mark.parametrize("name", LOADED.names("estimator"))
-def test_built_in_estimators_keep_every_law(name):
+def test_built_in_estimators_satisfy_every_law(name):
     for plugin, cls in LOADED.offers["estimator"][name].items():
         report = check(Part("estimator", name, plugin, cls()), examples=EXAMPLES, loaded=LOADED)
         assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 
 @pytest.mark.slow
-def test_settings_that_only_a_variant_has_are_found():
-    """The default γ does nothing wrong; γ = 0 does, and the report says so."""
+def test_bugs_with_other_settings_are_found():
+    """The default γ is correct, but γ = 0 is not, and this is reported."""
     report = check(Part("estimator", "mutant", "tests", DividesByPowers()), only=["estimates_are_finite"])
     assert report.failed[0].subject.settings.gamma == 0.0
 
 
 @frozen
 class WithinGroups:
-    """Each episode's total less the mean of its group's, at each of its steps."""
+    """Each episode's return minus the mean of its group, at each of its steps."""
 
     needs = frozenset({"complete_episodes", "groups"})
     looks_back = False
@@ -46,21 +46,21 @@ class WithinGroups:
 
 @frozen
 class LooksBack(WithinGroups):
-    """And value targets that hold what is past."""
+    """And with value targets that include past rewards."""
 
     looks_back = True
 
 
 @pytest.mark.slow
-def test_an_estimator_that_needs_groups_is_handed_some():
-    """And what looks at a lane by itself does not concern it."""
+def test_an_estimator_that_needs_groups_is_given_groups():
+    """And laws of single lanes do not apply to it."""
     report = check(Part("estimator", "within_groups", "mine", WithinGroups()), examples=20)
     assert [(verdict.law.name, verdict.reason) for verdict in report.failed] == []
     assert {v.law.name for v in report.verdicts if v.reason.startswith("it needs groups")} == {
         "nothing_leaks_over_a_termination",
         "nothing_leaks_over_a_truncation",
         "nothing_leaks_between_lanes",
-        "how_many_lanes_there_are_changes_nothing",
+        "the_number_of_lanes_changes_nothing",
         "a_long_rollout_is_its_pieces",
     }
     report = check(Part("estimator", "within_groups", "mine", LooksBack()), examples=20)

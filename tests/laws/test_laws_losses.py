@@ -1,4 +1,4 @@
-"""The laws of losses: every built-in loss keeps to them, and bugs that losses elsewhere had do not."""
+"""Laws of losses: built-in losses satisfy them, and losses with historical bugs do not."""
 
 from collections.abc import Callable
 
@@ -41,7 +41,7 @@ ONE_OF_EACH = {type(loss): loss for loss in BUILT_IN}.values()  # the last, with
     [pytest.param(loss, marks=[] if loss in ONE_OF_EACH else [pytest.mark.slow]) for loss in BUILT_IN],
     ids=repr,
 )
-def test_every_built_in_loss_keeps_to_the_laws(loss):
+def test_every_built_in_loss_satisfies_the_laws(loss):
     report = check(loss, "loss", examples=EXAMPLES, loaded=LOADED)
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
     assert len(report.verdicts) == len(laws("loss"))
@@ -52,12 +52,12 @@ def test_every_offered_loss_is_among_these():
     assert {type(loss) for loss in BUILT_IN} == offered
 
 
-# Losses that are right, in other ways than the built-in ones
+# Correct losses that differ from the built-in ones
 
 
 @frozen
 class WithCoefficients:
-    """An actor-critic loss that says on its class what it needs, whatever its coefficients."""
+    """An actor-critic loss whose needs are declared on its class, whatever its coefficients."""
 
     needs = frozenset({"values", "entropies"})
     value_coefficient: float = field(default=0.5, validator=validators.ge(0))
@@ -75,7 +75,7 @@ class WithCoefficients:
 @pytest.mark.parametrize("values", [0.0, 0.5])
 @pytest.mark.parametrize("entropies", [0.0, 0.01])
 def test_a_coefficient_may_turn_a_term_off(values, entropies):
-    """Of 0, also by default: it is told that the setting turns the law off, and so no law is broken."""
+    """Of 0, also by default: the report says that the setting turns the law off, and no law is broken."""
     report = check(WithCoefficients(values, entropies), "loss", examples=EXAMPLES, loaded=LOADED)
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
     subject = Subject(Part("loss", "it", "tests", WithCoefficients(values, entropies)), LOADED)
@@ -88,7 +88,7 @@ def test_a_coefficient_may_turn_a_term_off(values, entropies):
 
 @frozen
 class Detached(WithCoefficients):
-    """A critic that nothing reaches; a coefficient of 0 is not the reason."""
+    """A critic without a gradient, for which a coefficient of 0 is not the reason."""
 
     def __call__(self, batch, evaluation):
         return super().__call__(batch, evolve(evaluation, values=evaluation.values.detach()))
@@ -109,7 +109,7 @@ PENALTIES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PENALTIES)
-def test_a_penalty_of_the_divergence_is_lawful(name):
+def test_a_kl_penalty_is_allowed(name):
     """Schulman et al. 2017, arXiv:1707.06347, eq. 8; estimators by Schulman 2020, Approximating KL Divergence."""
 
     def rule(batch, evaluation):
@@ -120,7 +120,7 @@ def test_a_penalty_of_the_divergence_is_lawful(name):
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
 
 
-def test_a_penalty_that_drives_the_policy_away_is_not():
+def test_a_penalty_that_increases_the_divergence_is_not():
     def rule(batch, evaluation):
         moved = evaluation.log_probs - batch.log_probs
         return Loss({"policy": -moved.exp() * batch.advantages, "kl": -0.5 * moved.square()})
@@ -129,7 +129,7 @@ def test_a_penalty_that_drives_the_policy_away_is_not():
     assert [verdict.law.name for verdict in report.failed] == ["zero_advantages_give_no_policy_gradient"]
 
 
-def test_entropies_may_be_steered_to_a_target():
+def test_entropies_may_be_regulated_to_a_target():
     def rule(batch, evaluation):
         return Loss({"policy": reinforce(batch, evaluation), "entropy": (evaluation.entropies - 0.5).square()})
 
@@ -137,14 +137,14 @@ def test_entropies_may_be_steered_to_a_target():
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
 
 
-def test_what_a_loss_does_not_have_is_not_kept_but_not_applicable():
+def test_laws_of_missing_terms_are_not_applicable():
     report = check(Mutant(lambda *given: Loss({"policy": reinforce(*given)})), "loss", examples=2, loaded=LOADED)
     reasons = {verdict.law.name: verdict.reason for verdict in report.of("not applicable")}
-    assert reasons["a_metric_called_kl_is_one"] == "it has no metric kl or approx_kl"
+    assert reasons["a_metric_called_kl_is_the_kl_divergence"] == "it has no metric kl or approx_kl"
     assert reasons["the_policys_loss_does_not_move_the_critic"] == "it does not use values"
 
 
-# Mutants: losses with a bug that a loss of somebody else's had
+# Mutants: losses with bugs that were found elsewhere
 
 
 @frozen
@@ -163,7 +163,7 @@ MUTANTS = {}
 
 
 def mutant(law, source, needs=(), claims=()):
-    """Enter a bug: the law that kills it, and where it was found."""
+    """Register a bug: the law that kills it, and where it was found."""
 
     def enter(rule):
         name = rule.__name__.replace("_", " ")
@@ -186,7 +186,7 @@ def clipped(ratios):
 
 
 @mutant(
-    "each_term_is_its_steps_own",
+    "each_term_depends_on_its_step_only",
     "RLinf/RLinf issue 1568: OpenPI PPO critic loss silently broadcasts [B] values against [B, 1] returns",
     needs={"values"},
 )
@@ -196,7 +196,7 @@ def values_B_against_targets_B_1(batch, evaluation):  # noqa: N802
 
 
 @mutant(
-    "each_term_is_its_steps_own",
+    "each_term_depends_on_its_step_only",
     "PacktPublishing/Deep-Reinforcement-Learning-Hands-On issue 33: values not squeezed, advantages become [B, B]",
     needs={"values"},
 )
@@ -206,14 +206,14 @@ def advantages_B_B_averaged(batch, evaluation):  # noqa: N802
     return Loss({"policy": (-advantages * evaluation.log_probs).mean(0), "value": errors})
 
 
-@mutant("each_term_is_its_steps_own", "no source found")
+@mutant("each_term_depends_on_its_step_only", "no source found")
 def advantages_divided_by_their_variance(batch, evaluation):
     advantages = batch.advantages / (batch.advantages.var(correction=0) + 1e-8)
     return Loss({"policy": -advantages * evaluation.log_probs})
 
 
 @mutant(
-    "each_term_is_its_steps_own",
+    "each_term_depends_on_its_step_only",
     "DLR-RM/stable-baselines3 issue 325: NaN if a single observation is sampled (advantages standardised in the loss)",
 )
 def advantages_standardised_in_every_minibatch(batch, evaluation):
@@ -222,7 +222,7 @@ def advantages_standardised_in_every_minibatch(batch, evaluation):
 
 
 @mutant(
-    "each_term_is_its_steps_own",
+    "each_term_depends_on_its_step_only",
     "Farama-Foundation/Gymnasium issue 1336: the mean of all log-probs is multiplied by each return",
 )
 def the_mean_log_prob_for_every_step(batch, evaluation):
@@ -240,7 +240,7 @@ def advantages_summed_over_the_minibatch(batch, evaluation):
 
 @mutant(
     "losses_in_float32_are_near_float64",
-    "PrimeIntellect-ai/prime-rl PR 568: fix ratio bf16 accumulation (here, unless float64 is handed in)",
+    "PrimeIntellect-ai/prime-rl PR 568: fix ratio bf16 accumulation (here, unless float64 is passed in)",
 )
 def log_ratios_in_bfloat16(batch, evaluation):
     moved = evaluation.log_probs - batch.log_probs
@@ -264,7 +264,7 @@ def micro_batches_divided_by_their_own_size(batch, evaluation):
 
 
 @mutant(
-    "the_core_alone_divides_losses",
+    "losses_do_not_divide_by_the_totals",
     "unslothai/unsloth-zoo PR 1023: divided by the count in the loss and by the trainer once more",
 )
 def divided_twice(batch, evaluation):
@@ -272,7 +272,7 @@ def divided_twice(batch, evaluation):
 
 
 @mutant(
-    "losses_change_nothing_that_they_are_handed",
+    "losses_do_not_modify_their_inputs",
     "recursionpharma/gflownet issue 61: tensors of a batch are modified after it was made, and trained on again",
 )
 def advantages_centred_in_place(batch, evaluation):
@@ -290,7 +290,7 @@ def a_metric_with_its_graph(batch, evaluation):
 
 
 @mutant(
-    "what_a_loss_says_it_needs_is_enough",
+    "the_declared_needs_are_enough",
     "no source found",
 )
 def entropies_used_but_not_asked_for(batch, evaluation):
@@ -298,7 +298,7 @@ def entropies_used_but_not_asked_for(batch, evaluation):
 
 
 @mutant(
-    "better_actions_are_made_likelier",
+    "better_actions_become_more_likely",
     "kengz/SLM-Lab PR 133: torch.tensor makes log-probs a new tensor, detached from the graph; nothing learnt",
 )
 def log_probs_cut_by_torch_tensor(batch, evaluation):
@@ -307,7 +307,7 @@ def log_probs_cut_by_torch_tensor(batch, evaluation):
 
 
 @mutant(
-    "better_actions_are_made_likelier",
+    "better_actions_become_more_likely",
     "no source found; muupan/async-rl issue 22 asks whether pi_loss has the wrong sign, and it has not",
 )
 def the_return_is_descended(batch, evaluation):
@@ -315,7 +315,7 @@ def the_return_is_descended(batch, evaluation):
 
 
 @mutant(
-    "better_actions_are_made_likelier",
+    "better_actions_become_more_likely",
     "alexis-jacq/Pytorch-DPPO issue 3: it should clamp the ratio, not surr1",
 )
 def the_gain_is_clamped_not_the_ratio(batch, evaluation):
@@ -438,7 +438,7 @@ def stops_at_a_divergence_of_zero(batch, evaluation):
 
 
 @mutant(
-    "a_metric_called_kl_is_one",
+    "a_metric_called_kl_is_the_kl_divergence",
     "huggingface/trl PR 168: policykl is the mean of log π − log π_old, the wrong way round",
 )
 def kl_the_wrong_way_round(batch, evaluation):
@@ -447,7 +447,7 @@ def kl_the_wrong_way_round(batch, evaluation):
 
 
 @mutant(
-    "a_metric_called_kl_is_one",
+    "a_metric_called_kl_is_the_kl_divergence",
     "Rolv-Arild/rocket-learn PR 12: KL = (e^ratio − 1) − ratio, with the ratio where its logarithm should be",
 )
 def kl_of_the_ratio_itself(batch, evaluation):
@@ -464,9 +464,9 @@ def test_a_law_kills_the_mutant_with(name):
 
 
 def test_a_counterexample_shrinks_to_few_steps():
-    """Two, of which one has a value target that the other should not know of."""
+    """Two steps, one with a value target that must not affect the other."""
     *_, loss = MUTANTS["values B against targets B 1"]
-    (verdict,) = check(loss, "loss", only=["each_term_is_its_steps_own"], loaded=LOADED).verdicts
+    (verdict,) = check(loss, "loss", only=["each_term_depends_on_its_step_only"], loaded=LOADED).verdicts
     assert verdict.outcome == "failed"
     (given,) = verdict.case
     assert len(given) == 2

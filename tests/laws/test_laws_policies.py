@@ -1,4 +1,4 @@
-"""The laws of policies: every built-in policy keeps to them."""
+"""Laws of policies: every built-in policy satisfies them."""
 
 import copy
 import json
@@ -6,11 +6,11 @@ import math
 import re
 
 import pytest
+from correct_policies import Normal, PolicySettings, Softmax
 from framework_policies import ActorCritic, Gaussian, MultiCategorical, Recurrent, Tabular
 from framework_reinforce import Categorical
 from mutants import EXAMPLES
 from policy_cases import LOADED
-from right_policies import Made, Normal, Softmax
 from torch import nn
 
 from framework import UsageError
@@ -46,7 +46,7 @@ ONE_OF_EACH = {type(policy): policy for policy in BUILT_IN}.values()  # the last
     [pytest.param(policy, marks=[] if policy in ONE_OF_EACH else [pytest.mark.slow]) for policy in BUILT_IN],
     ids=repr,
 )
-def test_every_built_in_policy_keeps_to_the_laws(policy):
+def test_every_built_in_policy_satisfies_the_laws(policy):
     report = check(policy, "policy", examples=min(EXAMPLES, 10), loaded=LOADED)
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
     assert len(report.verdicts) == len(laws("policy"))
@@ -62,12 +62,12 @@ class Nothing:
         raise UsageError("pictures of 84 × 84 only")
 
 
-def test_a_policy_that_takes_none_of_the_spaces_is_told_so():
-    """No law is broken and none is kept: each says why it does not apply, with the policy's own words."""
+def test_a_policy_that_supports_none_of_the_spaces_gets_this_reason():
+    """No law passes or fails: each reports why it does not apply, with the policy's error message."""
     report = check(Part("policy", "nothing", "tests", Nothing()), loaded=LOADED)
     assert len(report.of("not applicable")) == len(report.verdicts)
     for verdict in report.verdicts:
-        assert verdict.reason.startswith("it takes none of the spaces that laws try")
+        assert verdict.reason.startswith("it supports none of the spaces that laws try")
         assert verdict.reason.endswith("pictures of 84 × 84 only")
     assert report.unchecked == report.verdicts[0].reason
     assert check(Tabular(), "policy", only=["greedy_takes_the_most_probable_action"], examples=1).unchecked is None
@@ -125,7 +125,7 @@ def environments():
 
 
 def test_spaces_of_the_same_plugins_environments_are_tried(tmp_path, monkeypatch, capsys):
-    """Without, nothing can be checked, which is no pass: exit code 2; with them, all is asked, in that space."""
+    """Without them, nothing can be checked, so exit code 2; with them, laws are checked in that space."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "alone.py").write_text(PICTURES)
     (tmp_path / "together.py").write_text(PICTURES + SHOWN)
@@ -136,30 +136,30 @@ def test_spaces_of_the_same_plugins_environments_are_tried(tmp_path, monkeypatch
     (mark,) = test_of_laws.pytestmark
     asked, *skipped = mark.args[1]
     assert all(case.marks for case in skipped)
-    with pytest.raises(pytest.fail.Exception, match="nothing could be checked: it takes none"):
+    with pytest.raises(pytest.fail.Exception, match="nothing could be checked: it supports none"):
         test_of_laws(*asked.values)
     assert cli_check(["together.py", "--role", "policy", "--examples", "3"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["passed"]
 
 
-def test_what_a_policy_does_not_do_is_not_kept_but_not_applicable():
+def test_laws_of_missing_features_are_not_applicable():
     class Silent(Normal):
-        """Says no log-probs when it acts, and acts with three numbers."""
+        """Returns no log-probs from `act`, and has actions of three numbers."""
 
         def __init__(self, observations, actions):
             super().__init__(observations, actions)
             if math.prod(actions.shape) < 2:
                 raise UsageError("two numbers")
 
-    report = check(Made(Silent), "policy", examples=1, loaded=LOADED)
+    report = check(PolicySettings(Silent), "policy", examples=1, loaded=LOADED)
     assert not report.failed
     reasons = {verdict.law.name: verdict.reason for verdict in report.of("not applicable")}
-    assert reasons["acting_and_judging_agree"] == "its act leaves log-probs to evaluate"
-    assert reasons["what_a_mask_forbids_is_never_done"] == "it takes no Discrete actions"
+    assert reasons["act_and_evaluate_agree"] == "its act leaves log-probs to evaluate"
+    assert reasons["masked_actions_are_never_taken"] == "it supports no Discrete actions"
 
 
 class Untold(nn.Module):
-    """Translates what it samples into another finite space, so that nobody can say what may come."""
+    """Maps its samples to another finite space, so that its actions cannot be enumerated."""
 
     def __init__(self, observations, actions):
         super().__init__()
@@ -175,14 +175,14 @@ class Untold(nn.Module):
         return actions
 
 
-def test_laws_of_probabilities_are_not_kept_where_these_cannot_be_told():
-    report = check(Made(Untold), "policy", examples=1, loaded=LOADED)
+def test_laws_of_probabilities_do_not_apply_without_enumerable_actions():
+    report = check(PolicySettings(Untold), "policy", examples=1, loaded=LOADED)
     silent = {verdict.law.name for verdict in report.of("not applicable")}
     assert silent >= {
         "probabilities_sum_to_one",
         "entropies_are_those_of_the_probabilities",
         "the_score_has_mean_zero",
-        "acting_samples_what_judging_says",
+        "act_samples_the_evaluated_probabilities",
     }
 
 
@@ -191,7 +191,7 @@ def without_masks(inputs):
 
 
 class Refusing(nn.Module):
-    """A softmax that knows no masks, and says so."""
+    """A softmax that does not support masks, and refuses them."""
 
     def __init__(self, observations, actions):
         super().__init__()
@@ -220,7 +220,7 @@ class Crashing(Refusing):
 
 
 class ActorIgnoring(Refusing):
-    """It refuses masks in act, which nobody calls where there is an actor."""
+    """It refuses masks in `act`, which is not called if there is an actor."""
 
     def actor(self):
         blind = copy.deepcopy(self)
@@ -228,11 +228,11 @@ class ActorIgnoring(Refusing):
         return blind
 
 
-MASKS = "what_a_mask_forbids_is_never_done"
+MASKS = "masked_actions_are_never_taken"
 
 
 def test_masks_may_be_refused():
-    (verdict,) = check(Made(Refusing), "policy", only=[MASKS], loaded=LOADED).verdicts
+    (verdict,) = check(PolicySettings(Refusing), "policy", only=[MASKS], loaded=LOADED).verdicts
     assert (verdict.outcome, verdict.reason) == ("not applicable", "it refuses masks")
 
 
@@ -245,8 +245,8 @@ def test_masks_may_be_refused():
         (Crashing, "RuntimeError: shapes cannot be multiplied"),
     ],
 )
-def test_masks_are_refused_in_so_many_words_only(cls, told):
-    """A policy that ignores them is told how to refuse them; a crash is no refusal."""
-    (verdict,) = check(Made(cls), "policy", only=[MASKS], examples=30, loaded=LOADED).verdicts
+def test_masks_must_be_refused_explicitly(cls, told):
+    """For a policy that ignores them, the report says how to refuse them; a crash is not a refusal."""
+    (verdict,) = check(PolicySettings(cls), "policy", only=[MASKS], examples=30, loaded=LOADED).verdicts
     assert verdict.outcome == "failed"
     assert re.search(told, verdict.reason)

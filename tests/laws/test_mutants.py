@@ -1,4 +1,4 @@
-"""Every law has a mutant: a bug that it is shown to kill, most of them with the place where somebody else had it."""
+"""Every law has a mutant: a bug that it finds, most of them with a reference to where it was found."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from framework.testing import laws
 
 UNKNOWN = "no source found"
 CLAIMED = [(role, name.rpartition(": "), part) for role, name, part in test_laws_claims.MUTANTS]
-ROWS = [  # role, what is wrong, the law that finds it, where it was so
+ROWS = [  # role, bug, the law that finds it, source
     *(("estimator", name, law, source) for name, (_, law, source) in test_mutants_estimators.MUTANTS.items()),
     *(("baseline", name, law, source) for name, (_, law, source) in test_laws_baselines.MUTANTS.items()),
     *(("loss", name, law, source) for name, (law, source, _) in test_laws_losses.MUTANTS.items()),
@@ -33,18 +33,18 @@ ROWS = [  # role, what is wrong, the law that finds it, where it was so
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "mutants.md"
 HEAD = """# Mutants
 
-What the laws find: {count} parts with a bug, each killed by the [law](laws.md) beside it, {known} of them bugs that
-somebody had, with the place. The parts stand in `tests/laws/`; a test holds that every law kills one at least.
-This page is made from them: `PYTHONPATH=tests/support python tests/laws/test_mutants.py`.
+{count} parts with a bug, and the [law](laws.md) that finds it; for {known} of them there is a reference to where the
+bug was found. The parts are in `tests/laws/`; a test checks that every law finds at least one of them.
+This page is generated from them: `PYTHONPATH=tests/support python tests/laws/test_mutants.py`.
 """
 
 
 def page():
-    """Of each role a table."""
+    """A table for each role."""
     known = sum(UNKNOWN not in source for *_, source in ROWS)
     lines = [HEAD.format(count=len(ROWS), known=known)]
     for role in sorted({role for role, *_ in ROWS}):
-        lines += [f"## {role.capitalize()}", "", "| what is wrong | law | where it was so |", "|---|---|---|"]
+        lines += [f"## {role.capitalize()}", "", "| bug | law | source |", "|---|---|---|"]
         rows = sorted((law, wrong, source) for of, wrong, law, source in ROWS if of == role)
         lines += [f"| {cell(wrong)} | `{law}` | {cell(source)} |" for law, wrong, source in rows]
         lines.append("")
@@ -52,23 +52,21 @@ def page():
 
 
 def cell(text):
-    """Without what would end it, or be read as markup."""
+    """Text of a table cell, with Markdown escaped."""
     return text.replace("|", "\\|").replace("_", "\\_").replace("*", "\\*")
 
 
-def test_the_page_is_as_the_tests_are():
-    assert PAGE.read_text(encoding="utf-8") == page(), (
-        "make it anew: PYTHONPATH=tests/support python tests/laws/test_mutants.py"
-    )
+def test_the_page_is_up_to_date():
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: PYTHONPATH=tests/support python tests/laws/test_mutants.py"
 
 
 @pytest.mark.parametrize("role", sorted(ROLES.keys() - {"extension"}))
 def test_every_law_kills_a_mutant(role):
-    """A law that nothing breaks may say nothing."""
+    """A law that nothing breaks may be vacuous."""
     assert {law.name for law in laws(role)} - {law for _, _, law, _ in ROWS} == set()
 
 
-def test_most_bugs_were_made_by_somebody():
+def test_most_bugs_have_a_source():
     """At least thirty, each with its source: an issue, a commit or a paper."""
     assert sum(UNKNOWN not in source for *_, source in ROWS) >= 30
 

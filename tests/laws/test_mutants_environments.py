@@ -1,20 +1,20 @@
-"""Bugs that environments elsewhere had are found by name."""
+"""Bugs that were found in environments elsewhere break the law that they should."""
 
 import numpy as np
 import pytest
 import torch
 from attrs import evolve
+from correct_environments import Deterministic, Drift, EnvironmentSettings, FromHome, PureDrift, Stochastic, Strip
 from gymnasium.spaces import Box
 from mutants import broken
-from sound_environments import Certain, Chancy, Drift, FromHome, PureDrift, Strip, World
 
 from framework import Step
 from framework.parts import Part
 
-# Mutants: what others got wrong, each as the smallest change of a sound world
+# Mutants: bugs that existed elsewhere, each as a small change of a correct environment
 
 
-class OneStepShort(Chancy):
+class OneStepShort(Stochastic):
     def step(self, actions, generator):
         step = super().step(actions, generator)
         early = (self._clock == 3) & ~step.terminated
@@ -23,14 +23,14 @@ class OneStepShort(Chancy):
         return step
 
 
-class LimitIsAnEnd(Chancy):
+class LimitIsAnEnd(Stochastic):
     def step(self, actions, generator):
         step = super().step(actions, generator)
         step.terminated.logical_or_(step.truncated)
         return step
 
 
-class OneClockForAllLanes(Chancy):
+class OneClockForAllLanes(Stochastic):
     def step(self, actions, generator):
         step = super().step(actions, generator)
         self._clock[:] = self._clock.min()
@@ -67,7 +67,7 @@ class OneBufferForBoth(Drift):
 
 
 class ResetRowIsAStep(Drift):
-    """Episodes end as under Gymnasium's NEXT_STEP, and nothing says that the next row is no step."""
+    """Episodes end as with Gymnasium's NEXT_STEP, but the reset row is not marked as invalid."""
 
     over = torch.zeros(0, dtype=torch.bool)
 
@@ -98,7 +98,7 @@ class ClockSurvivesReset(Drift):
         return self.x
 
 
-class ClockSurvivesEpisodes(Certain):
+class ClockSurvivesEpisodes(Deterministic):
     def step(self, actions, generator):
         before = self._clock.clone()
         step = super().step(actions, generator)
@@ -154,12 +154,12 @@ class SeedsEverybody(Drift):
 
 class ClipsInPlace(Drift):
     def move(self, actions, generator):
-        actions *= 0.3  # scaled to what the motors take
+        actions *= 0.3  # scaled to the range of the motors
         return self.x + actions + torch.rand(self.count, 1, generator=generator) / 10
 
 
 class KeepsTheTensor(Drift):
-    """Remembers the last action, to be smooth; and keeps what it was handed instead of a copy."""
+    """Keeps the last action, for smoothing: the tensor itself instead of a copy."""
 
     last = None
 
@@ -191,22 +191,22 @@ class OneLanesViewForAll(Drift):
         return evolve(step, observations=seen, successors=step.successors[:1].expand(self.count, 1))
 
 
-class NormalisedOverLanes(Certain):
+class NormalisedOverLanes(Deterministic):
     def step(self, actions, generator):
         step = super().step(actions, generator)
         step.rewards.sub_(step.rewards.mean())
         return step
 
 
-class LogOfNothing(Certain):
+class LogOfNothing(Deterministic):
     def step(self, actions, generator):
         step = super().step(actions, generator)
         step.rewards.log_()
         return step
 
 
-class FallEndsTheEpisode(Chancy):
-    """Falling back to 0 ends the episode in the steps, and in the tables it does not."""
+class FallEndsTheEpisode(Stochastic):
+    """Falling back to 0 ends the episode in `step`, but not in the tables."""
 
     def step(self, actions, generator):
         step = super().step(actions, generator)
@@ -214,38 +214,38 @@ class FallEndsTheEpisode(Chancy):
         return step
 
 
-class EndIsNoEnd(Chancy):
+class EndIsNoEnd(Stochastic):
     def step(self, actions, generator):
         step = super().step(actions, generator)
         step.terminated.zero_()
         return step
 
 
-class PaysForTheStateLeft(Chancy):
+class PaysForTheStateLeft(Stochastic):
     def mdp(self):
         return evolve(super().mdp(), rewards=super().mdp().rewards.transpose(0, 2))
 
 
-class ActionsSwitched(Chancy):
+class ActionsSwitched(Stochastic):
     def step(self, actions, generator):
         return super().step(1 - actions, generator)
 
 
-class OtherChancesThanSaid(Chancy):
+class OtherChancesThanSaid(Stochastic):
     def mdp(self):
         transitions = super().mdp().transitions.clone()
         transitions[:, 0] = torch.tensor([0.8, 0.1, 0.1, 0.0])
         return evolve(super().mdp(), transitions=transitions)
 
 
-class RowsDoNotSumToOne(Chancy):
+class RowsDoNotSumToOne(Stochastic):
     def mdp(self):
         transitions = super().mdp().transitions.clone()
         transitions[1, 0] *= 0.925
         return evolve(super().mdp(), transitions=transitions)
 
 
-class NegativeChances(Chancy):
+class NegativeChances(Stochastic):
     """Cut points of the unit interval that were not sorted."""
 
     def mdp(self):
@@ -254,18 +254,18 @@ class NegativeChances(Chancy):
         return evolve(super().mdp(), transitions=transitions)
 
 
-class ClockIsNotRestored(Chancy):
+class ClockIsNotRestored(Stochastic):
     def load_state_dict(self, state):
         super().load_state_dict({**state, "clock": torch.zeros_like(state["clock"])})
 
 
-class StateIsNoCopy(Chancy):
+class StateIsNoCopy(Stochastic):
     def state_dict(self):
         return {"states": self._at, "clock": self._clock}
 
 
-class GroupsPartAgain(Chancy):
-    """Lanes 0 and 1 are of one group; each draws its next start alone."""
+class GroupsPartAgain(Stochastic):
+    """Lanes 0 and 1 are in one group, but each draws its next start separately."""
 
     mdp = None
 
@@ -279,8 +279,8 @@ class GroupsPartAgain(Chancy):
         return self._step.observations.copy_(self._at)
 
 
-class NothingAllowedAtTheEdge(Chancy):
-    """In state 2 each action is forbidden for a reason of its own."""
+class NothingAllowedAtTheEdge(Stochastic):
+    """In state 2 both actions are masked, each for a different reason."""
 
     mdp = None
 
@@ -324,16 +324,16 @@ class TransitionInPlace(PureDrift):
         return super().transition({**state, "clock": state["clock"] - 1}, actions, noise)
 
 
-MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds it); None: no source found
+MUTANTS = {  # bug: (the mutant, source, the law that finds it); None: no source found
     "a time limit that comes a step early": (
         OneStepShort,
         "https://github.com/MaximilianB2/pc-gym/issues/45",
         "the_time_limit_is_kept",
     ),
-    "a time limit that is told as the world's end": (
+    "a time limit reported as termination": (
         LimitIsAnEnd,
         "https://github.com/MaximilianB2/pc-gym/issues/45 and https://github.com/rlworkgroup/garage/pull/1118",
-        "steps_are_those_of_the_tables",
+        "steps_follow_the_tables",
     ),
     "one step counter for all lanes": (
         OneClockForAllLanes,
@@ -345,7 +345,7 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
         "https://github.com/google-deepmind/mujoco_playground/issues/305",
         "successors_are_where_the_episode_ended",
     ),
-    "the next episode's first observation in place of the last, where all begin alike": (
+    "the next episode's first observation in place of the last, where all start in the same state": (
         FirstForLastFromHome,
         "https://github.com/google-deepmind/mujoco_playground/issues/305",
         "successors_are_where_the_episode_ended",
@@ -360,44 +360,44 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
         "https://github.com/Farama-Foundation/Gymnasium/pull/1715",
         "successors_are_where_the_episode_ended",
     ),
-    "a reset row that is told as a step": (
+    "a reset row reported as a step": (
         ResetRowIsAStep,
         "https://github.com/vwxyzjn/cleanrl/issues/499",
         "successors_are_where_the_episode_ended",
     ),
-    "the last step masked instead of the reset row": (EndIsNoStep, None, "a_row_that_is_no_step_follows_an_end"),
+    "the last step masked instead of the reset row": (EndIsNoStep, None, "invalid_rows_only_follow_ends"),
     "a step counter that survives reset": (
         ClockSurvivesReset,
         "https://github.com/Farama-Foundation/Gymnasium/issues/885",
-        "reset_forgets_what_was_before",
+        "reset_clears_all_state",
     ),
     "a step counter that survives the episode": (
         ClockSurvivesEpisodes,
         "https://github.com/Farama-Foundation/Metaworld/pull/407",
         "every_episode_is_like_the_first",
     ),
-    "a step counter that survives the episode, in a world with chance": (
+    "a step counter that survives the episode, in a stochastic environment": (
         ClockSurvivesChance,
         "https://github.com/Farama-Foundation/Metaworld/pull/407",
         "later_episodes_are_as_long_as_the_first",
     ),
-    "the same stream in two lanes": (OneStreamForTwo, None, "lanes_have_chance_of_their_own"),
+    "the same stream in two lanes": (OneStreamForTwo, None, "lanes_have_independent_randomness"),
     "the same seed in every lane": (
         OneSeedForAll,
         "https://github.com/hill-a/stable-baselines/issues/79",
-        "lanes_have_chance_of_their_own",
+        "lanes_have_independent_randomness",
     ),
-    "a pure step without the time limit": (TransitionWithoutLimit, None, "transitions_are_steps"),
-    "a pure step that begins episodes all alike": (TransitionBeginsAtHome, None, "transitions_are_steps"),
-    "a pure step of less chance": (TransitionSlipsLess, None, "transitions_are_steps"),
-    "a pure step that draws by itself": (TransitionDrawsItself, None, "transitions_are_steps"),
-    "a pure step that moves the state it is handed": (TransitionInPlace, None, "transitions_are_steps"),
-    "a seed that is taken and not used": (
+    "a pure step without the time limit": (TransitionWithoutLimit, None, "transition_matches_step"),
+    "a pure step that starts all episodes in the same state": (TransitionBeginsAtHome, None, "transition_matches_step"),
+    "a pure step with less noise": (TransitionSlipsLess, None, "transition_matches_step"),
+    "a pure step that draws its own random numbers": (TransitionDrawsItself, None, "transition_matches_step"),
+    "a pure step that modifies the state it is given": (TransitionInPlace, None, "transition_matches_step"),
+    "a seed that is accepted and not used": (
         SeedNotUsed,
         "https://github.com/MaximilianB2/pc-gym/issues/44",
-        "the_same_seed_tells_the_same",
+        "the_same_seed_gives_the_same_steps",
     ),
-    "a reset that seeds numpy for everybody": (
+    "a reset that seeds numpy's global generator": (
         SeedsEverybody,
         "https://github.com/ugr-sail/sinergym/issues/512",
         "the_global_generators_are_left_alone",
@@ -415,63 +415,63 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
     "a last observation outside the space": (
         EndsOutside,
         "https://github.com/openai/gym/issues/88",
-        "what_is_seen_is_in_the_space",
+        "observations_are_in_the_space",
     ),
     "observations that lag a step behind": (
         ObservationsLag,
         "https://github.com/Farama-Foundation/SuperSuit/pull/116",
-        "only_an_end_parts_observations_from_successors",
+        "observations_differ_from_successors_only_at_ends",
     ),
     "one lane's observations in all of them": (
         OneLanesViewForAll,
         "https://github.com/sail-sg/envpool/pull/325",
         "lanes_do_not_disturb_each_other",
     ),
-    "rewards centred over the lanes": (NormalisedOverLanes, None, "a_lane_alone_tells_what_it_tells_among_others"),
-    "the logarithm of a reward of nothing": (LogOfNothing, None, "rewards_are_finite"),
+    "rewards centred over the lanes": (NormalisedOverLanes, None, "lanes_do_not_depend_on_the_number_of_lanes"),
+    "the logarithm of a reward of 0": (LogOfNothing, None, "rewards_are_finite"),
     "a fall that ends the episode": (
         FallEndsTheEpisode,
         "https://github.com/brett-daley/gym-classics/issues/6",
-        "steps_are_those_of_the_tables",
+        "steps_follow_the_tables",
     ),
     "terminal states that do not end": (
         EndIsNoEnd,
         "https://github.com/openai/gym/pull/429",
-        "steps_are_those_of_the_tables",
+        "steps_follow_the_tables",
     ),
     "rewards of the wrong state": (
         PaysForTheStateLeft,
         "https://github.com/jmacglashan/burlap/pull/150",
-        "steps_are_those_of_the_tables",
+        "steps_follow_the_tables",
     ),
     "two actions exchanged": (
         ActionsSwitched,
         "https://github.com/openai/gym/issues/72",
-        "steps_are_those_of_the_tables",
+        "steps_follow_the_tables",
     ),
-    "other probabilities than are said": (
+    "other probabilities than in the tables": (
         OtherChancesThanSaid,
         "https://github.com/Farama-Foundation/Gymnasium/issues/161",
         "steps_are_as_frequent_as_the_tables_say",
     ),
-    "a row of probabilities that misses 1": (
+    "a row of probabilities that does not sum to 1": (
         RowsDoNotSumToOne,
         "https://github.com/MatthewJA/Inverse-Reinforcement-Learning/issues/1",
-        "tables_describe_a_world",
+        "tables_describe_an_mdp",
     ),
-    "negative probabilities": (NegativeChances, None, "tables_describe_a_world"),
-    "a clock that is not restored": (
+    "negative probabilities": (NegativeChances, None, "tables_describe_an_mdp"),
+    "a step counter that is not restored": (
         ClockIsNotRestored,
         "https://github.com/stanfordnmbl/osim-rl/issues/131",
-        "lanes_put_back_go_on_as_if_never_left",
+        "restored_lanes_continue_identically",
     ),
     "a saved state that goes on changing": (
         StateIsNoCopy,
         None,
-        "lanes_put_back_go_on_as_if_never_left",
+        "restored_lanes_continue_identically",
     ),
-    "lanes of a group that part after an episode": (GroupsPartAgain, None, "groups_share_their_starts"),
-    "a mask that allows nothing": (NothingAllowedAtTheEdge, None, "something_is_always_allowed"),
+    "lanes of a group that diverge after an episode": (GroupsPartAgain, None, "groups_share_their_starts"),
+    "a mask that allows no action": (NothingAllowedAtTheEdge, None, "an_action_is_always_allowed"),
 }
 
 
@@ -479,5 +479,5 @@ MUTANTS = {  # what is wrong: (the mutant, where it was so, the law that finds i
 @pytest.mark.parametrize("wrong", MUTANTS)
 def test_a_law_finds(wrong, loaded):
     mutant, _, law = MUTANTS[wrong]
-    told = broken(law, Part("environment", "mutant", "tests", World(mutant)), loaded)
+    told = broken(law, Part("environment", "mutant", "tests", EnvironmentSettings(mutant)), loaded)
     assert told.case or told.expected is not None or "generator" in str(told) or "copy" in str(told)

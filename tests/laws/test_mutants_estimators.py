@@ -1,41 +1,41 @@
-"""Bugs that estimators elsewhere had break the law that they should."""
+"""Bugs that were found in estimators elsewhere break the law that they should."""
 
 import pytest
 import torch
 from attrs import evolve, field, frozen, validators
-from legal import is_a_legal_rollout
-from mutants import EXAMPLES, broken
-from right_estimators import (
+from correct_estimators import (
     LOADED,
     MISTAKABLE,
     MUTANTS,
     UNIT,
+    LambdaReturns,
     MonteCarloAndTD,
+    NStepReturns,
+    RewardsToGo,
     Step,
-    ToGo,
-    Walked,
-    WalkedN,
     mutant,
     shifted,
 )
+from legal import is_a_legal_rollout
+from mutants import EXAMPLES, broken
 
 from framework.parts import Part
 from framework.testing import Broken, check
-from framework.testing.estimators.asking import estimate
+from framework.testing.estimators.cases import estimate
 from framework.testing.law import Subject
 from framework.testing.strategies import Episode, assemble
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls", [Step, Walked, WalkedN, ToGo])
-def test_the_mutants_are_right_but_for_their_bug(cls):
+@pytest.mark.parametrize("cls", [Step, LambdaReturns, NStepReturns, RewardsToGo])
+def test_the_parts_that_mutants_are_made_from_are_correct(cls):
     report = check(Part("estimator", "walked", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cls", MISTAKABLE)
-def test_right_estimators_pass_and_what_does_not_concern_them_says_why(cls):
+def test_correct_estimators_pass_and_inapplicable_laws_give_reasons(cls):
     report = check(Part("estimator", "right", "tests", cls()), examples=EXAMPLES, loaded=LOADED)
     assert report.failed == (), [(verdict.law.name, verdict.reason) for verdict in report.failed]
     reasons = {verdict.law.name: verdict.reason for verdict in report.verdicts}
@@ -44,12 +44,12 @@ def test_right_estimators_pass_and_what_does_not_concern_them_says_why(cls):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("needs", [set(), {"complete_episodes"}, {"values"}, {"complete_episodes", "values"}])
-def test_every_rollout_that_estimators_are_handed_is_legal(needs):
-    """By all laws, and claims of unbiasedness too."""
+def test_every_rollout_passed_to_estimators_is_valid(needs):
+    """Under all laws, including claims of unbiasedness."""
     words = needs
 
     @frozen
-    class Asking(ToGo):
+    class Asking(RewardsToGo):
         needs = frozenset(words)
         claims = frozenset({"causal", "linear", "unbiased:undiscounted"})
         gamma: float = field(default=1.0, validator=UNIT)
@@ -66,74 +66,74 @@ def test_every_rollout_that_estimators_are_handed_is_legal(needs):
 
 
 @mutant("a_truncation_bootstraps", "DLR-RM/stable-baselines3#633; skrl#449, time_limit_bootstrap=True")
-class TimeLimitIsDeath(Walked):
-    """takes running out of time for the end of the world"""
+class TimeLimitIsDeath(LambdaReturns):
+    """treats truncation as termination"""
 
-    def beyond(self, rollout):
+    def bootstrap_values(self, rollout):
         return rollout.successor_values * ~rollout.truncated
 
 
 @mutant("nothing_leaks_over_a_truncation", "Toni-SM/skrl#449, time_limit_bootstrap=False")
-class OnlyDeathIsAnEnd(Walked):
-    """lets the trace run on where time ran out"""
+class OnlyDeathIsAnEnd(LambdaReturns):
+    """continues the trace over a truncation"""
 
-    def going(self, rollout):
-        going = rollout.mask & ~rollout.terminated
-        return torch.cat([going[:-1], going[-1:] & False])
+    def continuing(self, rollout):
+        continuing = rollout.mask & ~rollout.terminated
+        return torch.cat([continuing[:-1], continuing[-1:] & False])
 
 
 @mutant("nothing_leaks_over_a_termination", "DLR-RM/stable-baselines3#105; anthonytorlucci/rlevo#342")
-class FlagsOfTheNextRow(Walked):
-    """reads whether the episode ended one row late"""
+class FlagsOfTheNextRow(LambdaReturns):
+    """reads the end of the episode one row late"""
 
-    def going(self, rollout):
+    def continuing(self, rollout):
         ends = rollout.terminated | rollout.truncated
-        going = rollout.mask & ~shifted(ends)
-        return torch.cat([going[:-1], going[-1:] & False])
+        continuing = rollout.mask & ~shifted(ends)
+        return torch.cat([continuing[:-1], continuing[-1:] & False])
 
 
 @mutant("nothing_leaks_over_a_termination", "vietnh1009/Super-mario-bros-PPO-pytorch#21")
-class TraceNeverCut(Walked):
+class TraceNeverCut(LambdaReturns):
     """masks the value where an episode ends, and not the trace"""
 
-    def going(self, rollout):
+    def continuing(self, rollout):
         return torch.cat([rollout.mask[:-1], rollout.mask[-1:] & False])
 
 
 @mutant("nothing_leaks_over_a_truncation", "google-deepmind/mujoco_playground#305")
-class ValueOfTheReset(Walked):
-    """bootstraps a truncation from the state that the next episode begins in"""
+class ValueOfTheReset(LambdaReturns):
+    """bootstraps a truncation from the first state of the next episode"""
 
-    def beyond(self, rollout):
+    def bootstrap_values(self, rollout):
         return torch.where(rollout.truncated & ~rollout.terminated, shifted(rollout.values), rollout.successor_values)
 
 
 @mutant("a_truncation_bootstraps", "leggedrobotics/rsl_rl#43; DexForce/EmbodiChain#612")
-class ValueOfTheStateBefore(Walked):
+class ValueOfTheStateBefore(LambdaReturns):
     """bootstraps a truncation from the state in which the last action was taken"""
 
-    def beyond(self, rollout):
+    def bootstrap_values(self, rollout):
         return torch.where(rollout.truncated & ~rollout.terminated, rollout.values, rollout.successor_values)
 
 
-@mutant("the_worlds_end_wins", "DLR-RM/stable-baselines3#1276")
-class BothIsTruncated(Walked):
-    """bootstraps where the world ended in the step in which time ran out"""
+@mutant("termination_wins_over_truncation", "DLR-RM/stable-baselines3#1276")
+class BothIsTruncated(LambdaReturns):
+    """bootstraps where a step is both terminated and truncated"""
 
-    def beyond(self, rollout):
+    def bootstrap_values(self, rollout):
         return rollout.successor_values + rollout.values * (rollout.truncated & rollout.terminated)
 
 
 @mutant("the_edge_bootstraps", "rohitg00/ai-engineering-from-scratch#54 (review)")
-class EdgeIsDeath(Walked):
-    """takes the rollout's edge for the end of the world"""
+class EdgeIsDeath(LambdaReturns):
+    """treats the rollout's edge as termination"""
 
-    def beyond(self, rollout):
+    def bootstrap_values(self, rollout):
         return torch.cat([rollout.successor_values[:-1], torch.zeros_like(rollout.rewards[:1])])
 
 
 @mutant("the_edge_bootstraps", "PufferAI/PufferLib#363, fixed in #445")
-class LastAdvantageIsZero(Walked):
+class LastAdvantageIsZero(LambdaReturns):
     """leaves the last row's advantage at zero"""
 
     def returns(self, rollout):
@@ -142,7 +142,7 @@ class LastAdvantageIsZero(Walked):
 
 
 @mutant("lambda_one_is_monte_carlo", "vwxyzjn/cleanrl#337")
-class ZeroPlusValue(Walked):
+class ZeroPlusValue(LambdaReturns):
     """adds the values to a buffer of advantages that is still empty"""
 
     def returns(self, rollout):
@@ -150,15 +150,15 @@ class ZeroPlusValue(Walked):
 
 
 @mutant("lambda_one_is_monte_carlo", "4kasha/CartPole_PPO#1")
-class OwnAdvantageTwice(Walked):
-    """carries a row's own advantage, which is still zero, where the next row's belongs"""
+class OwnAdvantageTwice(LambdaReturns):
+    """uses a row's own advantage, which is still 0, instead of the next row's"""
 
     def returns(self, rollout):
-        return self.rewards(rollout) + self.gamma * self.beyond(rollout)
+        return self.rewards(rollout) + self.gamma * self.bootstrap_values(rollout)
 
 
 @mutant("n_beyond_the_end_is_monte_carlo", "younggyoseo/FastTD3#6")
-class GammaOnceForN(WalkedN):
+class GammaOnceForN(NStepReturns):
     """discounts the value after n steps by γ, not by γⁿ"""
 
     def power(self, steps):
@@ -166,7 +166,7 @@ class GammaOnceForN(WalkedN):
 
 
 @mutant("n_of_one_is_one_step", "thu-ml/tianshou#135")
-class LastRewardLost(WalkedN):
+class LastRewardLost(NStepReturns):
     """multiplies the reward of the last step by 1 − done, too"""
 
     def rewards(self, rollout):
@@ -174,16 +174,16 @@ class LastRewardLost(WalkedN):
 
 
 @mutant("nothing_leaks_over_a_truncation", "tensorflow/agents#939")
-class SpillsOver(WalkedN):
+class SpillsOver(NStepReturns):
     """lets n steps spill into the next episode after a time limit"""
 
-    def going(self, rollout):
-        going = rollout.mask & ~rollout.terminated
-        return torch.cat([going[:-1], going[-1:] & False])
+    def continuing(self, rollout):
+        continuing = rollout.mask & ~rollout.terminated
+        return torch.cat([continuing[:-1], continuing[-1:] & False])
 
 
 @mutant("a_reward_is_discounted_once_a_step", "hunkim/ReinforcementZeroToAll#1")
-class DiscountedByPosition(ToGo):
+class DiscountedByPosition(RewardsToGo):
     """discounts each reward by its place in the episode, and does not sum those that follow"""
 
     def returns(self, rollout):
@@ -191,7 +191,7 @@ class DiscountedByPosition(ToGo):
 
 
 @mutant("a_reward_is_discounted_once_a_step", "huggingface/trl#6626, first part")
-class PowersOfAbsoluteTime(ToGo):
+class PowersOfAbsoluteTime(RewardsToGo):
     """scales each return by a further γᵗ"""
 
     def returns(self, rollout):
@@ -199,7 +199,7 @@ class PowersOfAbsoluteTime(ToGo):
 
 
 @mutant("gamma_zero_is_the_immediate_reward", "openai/spinningup#50")
-class RewardBefore(ToGo):
+class RewardBefore(RewardsToGo):
     """keeps with each step the reward of the step before"""
 
     def rewards(self, rollout):
@@ -208,8 +208,8 @@ class RewardBefore(ToGo):
 
 
 @mutant("estimates_are_finite", "pytorch/examples#76; jolibrain/wheatley#93")
-class Whitened(ToGo):
-    """standardises by a deviation that is zero where returns are equal, and does not exist where there is one"""
+class Whitened(RewardsToGo):
+    """standardises by a standard deviation that is 0 for equal returns, and undefined for a single one"""
 
     def returns(self, rollout):
         returns = super().returns(rollout)
@@ -218,8 +218,8 @@ class Whitened(ToGo):
 
 
 @mutant("estimates_scale_with_rewards", "keon/policy-gradient#5")
-class Scaled(ToGo):
-    """divides by the deviation of the batch"""
+class Scaled(RewardsToGo):
+    """divides by the standard deviation of the batch"""
 
     def returns(self, rollout):
         returns = super().returns(rollout)
@@ -227,7 +227,7 @@ class Scaled(ToGo):
 
 
 @mutant("nothing_leaks_between_lanes", "PacktPublishing/Deep-Reinforcement-Learning-Hands-On#9")
-class MeanOfTheBatch(ToGo):
+class MeanOfTheBatch(RewardsToGo):
     """gives every lane the mean of the batch"""
 
     def returns(self, rollout):
@@ -236,16 +236,16 @@ class MeanOfTheBatch(ToGo):
 
 
 @mutant("padding_is_inert", "huggingface/trl#7024, second part")
-class MeanOverLength(ToGo):
+class MeanOverLength(RewardsToGo):
     """divides by the number of rows, padding included"""
 
     def returns(self, rollout):
         return super().returns(rollout) / len(rollout.rewards)
 
 
-@mutant("estimators_leave_the_rollout_as_it_was", "DLR-RM/stable-baselines3#1355")
-class RewardsChanged(Walked):
-    """adds what it bootstraps to its caller's rewards"""
+@mutant("estimators_do_not_modify_the_rollout", "DLR-RM/stable-baselines3#1355")
+class RewardsChanged(LambdaReturns):
+    """adds its bootstrap values to its caller's rewards"""
 
     def rewards(self, rollout):
         rollout.rewards.add_(0.5 * rollout.successor_values * rollout.truncated)
@@ -253,15 +253,15 @@ class RewardsChanged(Walked):
 
 
 @mutant("estimates_have_the_rewards_dtype", "nikhilbarhate99/PPO-PyTorch#33")
-class Double(Walked):
-    """hands back float64, as numpy sums"""
+class Double(LambdaReturns):
+    """returns float64, as numpy sums"""
 
     def returns(self, rollout):
         return super().returns(rollout).double()
 
 
 @mutant("estimates_have_the_rollouts_shape", "RLinf/RLinf#1568")
-class Broadcast(Walked):
+class Broadcast(LambdaReturns):
     """adds rewards [T, N] to values [T, N, 1], which gives [T, N, N]"""
 
     def returns(self, rollout):
@@ -269,15 +269,15 @@ class Broadcast(Walked):
 
 
 @mutant("value_targets_do_not_look_back", "luchris429/model-free-opponent-shaping#1")
-class NormalisedTargets(ToGo):
-    """has the critic learn returns that are normalised over the rollout"""
+class NormalisedTargets(RewardsToGo):
+    """trains the critic on returns that are normalised over the rollout"""
 
     def targets(self, rollout, returns):
         return returns - returns[rollout.mask].mean()
 
 
 @mutant("estimates_carry_no_gradient", "no source found")
-class LearntDiscount(ToGo):
+class LearntDiscount(RewardsToGo):
     """multiplies by a parameter, and keeps the graph"""
 
     def targets(self, rollout, returns):
@@ -285,15 +285,15 @@ class LearntDiscount(ToGo):
 
 
 @mutant("returns_do_not_look_back", "no source found (the wrong way round: cumulative sums)")
-class SumsUpToNow(ToGo):
-    """sums the rewards so far, where the rewards to come belong"""
+class SumsUpToNow(RewardsToGo):
+    """sums past rewards instead of future ones"""
 
     def returns(self, rollout):
         return rollout.rewards.cumsum(0)
 
 
-@mutant("how_many_lanes_there_are_changes_nothing", "no source found")
-class DividedByLanes(Walked):
+@mutant("the_number_of_lanes_changes_nothing", "no source found")
+class DividedByLanes(LambdaReturns):
     """divides by the number of lanes"""
 
     def returns(self, rollout):
@@ -301,7 +301,7 @@ class DividedByLanes(Walked):
 
 
 @mutant("lanes_permute", "no source found")
-class LaneByNumber(Walked):
+class LaneByNumber(LambdaReturns):
     """depends on a lane's place"""
 
     def rewards(self, rollout):
@@ -309,15 +309,15 @@ class LaneByNumber(Walked):
 
 
 @mutant("a_truncation_ends_what_it_sums", "no source found")
-class CountsTruncations(ToGo):
-    """punishes running out of time"""
+class CountsTruncations(RewardsToGo):
+    """penalises truncation"""
 
     def rewards(self, rollout):
         return rollout.rewards - 1.0 * (rollout.truncated & ~rollout.terminated)
 
 
 @mutant("a_long_rollout_is_its_pieces", "no source found")
-class AnnealsByRow(ToGo):
+class AnnealsByRow(RewardsToGo):
     """lets returns of later rows count less"""
 
     def returns(self, rollout):
@@ -327,40 +327,40 @@ class AnnealsByRow(ToGo):
 
 @mutant("a_truncation_ends_what_it_sums", "no source found (docs/reference/contracts.md: every end is the end)")
 class PunishesWithACritic(MonteCarloAndTD):
-    """punishes running out of time, though it sees whole episodes and a critic"""
+    """penalises truncation, although it has whole episodes and a critic"""
 
     def rewards(self, rollout):
         return rollout.rewards - 1.0 * (rollout.truncated & ~rollout.terminated)
 
 
 @mutant("lambda_zero_is_one_step", "no source found")
-class LambdaTurnedRound(Walked):
-    """has λ and 1 − λ change places"""
+class LambdaTurnedRound(LambdaReturns):
+    """swaps λ and 1 − λ"""
 
     def returns(self, rollout):
-        return Walked(self.gamma, 1 - self.lam).returns(rollout)
+        return LambdaReturns(self.gamma, 1 - self.lam).returns(rollout)
 
 
 @mutant("estimates_of_a_sum_are_the_sum_of_estimates", "no source found")
-class Sizes(Walked):
-    """takes the size of each reward, which scales all right with positive factors"""
+class Sizes(LambdaReturns):
+    """uses the absolute value of each reward, which scales correctly with positive factors"""
 
     def rewards(self, rollout):
         return rollout.rewards.abs()
 
 
 @mutant("float32_is_near_float64", "OpenRLHF/OpenRLHF#1334")
-class Brain16(Walked):
-    """works in bfloat16 unless it is handed float64"""
+class Brain16(LambdaReturns):
+    """computes in bfloat16 unless it is given float64"""
 
     def rewards(self, rollout):
         rewards = rollout.rewards
         return rewards if rewards.dtype == torch.float64 else (rewards / 3).bfloat16().to(rewards.dtype) * 3
 
 
-@mutant("estimators_remember_nothing", "no source found")
-class Remembers(ToGo):
-    """keeps a running mean of rewards, which nobody resets"""
+@mutant("estimators_keep_no_state", "no source found")
+class Remembers(RewardsToGo):
+    """keeps a running mean of rewards, which is never reset"""
 
     seen: dict = field(factory=dict, init=False)
 
@@ -385,7 +385,7 @@ def test_a_law_kills_the_estimator_that(name):
     ],
 )
 def test_counterexamples_shrink_to_a_few_steps(cls):
-    """One to four rows tell each of these."""
+    """One to four rows are enough to show each of these."""
     law = next(law for made, law, _ in MUTANTS.values() if made.__name__ == cls.__name__)
     report = check(Part("estimator", "mutant", "tests", cls()), only=[law], examples=100, loaded=LOADED)
     case = report.failed[0].case[0]
@@ -395,7 +395,7 @@ def test_counterexamples_shrink_to_a_few_steps(cls):
 
 
 def test_an_estimate_is_of_a_copy():
-    """A part that writes into its rollout spoils no counterexample."""
+    """A part that writes to its rollout does not change the counterexample."""
     rollout = assemble([[Episode((1.0,), False, True)]], dtype=torch.float64)
     rollout = evolve(rollout, values=rollout.rewards, successor_values=rollout.rewards + 1)
     before = rollout.rewards.clone()

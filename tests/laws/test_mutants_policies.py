@@ -1,14 +1,24 @@
-"""Bugs that policies elsewhere had break the law that they should."""
+"""Bugs that were found in policies elsewhere break the law that they should."""
 
 import copy
 import math
 
 import pytest
 import torch
+from correct_policies import (
+    Greedy,
+    Normal,
+    PolicySettings,
+    PureNormal,
+    PureSoftmax,
+    RecurrentSoftmax,
+    SeveralSoftmax,
+    Softmax,
+    Squashed,
+)
 from gymnasium.spaces import Discrete
 from mutants import EXAMPLES, is_killed
 from policy_cases import LAWS, LOADED
-from right_policies import Greedy, Made, Normal, PureNormal, PureSoftmax, Remembering, Several, Softmax, Squashed
 from torch import nn
 
 from framework import Action, Evaluation
@@ -18,19 +28,19 @@ from framework.testing.law import Subject
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cls", [PureSoftmax, Several, PureNormal, Squashed, Remembering])
-def test_what_is_to_be_spoilt_is_right(cls):
-    report = check(Made(cls), "policy", examples=EXAMPLES, loaded=LOADED)
+@pytest.mark.parametrize("cls", [PureSoftmax, SeveralSoftmax, PureNormal, Squashed, RecurrentSoftmax])
+def test_the_policies_for_mutants_are_correct(cls):
+    report = check(PolicySettings(cls), "policy", examples=EXAMPLES, loaded=LOADED)
     assert [(verdict.law.name, verdict.reason, verdict.case) for verdict in report.failed] == []
 
 
-# Mutants: policies with a bug that a policy of somebody else's had
+# Mutants: policies with bugs that were found elsewhere
 
 MUTANTS = {}
 
 
 def mutant(law, source):
-    """Enter a bug: the law that kills it, and where it was found."""
+    """Register a bug: the law that kills it, and where it was found."""
 
     def enter(cls):
         MUTANTS[cls.__doc__.rstrip(".")] = (law, source, cls)
@@ -40,7 +50,7 @@ def mutant(law, source):
 
 
 @mutant(
-    "rows_of_policies_do_not_know_each_other",
+    "rows_of_policies_are_independent",
     "DeepReinforcementLearning/DeepReinforcementLearningInAction issue 32: Softmax(dim=0) on a batch",
 )
 class SoftmaxOverTheBatch(Softmax):
@@ -51,7 +61,7 @@ class SoftmaxOverTheBatch(Softmax):
 
 
 @mutant(
-    "policies_take_spaces_or_say_why_not",
+    "policies_support_spaces_or_say_why_not",
     "DLR-RM/stable-baselines3 issue 2052: using the start value of Discrete spaces has no effect",
 )
 class ActionsFromZero(Softmax):
@@ -63,7 +73,7 @@ class ActionsFromZero(Softmax):
 
 
 @mutant(
-    "policies_take_every_observation",
+    "policies_accept_every_observation",
     "DLR-RM/stable-baselines3 issue 1797: one_hot of a Discrete(19, 2) observation fails",
 )
 class ObservationsFromZero(Softmax):
@@ -76,7 +86,7 @@ class ObservationsFromZero(Softmax):
 
 
 @mutant(
-    "policies_take_every_observation",
+    "policies_accept_every_observation",
     "the notebook that this framework began with: an embedding without the last state",
 )
 class AnEmbeddingTooShort(Softmax):
@@ -90,7 +100,7 @@ class AnEmbeddingTooShort(Softmax):
 
 
 @mutant(
-    "policies_take_every_observation",
+    "policies_accept_every_observation",
     "thu-ml/tianshou issue 40: missing sum over log_prob, [B, A] instead of [B]",
 )
 class LogProbsUnsummed(Normal):
@@ -101,7 +111,7 @@ class LogProbsUnsummed(Normal):
 
 
 @mutant(
-    "policies_take_every_observation",
+    "policies_accept_every_observation",
     "PacktPublishing/Tensorflow-2-Reinforcement-Learning-Cookbook PR 46: the sum runs over the batch, too",
 )
 class LogProbsSummedOverTheBatch(Normal):
@@ -120,28 +130,28 @@ class LogProbsAveraged(Normal):
 
 
 @mutant(
-    "acting_samples_what_judging_says",
+    "act_samples_the_evaluated_probabilities",
     "hill-a/stable-baselines issue 1058: the deviation is taken for its logarithm and exponentiated once more",
 )
 class DeviationsExponentiatedTwice(Normal):
-    """deviations exponentiated twice."""
+    """standard deviations exponentiated twice."""
 
     def density(self, normal, actions):
         return torch.distributions.Normal(normal.loc, normal.scale.exp()).log_prob(actions).sum(-1)
 
 
 @mutant(
-    "acting_samples_what_judging_says",
+    "act_samples_the_evaluated_probabilities",
     "hill-a/stable-baselines issue 1059: std mistaken for the variance, logstd for its logarithm",
 )
 class DeviationsAsVariances(Normal):
-    """deviations taken for variances."""
+    """standard deviations used as variances."""
 
     def density(self, normal, actions):
         return torch.distributions.Normal(normal.loc, normal.scale.sqrt()).log_prob(actions).sum(-1)
 
 
-@mutant("choosing_is_acting", "no source found; a start of the space that is forgotten")
+@mutant("choose_samples_as_act_does", "no source found; a start of the space that is forgotten")
 class ChoosesFromZero(PureSoftmax):
     """choices that are numbered from 0 whatever the space."""
 
@@ -149,7 +159,7 @@ class ChoosesFromZero(PureSoftmax):
         return super().choose(inputs, noise) - self.first
 
 
-@mutant("choosing_is_acting", "no source found; one edge of the cumulative sum too many")
+@mutant("choose_samples_as_act_does", "no source found; one edge of the cumulative sum too many")
 class ChoosesBeyond(PureSoftmax):
     """choices by other probabilities."""
 
@@ -157,16 +167,16 @@ class ChoosesBeyond(PureSoftmax):
         return super().choose(inputs, noise.square())
 
 
-@mutant("choosing_is_acting", "no source found; the logarithm of a number that may be 0")
+@mutant("choose_samples_as_act_does", "no source found; the logarithm of a number that may be 0")
 class ChoosesNothing(PureNormal):
-    """a choice that is no number at the edge."""
+    """a choice that is NaN at the edge."""
 
     def choose(self, inputs, noise):
         first, angle = (2 * torch.log(noise[:, ::2])).neg().sqrt(), 2 * math.pi * noise[:, 1::2]
         return self.chosen(inputs, first * torch.cos(angle))
 
 
-@mutant("choosing_is_acting", "no source found; a habit of actors")
+@mutant("choose_samples_as_act_does", "no source found; a habit of actors")
 class ChoosesByItself(PureSoftmax):
     """choices drawn from torch's own generator."""
 
@@ -174,7 +184,7 @@ class ChoosesByItself(PureSoftmax):
         return super().choose(inputs, torch.rand_like(noise))
 
 
-@mutant("acting_samples_what_judging_says", "no source found; ε-greedy habits of value-based methods")
+@mutant("act_samples_the_evaluated_probabilities", "no source found; ε-greedy habits of value-based methods")
 class ExplorationNobodyKnowsOf(Softmax):
     """5 % uniform actions in act."""
 
@@ -192,7 +202,7 @@ class ExplorationNobodyKnowsOf(Softmax):
     "ray-project/ray issue 6393: ½·log σ instead of log σ in the entropy of a diagonal normal distribution",
 )
 class HalfTheLogDeviation(Normal):
-    """half the log-deviation in the entropy."""
+    """half the log standard deviation in the entropy."""
 
     def entropy(self, normal):
         return (0.5 * normal.scale.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1).expand(len(normal.loc))
@@ -243,7 +253,7 @@ class TheEntropyOfWhatIsNotSquashed(Squashed):
 
 
 @mutant(
-    "acting_and_judging_agree",
+    "act_and_evaluate_agree",
     "thu-ml/tianshou issue 312 and ray-project/ray issue 8889: clipped actions are stored, with unclipped log-probs",
 )
 class ClippedActionsStored(Normal):
@@ -257,11 +267,11 @@ class ClippedActionsStored(Normal):
 
 
 @mutant(
-    "every_parameter_of_a_policy_is_learnt",
+    "every_parameter_of_a_policy_gets_a_gradient",
     "openai/baselines issue 262: logstd was not included in var_list, and never trained",
 )
 class DeviationsNeverTrained(Normal):
-    """deviations that are never trained."""
+    """standard deviations that are never trained."""
 
     def normal(self, inputs):
         normal = super().normal(inputs)
@@ -281,11 +291,11 @@ class NormalisedByADetachedSum(Softmax):
 
 
 @mutant(
-    "every_parameter_of_a_policy_is_learnt",
+    "every_parameter_of_a_policy_gets_a_gradient",
     "kengz/SLM-Lab PR 133: torch.tensor makes a new tensor, detached from the graph; no update was done",
 )
 class JudgedWithoutAGraph(Softmax):
-    """what evaluate says without a graph."""
+    """an evaluation without a graph."""
 
     def evaluate(self, inputs, actions, entropies):
         with torch.no_grad():
@@ -296,7 +306,7 @@ class JudgedWithoutAGraph(Softmax):
     "entropies_are_those_of_the_probabilities",
     "Unity-Technologies/ml-agents PR 3607: the entropy of several choices used the sampled action, and was constant",
 )
-class EntropiesOfTheChosen(Several):
+class EntropiesOfTheChosen(SeveralSoftmax):
     """entropies made from the sampled actions."""
 
     def uncertain(self, tables, chosen):
@@ -304,7 +314,7 @@ class EntropiesOfTheChosen(Several):
 
 
 @mutant(
-    "what_a_mask_forbids_is_never_done",
+    "masked_actions_are_never_taken",
     "ray-project/ray issue 24055: a logit of 0 is no probability of 0; masked actions are sampled",
 )
 class MasksThatMultiply(Softmax):
@@ -316,18 +326,18 @@ class MasksThatMultiply(Softmax):
 
 
 @mutant(
-    "what_a_mask_forbids_is_never_done",
+    "masked_actions_are_never_taken",
     "hill-a/stable-baselines PR 453: actions are taken with masks, and no masking is used in training",
 )
 class MasksForActingOnly(Softmax):
-    """masks that evaluate does not know."""
+    """masks that evaluate ignores."""
 
     def evaluate(self, inputs, actions, entropies):
         return super().evaluate(type(inputs)(inputs.observations), actions, entropies)
 
 
 @mutant(
-    "what_a_mask_forbids_is_never_done",
+    "masked_actions_are_never_taken",
     "pytorch/pytorch issue 40553: the entropy of logits with −inf is NaN",
 )
 class EntropiesOfNothing(Softmax):
@@ -338,11 +348,11 @@ class EntropiesOfNothing(Softmax):
 
 
 @mutant(
-    "what_a_mask_forbids_is_never_done",
+    "masked_actions_are_never_taken",
     "pytorch/rl issue 4112: the mode of a masked categorical can be an action that the mask excludes",
 )
 class GreedyPastTheMask(Softmax):
-    """a greedy action that the mask forbids."""
+    """a greedy action that is masked."""
 
     def greedy(self):
         policy = self
@@ -389,7 +399,7 @@ class DropoutWhileJudging(Softmax):
 
 
 class Normalising(Softmax):
-    """Centres observations by what it was shown."""
+    """Centres observations by those that it has observed."""
 
     def __init__(self, observations, actions):
         super().__init__(observations, actions)
@@ -403,16 +413,16 @@ class Normalising(Softmax):
         self.mean.copy_(self.features(rollout.observations[rollout.mask]).mean(0))
 
 
-def test_what_normalises_is_right():
-    assert not check(Made(Normalising), "policy", examples=EXAMPLES, loaded=LOADED).failed
+def test_a_normalising_policy_is_correct():
+    assert not check(PolicySettings(Normalising), "policy", examples=EXAMPLES, loaded=LOADED).failed
 
 
 @mutant(
-    "acting_and_judging_change_nothing",
+    "act_and_evaluate_change_nothing",
     "leggedrobotics/rsl_rl PR 225: normalisers move after every step, so that the first ratio is not 1",
 )
 class StatisticsThatMoveInAct(Normalising):
-    """statistics that move while acting."""
+    """statistics that are updated while acting."""
 
     def act(self, inputs, generator):
         action = super().act(inputs, generator)
@@ -433,7 +443,7 @@ class StatisticsThatAreNotSaved(Normalising):
         self.mean = torch.zeros(self.features.width)
 
 
-@mutant("observing_looks_at_real_steps_only", "no source found; the mask is there to be forgotten")
+@mutant("observe_ignores_padding", "no source found; the mask is there to be forgotten")
 class StatisticsOfPadding(Normalising):
     """statistics of padding."""
 
@@ -465,8 +475,8 @@ class Acting(Softmax):
         return Table(self) if isinstance(self.features.space, Discrete) else None
 
 
-def test_what_has_an_actor_is_right():
-    assert not check(Made(Acting), "policy", examples=EXAMPLES, loaded=LOADED).failed
+def test_a_policy_with_an_actor_is_correct():
+    assert not check(PolicySettings(Acting), "policy", examples=EXAMPLES, loaded=LOADED).failed
 
 
 @mutant(
@@ -474,7 +484,7 @@ def test_what_has_an_actor_is_right():
     "ray-project/ray issue 58697: learnt weights do not reach the EnvRunner, which acts by the first ones",
 )
 class AnActorOfTheFirstWeights(Acting):
-    """an actor with the weights of the beginning."""
+    """an actor with the initial weights."""
 
     def __init__(self, observations, actions):
         super().__init__(observations, actions)
@@ -496,17 +506,17 @@ class AnActorThatExplores(Softmax):
 
 @mutant("actors_do_what_the_policy_does", "no source found; an actor of several shards that is the policy itself")
 class AnActorThatLearns(Acting):
-    """an actor that what is learnt reaches."""
+    """an actor that changes when the policy is updated."""
 
     def actor(self):
         return type("Alias", (), {"act": staticmethod(self.act)})()
 
 
 @mutant(
-    "an_episodes_start_is_an_order_to_forget",
+    "memory_is_cleared_at_the_start_of_an_episode",
     "ikostrikov/pytorch-a2c-ppo-acktr-gail issue 206: a recurrent policy of one's own does not reset its state",
 )
-class MemoryThatIsNeverForgotten(Remembering):
+class MemoryThatIsNeverForgotten(RecurrentSoftmax):
     """a memory that outlives its episode."""
 
     def forget(self, state, started):
@@ -514,10 +524,10 @@ class MemoryThatIsNeverForgotten(Remembering):
 
 
 @mutant(
-    "sequences_say_what_stepping_says",
+    "sequences_are_evaluated_as_single_steps",
     "instadeepai/Mava issue 1006 and luchris429/purejaxrl issue 23: reset by the flag of another step",
 )
-class MemoryForgottenAStepLate(Remembering):
+class MemoryForgottenAStepLate(RecurrentSoftmax):
     """a memory that is forgotten one step late."""
 
     def starts(self, inputs, t):
@@ -525,11 +535,11 @@ class MemoryForgottenAStepLate(Remembering):
 
 
 @mutant(
-    "sequences_say_what_stepping_says",
+    "sequences_are_evaluated_as_single_steps",
     "vwxyzjn/cleanrl PR 83: the unit is given (batch, sequence) where it takes (sequence, batch)",
 )
-class LanesTakenForSteps(Remembering):
-    """lanes taken for steps."""
+class LanesTakenForSteps(RecurrentSoftmax):
+    """lanes and steps exchanged."""
 
     def states(self, inputs):
         rows = inputs.observations
@@ -543,7 +553,7 @@ class LanesTakenForSteps(Remembering):
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_law_kills_the_mutant_with(name):
     law, _, cls = MUTANTS[name]
-    subject = Subject(Part("policy", name, "tests", Made(cls)), LOADED)
+    subject = Subject(Part("policy", name, "tests", PolicySettings(cls)), LOADED)
     assert LAWS[law].applies(subject) is None
     cases = () if LAWS[law].cases is None else (LAWS[law].cases(subject),)
     is_killed(LAWS[law].check, *cases, arguments=(subject,))

@@ -1,4 +1,4 @@
-"""Settings that a part may have, and how cases are shared out among them."""
+"""Settings that parts are checked with, and how cases are divided among them."""
 
 import pytest
 from attrs import field, frozen, validators
@@ -50,11 +50,11 @@ def test_optional_settings_are_varied():
 @pytest.mark.slow
 @pytest.mark.parametrize("others", [0, 1, 3, 40])
 def test_the_default_settings_have_about_half_the_cases_and_the_others_share_the_rest(others):
-    """Each of the others at least one, where there are enough."""
+    """Each of the others has at least one, if there are enough."""
     asked = []
 
     subjects = list(range(others + 1))
     entry = Law("", (), lambda subject, case: asked.append(subject), "", lambda subject: st.integers(0, 1000))
     assert judge(entry, subjects, examples=100).examples == 100
-    assert asked.count(0) >= 45  # what is drawn again is whose it was
+    assert asked.count(0) >= 45  # a key that is drawn again belongs to the same subject
     assert set(asked) == set(subjects)

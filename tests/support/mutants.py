@@ -19,9 +19,9 @@ from hypothesis.errors import Flaky, HypothesisWarning
 
 from framework.errors import PartError
 from framework.testing.checking import laws, subjects_of
-from framework.testing.judging import ask, reason
 from framework.testing.law import Broken
-from framework.testing.variants import taking_turns
+from framework.testing.variants import alternating
+from framework.testing.verdicts import check_case, reason
 
 EXAMPLES = max(3, settings.default.max_examples // 5)  # cases a law: few, in the profile `dev`
 UNSHRUNK = settings(database=None, phases=[Phase.generate], max_examples=300, derandomize=True)
@@ -101,9 +101,9 @@ def broken(name, part, loaded):
     subjects = [subject for subject in subjects_of(part, loaded) if reason(law, subject) is None]
     assert subjects, f"{name} does not concern it"
     cases = (lambda subject: ()) if law.cases is None else lambda subject: (law.cases(subject),)
-    drawn = taking_turns(subjects).flatmap(lambda subject: st.tuples(st.just(subject), *cases(subject)))
+    drawn = alternating(subjects).flatmap(lambda subject: st.tuples(st.just(subject), *cases(subject)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        error = is_killed(lambda case: ask(law, *case), drawn)
+        error = is_killed(lambda case: check_case(law, *case), drawn)
     assert isinstance(error, Broken)
     return error

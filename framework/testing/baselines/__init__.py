@@ -1,6 +1,6 @@
-"""Laws of baselines: what every one keeps to, what those with state do, and what the claims promise."""
+"""Laws of baselines: for all baselines, for those with state, and for those that make claims."""
 
 # isort: off
-from . import outputs, reach, neutral, linear, state  # in the order in which laws are stated
+from . import outputs, dependence, neutral, linear, state  # in the order in which laws are stated
 
-__all__ = ["linear", "neutral", "outputs", "reach", "state"]
+__all__ = ["dependence", "linear", "neutral", "outputs", "state"]

@@ -1,19 +1,19 @@
-"""What every environment must keep to: seeds, lanes, spaces, ends, time limits, saved states, and its tables.
+"""Laws of environments: seeds, lanes, spaces, ends of episodes, time limits, saved states, and tables.
 
-Chance is an environment's own affair: laws compare number by number only what must be the same whatever was drawn, and
-ask of the rest how often it happens, so seldom wrongly that no sound environment ever sees it (1 in 10⁶).
+Environments may be stochastic: laws compare numbers exactly only where they must be the same for any random numbers,
+and otherwise test frequencies, with a false alarm rate of 1 in 10⁶.
 """
 
 # isort: off
-from . import outputs, seeds, neighbours, ends, successors, lengths, extras  # in the order in which laws are stated
+from . import outputs, seeds, lanes, ends, successors, lengths, extras  # in the order in which laws are stated
 from . import tables, frequencies, transitions
 
 __all__ = [
     "ends",
     "extras",
     "frequencies",
+    "lanes",
     "lengths",
-    "neighbours",
     "outputs",
     "seeds",
     "successors",

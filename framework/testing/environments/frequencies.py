@@ -1,83 +1,85 @@
-"""How often: simulated frequencies are the probabilities of the tables."""
+"""Laws of frequencies: steps are as frequent as the tables say."""
 
 import torch
 from torch import Tensor
 
 from ..law import Broken, Subject, law
-from .chance import ALARM
-from .playing import LONGEST, lanes, many, one_a_group
-from .reasons import has
+from .applicability import has_members
+from .randomness import ALARM
+from .stepping import MAX_STEPS, first_of_each_group, make_environment, many_lanes
 from .tables import tables
 
-BULK = 64  # lanes, in which steps are counted
+NUM_LANES = 64  # lanes whose steps are counted
 
 
-def _countable(subject: Subject) -> str | None:
-    missing = has("mdp")(subject)
+def _has_visible_chance(subject: Subject) -> str | None:
+    missing = has_members("mdp")(subject)
     if missing:
         return missing
     mdp = tables(subject)
     if mdp.observations is not None:
-        return "hides its states, so that their frequencies are not seen"
-    chances = torch.cat([mdp.transitions[~mdp.terminal].flatten(0, 1), mdp.start.unsqueeze(0)])
-    return None if bool(((chances > 0).sum(1) > 1).any()) else "leaves nothing to chance"
+        return "its states are not observed, so that they cannot be counted"
+    probabilities = torch.cat([mdp.transitions[~mdp.terminal].flatten(0, 1), mdp.start.unsqueeze(0)])
+    return None if bool(((probabilities > 0).sum(1) > 1).any()) else "it is deterministic"
 
 
-@law("environment", applies=_countable, source="Pearson 1900, doi:10.1080/14786440009463897")
+@law("environment", applies=_has_visible_chance, source="Pearson 1900, doi:10.1080/14786440009463897")
 def steps_are_as_frequent_as_the_tables_say(subject: Subject) -> None:
-    """Of random actions that are allowed, the successors of each state and action are as frequent as P(s′ | s, a), and
-    first states as `start`: χ² of each row, all together wrongly refused once in a million."""
+    """With random actions, the successors of each state and action have the frequencies P(s′ | s, a), and first states
+    those of `start` (a χ² test for each row, with a total false alarm rate of one in a million)."""
     mdp = tables(subject)
     states, actions = mdp.transitions.shape[:2]
-    count = many(subject, BULK)
-    rows = min(LONGEST, 50 + 100 * states * actions // count)
-    chosen, generator = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
+    count = many_lanes(subject, NUM_LANES)
+    rows = min(MAX_STEPS, 50 + 100 * states * actions // count)
+    action_generator, generator = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
     starts, triples = [], []
-    with lanes(subject, count) as environment:
+    with make_environment(subject, count) as environment:
         groups = getattr(environment, "groups", None)
-        one_each = one_a_group(environment, count)
+        one_each = first_of_each_group(environment, count)
         for t in range(rows):
             if t % 50 == 0:
                 before, masks = environment.reset(generator).clone(), getattr(environment, "action_masks", None)
                 starts.append(before[one_each])
             allowed = torch.ones(count, actions) if masks is None else masks.float()
-            taken_now = torch.multinomial(allowed, 1, generator=chosen).squeeze(1)
-            step = environment.step(taken_now, generator)
+            actions_taken = torch.multinomial(allowed, 1, generator=action_generator).squeeze(1)
+            step = environment.step(actions_taken, generator)
             masks = step.action_masks
             real = torch.ones(count, dtype=torch.bool) if step.valid is None else step.valid
-            triples.append(((before * actions + taken_now) * states + step.successors)[real])
+            triples.append(((before * actions + actions_taken) * states + step.successors)[real])
             before = step.observations.clone()
             if groups is None and step.valid is None:
                 starts.append(before[step.terminated | step.truncated])
-    found = torch.bincount(torch.cat(triples), minlength=states * actions * states).reshape(-1, states)
+    transition_counts = torch.bincount(torch.cat(triples), minlength=states * actions * states).reshape(-1, states)
     tested = [("first states", torch.bincount(torch.cat(starts), minlength=states), mdp.start.double())]
     for pair in range(states * actions):
         s, a = divmod(pair, actions)
         if not bool(mdp.terminal[s]):
-            tested.append((f"successors of state {s}, action {a}", found[pair], mdp.transitions[s, a].double()))
-    for name, seen, chances in tested:
-        improbable = chi_square(seen.double(), chances)
-        if improbable * len(tested) < ALARM:
+            tested.append(
+                (f"successors of state {s}, action {a}", transition_counts[pair], mdp.transitions[s, a].double())
+            )
+    for name, counts, probabilities in tested:
+        p_value = chi_square(counts.double(), probabilities)
+        if p_value * len(tested) < ALARM:
             raise Broken(
-                f"{name}: not as frequent as the tables say (probability of this, or worse: {improbable:.1g})",
-                expected=(chances * seen.sum()).round(decimals=1).tolist(),
-                got=seen.tolist(),
+                f"{name}: not as frequent as the tables say (p-value {p_value:.1g})",
+                expected=(probabilities * counts.sum()).round(decimals=1).tolist(),
+                got=counts.tolist(),
                 case=tuple(
-                    {"state": s, "probability": p, "expected": p * int(seen.sum()), "seen": int(k)}
-                    for s, (p, k) in enumerate(zip(chances.tolist(), seen.tolist(), strict=True))
+                    {"state": s, "probability": p, "expected": p * int(counts.sum()), "counted": int(k)}
+                    for s, (p, k) in enumerate(zip(probabilities.tolist(), counts.tolist(), strict=True))
                     if p or k
                 ),
             )
 
 
-def chi_square(seen: Tensor, chances: Tensor) -> float:
-    """The probability of counts `[S]` as far from these chances, or farther; cells of few expected are pooled."""
-    if bool((seen[chances == 0] > 0).any()):
+def chi_square(counts: Tensor, probabilities: Tensor) -> float:
+    """The p-value of counts `[S]` in a χ² test with these probabilities; cells with few expected counts are pooled."""
+    if bool((counts[probabilities == 0] > 0).any()):
         return 0.0
-    expected = chances * seen.sum()
+    expected = probabilities * counts.sum()
     large = expected >= 5
-    cells = [(float(k), float(e)) for k, e in zip(seen[large], expected[large], strict=True)]
-    rest = float(seen[~large].sum()), float(expected[~large].sum())
+    cells = [(float(k), float(e)) for k, e in zip(counts[large], expected[large], strict=True)]
+    rest = float(counts[~large].sum()), float(expected[~large].sum())
     if rest[1] >= 5:
         cells.append(rest)
     elif cells and rest[1] > 0:

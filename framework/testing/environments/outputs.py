@@ -1,4 +1,4 @@
-"""What is handed out: observations of the space, finite rewards, flags."""
+"""Laws of outputs: observations in the space, finite rewards, flags."""
 
 import math
 from collections.abc import Sequence
@@ -7,32 +7,32 @@ from ...contracts import Inputs
 from ...errors import PartError
 from ...guards.step_checks import StepChecks
 from ..law import Broken, Subject, law
-from .playing import Plan, lanes, plans, play
+from .stepping import ActionPlan, make_environment, plans, run_plan
 
 
 @law("environment", cases=plans)
-def what_is_seen_is_in_the_space(subject: Subject, plan: Plan) -> None:
-    """First observations, observations and successors are elements of `observation_space`, of one shape and dtype;
-    rewards [N] are floating point, flags [N] bool; every action of `action_space` is taken."""
-    with lanes(subject, plan.lanes) as environment:
-        entry = StepChecks(environment, plan.lanes, (subject.part.label, "policy"))
-        told = play(environment, plan, steps=0)
+def observations_are_in_the_space(subject: Subject, plan: ActionPlan) -> None:
+    """First observations, observations and successors are elements of `observation_space`, with the same shape and
+    dtype. Rewards [N] are floating point, flags [N] are bool. Every action of `action_space` is accepted."""
+    with make_environment(subject, plan.lanes) as environment:
+        checks = StepChecks(environment, plan.lanes, (subject.part.label, "policy"))
+        recording = run_plan(environment, plan, steps=0)
         masks = getattr(environment, "action_masks", None)
         try:
-            entry.first(told.first, masks)
-            entry.observations("reset: observations", told.first.unsqueeze(0), _where)
+            checks.first(recording.first, masks)
+            checks.observations("reset: observations", recording.first.unsqueeze(0), _where)
         except PartError as error:
-            raise Broken(str(error), case=({"first observations": told.first.tolist()},)) from None
-        inputs = Inputs(told.first, masks)
-    with lanes(subject, plan.lanes) as environment:
-        told = play(environment, plan)
-    for t, step in enumerate(told.steps):
+            raise Broken(str(error), case=({"first observations": recording.first.tolist()},)) from None
+        inputs = Inputs(recording.first, masks)
+    with make_environment(subject, plan.lanes) as environment:
+        recording = run_plan(environment, plan)
+    for t, step in enumerate(recording.steps):
         try:
-            entry.step(step, None, inputs)
+            checks.step(step, None, inputs)
             for name in ("observations", "successors"):
-                entry.observations(f"step: {name}", getattr(step, name).unsqueeze(0), _where)
+                checks.observations(f"step: {name}", getattr(step, name).unsqueeze(0), _where)
         except PartError as error:
-            raise Broken(f"{error}, after step {t}", case=told.rows(0, t)) from None
+            raise Broken(f"{error}, after step {t}", case=recording.rows(0, t)) from None
         inputs = Inputs(step.observations, step.action_masks)
 
 
@@ -41,13 +41,13 @@ def _where(index: Sequence[int]) -> str:
 
 
 @law("environment", cases=plans)
-def rewards_are_finite(subject: Subject, plan: Plan) -> None:
-    """No reward is NaN or infinite, in rows that are no real steps neither."""
-    with lanes(subject, plan.lanes) as environment:
-        told = play(environment, plan)
-    for t, step in enumerate(told.steps):
+def rewards_are_finite(subject: Subject, plan: ActionPlan) -> None:
+    """No reward is NaN or infinite, also in rows that are not valid steps."""
+    with make_environment(subject, plan.lanes) as environment:
+        recording = run_plan(environment, plan)
+    for t, step in enumerate(recording.steps):
         for n, reward in enumerate(step.rewards.tolist()):
             if not math.isfinite(reward):
                 raise Broken(
-                    f"reward {reward} in step {t}", expected="a finite number", got=reward, case=told.rows(n, t)
+                    f"reward {reward} in step {t}", expected="a finite number", got=reward, case=recording.rows(n, t)
                 )

@@ -1,6 +1,6 @@
-"""Laws of return estimators: what every one keeps to, what some claim, and what names of settings promise."""
+"""Laws of return estimators: for all estimators, for those that make claims, and for conventional setting names."""
 
 # isort: off
-from . import outputs, reach, ends, linear, named, rounding  # in the order in which laws are stated
+from . import outputs, dependence, ends, linear, setting_names, rounding  # in the order in which laws are stated
 
-__all__ = ["ends", "linear", "named", "outputs", "reach", "rounding"]
+__all__ = ["dependence", "ends", "linear", "outputs", "rounding", "setting_names"]

@@ -1,4 +1,4 @@
-"""What estimators that claim to be linear keep to."""
+"""Laws of estimators that claim to be linear."""
 
 from typing import Any
 
@@ -7,42 +7,50 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from ...contracts import Estimate, Rollout
-from ..concerns import claims
+from ..applicability import claims
 from ..law import Subject, law
 from ..strategies import scaled
-from .asking import alike, estimate, retold, stories
+from .cases import estimate, require_same_estimate, rollout_cases, with_other_numbers
 
 
-@law("estimator", source="Sutton & Barto 2018, eq. 3.8", cases=stories, applies=claims("linear"))
+@law("estimator", source="Sutton & Barto 2018, eq. 3.8", cases=rollout_cases, applies=claims("linear"))
 def estimates_scale_with_rewards(subject: Subject, rollout: Rollout) -> None:
-    """Rewards and the critic's values times c: returns and value targets times c, and weights as they were."""
-    made = estimate(subject, rollout)
+    """If rewards and the critic's values are scaled by c, so are returns and value targets; weights do not change."""
+    original = estimate(subject, rollout)
     for factor in (4.0, 0.5, -1.0):
-        expected = Estimate(factor * made.returns, factor * made.value_targets, made.weights)
-        message = f"{{column}} at {{step}} are not {factor} times as much, as the rewards are"
-        alike(message, rollout, expected, estimate(subject, scaled(rollout, factor)))
+        expected = Estimate(factor * original.returns, factor * original.value_targets, original.weights)
+        message = f"{{column}} at {{step}} are not {factor} times as large, although the rewards are"
+        require_same_estimate(message, rollout, expected, estimate(subject, scaled(rollout, factor)))
 
 
 def _two_columns(subject: Subject) -> SearchStrategy[tuple[Rollout, Rollout]]:
-    def sum_of(rollout: Rollout) -> SearchStrategy[Rollout]:
-        told = retold(rollout)
-        return told.map(lambda o: evolve(o, log_probs=rollout.log_probs, target_log_probs=rollout.target_log_probs))
+    def second_rollout(rollout: Rollout) -> SearchStrategy[Rollout]:
+        changed = with_other_numbers(rollout)
+        return changed.map(lambda o: evolve(o, log_probs=rollout.log_probs, target_log_probs=rollout.target_log_probs))
 
-    return stories(subject).flatmap(lambda rollout: st.tuples(st.just(rollout), sum_of(rollout)))
+    return rollout_cases(subject).flatmap(lambda rollout: st.tuples(st.just(rollout), second_rollout(rollout)))
 
 
 @law("estimator", source="Sutton & Barto 2018, eq. 3.8", cases=_two_columns, applies=claims("linear"))
 def estimates_of_a_sum_are_the_sum_of_estimates(subject: Subject, case: tuple[Rollout, Rollout]) -> None:
-    """Rewards (and values) that are the sum of two tables have the sum of their returns and value targets.
+    """The estimate for the sum of two tables of rewards (and values) is the sum of the two estimates.
 
-    So does a constant that is added to every reward: it adds its own return, whatever the others are.
+    In particular, a constant that is added to every reward adds its own return, whatever the rewards are.
     """
     first, second = case
-    told: dict[str, Any] = {"rewards": first.rewards + second.rewards}
+    sums: dict[str, Any] = {"rewards": first.rewards + second.rewards}
     for name in ("values", "successor_values"):
         if getattr(first, name) is not None:
-            told[name] = getattr(first, name) + getattr(second, name)
-    one, two, both = (estimate(subject, story) for story in (first, second, evolve(first, **told)))
-    expected = Estimate(one.returns + two.returns, one.value_targets + two.value_targets)
+            sums[name] = getattr(first, name) + getattr(second, name)
+    first_estimate, second_estimate, both = (estimate(subject, each) for each in (first, second, evolve(first, **sums)))
+    expected = Estimate(
+        first_estimate.returns + second_estimate.returns, first_estimate.value_targets + second_estimate.value_targets
+    )
     got = Estimate(both.returns, both.value_targets)
-    alike("{column} at {step} of a sum are not the sum", first, expected, got, beside={"second reward": second.rewards})
+    require_same_estimate(
+        "{column} at {step} for a sum of rewards are not the sum",
+        first,
+        expected,
+        got,
+        extra_columns={"second reward": second.rewards},
+    )

@@ -1,10 +1,10 @@
-"""The laws of losses: what every loss keeps to, whatever it is the loss of.
+"""Laws of losses.
 
-A loss is handed a few steps with numbers drawn at random (`steps.py`), and a fresh one is made for each question.
-Padding is no concern of theirs: a batch has real steps only.
+A loss is called on a few steps with random numbers (`steps.py`), and is built anew for each call. There is no padding:
+a batch has real steps only.
 """
 
 # isort: off
-from . import form, division, gradients, numbers, iterations  # in the order in which laws are stated
+from . import outputs, denominators, gradients, precision, iterations  # in the order in which laws are stated
 
-__all__ = ["division", "form", "gradients", "iterations", "numbers"]
+__all__ = ["denominators", "gradients", "iterations", "outputs", "precision"]

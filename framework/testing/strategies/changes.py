@@ -1,4 +1,4 @@
-"""A rollout with one thing changed: its rows or lanes, padding, dtype, or the size of its numbers."""
+"""Change one thing in a rollout: its rows or lanes, padding, dtype, or the size of its numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,34 +15,34 @@ NUMBERS = (*REWARDS_AND_VALUES, "log_probs", "target_log_probs")
 
 
 def tables_of(rollout: Rollout) -> dict[str, Tensor]:
-    """Name and column `[T, N, …]` of everything that a rollout has of each step."""
+    """The columns `[T, N, …]` of a rollout by name."""
     columns = {field.name: getattr(rollout, field.name) for field in fields(Rollout)}
     return {name: column for name, column in columns.items() if column is not None and name not in ("groups", "state")}
 
 
 def copied(rollout: Rollout) -> Rollout:
-    """The same, in tensors of its own: whoever writes into them changes no counterexample."""
+    """A copy with its own tensors, so that writing to them does not change the counterexample."""
     columns: dict[str, Any] = {field.name: getattr(rollout, field.name) for field in fields(Rollout)}
-    mine: dict[str, Any] = {name: None if column is None else column.clone() for name, column in columns.items()}
-    return Rollout(**mine)
+    clones: dict[str, Any] = {name: None if column is None else column.clone() for name, column in columns.items()}
+    return Rollout(**clones)
 
 
 def excerpt(rollout: Rollout, rows: Any = slice(None), lanes: Any = slice(None)) -> Rollout:
-    """Some rows and lanes of a rollout, in the order that is asked for; episodes are numbered as they begin.
+    """Some rows and lanes of a rollout, in the given order; episodes are numbered anew.
 
-    A lane that is asked for twice has episodes of its own each time.
+    A lane that is given twice has its own episodes each time.
     """
-    some = _chosen(rollout, rows, lanes)
-    mask, lane = some.mask, torch.arange(some.mask.shape[1]).expand_as(some.mask)
-    pairs = list(zip(lane[mask].tolist(), some.episodes[mask].tolist(), strict=True))
+    part = _chosen(rollout, rows, lanes)
+    mask, lane = part.mask, torch.arange(part.mask.shape[1]).expand_as(part.mask)
+    pairs = list(zip(lane[mask].tolist(), part.episodes[mask].tolist(), strict=True))
     known = {pair: new for new, pair in enumerate(dict.fromkeys(pairs))}
     numbers = torch.zeros(mask.shape, dtype=torch.int64)
     numbers[mask] = torch.tensor([known[pair] for pair in pairs], dtype=torch.int64)
-    return evolve(some, episodes=numbers)
+    return evolve(part, episodes=numbers)
 
 
 def permute_lanes(rollout: Rollout, order: Sequence[int]) -> Rollout:
-    """The same rollout with its lanes in another order, and the numbers of its episodes as they were."""
+    """The rollout with its lanes in another order; episodes keep their numbers."""
     return _chosen(rollout, slice(None), order)
 
 
@@ -55,7 +55,7 @@ def _chosen(rollout: Rollout, rows: Any, lanes: Any) -> Rollout:
 
 
 def padded(rollout: Rollout, extra: int) -> Rollout:
-    """With further rows of padding below."""
+    """The rollout with more rows of padding at the end."""
     columns: dict[str, Any] = {
         name: torch.cat([column, torch.zeros_like(column[:1]).expand(extra, *column.shape[1:])])
         for name, column in tables_of(rollout).items()
@@ -64,22 +64,24 @@ def padded(rollout: Rollout, extra: int) -> Rollout:
 
 
 def as_dtype(rollout: Rollout, dtype: torch.dtype) -> Rollout:
-    """Rewards, values and log-probs in another dtype."""
-    return evolve(rollout, **{name: column.to(dtype) for name, column in _some(rollout, NUMBERS).items()})
+    """The rollout with rewards, values and log-probs in another dtype."""
+    return evolve(rollout, **{name: column.to(dtype) for name, column in _columns_named(rollout, NUMBERS).items()})
 
 
 def scaled(rollout: Rollout, factor: float) -> Rollout:
-    """Rewards and values so many times as large."""
-    return evolve(rollout, **{name: factor * column for name, column in _some(rollout, REWARDS_AND_VALUES).items()})
+    """The rollout with rewards and values multiplied by a factor."""
+    return evolve(
+        rollout, **{name: factor * column for name, column in _columns_named(rollout, REWARDS_AND_VALUES).items()}
+    )
 
 
-def _some(rollout: Rollout, names: Sequence[str]) -> dict[str, Any]:
-    """Those of these columns that are there."""
+def _columns_named(rollout: Rollout, names: Sequence[str]) -> dict[str, Any]:
+    """The columns with these names that are not None."""
     return {name: column for name, column in tables_of(rollout).items() if name in names}
 
 
-def following(rollout: Rollout, values: Tensor, beyond: Tensor) -> Tensor:
-    """V(s′) `[T, N]`: the next row's value, `beyond` where the trace is cut, 0 where the world ended."""
+def next_values(rollout: Rollout, values: Tensor, beyond: Tensor) -> Tensor:
+    """V(s′) `[T, N]`: the next row's value, `beyond` where the trace is cut, 0 where the episode terminated."""
     shifted = torch.cat([values[1:], torch.zeros_like(values[:1])])
-    going = continues(rollout.terminated, rollout.truncated, rollout.mask)
-    return torch.where(going, shifted, beyond).masked_fill(rollout.terminated | ~rollout.mask, 0)
+    continuing = continues(rollout.terminated, rollout.truncated, rollout.mask)
+    return torch.where(continuing, shifted, beyond).masked_fill(rollout.terminated | ~rollout.mask, 0)

@@ -1,4 +1,4 @@
-"""Stories: lanes of episodes, and the rollouts that they are put together to."""
+"""Lanes of episodes, and rollouts assembled from them."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ ENDS = st.sampled_from([TERMINATED, TRUNCATED, BOTH])
 
 @frozen
 class Episode:
-    """Rewards of its steps, and how it ended; an unfinished one did not."""
+    """The rewards of an episode's steps, and how it ended; an unfinished one has neither flag."""
 
     rewards: tuple[float, ...]
     terminated: bool
@@ -26,15 +26,17 @@ class Episode:
 
 
 def episodes(max_steps: int = 5, ends: SearchStrategy[tuple[bool, bool]] = ENDS) -> SearchStrategy[Episode]:
-    """At least one step; the world's end, the time limit, or both at once."""
+    """Episodes of at least one step that are terminated, truncated, or both."""
     lengths = st.integers(1, max_steps)
-    return st.builds(lambda length, told, end: Episode(tuple(told[:length]), *end), lengths, quarters(max_steps), ends)
+    return st.builds(
+        lambda length, rewards, end: Episode(tuple(rewards[:length]), *end), lengths, quarters(max_steps), ends
+    )
 
 
 def lanes_of_episodes(
     min_lanes: int = 1, max_lanes: int = 3, max_episodes: int = 3, max_steps: int = 5, unfinished: bool = False
 ) -> SearchStrategy[list[list[Episode]]]:
-    """Some lanes of at least one whole episode each; with `unfinished`, a lane's last one may go on at the edge."""
+    """Lanes of at least one episode each; with `unfinished`, a lane's last episode may be unfinished."""
     lane = st.lists(episodes(max_steps), min_size=1, max_size=max_episodes)
     if unfinished:
         lane = st.builds(_left_open, lane, st.booleans())
@@ -51,9 +53,9 @@ def assemble(
     dtype: torch.dtype = torch.float32,
     reset_rows: bool = False,
 ) -> Rollout:
-    """Lanes of episodes as a padded rollout, episodes numbered lane by lane; observations and actions are 0.
+    """Lanes of episodes as a padded rollout, with episodes numbered lane by lane; observations and actions are 0.
 
-    With `reset_rows`, a row that is no real step lies between episodes, as Gymnasium's NEXT_STEP has it.
+    With `reset_rows` there is a row that is not a real step between episodes, as with Gymnasium's NEXT_STEP autoreset.
     """
     between = int(reset_rows)
     lengths = [sum(len(episode.rewards) + between for episode in lane) - between for lane in lanes]
@@ -87,11 +89,11 @@ def assemble(
 
 
 def real_steps(lanes: Sequence[Sequence[Episode]], table: Tensor) -> list[list[float]]:
-    """`[T, N]` of assembled lanes read back as one list of numbers an episode."""
-    told = []
+    """A column `[T, N]` of assembled lanes as one list of numbers per episode."""
+    numbers = []
     for n, lane in enumerate(lanes):
         t = 0
         for episode in lane:
-            told.append([float(table[t + k, n]) for k in range(len(episode.rewards))])
+            numbers.append([float(table[t + k, n]) for k in range(len(episode.rewards))])
             t += len(episode.rewards)
-    return told
+    return numbers

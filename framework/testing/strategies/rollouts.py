@@ -1,4 +1,4 @@
-"""Rollouts as the runner makes them."""
+"""Rollouts as the runner collects them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from torch import Tensor
 
 from ...contracts import Rollout
-from .changes import excerpt, following
+from .changes import excerpt, next_values
 from .episodes import Episode, assemble, episodes, lanes_of_episodes
 from .numbers import quarters
 from .spaces import elements
@@ -30,22 +30,22 @@ def rollouts(
     action_space: "Space[Any] | None" = None,
     dtype: torch.dtype = torch.float64,
 ) -> Rollout:
-    """Rollouts as the runner makes them.
+    """Rollouts as the runner collects them.
 
     Args:
-        draw: Hypothesis's own.
-        whole: only whole episodes, padded below; False: cut at an edge, where episodes may go on; None: either.
+        draw: passed by Hypothesis.
+        whole: True: whole episodes, padded at the end; False: cut at an edge, with unfinished episodes; None: either.
         values: with a critic's values, successor values and log-probs of another policy; None: either.
-        min_lanes, max_lanes: how many lanes.
-        min_episodes: at least so many, whole or not, in all; with `groups`, in each group.
+        min_lanes, max_lanes: number of lanes.
+        min_episodes: minimum number of episodes, whole or not; with `groups`, in each group.
         groups: with groups of lanes.
-        observation_space, action_space: of what elements are drawn; without, they count up to 3 and to 2.
-        dtype: of rewards, values and log-probs.
+        observation_space, action_space: spaces of the elements; without, elements are 0 to 3 and 0 to 2.
+        dtype: dtype of rewards, values and log-probs.
     """
     whole = draw(st.booleans()) if whole is None else whole
     values = draw(st.booleans()) if values is None else values
-    different = min(max_lanes, 8)  # the structure of many lanes repeats; their numbers do not
-    lanes = draw(lanes_of_episodes(min(min_lanes, different), different, 2, unfinished=not whole))
+    num_different = min(max_lanes, 8)  # with many lanes, their structure repeats, not their numbers
+    lanes = draw(lanes_of_episodes(min(min_lanes, num_different), num_different, 2, unfinished=not whole))
     lanes = [lanes[n % len(lanes)] for n in range(max(min_lanes, len(lanes)))]
     owners = [draw(st.integers(0, 1)) for _ in lanes] if groups else [0] * len(lanes)
     for group in set(owners):
@@ -56,7 +56,7 @@ def rollouts(
     rollout = assemble(lanes, padding, dtype, resets)
     if not whole:
         rollout = _cut(rollout)
-        if not _enough(rollout, owners, min_episodes):  # as whole ones, then
+        if not _has_enough_episodes(rollout, owners, min_episodes):  # then use whole episodes
             rollout = assemble([_closed(lane) for lane in lanes], padding, dtype, resets)
     rollout = excerpt(rollout)
     columns: dict[str, Any] = {"groups": torch.tensor(owners) if groups else None}
@@ -65,7 +65,7 @@ def rollouts(
         began = (rollout.times == 0) & rollout.mask
         columns["times"] = rollout.times + carried * (began.cumsum(0) == 1) * rollout.mask
     steps, count = rollout.mask.shape
-    place = torch.arange(steps)[:, None] + 2 * torch.arange(count)  # told apart from their neighbours
+    place = torch.arange(steps)[:, None] + 2 * torch.arange(count)  # different from neighbouring steps
     for name, space, size in (("observations", observation_space, 4), ("actions", action_space, 3)):
         columns[name] = place % size if space is None else draw(elements(space, steps, count))
     rollout = evolve(rollout, **columns)
@@ -73,39 +73,39 @@ def rollouts(
 
 
 def orders(rollout: Rollout) -> SearchStrategy[list[int]]:
-    """Orders of its lanes."""
+    """Permutations of a rollout's lanes."""
     return st.permutations(range(rollout.mask.shape[1]))
 
 
 def _cut(rollout: Rollout) -> Rollout:
-    """Down to the row in which the first lane is out of steps."""
+    """Cut after the row in which the first lane runs out of steps."""
     missing = rollout.mask.flip(0).long().argmax(0)  # rows below a lane's last step
     return excerpt(rollout, rows=slice(0, len(rollout.mask) - int(missing.max())))
 
 
 def _closed(lane: list[Episode]) -> list[Episode]:
-    """A lane whose last episode has an end."""
+    """The lane with its last episode terminated if it was unfinished."""
     open_ended = not (lane[-1].terminated or lane[-1].truncated)
     return [*lane[:-1], evolve(lane[-1], terminated=True)] if open_ended else lane
 
 
-def _enough(rollout: Rollout, owners: list[int], min_episodes: int) -> bool:
-    """Whether each group has so many episodes."""
-    found = {(owners[n], int(rollout.episodes[t, n])) for t, n in rollout.mask.nonzero().tolist()}
-    return all(sum(owner == group for owner, _ in found) >= min_episodes for group in set(owners))
+def _has_enough_episodes(rollout: Rollout, owners: list[int], min_episodes: int) -> bool:
+    """Whether each group has enough episodes."""
+    episode_owners = {(owners[n], int(rollout.episodes[t, n])) for t, n in rollout.mask.nonzero().tolist()}
+    return all(sum(owner == group for owner, _ in episode_owners) >= min_episodes for group in set(owners))
 
 
 @st.composite
 def _numbers(draw: DrawFn, rollout: Rollout) -> dict[str, Tensor]:
-    """What a critic and two policies say of the real steps."""
+    """Values, successor values and log-probs of two policies for the real steps."""
     mask, names = rollout.mask, ("values", "successors", "log_probs", "target_log_probs")
     count = int(mask.sum())
     drawn = torch.tensor(draw(quarters(count * len(names))), dtype=rollout.rewards.dtype)
-    drawn = drawn.reshape(count, len(names)).T  # step by step: fewer steps have the same numbers
+    drawn = drawn.reshape(count, len(names)).T  # step by step, so that numbers stay the same with fewer steps
     columns = {}
     for name, numbers in zip(names, drawn, strict=True):
         column = torch.zeros_like(rollout.rewards)
         column[mask] = -numbers.abs() if name.endswith("log_probs") else numbers
         columns[name] = column
     beyond = columns.pop("successors")
-    return columns | {"successor_values": following(rollout, columns["values"], beyond)}
+    return columns | {"successor_values": next_values(rollout, columns["values"], beyond)}

@@ -13,7 +13,7 @@ from .numbers import digits, quarters
 
 
 def spaces() -> "SearchStrategy[Space[Any]]":
-    """Spaces of observations: Discrete, Box (of several shapes and bounds), MultiDiscrete, MultiBinary."""
+    """Observation spaces: Discrete, Box (of several shapes and bounds), MultiDiscrete, MultiBinary."""
     firsts = st.sampled_from([0, 0, 2])
     discrete = st.builds(lambda n, start: Discrete(n, start=start), st.integers(1, 5), firsts)
     shapes = st.sampled_from([(1,), (3,), (), (2, 2)])
@@ -29,7 +29,7 @@ def spaces() -> "SearchStrategy[Space[Any]]":
 
 
 def action_spaces() -> "SearchStrategy[Space[Any]]":
-    """Spaces of actions: Discrete, a bounded Box, MultiDiscrete."""
+    """Action spaces: Discrete, a bounded Box, MultiDiscrete."""
     discrete = st.integers(1, 4).map(Discrete)
     box = st.integers(1, 3).map(lambda size: Box(np.float32(-1), np.float32(2), (size,), np.float32))
     several = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(MultiDiscrete)
@@ -38,7 +38,7 @@ def action_spaces() -> "SearchStrategy[Space[Any]]":
 
 @st.composite
 def elements(draw: DrawFn, space: "Space[Any]", *leading: int) -> Tensor:
-    """Elements of a space, `[*leading, *shape]`, in the dtype in which the runner hands them out; edges included."""
+    """Elements of a space, `[*leading, *shape]`, in the dtype that the runner uses; edges included."""
     shape = (*leading, *(space.shape or ()))
     count = int(np.prod(shape, dtype=int))
     if isinstance(space, Box):
@@ -58,7 +58,7 @@ def elements(draw: DrawFn, space: "Space[Any]", *leading: int) -> Tensor:
 
 
 def _of_box(space: Box, numbers: list[float], shape: tuple[int, ...]) -> Tensor:
-    """Quarters from −2 to 2, laid over each bounded interval from end to end; where it is open, as they are."""
+    """Numbers from −2 to 2, mapped to each bounded interval from end to end; not mapped where it is unbounded."""
     place = (np.array(numbers, dtype=np.float64).reshape(shape) + 2) / 4  # 0 to 1
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     with np.errstate(invalid="ignore"):

@@ -1,4 +1,4 @@
-"""Finite worlds."""
+"""Tabular worlds."""
 
 import math
 
@@ -18,11 +18,11 @@ def mdps(
     limits: tuple[int, int] | None = (1, 4),
     aliased: bool = False,
 ) -> TabularMDP:
-    """Small worlds of random tables: probabilities are ratios of small whole numbers, rewards halves of up to 2.
+    """Small random tables: probabilities are ratios of small integers, rewards are multiples of 1/2 up to 2 in size.
 
-    The last state is terminal. With `aliased`, perhaps the one before it is, too, and perhaps states show what others
-    show, so that no policy can tell them apart. Time is limited by one of `limits` steps; None: not at all, and then
-    every action may lead to the end, so that each episode has one, whatever the policy.
+    The last state is terminal. With `aliased`, the state before it may be terminal, too, and several states may have
+    the same observation. The time limit is within `limits`; None: there is no limit, and every action may lead to the
+    terminal state, so that episodes end under any policy.
     """
     count, options = draw(st.integers(*states)), draw(st.integers(*actions))
     weights = _whole_numbers(draw, 0, 3, count, options, count)
@@ -52,6 +52,6 @@ def mdps(
 
 
 def _whole_numbers(draw: DrawFn, low: int, high: int, *shape: int) -> Tensor:
-    """Whole numbers in float64."""
+    """Integers in float64."""
     count = math.prod(shape)
     return torch.tensor(draw(st.lists(st.integers(low, high), min_size=count, max_size=count))).reshape(shape).double()

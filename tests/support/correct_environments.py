@@ -1,4 +1,4 @@
-"""Small environments that keep every law: what mutants are made from."""
+"""Small environments that satisfy every law; mutants are made from them."""
 
 import numpy as np
 import torch
@@ -7,11 +7,11 @@ from gymnasium.spaces import Box
 
 from framework import Step, TabularLanes, TabularMDP
 
-# Worlds that are sound, to be broken
+# Correct environments
 
 
 def tables(limit=4):
-    """States 0 to 2 and the end, 3; two actions with chance; episodes begin in 0 or 1; every r(s, a, s′) is another."""
+    """States 0 to 2 and terminal state 3; two stochastic actions; starts in 0 or 1; all r(s, a, s′) are different."""
     transitions = torch.zeros(4, 2, 4, dtype=torch.float64)
     transitions[:, 0] = torch.tensor([0.1, 0.6, 0.3, 0.0])
     transitions[:, 1] = torch.tensor([0.0, 0.2, 0.5, 0.3])
@@ -20,15 +20,15 @@ def tables(limit=4):
     return TabularMDP(transitions, rewards, start, torch.tensor([False, False, False, True]), limit)
 
 
-class Chancy(TabularLanes):
-    """A world with chance and tables."""
+class Stochastic(TabularLanes):
+    """A stochastic environment with tables."""
 
     def __init__(self, count):
         super().__init__(tables(), count)
 
 
-class Certain(TabularLanes):
-    """0, 1, 2 in a row: action 1 goes on, 0 back; without chance, and without tables that tell of it."""
+class Deterministic(TabularLanes):
+    """States 0, 1, 2 in a row: action 1 moves right, 0 left; deterministic, without `mdp`."""
 
     mdp = None
     limit = 5
@@ -46,7 +46,7 @@ class Certain(TabularLanes):
 
 
 class Drift:
-    """A number near 0 that drifts to where actions push it, until it is beyond ½ or six steps are over."""
+    """A number near 0 that actions push up or down, until it is beyond ½ or after six steps."""
 
     observation_space = Box(-1.0, 1.0, (1,), np.float32)
     action_space = Box(-1.0, 1.0, (1,), np.float32)
@@ -77,7 +77,7 @@ class Drift:
 
 
 class PureDrift(Drift):
-    """The same, with its step as a pure function."""
+    """The same with a pure `transition`."""
 
     transition_noise = 2
 
@@ -97,15 +97,15 @@ class PureDrift(Drift):
         return after, Step(after["x"], successors, -successors.abs().squeeze(1), terminated, truncated)
 
 
-class Slippery(Certain):
-    """Once in a thousand steps the other action is taken."""
+class Slippery(Deterministic):
+    """In one of a thousand steps the other action is taken."""
 
     def likely(self, transitions):
         return 0.999 * transitions + 0.001 * transitions.flip(1)
 
 
-class LateChance(Certain):
-    """From its 41st step on rewards are drawn; who looks at forty sees no chance."""
+class LateRandomness(Deterministic):
+    """Rewards are random from step 41 on; the first forty steps are deterministic."""
 
     limit, taken = 30, 0
 
@@ -116,8 +116,8 @@ class LateChance(Certain):
         return step
 
 
-class Forbidding(Chancy):
-    """In state 0 action 1 is forbidden, and raises."""
+class Forbidding(Stochastic):
+    """In state 0 action 1 is masked, and raises."""
 
     @property
     def action_masks(self):
@@ -132,14 +132,14 @@ class Forbidding(Chancy):
 
 
 class FromHome(Drift):
-    """Each episode begins at 0."""
+    """Each episode starts at 0."""
 
     def begin(self, generator):
         return torch.zeros(self.count, 1)
 
 
 class Strip(TabularLanes):
-    """Four places in a row, from the first; one slips now and then; without tables that tell of it."""
+    """Four states in a row, starting in the first; actions sometimes slip; without `mdp`."""
 
     mdp = None
 
@@ -155,8 +155,8 @@ class Strip(TabularLanes):
         )
 
 
-class Round(TabularLanes):
-    """Out and back: the end looks as the start does, and no limit comes before it."""
+class ReturnsToStart(TabularLanes):
+    """Out and back: the terminal state has the same observation as the start, and there is no time limit."""
 
     mdp = None
 
@@ -170,8 +170,8 @@ class Round(TabularLanes):
         super().__init__(TabularMDP(transitions, torch.ones_like(transitions), start, end, None, seen), count)
 
 
-class Clockwork(TabularLanes):
-    """A dial of ten numbers, and a limit of ten steps: each episode ends where it begins."""
+class Dial(TabularLanes):
+    """A dial of ten numbers, and a limit of ten steps: each episode ends where it starts."""
 
     mdp = None
 
@@ -182,10 +182,10 @@ class Clockwork(TabularLanes):
 
 
 @frozen
-class World:
-    """Settings of one of the classes here."""
+class EnvironmentSettings:
+    """Settings that build one of the classes here."""
 
-    lanes: type = Chancy
+    lanes: type = Stochastic
 
     def build(self, num_envs, device):
         return self.lanes(num_envs)

@@ -1,4 +1,4 @@
-"""How a counterexample is told: as rows of a small table, and as Python that makes it again."""
+"""How a counterexample is reported: as rows of a small table, and as Python code that reproduces it."""
 
 import math
 import textwrap
@@ -16,17 +16,17 @@ from ..parts import Loaded, Part
 from .law import Broken
 
 if TYPE_CHECKING:
-    from .judging import Verdict
+    from .verdicts import Verdict
 
 Row = dict[str, Any]
-# Stories have some twenty numbers of size 2 at most. A part may work in float32, as runs do, which rounds sums of up to
-# 40 by 2e-6, a few times; what is wrong is so by quarters, times γ or λ to the power of a few steps.
+# Rollouts have some twenty numbers of size 2 at most. A part may compute in float32, as in a run, where sums up to 40
+# have rounding errors of a few times 2e-6; real errors are multiples of 1/4, times γ or λ to the power of a few steps.
 ROUNDING = 1e-5
 
 
 def rows(rollout: Rollout, **columns: Tensor | None) -> tuple[Row, ...]:
-    """The real steps of a rollout, lane by lane, with further columns `[T, N]`; those that are None are left out."""
-    told = []
+    """The real steps of a rollout, lane by lane, with further columns `[T, N]` unless they are None."""
+    table = []
     for n, t in rollout.mask.T.nonzero().tolist():
         flags = (bool(rollout.terminated[t, n]), bool(rollout.truncated[t, n]))
         row: Row = {"lane": n, "step": t, "reward": float(rollout.rewards[t, n])}
@@ -35,41 +35,41 @@ def rows(rollout: Rollout, **columns: Tensor | None) -> tuple[Row, ...]:
             row["group"] = int(rollout.groups[n])
         if rollout.values is not None and rollout.successor_values is not None:
             row["V(s)"], row["V(s′)"] = float(rollout.values[t, n]), float(rollout.successor_values[t, n])
-        told.append(row | {name: float(column[t, n]) for name, column in columns.items() if column is not None})
-    return tuple(told)
+        table.append(row | {name: float(column[t, n]) for name, column in columns.items() if column is not None})
+    return tuple(table)
 
 
-def same(
+def require_close(
     message: str,
     rollout: Rollout,
     expected: Tensor,
     got: Tensor,
     where: Tensor | None = None,
     tolerance: float = ROUNDING,
-    beside: Mapping[str, Tensor | None] | None = None,
+    extra_columns: Mapping[str, Tensor | None] | None = None,
 ) -> None:
-    """Refuse numbers `[T, N]` that are not as expected at the real steps (`where`: at these).
+    """Raise `Broken` if numbers `[T, N]` are not as expected at the real steps (those at `where`).
 
-    `tolerance` is meant of numbers below 1, and relative to the largest above it. `{step}` in the message is where.
-    `beside` are further columns of the table.
+    `tolerance` is absolute for numbers below 1, and relative to the largest number otherwise. `{step}` in the message
+    is replaced by the first wrong step. `extra_columns` are added to the table.
     """
     where = rollout.mask if where is None else where & rollout.mask
     expected, got = expected.double(), got.double()
-    size = max(1.0, float(expected[where].abs().max())) if bool(where.any()) else 1.0
-    near = (expected - got).abs() <= tolerance * size
-    off = (where & ~near).nonzero()
-    if len(off):
-        t, n = off[0].tolist()
-        table = rows(rollout, **(beside or {}), expected=expected, got=got)
+    scale = max(1.0, float(expected[where].abs().max())) if bool(where.any()) else 1.0
+    close = (expected - got).abs() <= tolerance * scale
+    wrong = (where & ~close).nonzero()
+    if len(wrong):
+        t, n = wrong[0].tolist()
+        table = rows(rollout, **(extra_columns or {}), expected=expected, got=got)
         message = message.replace("{step}", f"step {t} of lane {n}")
         raise Broken(message, expected=float(expected[t, n]), got=float(got[t, n]), case=table)
 
 
-def finite(message: str, rollout: Rollout, got: Tensor) -> None:
-    """Refuse numbers `[T, N]` of which one is NaN or infinite, in padding too; the message goes on with where."""
-    off = (~got.isfinite()).nonzero()
-    if len(off):
-        t, n = off[0].tolist()
+def require_finite(message: str, rollout: Rollout, got: Tensor) -> None:
+    """Raise `Broken` if one of the numbers `[T, N]` is NaN or infinite, in padding too; the place is added."""
+    wrong = (~got.isfinite()).nonzero()
+    if len(wrong):
+        t, n = wrong[0].tolist()
         raise Broken(
             f"{message} not finite at step {t} of lane {n}{'' if rollout.mask[t, n] else ', in padding'}",
             expected="a finite number",
@@ -78,27 +78,27 @@ def finite(message: str, rollout: Rollout, got: Tensor) -> None:
         )
 
 
-def unwritten(rollout: Rollout, handed: Rollout) -> None:
-    """Refuse a rollout that a part was handed, and that is no longer as it was."""
+def require_unchanged(rollout: Rollout, passed: Rollout) -> None:
+    """Raise `Broken` if a part has modified the rollout that it was passed."""
     for field in attrs.fields(Rollout):
-        before, after = getattr(rollout, field.name), getattr(handed, field.name)
+        before, after = getattr(rollout, field.name), getattr(passed, field.name)
         if before is not None and not torch.equal(before, after):
-            told = {"expected": before, "got": after} if before.shape == rollout.mask.shape else {}
-            raise Broken(f"writes into the rollout's {field.name}", case=rows(rollout, **told))
+            columns = {"expected": before, "got": after} if before.shape == rollout.mask.shape else {}
+            raise Broken(f"writes into the rollout's {field.name}", case=rows(rollout, **columns))
 
 
-# Python that makes it again
+# Python code that reproduces it
 
 
-LONGEST_SOURCE = 20_000  # characters of a case that anybody would read
+MAX_SOURCE = 20_000  # characters; nobody would read more
 
 
-class UntoldError(Exception):
-    """Something for which no source is known."""
+class NoSourceError(Exception):
+    """A value that cannot be written as Python code."""
 
 
 def source(value: Any, imports: set[str], indent: str = "") -> str:
-    """Python that makes a value again; what it needs is added to `imports`."""
+    """Python code that creates an equal value; the imports that it needs are added to `imports`."""
     inner = indent + "    "
     if isinstance(value, Tensor):
         return _tensor(value, imports)
@@ -112,33 +112,33 @@ def source(value: Any, imports: set[str], indent: str = "") -> str:
         pairs = [f"{key!r}: {source(entry, imports, inner)}" for key, entry in value.items()]
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, tuple | list | set | frozenset):
-        told = [source(entry, imports, inner) for entry in value]
-        if any("\n" in entry for entry in told):
-            entries = "\n" + "".join(f"{inner}{entry},\n" for entry in told) + indent
+        sources = [source(entry, imports, inner) for entry in value]
+        if any("\n" in entry for entry in sources):
+            entries = "\n" + "".join(f"{inner}{entry},\n" for entry in sources) + indent
         else:
-            entries = ", ".join(told)
+            entries = ", ".join(sources)
         if isinstance(value, tuple):
-            return f"({entries}{',' * (len(told) == 1 and entries == told[0])})"
+            return f"({entries}{',' * (len(sources) == 1 and entries == sources[0])})"
         return f"[{entries}]" if isinstance(value, list) else f"{type(value).__name__}([{entries}])"
     if attrs.has(type(value)):
         return _attrs(value, imports, indent)
-    raise UntoldError(type(value).__name__)
+    raise NoSourceError(type(value).__name__)
 
 
 def _attrs(value: Any, imports: set[str], indent: str) -> str:
     cls, inner = type(value), indent + "    "
     if cls.__module__ == "__main__" or "<" in cls.__qualname__:
-        raise UntoldError(f"{cls.__qualname__} of {cls.__module__}")
+        raise NoSourceError(f"{cls.__qualname__} of {cls.__module__}")
     home = "framework" if cls.__module__ == "framework.contracts" else cls.__module__
     imports.add(f"from {home} import {cls.__qualname__.split('.')[0]}")
-    given = []
+    arguments = []
     for field in attrs.fields(cls):
         entry = getattr(value, field.name)
         if field.init and not (entry is None and field.default is None):
-            given.append(f"{field.alias or field.name}={source(entry, imports, inner)}")
-    if sum(map(len, given)) < 80 and not any("\n" in entry for entry in given):
-        return f"{cls.__qualname__}({', '.join(given)})"
-    return f"{cls.__qualname__}(\n" + "".join(f"{inner}{entry},\n" for entry in given) + f"{indent})"
+            arguments.append(f"{field.alias or field.name}={source(entry, imports, inner)}")
+    if sum(map(len, arguments)) < 80 and not any("\n" in entry for entry in arguments):
+        return f"{cls.__qualname__}({', '.join(arguments)})"
+    return f"{cls.__qualname__}(\n" + "".join(f"{inner}{entry},\n" for entry in arguments) + f"{indent})"
 
 
 def _tensor(value: Tensor, imports: set[str]) -> str:
@@ -147,8 +147,8 @@ def _tensor(value: Tensor, imports: set[str]) -> str:
         return f"torch.empty({tuple(value.shape)}, dtype={value.dtype})"
     numbers = _numbers(value.detach().tolist(), imports)
     known = value.dtype in (torch.bool, torch.int64, torch.float32)
-    told = f"torch.tensor({numbers}{'' if known else f', dtype={value.dtype}'})"
-    return f"{told}.requires_grad_()" if value.requires_grad else told
+    text = f"torch.tensor({numbers}{'' if known else f', dtype={value.dtype}'})"
+    return f"{text}.requires_grad_()" if value.requires_grad else text
 
 
 def _numbers(value: Any, imports: set[str]) -> str:
@@ -179,24 +179,24 @@ def _space(value: Any, imports: set[str]) -> str:
 
 
 def snippet(law: str, part: Part, case: Sequence[Any], loaded: Loaded, seed: int, examples: int) -> str:
-    """A whole Python file that asks the law of this case again, or looks for it anew where that cannot be written."""
+    """A Python script that checks the law on this case again, or searches again if the case cannot be written."""
     imports: set[str] = set()
-    made = _part(part, loaded, imports)
+    part_source = _part(part, loaded, imports)
     lines = []
     try:
         names = [f"case{number or ''}" for number in range(len(case))]
         lines = [f"{name} = {source(entry, imports)}" for name, entry in zip(names, case, strict=True)]
-        if sum(map(len, lines)) > LONGEST_SOURCE:
-            raise UntoldError("a picture, or the like")
+        if sum(map(len, lines)) > MAX_SOURCE:
+            raise NoSourceError("too long")
         imports.add("from framework.testing import replay")
-        lines.append(f"replay({', '.join([repr(law), 'judged', *names])})  # raises what the law says")
-    except UntoldError:
+        lines.append(f"replay({', '.join([repr(law), 'tested', *names])})  # raises the law's error")
+    except NoSourceError:
         imports.add("from framework.testing import check")
         lines = [
-            f"report = check(judged, only=[{law!r}], seed={seed}, examples={examples})",
+            f"report = check(tested, only=[{law!r}], seed={seed}, examples={examples})",
             "raise next(verdict.error for verdict in report.failed)",
         ]
-    return "\n".join([*_sorted(imports), "", f"judged = {made}", *lines])
+    return "\n".join([*_sorted(imports), "", f"tested = {part_source}", *lines])
 
 
 def _sorted(imports: set[str]) -> list[str]:
@@ -206,33 +206,33 @@ def _sorted(imports: set[str]) -> list[str]:
     for line in sorted(imports - set(plain)):
         module, _, name = line.removeprefix("from ").partition(" import ")
         names.setdefault(module, []).append(name)
-    return plain + [f"from {module} import {', '.join(found)}" for module, found in names.items()]
+    return plain + [f"from {module} import {', '.join(imported)}" for module, imported in names.items()]
 
 
 def _part(part: Part, loaded: Loaded, imports: set[str]) -> str:
-    """How a snippet gets the part: from its plugin, or, of settings that no plugin offers, from their class."""
+    """Code that creates the part: from its plugin or, if no plugin offers its settings, from their class."""
     plugin = next((plugin for plugin in loaded.plugins if plugin.name == part.plugin), None)
     if plugin is None:
         imports.add("from framework.parts import Part")
         try:
             settings, comment = source(part.settings, imports), ""
-        except UntoldError:
+        except NoSourceError:
             settings, comment = f"{type(part.settings).__name__}(...)", "  # define it above"
         return f"Part({part.role!r}, {part.name!r}, {part.plugin!r}, {settings}){comment}"
     imports.add("from framework.testing import part")
     name = f"{part.plugin}:{part.name}"
-    changed, untold = [], []
+    changed, without_source = [], []
     for key, value in _changed(part.settings).items():
         try:
             changed.append(f", {key}={source(value, imports)}")
-        except UntoldError:
-            untold.append(" ".join(f"{key}={value!r}".split()))
-    comment = f"  # and with {', '.join(untold)}, for which no source is known" if untold else ""
+        except NoSourceError:
+            without_source.append(" ".join(f"{key}={value!r}".split()))
+    comment = f"  # and with {', '.join(without_source)}, which cannot be written as code" if without_source else ""
     return f"part({part.role!r}, {name!r}, [{plugin.source!r}]{''.join(changed)}){comment}"
 
 
 def _changed(settings: Any) -> Row:
-    """Those settings that are not as in a fresh object, by argument."""
+    """The settings that differ from their defaults, by argument name."""
     fresh = type(settings)()
     pairs = {
         field.alias or field.name: (getattr(settings, field.name), getattr(fresh, field.name))
@@ -242,27 +242,27 @@ def _changed(settings: Any) -> Row:
     return {key: value for key, (value, default) in pairs.items() if not _equal(value, default)}
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _equal(value: Any, default: Any) -> bool:
     try:
-        return one is other or (type(one) is type(other) and bool(torch.as_tensor(one == other).all()))
-    except Exception:  # of several shapes, or a comparison of its own
+        return value is default or (type(value) is type(default) and bool(torch.as_tensor(value == default).all()))
+    except Exception:  # different shapes, or a custom comparison
         return False
 
 
-# A verdict in words
+# Reports
 
 
 def as_text(verdict: "Verdict", loaded: Loaded, seed: int, examples: int, also: Sequence[str] = ()) -> str:
-    """What a failure is told as: what is wrong, expected and obtained, the steps, and a snippet that repeats it.
+    """The report of a failure: what is wrong, expected and actual result, the steps, and code that reproduces it.
 
-    `also` names other laws that are broken by the same.
+    `also` are the names of other laws that the same error breaks.
     """
     lines = [f"{verdict.law.name}: {verdict.reason}"]
     if also:
-        lines += textwrap.wrap(", ".join(also), 100, initial_indent="  so are: ", subsequent_indent="    ")
+        lines += textwrap.wrap(", ".join(also), 100, initial_indent="  also broken: ", subsequent_indent="    ")
     lines.append(f"  the law: {verdict.law.statement}")
     if verdict.subject is not None:
-        lines.append(f"  of {verdict.subject.part.label}, {verdict.subject.settings}")
+        lines.append(f"  part: {verdict.subject.part.label}, {verdict.subject.settings}")
     error = verdict.error
     if isinstance(error, Broken):
         if error.expected is not None or error.got is not None:
@@ -270,21 +270,21 @@ def as_text(verdict: "Verdict", loaded: Loaded, seed: int, examples: int, also: 
         if error.case:
             lines += ["", *as_table(error.case)]
     if verdict.subject is not None:
-        told = snippet(verdict.law.name, verdict.subject.part, verdict.case, loaded, seed, examples)
-        lines += ["", "# this repeats it:", told]
+        python = snippet(verdict.law.name, verdict.subject.part, verdict.case, loaded, seed, examples)
+        lines += ["", "# to reproduce it:", python]
     return "\n".join(lines)
 
 
-LONGEST = 40  # rows of a table that are shown
+MAX_ROWS = 40  # rows of a table that are printed
 
 
 def as_table(case: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Rows as lines, their columns aligned."""
+    """Rows as lines with aligned columns."""
     names = list(dict.fromkeys(name for row in case for name in row))
-    cells = [names, *([_cell(row.get(name, "")) for name in names] for row in case[:LONGEST])]
+    cells = [names, *([_cell(row.get(name, "")) for name in names] for row in case[:MAX_ROWS])]
     widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
     lines = ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
-    return lines if len(case) <= LONGEST else [*lines, f"  … {len(case) - LONGEST} more"]
+    return lines if len(case) <= MAX_ROWS else [*lines, f"  … {len(case) - MAX_ROWS} more"]
 
 
 def _cell(value: Any) -> str:

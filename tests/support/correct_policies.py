@@ -1,4 +1,4 @@
-"""Policies written plainly that keep every law: what mutants are made from."""
+"""Simple policies that satisfy every law; mutants are made from them."""
 
 import math
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from framework import Action, Evaluation, UsageError
 
-# Policies to be spoilt: right as they are
+# Correct policies
 
 
 class Features(nn.Module):
@@ -18,7 +18,7 @@ class Features(nn.Module):
     def __init__(self, space):
         super().__init__()
         self.space = space
-        self.width = int(space.n) if isinstance(space, Discrete) else min(64, math.prod(space.shape))  # of a picture
+        self.width = int(space.n) if isinstance(space, Discrete) else min(64, math.prod(space.shape))  # of an image
 
     def forward(self, observations):
         if isinstance(self.space, Discrete):
@@ -70,7 +70,7 @@ class Softmax(nn.Module):
 
 
 class PureSoftmax(Softmax):
-    """The same, with what it does as a pure function: by the cumulative sum."""
+    """The same with a pure `choose`, by the cumulative sum."""
 
     @property
     def choice_noise(self):
@@ -90,7 +90,7 @@ class Greedy:
             return Action(self.policy.logits(inputs).argmax(-1) + self.policy.first)
 
 
-class Several(Softmax):
+class SeveralSoftmax(Softmax):
     kinds = (MultiDiscrete,)
     greedy = None
 
@@ -169,7 +169,7 @@ class Normal(nn.Module):
 
 
 class PureNormal(Normal):
-    """The same, with what it does as a pure function: by Box and Muller's."""
+    """The same with a pure `choose`, by the Box–Muller transform."""
 
     @property
     def choice_noise(self):
@@ -188,7 +188,7 @@ class Squashed(Normal):
     squash = True
 
 
-class Remembering(Softmax):
+class RecurrentSoftmax(Softmax):
     """A softmax over a leaky sum of observations."""
 
     def __init__(self, observations, actions):
@@ -240,8 +240,8 @@ class Remembering(Softmax):
 
 
 @frozen
-class Made:
-    """Settings of a policy that is made by its class."""
+class PolicySettings:
+    """Settings that build a policy of a class."""
 
     cls: type
 

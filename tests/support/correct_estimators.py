@@ -1,4 +1,4 @@
-"""Estimators written plainly that keep every law: what mutants are made from."""
+"""Simple estimators that satisfy every law; mutants are made from them."""
 
 import torch
 from attrs import field, frozen, validators
@@ -11,29 +11,29 @@ LOADED = load()
 UNIT = [validators.ge(0.0), validators.le(1.0)]
 
 
-# Right ones, step by step: what a mutant gets wrong is one method of theirs.
+# Correct estimators that compute step by step: a mutant overrides one of their methods.
 
 
 @frozen
 class Step:
-    """One reward, then the critic."""
+    """One reward plus the discounted value of the successor."""
 
     needs = frozenset({"values"})
     claims = frozenset({"causal", "linear"})
     gamma: float = field(default=0.99, validator=UNIT)
 
-    def going(self, rollout):
-        going = rollout.mask & ~rollout.terminated & ~rollout.truncated
-        return torch.cat([going[:-1], going[-1:] & False])
+    def continuing(self, rollout):
+        continuing = rollout.mask & ~rollout.terminated & ~rollout.truncated
+        return torch.cat([continuing[:-1], continuing[-1:] & False])
 
-    def beyond(self, rollout):
+    def bootstrap_values(self, rollout):
         return rollout.successor_values
 
     def rewards(self, rollout):
         return rollout.rewards
 
     def returns(self, rollout):
-        return self.rewards(rollout) + self.gamma * self.beyond(rollout)
+        return self.rewards(rollout) + self.gamma * self.bootstrap_values(rollout)
 
     def targets(self, rollout, returns):
         return returns
@@ -44,22 +44,22 @@ class Step:
 
 
 @frozen
-class Walked(Step):
-    """λ-returns: Gₜ = rₜ + γ[(1 − λ)·V(s′ₜ) + λ·Gₜ₊₁] while the trace goes on, rₜ + γ·V(s′ₜ) where it is cut."""
+class LambdaReturns(Step):
+    """λ-returns: Gₜ = rₜ + γ[(1 − λ)·V(s′ₜ) + λ·Gₜ₊₁] while the trace continues, rₜ + γ·V(s′ₜ) where it is cut."""
 
     lam: float = field(default=0.95, validator=UNIT)
 
     def returns(self, rollout):
-        rewards, going, beyond = self.rewards(rollout), self.going(rollout), self.beyond(rollout)
+        rewards, continuing, bootstrap = self.rewards(rollout), self.continuing(rollout), self.bootstrap_values(rollout)
         returns, later = torch.zeros_like(rewards), torch.zeros_like(rewards[0])
         for t in reversed(range(len(rewards))):
-            bootstrapped = torch.where(going[t], (1 - self.lam) * beyond[t] + self.lam * later, beyond[t])
+            bootstrapped = torch.where(continuing[t], (1 - self.lam) * bootstrap[t] + self.lam * later, bootstrap[t])
             later = returns[t] = rewards[t] + self.gamma * bootstrapped
         return returns
 
 
 @frozen
-class WalkedN(Step):
+class NStepReturns(Step):
     """n-step returns, by their definition."""
 
     n: int = field(default=3, validator=validators.ge(1))
@@ -68,29 +68,29 @@ class WalkedN(Step):
         return self.gamma**steps
 
     def returns(self, rollout):
-        rewards, going, beyond = self.rewards(rollout), self.going(rollout), self.beyond(rollout)
+        rewards, continuing, bootstrap = self.rewards(rollout), self.continuing(rollout), self.bootstrap_values(rollout)
         returns = torch.zeros_like(rewards)
         for lane in range(rewards.shape[1]):
             for t in range(len(rewards)):
                 for k in range(self.n):
                     returns[t, lane] += self.gamma**k * rewards[t + k, lane]
-                    if k == self.n - 1 or not going[t + k, lane]:
-                        returns[t, lane] += self.power(k + 1) * beyond[t + k, lane]
+                    if k == self.n - 1 or not continuing[t + k, lane]:
+                        returns[t, lane] += self.power(k + 1) * bootstrap[t + k, lane]
                         break
         return returns
 
 
 @frozen
-class ToGo(Step):
+class RewardsToGo(Step):
     """Rewards to go."""
 
     needs = frozenset({"complete_episodes"})
 
     def returns(self, rollout):
-        rewards, going = self.rewards(rollout), self.going(rollout)
+        rewards, continuing = self.rewards(rollout), self.continuing(rollout)
         returns, later = torch.zeros_like(rewards), torch.zeros_like(rewards[0])
         for t in reversed(range(len(rewards))):
-            later = returns[t] = rewards[t] + self.gamma * torch.where(going[t], later, 0)
+            later = returns[t] = rewards[t] + self.gamma * torch.where(continuing[t], later, 0)
         return returns
 
 
@@ -99,12 +99,12 @@ def shifted(table):
     return torch.cat([table[1:], torch.zeros_like(table[:1])])
 
 
-# Right ones that a law might mistake
+# Correct estimators that a wrong law might reject
 
 
 @frozen
 class Total:
-    """Each episode's total, summed by its number."""
+    """Each episode's return, summed by its number."""
 
     needs = frozenset({"complete_episodes"})
     claims = frozenset({"linear"})
@@ -112,11 +112,11 @@ class Total:
     def __call__(self, rollout):
         sums = rollout.rewards.new_zeros(int(rollout.episodes.max()) + 1)
         sums.index_add_(0, rollout.episodes[rollout.mask], rollout.rewards[rollout.mask])
-        return Estimate(sums[rollout.episodes] * rollout.mask, ToGo(1.0).returns(rollout))
+        return Estimate(sums[rollout.episodes] * rollout.mask, RewardsToGo(1.0).returns(rollout))
 
 
 @frozen
-class NeverZero(ToGo):
+class NeverZero(RewardsToGo):
     """γ is inside (0, 1], and it computes in float32."""
 
     gamma: float = field(default=0.99, validator=[validators.gt(0), validators.le(1)])
@@ -134,7 +134,7 @@ def two_to_four(instance, attribute, value):
 
 
 @frozen
-class TwoToFour(WalkedN):
+class TwoToFour(NStepReturns):
     """n is 2, 3 or 4, and a validator says so in the framework's own words."""
 
     n: int = field(default=3, validator=two_to_four)
@@ -148,21 +148,21 @@ class VTrace(Step):
 
     def __call__(self, rollout):
         target = rollout.log_probs if rollout.target_log_probs is None else rollout.target_log_probs
-        rho, going = (target - rollout.log_probs).exp().clamp(max=1), self.going(rollout)
+        rho, continuing = (target - rollout.log_probs).exp().clamp(max=1), self.continuing(rollout)
         targets, returns = torch.zeros_like(rollout.rewards), torch.zeros_like(rollout.rewards)
         later = torch.zeros_like(rollout.rewards[0])
         for t in reversed(range(len(targets))):
-            beyond = rollout.successor_values[t]
-            delta = rho[t] * (rollout.rewards[t] + self.gamma * beyond - rollout.values[t])
-            trace = self.gamma * self.lam * rho[t] * torch.where(going[t], later - beyond, 0)
+            bootstrap = rollout.successor_values[t]
+            delta = rho[t] * (rollout.rewards[t] + self.gamma * bootstrap - rollout.values[t])
+            trace = self.gamma * self.lam * rho[t] * torch.where(continuing[t], later - bootstrap, 0)
             targets[t] = rollout.values[t] + delta + trace
-            returns[t] = rollout.rewards[t] + self.gamma * torch.where(going[t], later, beyond)
+            returns[t] = rollout.rewards[t] + self.gamma * torch.where(continuing[t], later, bootstrap)
             later = targets[t]
         return Estimate(returns * rollout.mask, targets * rollout.mask, rho)
 
 
 @frozen
-class MonteCarloAndTD(ToGo):
+class MonteCarloAndTD(RewardsToGo):
     """Rewards to the end of whole episodes, and one-step targets for the critic."""
 
     needs = frozenset({"complete_episodes", "values"})
@@ -174,8 +174,8 @@ class MonteCarloAndTD(ToGo):
 
 
 @frozen
-class OfVectors(ToGo):
-    """Adds to each reward a number of the observation's vector: nothing for spaces whose observations are numbers."""
+class OfVectors(RewardsToGo):
+    """Adds to each reward the sum of the observation's vector; does not work for Discrete observations."""
 
     def rewards(self, rollout):
         return rollout.rewards + (rollout.observations @ torch.ones(2)).masked_fill(~rollout.mask, 0)
@@ -193,7 +193,7 @@ MISTAKABLE = {
     VTrace: {},
     MonteCarloAndTD: dict.fromkeys(
         ("a_truncation_bootstraps", "the_edge_bootstraps"),
-        "it needs complete episodes, and takes every end for the end of the rewards",
+        "it needs complete episodes, and treats every end as the end of the rewards",
     ),
     OfVectors: {},
 }
@@ -204,7 +204,7 @@ mutant = entering(MUTANTS)
 
 
 @mutant("estimates_are_finite", "huggingface/trl#6626, second part")
-class DividesByPowers(ToGo):
+class DividesByPowers(RewardsToGo):
     """divides by γᵗ, which is 0 for γ = 0: its default settings do nothing wrong"""
 
     def returns(self, rollout):

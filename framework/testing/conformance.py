@@ -1,4 +1,4 @@
-"""Laws as tests of pytest: each law of each part is one test. A third party's whole test file:
+"""Laws as pytest tests: each law of each part is one test. The complete test file of a third party:
 
 import acme
 
@@ -14,10 +14,10 @@ from typing import Any
 from ..errors import UsageError, unknown
 from ..parts import Loaded
 from .checking import laws, subjects_of
-from .choosing import chosen
-from .judging import EXAMPLES, judge, reason
+from .counterexamples import as_text
 from .law import Law, Subject
-from .telling import as_text
+from .selection import select_parts
+from .verdicts import EXAMPLES, judge, reason
 
 
 def conforms(
@@ -27,42 +27,42 @@ def conforms(
     seed: int = 0,
     but: Mapping[str, str] | None = None,
 ) -> Callable[..., None]:
-    """A test function that puts parts to all their laws, one test each; those that do not apply are skipped, with why.
+    """A test function that checks parts against all their laws, one test per law; skips those that do not apply.
 
-    Where none applies to a part, its first test fails: nothing could be checked.
+    If no law applies to a part, its first test fails: nothing could be checked.
 
     Args:
-        what: modules, or their paths, `FILE.py`, names of plugins or parts.
+        what: modules or module paths, `FILE.py`, names of plugins or parts.
         role: only parts of this role.
-        examples: cases a law.
-        seed: of what is drawn.
-        but: laws that the parts break on purpose, with the reason: they are skipped with it.
+        examples: number of examples per law.
+        seed: seed of the examples.
+        but: laws that the parts break on purpose, with the reason: their tests are skipped.
 
     Raises:
-        UsageError: `but` names something else than a law of the parts' roles.
+        UsageError: `but` contains a name that is no law of the parts' roles.
     """
     import pytest
 
     excused = dict(but or {})
 
     cases: list[Any] = []
-    asked: set[str] = set()
-    for one in what:
-        loaded, parts = chosen(one, role)
+    law_names: set[str] = set()
+    for target in what:
+        loaded, parts = select_parts(target, role)
         for part in parts:
             subjects = subjects_of(part, loaded)
-            skips = [_skipped(law, subjects) for law in laws(part.role)]
+            skips = [_skip_marks(law, subjects) for law in laws(part.role)]
             if skips and all(skips):
-                skips[0] = ()  # no law concerns it: one test says so, and fails
+                skips[0] = ()  # no law applies: one test reports this, and fails
             for law, skip in zip(laws(part.role), skips, strict=True):
-                asked.add(law.name)
+                law_names.add(law.name)
                 why = excused.get(law.name)
                 marks = skip if why is None else pytest.mark.skip(reason=f"on purpose: {why}")
                 name = f"{part.role}:{part.name}-{law.name}"
                 cases.append(pytest.param(law, subjects, loaded, id=name, marks=marks))
     for name in excused:
-        if name not in asked:
-            raise UsageError(unknown("law", name, asked))
+        if name not in law_names:
+            raise UsageError(unknown("law", name, law_names))
 
     @pytest.mark.parametrize(("law", "subjects", "loaded"), cases)
     def test_laws(law: Law, subjects: list[Subject], loaded: Loaded) -> None:
@@ -76,12 +76,12 @@ def conforms(
     return test_laws
 
 
-def _skipped(law: Law, subjects: list[Subject]) -> Any:
-    """A mark for a law that concerns none of a part's settings."""
+def _skip_marks(law: Law, subjects: list[Subject]) -> Any:
+    """A skip mark for a law that applies to none of a part's settings."""
     import pytest
 
     try:
         reasons = [reason(law, subject) for subject in subjects]
-    except Exception:  # the test says of what
+    except Exception:  # the test reports it
         return ()
     return () if None in reasons else pytest.mark.skip(reason=f"not applicable: {reasons[0]}")

@@ -1,4 +1,4 @@
-"""Which parts are meant: by a part's name, a plugin's, a module's, or a file's."""
+"""Select parts by the name of a part, plugin, module or file."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,43 +10,43 @@ from ..parts import Loaded, Part, Plugin
 from ..setup.loading import load
 
 
-def chosen(what: str | ModuleType, role: str | None = None) -> tuple[Loaded, list[Part]]:
-    """The plugins, and the parts that are meant, with their default settings.
+def select_parts(what: str | ModuleType, role: str | None = None) -> tuple[Loaded, list[Part]]:
+    """The loaded plugins, and the selected parts with their default settings.
 
     Args:
-        what: `FILE.py`, a part's name (`NAME`, `PLUGIN:NAME`, `ROLE:NAME`), an installed plugin's, or a module's path,
-            tried in this order; or a module.
+        what: `FILE.py`, the name of a part (`NAME`, `PLUGIN:NAME`, `ROLE:NAME`), of an installed plugin, or a module
+            path, tried in this order; or a module.
         role: only parts of this role.
 
     Raises:
-        UsageError: there is none, or several roles have a part of this name.
+        UsageError: no part matches, or several roles have a part of this name.
     """
     if role is not None and role not in ROLES:
         raise UsageError(unknown("role", role, ROLES))
     if isinstance(what, ModuleType):
         loaded = load()
-        mine = _of_module(loaded, what.__name__)
-        if mine is None:
+        plugin = _of_module(loaded, what.__name__)
+        if plugin is None:
             loaded = load([what.__name__], rest=True)
-            mine = _of_module(loaded, what.__name__)
-        assert mine is not None
-        return loaded, _only(parts_of(loaded, mine.name), role, what.__name__)
+            plugin = _of_module(loaded, what.__name__)
+        assert plugin is not None
+        return loaded, _of_role(parts_of(loaded, plugin.name), role, what.__name__)
     if what.endswith(".py"):
         file = Path(what)
-        near = (
+        suggestions = (
             [] if file.exists() else get_close_matches(file.name, [path.name for path in file.parent.glob("*.py")], 1)
         )
-        if near:
-            raise UsageError(f"no plugin file {what}. Did you mean '{file.with_name(*near)}'?")
+        if suggestions:
+            raise UsageError(f"no plugin file {what}. Did you mean '{file.with_name(*suggestions)}'?")
         loaded = load([what], rest=True)
         (name,) = loaded.preferred
-        return loaded, _only(parts_of(loaded, name), role, what)
+        return loaded, _of_role(parts_of(loaded, name), role, what)
     loaded = load()
-    named = _named(loaded, what, role)
-    if named is not None:
-        return loaded, [named]
-    mine = next((plugin for plugin in loaded.plugins if what in (plugin.name, plugin.module.__name__)), None)
-    if mine is None:
+    named_part = _part_named(loaded, what, role)
+    if named_part is not None:
+        return loaded, [named_part]
+    plugin = next((plugin for plugin in loaded.plugins if what in (plugin.name, plugin.module.__name__)), None)
+    if plugin is None:
         try:
             loaded = load([what], rest=True)
         except UsageError as error:
@@ -56,12 +56,12 @@ def chosen(what: str | ModuleType, role: str | None = None) -> tuple[Loaded, lis
             known = {*names, *(plugin.name for plugin in loaded.plugins)}
             message = unknown("part, plugin or module", what, known)
             raise UsageError(f"{message} (or a module's path, or FILE.py){loaded.elsewhere}") from None
-        mine = next(plugin for plugin in loaded.plugins if plugin.source == what)
-    return loaded, _only(parts_of(loaded, mine.name), role, what)
+        plugin = next(plugin for plugin in loaded.plugins if plugin.source == what)
+    return loaded, _of_role(parts_of(loaded, plugin.name), role, what)
 
 
 def parts_of(loaded: Loaded, plugin: str) -> list[Part]:
-    """All that a plugin offers, with default settings, role by role."""
+    """All parts that a plugin offers, with default settings, role by role."""
     return [
         Part(role, name, plugin, loaded.offers[role][name][plugin]())
         for role in ROLES
@@ -74,21 +74,21 @@ def _of_module(loaded: Loaded, name: str) -> Plugin | None:
     return next((plugin for plugin in loaded.plugins if plugin.module.__name__ == name), None)
 
 
-def _only(parts: list[Part], role: str | None, what: str) -> list[Part]:
+def _of_role(parts: list[Part], role: str | None, what: str) -> list[Part]:
     kept = [part for part in parts if role in (None, part.role)]
     if not kept:
         raise UsageError(f"'{what}' offers no {role or 'part'}")
     return kept
 
 
-def _named(loaded: Loaded, what: str, role: str | None) -> Part | None:
-    """The part of this name, in any role; None: there is none."""
+def _part_named(loaded: Loaded, what: str, role: str | None) -> Part | None:
+    """The part of this name, in any role; None if there is none."""
     first, _, rest = what.partition(":")
     if first in ROLES and rest:
         if role not in (None, first):
             raise UsageError(f"'{what}' is no {role}")
         role, what = first, rest
-        loaded.pick(role, what)  # says what there is
+        loaded.pick(role, what)  # its error lists the names that exist
     owner, _, name = what.rpartition(":")
     roles = [key for key in ROLES if role in (None, key) and (not owner or owner in loaded.offers[key].get(name, {}))]
     roles = [key for key in roles if name in loaded.offers[key]]

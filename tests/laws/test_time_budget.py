@@ -1,4 +1,4 @@
-"""Time for laws: processor time counts, each law has five examples at least, and too few decide nothing."""
+"""Time budget: processor time counts, each law has at least five examples, and too few examples decide nothing."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from framework import Estimate
 from framework.cli import main
 from framework.parts import Part
 from framework.testing import Broken, check, replay
-from framework.testing.clock import Clock
+from framework.testing.time_budget import TimeBudget
 
 
 @frozen
 class Slow:
-    """A second each, as a clock has it that nobody waits for."""
+    """One second per call, on a simulated clock."""
 
     times = 1.0
 
@@ -31,7 +31,7 @@ class Slow:
 
 @frozen
 class SlowAndWrong(Slow):
-    """And not finite."""
+    """And with returns that are not finite."""
 
     times = float("nan")
 
@@ -42,7 +42,7 @@ NOW = [0.0]
 def clock_of(now, monkeypatch):
     """A clock that shows `now`, on the processor and on the wall."""
     shown = types.SimpleNamespace(process_time=lambda: now[0], perf_counter=lambda: now[0])
-    monkeypatch.setattr("framework.testing.clock.time", shown)
+    monkeypatch.setattr("framework.testing.time_budget.time", shown)
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def no_waiting(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_slow_part_is_asked_of_fewer_examples_and_has_not_passed(no_waiting):
-    """Of each law five at least; a law that was asked of fewer than it should be is not decided."""
+def test_a_slow_part_is_checked_on_fewer_examples_and_has_not_passed(no_waiting):
+    """Each law has at least five examples; a law with fewer examples than it should have is not decided."""
     report = check(Slow(), "estimator", examples=50, seconds=(60.0, 10.0))
     asked = [verdict for verdict in report.verdicts if verdict.outcome != "not applicable"]
     assert report.examples < 400
@@ -69,7 +69,7 @@ def test_a_slow_part_is_asked_of_fewer_examples_and_has_not_passed(no_waiting):
     assert not whole.undecided
 
 
-def test_shrinking_ends_too_and_what_was_found_is_told(no_waiting):
+def test_shrinking_ends_too_and_the_counterexample_is_reported(no_waiting):
     began = NOW[0]
     (verdict,) = check(
         SlowAndWrong(), "estimator", only=["estimates_are_finite"], examples=50, seconds=(60.0, 10.0)
@@ -80,40 +80,40 @@ def test_shrinking_ends_too_and_what_was_found_is_told(no_waiting):
         replay("estimates_are_finite", Part("estimator", "slow", "tests", SlowAndWrong()), *verdict.case)
 
 
-def test_what_a_law_leaves_the_next_ones_have(monkeypatch):
+def test_unused_time_goes_to_the_next_laws(monkeypatch):
     now = [0.0]
     clock_of(now, monkeypatch)
-    clock = Clock(4, 12.0, 4.0)
-    clock.begin()
-    assert clock.share == 3.0
-    clock.end()  # took nothing
-    clock.begin()
-    assert clock.share == 12 / 3
+    budget = TimeBudget(4, 12.0, 4.0)
+    budget.start_law()
+    assert budget.share == 3.0
+    budget.finish_law()  # took nothing
+    budget.start_law()
+    assert budget.share == 12 / 3
     now[0] = 2.0
-    clock.found()
-    assert clock.share == 1.0
+    budget.start_shrinking()
+    assert budget.share == 1.0
     now[0] = 12.0
-    assert clock.over
-    clock.end()
-    clock.begin()
-    assert clock.share == 5.0  # looking took 2 of 12; two laws are left
-    clock.found()
-    assert clock.share == 0.1  # nothing is left, and a little is given
+    assert budget.exceeded
+    budget.finish_law()
+    budget.start_law()
+    assert budget.share == 5.0  # searching took 2 of 12; two laws are left
+    budget.start_shrinking()
+    assert budget.share == 0.1  # nothing is left, and a little is given
 
 
-def test_of_time_that_passes_while_the_processor_is_elsewhere_a_fifth_counts(monkeypatch):
+def test_a_fifth_of_wall_clock_time_counts(monkeypatch):
     processor, wall = [0.0], [0.0]
     shown = types.SimpleNamespace(process_time=lambda: processor[0], perf_counter=lambda: wall[0])
-    monkeypatch.setattr("framework.testing.clock.time", shown)
-    clock = Clock(1, 2.0, 1.0)
-    clock.begin()
+    monkeypatch.setattr("framework.testing.time_budget.time", shown)
+    budget = TimeBudget(1, 2.0, 1.0)
+    budget.start_law()
     processor[0], wall[0] = 1.9, 9.9
-    assert not clock.over
+    assert not budget.exceeded
     wall[0] = 10.1
-    assert clock.over
-    clock.begin()
+    assert budget.exceeded
+    budget.start_law()
     processor[0] += 2.1
-    assert clock.over
+    assert budget.exceeded
 
 
 PART = """
@@ -160,8 +160,8 @@ class Waits:
 
 
 @pytest.mark.slow
-def test_a_part_that_waits_is_asked_of_all_examples():
-    """As on a machine whose processors are busy: time passes, and little of it is the part's."""
+def test_a_part_that_waits_is_checked_on_all_examples():
+    """As on a busy machine: time passes, but the part uses little of it."""
     names = ["estimates_are_finite", "lanes_permute", "estimates_have_the_rollouts_shape"]
     report = check(Waits(), "estimator", only=names, examples=15, seconds=(1.5, 0.5))
     assert [verdict.outcome for verdict in report.verdicts] == ["passed"] * 3
@@ -179,8 +179,8 @@ def hurried(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("ends", "expected"), [("| rollout.truncated", 3), ("", 1)])
-def test_a_part_that_takes_long_is_not_called_right(hurried, capsys, ends, expected):
-    """A right one is not decided, exit code 3; a broken one is broken."""
+def test_a_slow_part_is_not_reported_as_correct(hurried, capsys, ends, expected):
+    """A correct part is not decided, exit code 3; a broken one fails."""
     code, report, said = checked(capsys, hurried, BURN, ends)
     assert code == expected
     assert not report["passed"]
