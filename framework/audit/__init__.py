@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import attrs
 import torch
@@ -19,7 +19,7 @@ from .. import streams
 from ..capabilities import HasTables, HasUpdate, HasValues, has
 from ..collecting.rollout import actor_of, collect
 from ..collecting.shard import Shard
-from ..contracts import Batch, Evaluation, Inputs, Loss, Rollout, TabularMDP
+from ..contracts import Batch, Evaluation, Inputs, Loss, Policy, Rollout, TabularMDP
 from ..errors import UsageError
 from ..exact import count_trajectories, expected_gradient, gradient, state_values, visitation
 from ..learning.batches import flatten
@@ -258,7 +258,7 @@ class _Source:
     def collect(self, run: Run, own: bool, numbered: Spaces | None) -> Rollout:
         """The next rollout; with the policy's `own` values, with state numbers as values (`numbered`), or without."""
         policy = run.policy
-        evaluator = policy if numbered is None else _StateNumbers(policy, numbered)
+        evaluator: Policy = policy if numbered is None else cast(Policy, _StateNumbers(policy, numbered))
         rollout, _ = collect([self.shard], evaluator, actor_of(policy), self.iteration, own or numbered is not None)
         self.iteration += 1
         return rollout
