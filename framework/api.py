@@ -113,7 +113,7 @@ def train(
     if kept:
         warnings.warn(
             f"recipe '{recipe}' sets {', '.join(kept)}, and the object given leaves that at its default: the recipe's "
-            f"is kept. A dict says without doubt what is meant, such as {kept[0].partition('.')[0]}={{…}}",
+            f"is kept. A dict is unambiguous, such as {kept[0].partition('.')[0]}={{…}}",
             stacklevel=3,  # of whom called: `alone` is a frame between
         )
     if directory is not None:
@@ -241,8 +241,8 @@ def evaluate(
             if isinstance(error, Exception | KeyboardInterrupt):
                 raise
             owners = {id(lanes_of_its_own): labels[0], id(policy): labels[1]}
-            whose, _ = part_that_raised(error.__traceback__, owners, {}, {}) or (" or ".join(labels), "")
-            raise PartError(f"{whose} raised {type(error).__name__}: {error}") from error
+            label, _ = part_that_raised(error.__traceback__, owners, {}, {}) or (" or ".join(labels), "")
+            raise PartError(f"{label} raised {type(error).__name__}: {error}") from error
         finally:
             close(lanes_of_its_own, part.label)
 

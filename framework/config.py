@@ -207,4 +207,4 @@ DEFAULTS: Tree = {
     "extensions": {"names": []},
     "reports": ["progress", "record", "plot"],
 }
-"""REINFORCE on the line world: what a run does when nothing else is said."""
+"""REINFORCE on the line world: what a run does by default."""

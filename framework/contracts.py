@@ -60,10 +60,10 @@ class Action:
 
 @frozen(eq=False)
 class Evaluation:
-    """What a policy says of actions already taken, with gradient; of sequences, [T, N] instead of [B]."""
+    """A policy's evaluation of actions already taken, with gradient; of sequences, [T, N] instead of [B]."""
 
     log_probs: Tensor  # [B] log π(a|s)
-    entropies: Tensor | None = None  # [B] nats; given when asked for
+    entropies: Tensor | None = None  # [B] nats; given when requested
     values: Tensor | None = None  # [B] V(s), from a critic
 
 
@@ -155,7 +155,8 @@ class Loss:
 class TabularMDP:
     """A finite Markov decision process: S states, A actions.
 
-    Where a policy cannot tell states apart, `observations` says which element of the observation space each one shows.
+    In a partially observed environment, `observations` has the element of the observation space that each state
+    shows.
     A terminal state's rows of `transitions` and `rewards` are never used. `rewards` depends on the successor
     because real worlds' do; r(s, a) is its mean under `transitions`.
     """
@@ -169,7 +170,7 @@ class TabularMDP:
 
     @property
     def seen(self) -> Tensor:
-        """What each state shows `[S]`, itself where nothing else is said."""
+        """What each state shows `[S]`, itself by default."""
         return (
             torch.arange(len(self.start), device=self.start.device) if self.observations is None else self.observations
         )
@@ -177,7 +178,7 @@ class TabularMDP:
 
 @runtime_checkable
 class Stateful(Protocol):
-    """What changes while a run goes on says what it is by then: any part whose attributes change has both methods."""
+    """State that changes during a run can be saved: any part with attributes that change has both methods."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that changes, by name: copies, which later changes do not reach."""
@@ -223,15 +224,15 @@ class Actor(Protocol):
 class Policy(Actor, Protocol):
     """An `nn.Module` that acts and evaluates.
 
-    One whose `act` returns a state has memory: it is handed that state with the next step, and forgets it by itself
-    where an episode `started`. Its `evaluate` and `values` are given sequences, rows [T, M, …] from `state` [M, *H] on,
+    A policy whose `act` returns a state has memory: it gets that state with the next step, and must forget it where
+    an episode `started`. Its `evaluate` and `values` are given sequences, rows [T, M, …] from `state` [M, *H] on,
     and return [T, M].
 
     What it may have besides is in `capabilities.py`.
     """
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
-        """Log-probs (and entropies, where asked for, and values, with a critic) of `actions`, with gradient."""
+        """Log-probs (and entropies if `entropies`, and values with a critic) of `actions`, with gradient."""
         ...
 
 

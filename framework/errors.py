@@ -1,4 +1,4 @@
-"""What goes wrong, and whose it is: every error that a user is meant to read.
+"""Errors that users read; each names the part that it comes from.
 
 `UsageError` is raised before any work (a bad name, value, file or combination) and makes the command
 line exit with 2; `PartError` is raised while a run works, names the part and its plugin, and makes it
@@ -21,7 +21,7 @@ class UsageError(FrameworkError):
 
 
 class PartError(FrameworkError):
-    """A part of a running run raised, or broke its contract. The message begins with whose it is."""
+    """A part of a running run raised, or broke its contract. The message begins with its label."""
 
 
 def warn(message: str) -> None:
@@ -39,7 +39,7 @@ def say(message: str) -> None:
 
 
 def visible(text: str, but: str = "") -> str:
-    """Escape what a terminal would obey and not show: names in a stranger's file could hide or rewrite lines with it.
+    """Escape what a terminal would obey and not show: names in an untrusted file could hide or rewrite lines with it.
 
     >>> visible("evil\\x1b[2K\\u202e.py")
     'evil\\\\u001b[2K\\\\u202e.py'

@@ -31,7 +31,7 @@ class Performance:
 
     returns: Array  # [E] float64, undiscounted
     lengths: Array  # [E] int64, steps
-    metrics: dict[str, Array] = field(factory=dict)  # each [E], what the environment said of them; NaN: nothing
+    metrics: dict[str, Array] = field(factory=dict)  # each [E], reported by the environment; NaN: not reported
 
     @property
     def mean(self) -> float:
@@ -79,7 +79,7 @@ class Performance:
 
     @property
     def mean_metrics(self) -> dict[str, float]:
-        """The mean of each number that the environment said of its episodes, over those of which it did."""
+        """The mean of each metric that the environment reported, over the episodes for which it did."""
         return EpisodeStats(self.returns, self.lengths, self.metrics).mean_metrics
 
     @property
@@ -111,7 +111,7 @@ def play(
 
     Args:
         policy: an `nn.Module` that is a `Policy`.
-        environment: a working one, of `lanes` lanes, which nobody else steps.
+        environment: a working one, of `lanes` lanes, which nothing else steps.
         lanes: at least 1.
         episodes: at least 1.
         seed: seed of all random numbers.

@@ -1,4 +1,4 @@
-"""The parameters that are trained: a policy's parameters, laid flat where the optimizer allows it.
+"""The parameters that are trained: a policy's parameters, flattened where the optimizer allows it.
 
 An optimizer that treats each number by itself takes one kernel for one vector and a dozen Python calls for a dozen
 parameters; so do the norm of the gradients, and setting them to zero. The parameters stay what they are, as views of
@@ -57,11 +57,11 @@ class FlatParameters:
         groups = self.optimizer.param_groups
         if len(groups) == 1 and len(groups[0]["params"]) == len(self.stepped):
             return []
-        mine = {id(parameter) for parameter in self.stepped}
-        return [one for group in groups for one in group["params"] if id(one) not in mine]
+        own = {id(parameter) for parameter in self.stepped}
+        return [one for group in groups for one in group["params"] if id(one) not in own]
 
     def refresh_views(self) -> None:
-        """Before an update: make views again of parameters that somebody gave other storage; see what is frozen."""
+        """Before an update: make views again of parameters that were given other storage; see what is frozen."""
         self.frozen = []
         for parameter, numbers, _, address in self.views:
             if parameter.data_ptr() != address:
@@ -86,14 +86,14 @@ class FlatParameters:
         self._attach()
 
     def _attach(self) -> None:
-        """Let the gradients be views, whatever somebody has put in their place."""
+        """Let the gradients be views, whatever was put in their place."""
         self.stepped[0].grad = self.gradient
         for parameter, _, gradient, _ in self.views:
             if parameter.grad is not gradient and parameter.requires_grad:
                 parameter.grad = gradient
 
     def gather(self) -> None:
-        """After it: bring back gradients that somebody put elsewhere, or took away, meanwhile."""
+        """After it: bring back gradients that were replaced or removed meanwhile."""
         for parameter, _, gradient, _ in self.views:
             if parameter.grad is not gradient and parameter.requires_grad:
                 if parameter.grad is None:

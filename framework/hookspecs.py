@@ -282,7 +282,7 @@ class RunHooks:
 
     @hookspec
     def run_finished(self, run: "Run") -> None:
-        """Observe: the run ended (`run.stop_reasons` says why, an interrupt included); the policy is final."""
+        """Observe: the run ended (`run.stop_reasons` has the reasons, an interrupt included); the policy is final."""
 
     @hookspec
     def run_failed(self, run: "Run", error: BaseException) -> None:

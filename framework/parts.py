@@ -58,7 +58,7 @@ class Failure:
 
 @frozen(eq=False)
 class Part:
-    """One choice of a run: a role, the name of what fills it, whose that is, and its settings."""
+    """One choice of a run: a role, the name of its part, the plugin that offers it, and its settings."""
 
     role: str
     name: str
@@ -155,7 +155,7 @@ class Loaded:
 
 
 def not_allowed(plugins: Sequence[str]) -> str:
-    """What is said of installed plugins that FRAMEWORK_PLUGINS leaves out."""
+    """The note on installed plugins that FRAMEWORK_PLUGINS leaves out."""
     listed = ",".join([*filter(None, os.environ.get(ALLOWED, "").split(",")), plugins[0]])
     return (
         f"installed, but not allowed by {ALLOWED}: {', '.join(plugins)}; add it to the list, as in {ALLOWED}={listed}"

@@ -3,7 +3,7 @@
 import sysconfig
 
 _LIBRARIES = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-_MADE = ("<frozen", "<attrs", "<__array")  # code without a file that nobody wrote; "<stdin>" is a user's
+_MADE = ("<frozen", "<attrs", "<__array")  # generated code without a file; "<stdin>" is a user's
 _OURS = ("framework", "framework_gymnasium")
 
 

@@ -104,7 +104,7 @@ def lambda_returns(rewards: Tensor, successor_values: Tensor, continues: Tensor,
     Args:
         rewards: `[T, N]`.
         successor_values: V(s′ₜ) `[T, N]`; 0 where the world ended.
-        continues: whether the trace goes on `[T, N]` bool, as `continues` says.
+        continues: whether the trace goes on `[T, N]` bool, as the function `continues` returns.
         gamma: discount a step, in [0, 1].
         lam: λ, in [0, 1].
     """

@@ -7,7 +7,7 @@ import torch
 from .contracts import Advantages, Batch, Evaluation, Loss, Rollout
 from .errors import PartError
 from .guards import checks
-from .guards.gradient_flow import SAID
+from .guards.gradient_flow import OUTPUTS
 from .guards.mutation import check_unchanged, refuse_writes, remember
 from .hookspecs import hookimpl
 from .learning.advantages import compute_advantages
@@ -75,5 +75,5 @@ def run_stage(run: Run, name: str, **arguments: Any) -> Any:
 
 
 def _has_gradient(evaluation: Evaluation) -> bool:
-    columns = (getattr(evaluation, name) for name in SAID)
+    columns = (getattr(evaluation, name) for name in OUTPUTS)
     return any(column.requires_grad for column in columns if column is not None)

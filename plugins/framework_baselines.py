@@ -1,7 +1,7 @@
 """Baselines: a constant, means by time and by group, those that remember earlier rollouts, and the critic.
 
-Each says in `claims` whether subtracting it leaves the expected gradient as it was ("neutral"): it does, if neither the
-judged action nor what follows it has a part in it.
+Each declares in `claims` whether subtracting it leaves the expected gradient as it was ("neutral"): it does if neither
+the action itself nor what follows it has a part in it.
 """
 
 import math
@@ -119,7 +119,7 @@ class MovingAverageBaseline:
 class LinearFeatures:
     """A ridge regression of the last rollout's returns on o, o², t, t², t³ and 1; 0 in the first rollout.
 
-    Fitted after a rollout's updates and used for the next one, so that no step is judged by its own return.
+    Fitted after a rollout's updates and used for the next one, so that no step is compared with its own return.
     Observations are clipped to ±10, times counted in hundreds of steps. Source: Duan et al. 2016, arXiv:1604.06778.
     """
 

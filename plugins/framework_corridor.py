@@ -31,7 +31,7 @@ class Corridor:
     max_steps: int = field(default=100, validator=validators.ge(0))  # time limit in steps; 0: no limit
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a limit within which nobody can turn."""
+        """Refuse a limit that leaves no time to turn."""
         if 0 < self.max_steps <= self.length:
             raise ValueError(f"'max_steps' must be 0 or more than 'length' ({self.length}): {self.max_steps}")
 

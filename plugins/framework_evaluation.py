@@ -1,4 +1,4 @@
-"""Extensions that judge a run while it goes on: evaluations in an environment of their own, and an early stop."""
+"""Extensions that evaluate a policy during its run: evaluations in an environment of their own, and an early stop."""
 
 import math
 from typing import Any
@@ -44,7 +44,7 @@ class Evaluator:
     """Measures after every so many iterations."""
 
     def __init__(self, settings: Evaluate, run: Run) -> None:
-        """Build the environment; whose it is, errors are to say."""
+        """Build the environment, and give errors its label."""
         config = run.config
         refuse_without_greedy(run.policy, settings.greedy, config.policy.label)
         self.settings = settings

@@ -20,7 +20,7 @@ class LineWorld(Section):
     """Walk from state 0 along a line to the goal; each step costs reward.
 
     Grouped lanes keep their start until the next `reset`. Starts near the goal make for short episodes, and so for more
-    of them, unless each lane is asked for one (rollout.episodes = rollout.lanes).
+    of them, unless each lane plays one (rollout.episodes = rollout.lanes).
     """
 
     goal: int = field(default=4, validator=validators.ge(1))  # number of the last state, where an episode ends

@@ -50,7 +50,7 @@ PPO_CONTINUOUS = {
 }
 
 RLOO = {
-    # Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740: whole episodes judged by the others
+    # Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740: whole episodes, compared with the others
     "policy": {"name": "categorical"},
     "estimator": {"name": "total_return", "gamma": 1.0},
     "baseline": {"name": "leave_one_out"},
@@ -61,7 +61,7 @@ RLOO = {
 }
 
 GRPO = {
-    # Shao et al. 2024, arXiv:2402.03300: groups that share a start, judged and scaled within the group. Without the KL
+    # Shao et al. 2024, arXiv:2402.03300: groups that share a start, compared and scaled within it. Without the KL
     # term, and each step weighs alike (per_step), where eq. 3 first takes the mean over each episode's steps.
     "environment": {"name": "line_world", "group_size": 8},
     "policy": {"name": "categorical"},

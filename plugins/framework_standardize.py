@@ -24,7 +24,7 @@ class Standardize(Section):
     within: Literal["batch", "minibatch", "group"] = field(
         default="batch", validator=validators.in_(("batch", "minibatch", "group"))
     )
-    """steps whose mean and deviation are used: all of them, those of a minibatch, or a group's episode scores"""
+    """steps whose mean and deviation are used: all of them, those of a minibatch, or a group's episode means"""
     center: bool = True  # subtract the mean
     scale: bool = True  # divide by the standard deviation (of a sample, n − 1)
     epsilon: float = field(default=1e-8, validator=validators.gt(0.0))  # number added to the deviation

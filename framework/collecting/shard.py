@@ -112,7 +112,7 @@ class Shard:
         self.values_agree = state["values_agree"]
 
     def collect(self, policy: Policy, actor: Actor, iteration: int, want_bootstrap: bool) -> Collected:
-        """Step until what was asked for is complete.
+        """Step until the requested amount is complete.
 
         What is observed is checked at the end, all at once; if a part raises before, at once: a policy may have been
         given what it cannot take.
@@ -242,7 +242,7 @@ class Shard:
         return self._accounted(columns, tracker, memory, whole or "valid" in columns, want_bootstrap)
 
     def collected(self, columns: dict[str, Tensor], following: Inputs, want_bootstrap: bool) -> Collected:
-        """The same, of fixed steps that somebody else took: columns [T, N, …] and successors, and what comes next."""
+        """The same, of fixed steps that were taken elsewhere: columns [T, N, …] and successors, and the next inputs."""
         successors, ended = columns.pop("successors"), columns["terminated"] | columns["truncated"]
         tracker = EpisodeTracker()
         for rows, left in ((successors, ended), (successors[-1], ~ended[-1])):

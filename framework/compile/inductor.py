@@ -22,7 +22,7 @@ OPTIONS = {
     "size_asserts": False,  # a program is only called with tensors laid out as those that it was made for
 }
 
-# inductor keeps programs with loops on disk, too, if it is told by what else than their inputs to tell them apart
+# inductor keeps programs with loops on disk, too, if it knows what else than their inputs distinguishes them
 LOOPS, LOOP = "unsafe_marked_cacheable_functions", "torch.ops.higher_order.while_loop"
 
 
@@ -79,7 +79,7 @@ def compiled(
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """While something is traced: torch's random numbers are put back; its warnings of its own doings are not said."""
+    """While something is traced: torch's random numbers are put back, and its warnings are not shown."""
     with torch.random.fork_rng([]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -38,7 +38,7 @@ NEAR = 1e-4  # how far they may lie apart, of their size
 
 
 def offers(part: Any, pure: str, plain: str) -> bool:
-    """Whether `pure` does what `plain` does: nobody has written a new `plain` without it."""
+    """Whether `pure` does what `plain` does: no subclass overrides `plain` alone."""
     if plain in vars(part):  # exchanged
         return False
     for cls in type(part).__mro__:

@@ -1,7 +1,7 @@
 """One program for an iteration's updates: forward, loss, backward, clipping and the optimizer's step, in a loop.
 
 One update is traced on real tensors (gradients included), a loop over the minibatches is put around it, and torch's
-inductor makes C++ of that. When programs are made, given what, and held to what Python finds, stands in `compiled.py`.
+inductor makes C++ of that. When programs are made, given what, and held to what Python finds, is in `updates.py`.
 """
 
 import copy
@@ -56,7 +56,7 @@ class Program:
     metrics: dict[str, Any]  # of the loss; in place of tensors: None
 
     def numbers_of(self, row: Sequence[float]) -> UpdateNumbers:
-        """What a row of its numbers says."""
+        """The numbers of an update, from a row of the program's table."""
         norm, stop, *numbers = row
         given = iter(numbers[len(self.names) :])
         metrics = {name: next(given) if number is None else number for name, number in self.metrics.items()}
@@ -129,7 +129,7 @@ def _update(run: "Run", block: UpdateBlock, prepares: bool, moving: int, inputs:
     others = [f"policy.{name}" for name, tensor in named if id(tensor) not in learnt]
     buffers = [f"policy.{name}" for name, _ in run.policy.named_buffers()]
     columns, most = list(columns_of(block.whole)), run.config.update.max_grad_norm
-    told: list[Loss] = []
+    last_loss: list[Loss] = []
 
     def losses(batch: Batch) -> Loss:
         if prepares and "prepare_batch" in run.wrappers:
@@ -155,7 +155,7 @@ def _update(run: "Run", block: UpdateBlock, prepares: bool, moving: int, inputs:
         tensors = {f"policy.{name}": parts[learnt[id(tensor)]] for name, tensor in named if id(tensor) in learnt}
         tensors |= dict(zip(others, inputs[moving:], strict=False))
         loss: Loss = torch.func.functional_call(whole, tensors, (some,))
-        told.append(loss)
+        last_loss.append(loss)
         terms = [term.sum() / count.to(term.dtype) for term in loss.terms.values()]
         total = functools.reduce(operator.add, terms)
         (gradient,) = torch.autograd.grad(total, [vector], materialize_grads=True)
@@ -176,7 +176,7 @@ def _update(run: "Run", block: UpdateBlock, prepares: bool, moving: int, inputs:
     still = [tensor for name, tensor in zip(others, inputs[moving:], strict=False) if name in buffers]
     versions = [tensor._version for tensor in still]
     rules = {torch.ops.aten.mm.default: _narrow, torch.ops.aten.addmm.default: _narrow_and_bias}
-    real, run.loss = run.loss, copy.deepcopy(run.loss)  # it is asked once more than in Python
+    real, run.loss = run.loss, copy.deepcopy(run.loss)  # it is called once more than in Python
     before = _held(run.loss)
     try:
         graph = traced(update, inputs, rules)
@@ -186,7 +186,7 @@ def _update(run: "Run", block: UpdateBlock, prepares: bool, moving: int, inputs:
         run.loss = real
     if [tensor._version for tensor in still] != versions:
         raise FallbackError(f"{run.config.policy.label} moves its buffers while it evaluates")
-    return graph, told[0]
+    return graph, last_loss[0]
 
 
 def _apart(tensor: Tensor) -> Tensor:

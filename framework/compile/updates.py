@@ -152,7 +152,7 @@ class CompiledUpdater(Updater):
     def _results(
         self, program: Program, block: UpdateBlock, begin: int, end: int, batch: Batch | None, random: Tensor
     ) -> tuple[list[UpdateNumbers], list[Tensor], Tensor, bool]:
-        """What a program says of each update it looked at, where they lead, the last gradient, and whether the last of
+        """The numbers of each update that a program did, where they lead, the last gradient, and whether the last of
         them ends the epochs; if there is a batch, compared with what Python makes of it.
         """
         reached, halted, *moved, gradient, table = program.call(
@@ -213,7 +213,7 @@ class CompiledUpdater(Updater):
             block.state["step"] += count
             flat.touch()
             return
-        before, self.iteration = vector.clone(), -1  # whoever is told of a step may change what is learnt
+        before, self.iteration = vector.clone(), -1  # hooks of a step may change the parameters
         flat.step()
         apart, size = float((moved[0] - vector).norm()), float((vector - before).norm())
         if block.rule is not None and apart > NEAR * size + ROUNDING * float(vector.norm()):

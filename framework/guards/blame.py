@@ -1,4 +1,4 @@
-"""Whose error it is: of the parts of a run, the one whose code raised.
+"""Which part an error comes from: of the parts of a run, the one whose code raised.
 
 Nothing is paid for this while all goes well: no part's call is wrapped. When an exception reaches the loop, its
 traceback is read from the inside out (see decision 6). Frames of a part are known by their `self`, which is the part or
@@ -36,7 +36,7 @@ def check_process_state(run: Run, *where: str) -> None:
 
 
 def labels_in(run: Run, *where: str) -> str:
-    """The labels of those whose code has just worked: in these roles and stages; by default, of all."""
+    """The labels of the parts that have just run: in these roles and stages; by default, of all."""
     labels = {role: [getattr(run.config, role).label] for role in PART_ROLES} | run.wrappers
     labels["extensions"] = [part.label for part in run.config.extensions]
     found = [label for place in where or labels for label in labels.get(place, ())]
@@ -44,7 +44,7 @@ def labels_in(run: Run, *where: str) -> str:
 
 
 def attribute_error(run: Run, error: BaseException) -> BaseException:
-    """An error under the name of the part or plugin whose code raised it; itself, where it was none's."""
+    """An error under the name of the part or plugin whose code raised it; the error itself, if it was none's."""
     if type(error) is RuntimeError and isinstance(error.__cause__, StopIteration):
         error = error.__cause__  # Python makes the one of the other, passing through a generator, as `responses`
     owner = None if isinstance(error, FrameworkError) else part_that_raised(error.__traceback__, *_known(run))
@@ -63,7 +63,7 @@ def attribute_error(run: Run, error: BaseException) -> BaseException:
 def meant_for_caller(error: PartError) -> BaseException | None:
     """What an extension raised on purpose: an exception of a class that is not Python's, torch's or numpy's.
 
-    Such a class is somebody's word to somebody further out, as a tuner's that prunes a trial. None: an ordinary error.
+    Such a class is a message to an outer caller, such as a tuner's to prune a trial. None: an ordinary error.
     """
     raised = error.__cause__
     if raised is None or not str(error).startswith("extension '"):
@@ -77,7 +77,7 @@ def meant_for_caller(error: PartError) -> BaseException | None:
 def part_that_raised(
     traceback: TracebackType | None, objects: Mapping[int, str], codes: Mapping[int, str], files: Mapping[str, str]
 ) -> tuple[str, str] | None:
-    """Whose code raised, and the place; None: nobody's.
+    """The label of the part whose code raised, and the place; None: no part's.
 
     `objects` maps `id` of parts and of what they hold to labels, `codes` likewise their functions without `self`, and
     `files` source files to labels. A wrapper that an error merely passes through is not to blame: its frame lies
@@ -129,7 +129,7 @@ def _place(frame: FrameType, line: int) -> str:
 
 
 def _known(run: Run) -> tuple[dict[int, str], dict[int, str], dict[str, str]]:
-    """Objects, functions and files, as `part_that_raised` takes them; what several parts hold is nobody's."""
+    """Objects, functions and files, as `part_that_raised` takes them; what several parts hold belongs to none."""
     working = [run.environment, run.policy, run.estimator, run.baseline, run.loss, *run.extensions.values()]
     parts = [(part, run.label_of(part)) for part in working if id(part) in run.labels]
     objects: dict[int, set[str]] = {}
@@ -163,14 +163,14 @@ def _codes(part: Any) -> list[Any]:
 
 
 def label_of_functions(run: Run, *functions: Any) -> str:
-    """Whose these functions are, by the files that they are in."""
+    """The labels of the parts that these functions belong to, by their files."""
     files = _files(run)
     found = [files.get(function.__code__.co_filename, "") for function in functions if hasattr(function, "__code__")]
     return " or ".join(dict.fromkeys(filter(None, found))) or labels_in(run, "policy", "extensions")
 
 
 def _files(run: Run) -> dict[str, str]:
-    """Source files of plugins, and of classes of settings from Python: whose they are, or of which plugin."""
+    """Source files of plugins, and of classes of settings from Python: the label of the part, or the plugin."""
     config = run.config
     parts = [getattr(config, role) for role in PART_ROLES] + [*config.extensions, *config.reports]
     of: dict[str, set[str]] = {}
@@ -186,15 +186,15 @@ def _files(run: Run) -> dict[str, str]:
 
 
 def _wrongly_called(run: Run, error: BaseException) -> PartError | None:
-    """The error of a part whose method takes other arguments than it is called with: no frame of its own says so."""
+    """The error of a method that takes other arguments than it is called with: its part is not in the traceback."""
     found = re.match(r"(\S+)\.(\w+)\(\) (missing|takes|got) ", str(error)) if isinstance(error, TypeError) else None
     if found is None:
         return None
     parts = (run.environment, run.policy, run.estimator, run.baseline, run.loss, *run.extensions.values())
     for part in parts:
         if type(part).__qualname__ == found[1] and id(part) in run.labels:
-            whose = run.label_of(part)
-            named = PartError(f"{whose}: {found[2]} is called with other arguments than it takes: {error}")
+            label = run.label_of(part)
+            named = PartError(f"{label}: {found[2]} is called with other arguments than it takes: {error}")
             named.__cause__ = error
             return named
     return None

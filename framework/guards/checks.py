@@ -1,4 +1,4 @@
-"""What parts return is checked once, where it enters the core; the message says whose it was."""
+"""What parts return is checked once, where it enters the core; the message names the part."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ COUNTED = [name for name in Batch.__match_args__ if name not in ("total_steps", 
 
 
 def kind(label: str, given: Any, expected: type) -> None:
-    """Refuse an object of another class; `label` says whose it is."""
+    """Refuse an object of another class; `label` names the part."""
     if not isinstance(given, expected):
         article = "an" if expected.__name__[0] in "AE" else "a"
         raise PartError(f"{label}: expected {article} {expected.__name__}, got {type(given).__name__}")
@@ -39,7 +39,7 @@ def tensor(label: str, given: Any, shape: Sequence[int], names: str, dtype: Any)
 
 
 def is_numbers(given: Any, shape: Sequence[int]) -> bool:
-    """Whether it is a floating-point tensor of this shape: what is asked first, where asking is all the cost."""
+    """Whether it is a floating-point tensor of this shape: a cheap first check."""
     return isinstance(given, Tensor) and given.shape == shape and given.is_floating_point()
 
 
@@ -111,7 +111,7 @@ def number_a_step(label: str, given: Any, shape: tuple[int, ...]) -> None:
 
 
 def columns(label: str, given: Any, inputs: Inputs) -> None:
-    """What a policy said of each row of its inputs: [B], or of sequences [T, N]."""
+    """A column of a policy's evaluation: [B], or of sequences [T, N]."""
     if inputs.state is None:
         tensor(label, given, inputs.observations.shape[:1], "[B]", "floating point")
     else:

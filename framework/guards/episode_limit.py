@@ -1,7 +1,7 @@
 """A look at whole episodes now and then while they are collected: how far they are, and whether one never ends.
 
 Steps are not counted for it. The rows that are kept say when each lane's episode began, and they are read in the row
-where the oldest one would be too long; how far the rollout is, is said about four times a second.
+where the oldest one would be too long; progress is reported about four times a second.
 """
 
 import sys
@@ -19,9 +19,9 @@ from ..parts import Part
 
 OnProgress = Callable[[int, int], object]  # is called with steps, and how many episodes ended; 0: none has
 
-MOST = 100_000  # steps of an episode, unless something else is said
+MOST = 100_000  # steps of an episode, by default
 NEVER = sys.maxsize
-FIRST = 1  # row behind which something is said first; one may take a second, of a slow environment
+FIRST = 1  # row after which progress is first reported; in a slow environment a row may take a second
 EVERY = 0.25  # seconds from then on
 TIME_LIMITS = ("max_episode_steps", "max_steps")  # what environments call the setting
 
@@ -42,7 +42,7 @@ class EpisodeLimit:
         return cls(steps, f"{limit}, collect rollout.fixed_steps, or raise rollout.max_episode_steps")
 
     def error(self, label: str, lane: int) -> PartError:
-        """What is said of an episode that does not end."""
+        """The error of an episode that does not end."""
         return PartError(f"{label}: lane {lane}: an episode has not ended after {self.steps:,} steps: {self.remedy}")
 
 

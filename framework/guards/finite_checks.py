@@ -1,4 +1,4 @@
-"""Numbers that are not finite: whose they are, and what made them.
+"""Numbers that are not finite: which part they come from, and what caused them.
 
 What is wrong is looked for when a number already is: in a loss (`blame_loss`), a gradient (`blame_gradient`), or in
 parameters (`check_parameters`). While all is well, a sum of the gradient is looked at in each update, and one of the
@@ -18,7 +18,7 @@ from ..errors import PartError
 from ..run import Run
 from . import checks
 from .blame import label_of_functions, labels_in
-from .gradient_flow import SAID, norms_by_term
+from .gradient_flow import OUTPUTS, norms_by_term
 
 HUGE = 1e8  # a parameter of this size has been thrown there
 
@@ -42,8 +42,8 @@ def _learnt(run: Run, gradients: bool) -> list[Tensor]:
     return [parameter.grad for parameter in run.parameters.parameters if parameter.grad is not None]
 
 
-def check_parameters(run: Run, whose: str | None = None) -> None:
-    """Refuse parameters that are not finite after a step, or after what `whose` did.
+def check_parameters(run: Run, label: str | None = None) -> None:
+    """Refuse parameters that are not finite after a step, or after what the part `label` did.
 
     Raises:
         PartError: it names the optimizer, with learning rate and gradient; or the wrappers of its step.
@@ -54,8 +54,8 @@ def check_parameters(run: Run, whose: str | None = None) -> None:
     for name, parameter in run.policy.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             what = f"parameter '{name}' of {run.config.policy.label} is not finite"
-            if whose is not None:
-                raise PartError(f"{whose}: {what}, and was before")
+            if label is not None:
+                raise PartError(f"{label}: {what}, and was before")
             if wrappers and run.loss_metrics:  # the step itself was looked at
                 raise PartError(f"{wrappers}: apply_gradients: {what}, and was after the step")
             raise PartError(f"{_optimizer(run)}: {what} {_cause(run)}")
@@ -114,7 +114,7 @@ def blame_gradient(run: Run, terms: dict[str, Tensor], evaluate: Callable[[], Ev
         gradients = [
             torch.autograd.grad(term, [parameter], retain_graph=True, allow_unused=True)[0] for term in differentiable
         ]
-        if hooks and all(slope is None or bool(torch.isfinite(slope).all()) for slope in gradients):
+        if hooks and all(one is None or bool(torch.isfinite(one).all()) for one in gradients):
             raise PartError(
                 f"{label_of_functions(run, *hooks.values())}: {what} is not finite, and was before a hook of it"
             )
@@ -139,9 +139,9 @@ def blame_loss(run: Run, loss: Loss, given: Batch | None, evaluate: Callable[[],
     _check_columns(run, batch, given)
     check_said(run, evaluate)
     if run.wrappers.get("compute_loss") and not _terms_not_finite(core()):
-        whose = _first_to(_terms_not_finite, run, "compute_loss", batch=batch)
+        label = _first_to(_terms_not_finite, run, "compute_loss", batch=batch)
         for name, term in loss.terms.items():
-            checks.finite(f"{whose}: compute_loss: term '{name}'", term.detach())
+            checks.finite(f"{label}: compute_loss: term '{name}'", term.detach())
     for name, term in loss.terms.items():
         checks.finite(f"{run.config.loss.label}: term '{name}'", term.detach())
     raise PartError(f"{run.config.loss.label}: the summed loss is not finite")
@@ -171,11 +171,11 @@ def _check_columns(run: Run, batch: Batch, given: Batch | None) -> None:
         prepared = before is not None and before.shape == column.shape and bool(torch.isfinite(before).all())
         for stage in ("prepare_batch",) if prepared else ("estimate_advantages", "collect_rollout", "prepare_batch"):
             if wrappers := run.wrappers.get(stage):
-                whose = " or ".join(wrappers)
+                label = " or ".join(wrappers)
                 if stage == "prepare_batch" and given is not None:
                     wrong = functools.partial(_is_not_finite, name)
-                    whose = _first_to(wrong, run, stage, batch=given)
-                checks.finite(f"{whose}: {stage}: {name}", column)
+                    label = _first_to(wrong, run, stage, batch=given)
+                checks.finite(f"{label}: {stage}: {name}", column)
 
 
 def _is_not_finite(name: str, batch: Batch) -> bool:
@@ -183,11 +183,11 @@ def _is_not_finite(name: str, batch: Batch) -> bool:
 
 
 def check_said(run: Run, evaluate: Callable[[], Evaluation]) -> None:
-    """Refuse a policy if what it says of the last batch is not finite."""
+    """Refuse a policy if its evaluation of the last batch is not finite."""
     after = f" after {run.iteration} iterations" if run.iteration else ""
     with torch.no_grad():
         evaluation = evaluate()
-    for name in SAID:
+    for name in OUTPUTS:
         tensor = getattr(evaluation, name)
         if tensor is not None:
             checks.finite(f"{run.config.policy.label}: evaluate: {name}{after}", tensor)

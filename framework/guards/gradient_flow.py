@@ -1,7 +1,7 @@
 """Which term of the loss reaches which part of the policy: checked in a run's first update, and reported on request.
 
 A gradient that does not arrive makes no noise: the run goes on, and learns less. So the first update is differentiated
-term by term, and what no term reaches is an error, unless nobody could have meant it to be reached.
+term by term, and what no term reaches is an error, unless it cannot have been meant to be reached.
 """
 
 import math
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..contracts import Evaluation
     from ..run import Run
 
-SAID = ("log_probs", "entropies", "values")  # by an evaluation
+OUTPUTS = ("log_probs", "entropies", "values")  # by an evaluation
 Norms = dict[str, dict[str, float]]
 
 
@@ -58,15 +58,15 @@ def norms_by_term(run: "Run", terms: Mapping[str, Tensor], evaluate: Any) -> Nor
 
 
 def _blame_gradient(run: "Run", term: str, name: str, evaluation: "Evaluation") -> NoReturn:
-    """Raise for a gradient that is not a number, of a term that is one: of the policy, if what it says has one, too."""
+    """Raise for a gradient that is not finite, of a term that is: by the policy, if its evaluation has one too."""
     policy = run.config.policy.label
     parameter = dict(run.policy.named_parameters())[name]
-    for said in SAID:
-        given = getattr(evaluation, said)
-        if given is not None and given.requires_grad:
-            (gradient,) = torch.autograd.grad(given.sum(), [parameter], retain_graph=True, allow_unused=True)
+    for output in OUTPUTS:
+        column = getattr(evaluation, output)
+        if column is not None and column.requires_grad:
+            (gradient,) = torch.autograd.grad(column.sum(), [parameter], retain_graph=True, allow_unused=True)
             if gradient is not None and bool(gradient.isnan().any()):
-                raise PartError(f"{policy}: evaluate: the gradient of {said} by parameter '{name}': not finite (nan)")
+                raise PartError(f"{policy}: evaluate: the gradient of {output} by parameter '{name}': not finite (nan)")
     raise PartError(
         f"{run.config.loss.label}: the gradient of term '{term}' by parameter '{name}' of {policy} is not a number, "
         "and the term is one: look for a root, a logarithm or a quotient of 0"
@@ -76,16 +76,16 @@ def _blame_gradient(run: "Run", term: str, name: str, evaluation: "Evaluation") 
 def _blame(run: "Run", missed: Mapping[str, nn.Parameter], terms: str, evaluation: "Evaluation") -> None:
     """Raise for a parameter that ought to be reached; return, where none of them is.
 
-    What moves nothing but values (or entropies) is rightly left alone by a loss that asks for none.
+    What moves nothing but values (or entropies) is rightly not reached by a loss that uses none.
     """
     moved: dict[str, set[str]] = {name: set() for name in missed}
-    for said in SAID:
-        given = getattr(evaluation, said)
-        if given is not None and given.requires_grad:
-            found = torch.autograd.grad(given.sum(), list(missed.values()), retain_graph=True, allow_unused=True)
-            for name, gradient in zip(missed, found, strict=True):
+    for output in OUTPUTS:
+        column = getattr(evaluation, output)
+        if column is not None and column.requires_grad:
+            gradients = torch.autograd.grad(column.sum(), list(missed.values()), retain_graph=True, allow_unused=True)
+            for name, gradient in zip(missed, gradients, strict=True):
                 if gradient is not None:
-                    moved[name].add(said)
+                    moved[name].add(output)
     for name, what in moved.items():
         if not what:
             raise PartError(
@@ -93,10 +93,10 @@ def _blame(run: "Run", missed: Mapping[str, nn.Parameter], terms: str, evaluatio
                 "does not depend on it (was a graph cut by detach or torch.tensor?): use it, leave it out, or freeze "
                 "it by requires_grad_(False)"
             )
-        asked = what & {"log_probs", *run.loss_needs}
-        if asked:
+        wanted = what & {"log_probs", *run.loss_needs}
+        if wanted:
             raise PartError(
                 f"{run.config.loss.label}: no term ({terms}) reaches parameter '{name}' of "
-                f"{run.config.policy.label}, which moves its {' and '.join(sorted(asked))} "
+                f"{run.config.policy.label}, which moves its {' and '.join(sorted(wanted))} "
                 "(was a graph cut by detach or torch.tensor?)"
             )

@@ -15,7 +15,7 @@ ENDING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # each ends a p
 class Interrupts:
     """While `watching`, Ctrl-C raises `KeyboardInterrupt` as ever, but within `deferred` it waits for the end.
 
-    Signals reach Python's main thread only; elsewhere, and where somebody has a handler of his own, nothing is changed.
+    Signals reach Python's main thread only; elsewhere, and where another handler is installed, nothing is changed.
     """
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..contracts import Batch, Inputs, PolicyModule
 
 SPARE = 100  # a copy is made only when so many times its own cost has passed since the last one
-ROWS = 16  # of a batch, by which a policy is judged
+ROWS = 16  # of a batch, on which a policy is tried
 
 
 class LastGood:
@@ -53,7 +53,7 @@ class LastGood:
         try:
             found = next(self._sensible(policy, finite), {})
             policy.load_state_dict(own)
-        except Exception:  # a policy whose state cannot be put back is not judged by it
+        except Exception:  # a policy whose state cannot be put back is not tried
             return next(iter(finite), {})
         return found
 

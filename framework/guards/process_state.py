@@ -44,7 +44,7 @@ class State:
     @classmethod
     def read(cls) -> "State":
         """The values now."""
-        made = torch.empty(0)  # one call says dtype, device and inference mode
+        made = torch.empty(0)  # one call reveals dtype, device and inference mode
         return cls(
             _directory(),
             made.dtype,
@@ -89,7 +89,7 @@ class _Process:
 
 
 def _after_fork() -> None:
-    """In a forked process: nobody else holds the lock, and the threads of OpenMP are gone."""
+    """In a forked process: no other thread holds the lock, and the threads of OpenMP are gone."""
     _Process.lock, _Process.own, _Process.forked = threading.RLock(), None, True
 
 
@@ -150,7 +150,7 @@ def _write(name: str, value: Any, leaving: ExitStack) -> None:
 
 
 def _changes(now: State, wanted: State) -> list[str]:
-    """In words, what differs; of threads, torch's number says enough."""
+    """What differs, in words; of threads, torch's number is enough."""
     names = [name for name in WORDS if getattr(now, name) != getattr(wanted, name)]
     if "threads" in names and "libraries" in names:
         names.remove("libraries")
@@ -163,8 +163,8 @@ def _put_back(now: State, wanted: State, leaving: ExitStack) -> None:
             _write(name, getattr(wanted, name), leaving)
 
 
-def _warn(whose: str, changes: list[str]) -> None:
-    warn(f"{whose} changed {', '.join(changes)}: put back. Others in the process depend on it: leave it as it is")
+def _warn(label: str, changes: list[str]) -> None:
+    warn(f"{label} changed {', '.join(changes)}: put back. Others in the process depend on it: leave it as it is")
 
 
 @contextmanager
@@ -229,21 +229,21 @@ def working(threads: int) -> Iterator[None]:
             randomness.put_back()
 
 
-def restore_after(whose: Callable[[], str]) -> None:
-    """Put back what a part has changed meanwhile, and warn: once in a run. `whose` words who that may have been."""
+def restore_after(label_of: Callable[[], str]) -> None:
+    """Put back what a part has changed meanwhile, and warn: once in a run. `label_of` names the part."""
     own = _Process.own
     if own is None or (now := State.read()) == own:
         return
     changes = _changes(now, own)
     _put_back(now, own, _Process.leaving)
-    label = whose()
+    label = label_of()
     if (text := f"{label} {changes}") not in _Process.warned:
         _Process.warned.add(text)
         _warn(label, changes)
 
 
 @contextmanager
-def undisturbed(whose: str, generators: bool = True) -> Iterator[None]:
+def undisturbed(label: str, generators: bool = True) -> Iterator[None]:
     """Put back what the code within changes, and warn; the global generators, too, whose reading takes 0.1 ms."""
     with alone():
         before, randomness = State.read(), Randomness() if generators else None
@@ -256,7 +256,7 @@ def undisturbed(whose: str, generators: bool = True) -> Iterator[None]:
             if randomness is not None:
                 changes += randomness.put_back()
             if changes:
-                _warn(whose, changes)
+                _warn(label, changes)
 
 
 def _refuse_lost_threads(threads: int) -> None:

@@ -1,4 +1,4 @@
-"""What an environment and a policy hand over is checked once, where it enters; the message says whose it was."""
+"""What an environment and a policy hand over is checked once, where it enters; the message names the part."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -48,7 +48,7 @@ class StepChecks:
             self._masks("reset", masks)
 
     def action(self, action: Action, before: Action | None) -> None:
-        """What `act` returned; `before`: the last time, if it was asked before."""
+        """What `act` returned; `before`: what it returned last time, if it was called before."""
         if before is not None and alike(action, before, ("actions", "log_probs", "state")):
             return
         checks.kind(f"{self.labels[1]}: act", action, Action)

@@ -4,12 +4,12 @@ from typing import Any
 
 from ..contracts import Batch, Evaluation, Inputs
 from ..guards import checks
-from ..guards.gradient_flow import SAID
+from ..guards.gradient_flow import OUTPUTS
 from ..run import Run
 
 
 def evaluate_batch(run: Run, batch: Batch) -> Evaluation:
-    """What the policy says of each step of the batch, each column [B]; with memory, of each step in its sequence.
+    """The policy's evaluation of each step of the batch, each column [B]; with memory, of each step in its sequence.
 
     Raises:
         PartError: the policy returned something of another kind, shape or dtype.
@@ -22,7 +22,7 @@ def evaluate_batch(run: Run, batch: Batch) -> Evaluation:
     _called = label  # for blame
     evaluation = run.policy.evaluate(inputs, actions, "entropies" in run.needs)
     checks.kind(f"{label}: evaluate", evaluation, Evaluation)
-    columns: dict[str, Any] = {name: getattr(evaluation, name) for name in SAID}
+    columns: dict[str, Any] = {name: getattr(evaluation, name) for name in OUTPUTS}
     for name, column in columns.items():
         if column is None and name != "log_probs" and name not in run.loss_needs:
             continue

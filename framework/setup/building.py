@@ -128,7 +128,7 @@ def _build_run(config: Config, loaded: Loaded, stages: "Core", directory: Path |
 
     run.manager.add_hookspecs(RunHooks)
     run.manager.register(stages, "core")
-    for number, part in enumerate((*config.reports, *config.extensions)):  # reports first: they are told first
+    for number, part in enumerate((*config.reports, *config.extensions)):  # reports first: their hooks are called first
         streams.seed_global(device, streams.derived_seed(config.seed, f"build {part.name}"))
         extension = _build(part, run)
         opened.callback(close, extension, part.label)
@@ -176,10 +176,10 @@ def build_learning_parts(config: Config) -> dict[str, Any]:
 
 
 def labels_of(config: Config, working: dict[str, Any]) -> dict[int, str]:
-    """Whose each of these is, its settings too: id → label."""
+    """The label of each of these, and of its settings: id → label."""
     labels = {role: getattr(config, role).label for role in working}
-    whose = {id(getattr(config, role).settings): label for role, label in labels.items()}
-    return whose | {id(part): labels[role] for role, part in working.items()}
+    labels_by_id = {id(getattr(config, role).settings): label for role, label in labels.items()}
+    return labels_by_id | {id(part): labels[role] for role, part in working.items()}
 
 
 def build_environment(part: Part, lanes: int, device: torch.device) -> Any:

@@ -61,12 +61,12 @@ def _extended(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
     lower, names = below.get("names", ()), above.get("names", ())
     if not (isinstance(names, list | tuple) and isinstance(lower, list | tuple)):
         return merged  # refused by `configure`
-    added = [*names, *(name for name, told in above.items() if told is True)]
-    out = [name for name, told in above.items() if told is False]
+    added = [*names, *(name for name, value in above.items() if value is True)]
+    out = [name for name, value in above.items() if value is False]
     listed = [*lower, *(name for name in added if name not in lower)]
     if added or "names" in merged:
         merged["names"] = listed = [name for name in listed if str(name).rpartition(":")[2] not in out]
-    return {key: told for key, told in merged.items() if told is not True and not (told is False and key in listed)}
+    return {key: value for key, value in merged.items() if value is not True and not (value is False and key in listed)}
 
 
 def _drop_left_out(merged: Tree, layer: Mapping[str, Any]) -> None:
@@ -75,7 +75,7 @@ def _drop_left_out(merged: Tree, layer: Mapping[str, Any]) -> None:
     if "reports" not in layer or not isinstance(section, Mapping) or not isinstance(mine, Mapping):
         return
     kept = ["names", *_listed(section.get("names")), *_listed(merged.get("reports")), *mine]
-    merged["extensions"] = {key: told for key, told in section.items() if key in kept or told is False}
+    merged["extensions"] = {key: value for key, value in section.items() if key in kept or value is False}
 
 
 def _listed(names: Any) -> Sequence[str]:

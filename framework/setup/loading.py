@@ -58,7 +58,7 @@ def _installed() -> tuple[dict[str, EntryPoint], dict[str, EntryPoint]]:
 def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
     """Load the selected plugins (names, module paths, FILE.py), or every installed one; with `rest`, both.
 
-    Of the installed, one that fails is set aside with its reason; one that was asked for by name raises `UsageError`.
+    Of the installed, one that fails is set aside with its reason; one that was named raises `UsageError`.
     FRAMEWORK_PLUGINS, if it is set, lists which installed ones of other distributions may be loaded.
     """
     points, barred = _installed()
@@ -68,10 +68,10 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Providers)
     offers: dict[str, dict[str, dict[str, Any]]] = {role: {} for role in (*ROLES, "recipe")}
-    asked = dict.fromkeys(selection or ())
-    others = sorted(points.keys() - asked) if rest or selection is None else []
-    others = [name for name in others if points[name].value not in asked]  # asked for by its module
-    for source in [*asked, *others]:
+    requested = dict.fromkeys(selection or ())
+    others = sorted(points.keys() - requested) if rest or selection is None else []
+    others = [name for name in others if points[name].value not in requested]  # requested by its module
+    for source in [*requested, *others]:
         try:
             if source not in points:
                 _refuse_barred(source, barred)
@@ -83,7 +83,7 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # some are no Exception: SystemExit, a panic of an extension module in Rust
-            if isinstance(error, UsageError) and source in asked:
+            if isinstance(error, UsageError) and source in requested:
                 raise
             plain = isinstance(error, RefusedError | UsageError)
             reason = str(error) if plain else f"{type(error).__name__}: {_message(error)}{_place(error)}"
@@ -91,17 +91,17 @@ def load(selection: Sequence[str] | None = None, rest: bool = False) -> Loaded:
                 reason += ": install it beside the framework"
             elif isinstance(error, ImportError) and "no known parent package" in reason:
                 reason += ": a plugin file imports what lies beside it by its name, without a point before it"
-            if source in asked:
+            if source in requested:
                 raise UsageError(f"plugin '{source}' failed to load: {reason}") from error
             failures.append(Failure(source, _distribution(points[source]), reason))
             continue
         plugins.append(plugin)
-        if rest and source in asked:
+        if rest and source in requested:
             preferred.append(plugin.name)
         for role, parts in mine.items():
             for name, offered in parts.items():
                 offers[role].setdefault(name, {})[plugin.name] = offered
-    left_out = () if rest or selection is None else tuple(name for name in points if name not in asked)
+    left_out = () if rest or selection is None else tuple(name for name in points if name not in requested)
     return Loaded(tuple(plugins), tuple(failures), left_out, frozenset(preferred), offers, tuple(barred))
 
 
@@ -113,7 +113,7 @@ def _refuse_barred(source: str, barred: Mapping[str, EntryPoint]) -> None:
 
 
 def _message(error: BaseException) -> str:
-    """What it says; some errors cannot even say that."""
+    """The message; some errors raise when they are printed."""
     try:
         return str(error)
     except Exception as fault:

@@ -50,7 +50,7 @@ def _try_step(cls: Any, like: nn.Parameter, arguments: dict[str, Any]) -> None:
 
 
 def options(settings: OptimizerSettings) -> dict[str, Any]:
-    """The optimizer's further arguments, each of the type that the signature of its class says.
+    """The optimizer's further arguments, each of the type in the signature of its class.
 
     Raises:
         UsageError: there is no such argument, or it takes another type.

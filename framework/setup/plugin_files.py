@@ -102,7 +102,7 @@ def _imports(source: bytes) -> Iterator[str]:
     """The first names of all modules that a file imports, also within functions."""
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):  # running it says so, with the place
+    except (SyntaxError, ValueError, RecursionError):  # running it raises the same, with the place
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -118,7 +118,7 @@ def _beside(path: Path, name: str) -> list[Path]:
         return []
     try:
         spec = importlib.util.find_spec(name)
-    except ValueError:  # somebody made it without a file
+    except ValueError:  # it was made without a file
         return []
     places = [] if spec is None else [Path(place).resolve() for place in spec.submodule_search_locations or ()]
     origin = None if spec is None or not spec.origin else Path(spec.origin).resolve()

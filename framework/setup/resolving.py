@@ -116,7 +116,7 @@ def _listed(value: Any) -> tuple[Any, ...]:
 
 
 def _nested(name: str, value: Any) -> Tree:
-    """`update__epochs` and `update.epochs` → the tree that says so."""
+    """`update__epochs` and `update.epochs` → the tree with that entry."""
     *outer, last = re.split(r"\.|__", name.replace("-", "_"))
     tree: Tree = {last: value}
     for key in reversed(outer):
@@ -135,7 +135,7 @@ def _said(settings: Any) -> frozenset[str] | None:
     return frozenset(settings.given()) if isinstance(settings, Section) else None
 
 
-def _over(part: Part, below: Part, where: str, kept: list[str], said: frozenset[str] | None) -> Part:
+def _over(part: Part, below: Part, where: str, kept: list[str], given: frozenset[str] | None) -> Part:
     """An object over a layer's settings of the same class: what it was not given is the layer's.
 
     An object that does not know leaves to the layer what is at the class's default, and `kept` lists that.
@@ -146,9 +146,9 @@ def _over(part: Part, below: Part, where: str, kept: list[str], said: frozenset[
     default, taken = cls(), {}
     for attribute in attrs.fields(cls):
         mine, lower, usual = (getattr(one, attribute.name) for one in (part.settings, below.settings, default))
-        if attribute.init and lower != mine and (mine == usual if said is None else attribute.name not in said):
+        if attribute.init and lower != mine and (mine == usual if given is None else attribute.name not in given):
             taken[attribute.alias] = lower
-            if said is None:
+            if given is None:
                 kept.append(f"{where}.{attribute.name} = {shown(lower)}")
     return attrs.evolve(part, settings=attrs.evolve(part.settings, **taken)) if taken else part
 

@@ -57,7 +57,7 @@ _FLAGS = {foreign: flag for flag, names in INSTEAD.items() for foreign in names}
 
 
 def flag_for(name: str) -> str | None:
-    """The flag here of what other libraries call `name`, as an error says it; None: it is not known.
+    """The flag here of what other libraries call `name`, for an error message; None: not known.
 
     >>> flag_for("total_timesteps"), flag_for("num-envs"), flag_for("seed")
     ('--steps N', '--rollout.lanes N', None)
@@ -167,7 +167,7 @@ def gymnasium_hint(name: str) -> str:
 def refuse_actions(part: Part, space: Space[Any], loaded: Loaded) -> None:
     """Refuse a policy that does not take a space of actions, and name those that do, and their recipes.
 
-    A policy's settings class says in `takes` which classes of `gymnasium.spaces` it takes; without it, all.
+    A policy's settings class lists in `takes` which classes of `gymnasium.spaces` it takes; without it, all.
     """
     taken = _takes(type(part.settings))
     if not all(isinstance(kind, type) for kind in taken):

@@ -46,7 +46,7 @@ def pick(loaded: Loaded, role: str, tree: Mapping[str, Any]) -> Part:
 
 
 def configure(loaded: Loaded, tree: Mapping[str, Any], origin: str = "") -> Config:
-    """Pick the parts that a merged tree names and make all settings. `UsageError` says which key is wrong."""
+    """Pick the parts that a merged tree names and make all settings. `UsageError` names the wrong key."""
     known = (*PART_ROLES, *SECTIONS, *SCALARS, "extensions", "reports")
     try:
         well_formed(tree)
@@ -56,8 +56,8 @@ def configure(loaded: Loaded, tree: Mapping[str, Any], origin: str = "") -> Conf
                 raise UsageError(unknown("section or key", key, known))
         values: dict[str, Any] = {role: pick(loaded, role, tree) for role in PART_ROLES}
         values |= {key: _settings(cls, key, _section(tree, key)) for key, cls in SECTIONS.items() if key in tree}
-        told = {key: tree[key] for key in SCALARS if tree.get(key) not in (None, "None")}
-        values |= {key: converted(SCALARS[key], key, value) for key, value in told.items()}
+        scalars = {key: tree[key] for key in SCALARS if tree.get(key) not in (None, "None")}
+        values |= {key: converted(SCALARS[key], key, value) for key, value in scalars.items()}
         if "steps" in values and "iterations" not in values:
             values["iterations"] = None
         section = dict(_section(tree, "extensions"))
@@ -89,7 +89,7 @@ def configure(loaded: Loaded, tree: Mapping[str, Any], origin: str = "") -> Conf
 
 
 def is_complete(tree: Mapping[str, Any]) -> bool:
-    """Whether a file says everything, as a record's does: then nothing of a recipe is left below it."""
+    """Whether a file is complete, as a record's is: then nothing of a recipe is left below it."""
     return {*PART_ROLES, *SECTIONS, "seed", "device", "threads", "reports", "extensions"} <= tree.keys()
 
 
@@ -134,7 +134,7 @@ def settings_tree(settings: Any, where: str = "") -> Tree:
 
 
 def validate(where: str, settings: Any) -> None:
-    """Run the validators of settings that were made without (by the command line); `UsageError` says what is wrong."""
+    """Run the validators of settings that were made without (by the command line); `UsageError` has the reason."""
     try:
         attrs.validate(settings)
     except (ValueError, TypeError) as error:

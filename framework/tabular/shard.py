@@ -53,7 +53,7 @@ class TabularShard(Shard):
         self.states = None if state["states"] is None else state["states"].numpy()
 
     def collect(self, policy: Policy, actor: Actor, iteration: int, want_bootstrap: bool) -> Collected:
-        """Collect until what was asked for is complete."""
+        """Collect until the requested amount is complete."""
         table = table_of(actor, policy)
         if table is None:
             return super().collect(policy, actor, iteration, want_bootstrap)

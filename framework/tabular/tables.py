@@ -1,7 +1,7 @@
 """A world of tables, made ready for sampling: an environment that is a small `mdp()`.
 
 One uniform number picks action and successor together: each state has a short list of *outcomes* (a, s′) with
-the probabilities π(a|s)·P(s′|s,a), drawn by inverting their cumulative sum. How it is sampled stands in `sampling.py`.
+the probabilities π(a|s)·P(s′|s,a), drawn by inverting their cumulative sum, in `sampling.py` and `in_turn.py`.
 """
 
 import numpy as np
@@ -42,7 +42,7 @@ class Tables:
         """The tables of an environment that has an `mdp()` over its own spaces, if they are small; else None.
 
         Raises:
-            UsageError: they describe no world; `label` says whose they are.
+            UsageError: they describe no MDP; `label` names the environment.
         """
         states, actions = environment.observation_space, environment.action_space
         if not has(environment, HasTables) or has(environment, HasGroups) or has(environment, HasActionMasks):

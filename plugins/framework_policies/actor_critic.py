@@ -85,7 +85,7 @@ class ActorCriticPolicy(nn.Module):
         return gumbel_argmax(self.log_probs(inputs), noise) + self.first_action
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
-        """Log-probs, values and, where asked for, entropies, with gradient."""
+        """Log-probs, values and, if requested, entropies, with gradient."""
         networks = [self.network] if self.critic is None else [self.network, self.critic]
         observations = self.normalizer(inputs.observations)
         if inputs.action_masks is None:

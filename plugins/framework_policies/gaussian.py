@@ -149,7 +149,7 @@ class GaussianPolicy(nn.Module):
         return actions.clamp(self.low, self.high)
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
-        """Log-probs (squashed: of what the environment gets), values and, where asked for, entropies, with gradient."""
+        """Log-probs (squashed: of what the environment gets), values and, if requested, entropies, with gradient."""
         outputs, values = outputs_of([self.network, self.critic], self.normalizer(inputs.observations))
         means, logs = self._spread(outputs)
         actions = actions.reshape(means.shape)

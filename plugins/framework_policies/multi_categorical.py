@@ -88,7 +88,7 @@ class MultiCategoricalPolicy(nn.Module):
             return Action(drawn.actions + self.first, drawn.log_probs.sum(-1))
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
-        """Log-probs, values and, where asked for, entropies, with gradient; sums over the K actions."""
+        """Log-probs, values and, if requested, entropies, with gradient; sums over the K actions."""
         networks, observations = [self.network, self.critic], self.normalizer(inputs.observations)
         if inputs.action_masks is None:
             (outputs, values), states = lookup(networks, observations)
@@ -112,7 +112,7 @@ class MultiCategoricalPolicy(nn.Module):
         snapshot = Snapshot.of(self, MultiCategoricalPolicy, self.network, self.options)
         if snapshot is None:
             return None
-        snapshot.biases[-1][self.missing.flatten().numpy()] = -np.inf  # nobody chooses what is not there
+        snapshot.biases[-1][self.missing.flatten().numpy()] = -np.inf  # options that do not exist are never chosen
         return GumbelMaxActor(snapshot, self.first.numpy(), self.first.shape, self.options.numpy())
 
     def greedy(self) -> GreedyActor:

@@ -68,7 +68,7 @@ class RecurrentPolicy(nn.Module):
         return GreedyMemory(self)
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
-        """Log-probs, values and, where asked for, entropies of sequences `[T, N]`, with gradient."""
+        """Log-probs, values and, if requested, entropies of sequences `[T, N]`, with gradient."""
         outputs = self.heads(self.remembered(inputs))
         log_probs = masked_log_softmax(outputs[..., :-1], inputs.action_masks)
         taken, uncertain = log_probs_and_entropies(log_probs, None, actions - self.first_action, entropies)

@@ -53,13 +53,13 @@ class TabularPolicy(nn.Module):
             return gumbel_max(self.log_probs(inputs), generator, self.first_action)
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
-        """Log-probs, values and, where asked for, entropies, with gradient."""
+        """Log-probs, values and, if requested, entropies, with gradient."""
         actions = actions - self.first_action if self.first_action else actions
         if inputs.action_masks is None:
-            said = log_probs_and_entropies(self.table(), self._states(inputs), actions, entropies)
+            evaluated = log_probs_and_entropies(self.table(), self._states(inputs), actions, entropies)
         else:
-            said = log_probs_and_entropies(self.log_probs(inputs), None, actions, entropies)
-        return Evaluation(*said, self.values(inputs))
+            evaluated = log_probs_and_entropies(self.log_probs(inputs), None, actions, entropies)
+        return Evaluation(*evaluated, self.values(inputs))
 
     def actor(self) -> TableActor | None:
         """On the CPU: the table of action probabilities."""

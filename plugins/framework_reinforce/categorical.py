@@ -67,7 +67,7 @@ class CategoricalPolicy(Network):
         return gumbel_argmax(self.log_probs(inputs), noise) + self.first_action
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
-        """Log-probs and, where asked for, entropies, with gradient."""
+        """Log-probs and, if requested, entropies, with gradient."""
         actions = actions - self.first_action if self.first_action else actions
         if inputs.action_masks is None:
             outputs, states = self.lookup(self.normalizer(inputs.observations))

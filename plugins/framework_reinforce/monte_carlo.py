@@ -26,12 +26,12 @@ class RewardsToGo(Section):
     @property
     def claims(self) -> frozenset[str]:
         """Unbiased where nothing is discounted, or where the weights are there, too."""
-        told = {"causal", "linear"}
+        claimed = {"causal", "linear"}
         if self.gamma == 1:
-            told.add("unbiased:undiscounted")
+            claimed.add("unbiased:undiscounted")
         elif self.discounted_objective:
-            told.add("unbiased:discounted")
-        return frozenset(told)
+            claimed.add("unbiased:discounted")
+        return frozenset(claimed)
 
     def __call__(self, rollout: Rollout) -> Estimate:
         """Returns `[T, N]`, which are the critic's targets, too; a truncation counts as the end."""
