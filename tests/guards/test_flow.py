@@ -170,7 +170,7 @@ MUTANTS = {
         law_what_the_loss_cuts_off_is_its_fault,
         ('("log_probs", "entropies", "values")', '("log_probs",)'),
     ),
-    "forgives the loss": (law_what_the_loss_cuts_off_is_its_fault, ("        if asked:", "        if False:")),
+    "forgives the loss": (law_what_the_loss_cuts_off_is_its_fault, ("        if wanted:", "        if False:")),
     "wants every critic trained": (
         law_a_critic_that_the_loss_does_not_ask_for_is_left_alone,
         ('{"log_probs", *run.loss_needs}', "what"),
