@@ -1,6 +1,6 @@
 """The command line: `framework COMMAND …`.
 
-A command's file is imported when it is called; this one imports no torch.
+A command's module is imported when the command runs; this one does not import torch.
 """
 
 import errno
@@ -15,8 +15,8 @@ from types import ModuleType
 
 from ..errors import FrameworkError, PartError, UsageError, say, unknown, visible
 from ..version import __version__
-from .help import fitted
-from .output import OutputError, kept, results
+from .help import wrap_help
+from .output import OutputError, redirected, results
 
 HOME = Path(__file__).parent.parent
 
@@ -62,12 +62,12 @@ options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
-    0: done; 1: the run failed, or its result cannot be printed; 2: it was asked for wrongly; 128 + S: interrupted by
-    signal S.
+    Exit code 0: done; 1: the run failed, or its result cannot be printed; 2: wrong arguments; 128 + S: interrupted
+    by signal S.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    usual, warnings.formatwarning = warnings.formatwarning, _worded
-    with kept(ends=argv is None):
+    previous, warnings.formatwarning = warnings.formatwarning, _format_warning
+    with redirected(ends=argv is None):
         try:
             return _main(arguments)
         except FrameworkError as error:
@@ -82,13 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             say("interrupted")
             return 130
         finally:
-            warnings.formatwarning = usual
+            warnings.formatwarning = previous
 
 
 def _main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         with results():
-            print(fitted(HELP.format(commands=_listed())), end="")
+            print(wrap_help(HELP.format(commands=_command_list())), end="")
         return 0 if arguments else 2
     if arguments[0] == "--version":
         with results():
@@ -100,8 +100,8 @@ def _main(arguments: Sequence[str]) -> int:
     return int(_imported(f"{__name__}.{command}").main(rest))
 
 
-def _listed() -> str:
-    """The commands, group by group, with a line each."""
+def _command_list() -> str:
+    """The commands by group, one line each."""
     width = max(map(len, COMMANDS))
     groups = [
         "\n".join([f"{title}:", *(f"  {name:<{width}}   {text}" for name, text in commands.items())])
@@ -110,39 +110,39 @@ def _listed() -> str:
     return "\n\n".join(groups)
 
 
-def _worded(
+def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A warning of this framework's without the line of source that gave it; others as usual."""
+    """A warning of this framework without its line of source; others as usual."""
     if Path(filename).is_relative_to(HOME):
         return visible(f"warning: {message}\n", but="\n\t")
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _imported(name: str) -> ModuleType:
-    """A command's module, imported without looking for garbage.
+    """A command's module, imported with garbage collection off.
 
-    Torch and what comes with it are 180,000 objects that stay. To search them takes 0.2 s while they are imported, and
-    0.1 s in every full collection after that.
+    Torch and its dependencies are 180,000 objects that stay. The collector would spend 0.2 s on them during the import,
+    and 0.1 s in every full collection after that.
     """
     if name in sys.modules:
         return sys.modules[name]
     _wait_without_spinning()
-    collecting = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         return importlib.import_module(name)
     finally:
-        gc.freeze()  # from now on only what is made later is searched
-        if collecting:
+        gc.freeze()  # later collections skip these objects
+        if was_enabled:
             gc.enable()
 
 
 def _wait_without_spinning() -> None:
-    """Let GNU's OpenMP, which reads this when torch is imported, hand the processor over while its threads wait.
+    """Let the threads of GNU OpenMP, which reads this when torch is imported, yield the processor while they wait.
 
-    By itself it spins for milliseconds at the end of each kernel. Where another process has the processor meanwhile,
-    that takes 8 times as long as one thread does: `--threads 2` with a policy of small kernels seems to hang.
+    By default they spin for milliseconds at the end of each kernel. If another process uses the processor meanwhile, a
+    run takes 8 times as long as with one thread: `--threads 2` with a policy of small kernels seems to hang.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "1000"

@@ -1,4 +1,4 @@
-"""`framework audit`: bias and variance of the gradient that estimators, baselines and losses make, by the numbers."""
+"""`framework audit`: measures bias and variance of the gradient for combinations of estimator, baseline and loss."""
 
 import csv
 import json
@@ -14,36 +14,38 @@ from ..records.record import read_policy, read_spaces
 from ..reporting.progress_bar import Bar
 from ..run import Run
 from ..spaces import compare
-from .audit_combinations import FLAGS, Combination, Extra, built, wired
-from .looking import at_work, named_record
-from .options import is_terminal
-from .output import results
+from .audit_combinations import FLAGS, Combination, Extra, build_runs, resolve_combinations
+from .output import is_terminal, results
+from .recorded_run import closing_run, take_record
 
 
 def main(arguments: Sequence[str]) -> int:
     """Audit; exit code 0."""
-    record, given, below = named_record(arguments, FLAGS)
+    record, rest, record_settings = take_record(arguments, FLAGS)
     directory = None if record is None else record.directory
-    combinations = wired(given, below, record)
-    kept = [one for one in combinations if one.resolved is not None]
-    if not kept:
+    combinations = resolve_combinations(rest, record_settings, record)
+    usable = [combination for combination in combinations if combination.resolved is not None]
+    if not usable:
         raise UsageError(
-            "no combination can be wired: " + "; ".join(dict.fromkeys(one.refused for one in combinations))
+            "no combination can be wired: "
+            + "; ".join(dict.fromkeys(combination.refused for combination in combinations))
         )
-    assert kept[0].resolved is not None
-    extra: Extra = kept[0].resolved.extra
+    assert usable[0].resolved is not None
+    extra: Extra = usable[0].resolved.extra
     if not extra.out.parent.is_dir():
         raise UsageError(f"{extra.out} cannot be written: there is no folder {extra.out.parent}")
-    runs = built([one.resolved for one in kept if one.resolved is not None], extra.batch)
+    runs = build_runs([combination.resolved for combination in usable if combination.resolved is not None], extra.batch)
     first = runs[0]
-    with at_work(first), Bar("episode", extra.episodes) as bar:
+    with closing_run(first), Bar("episode", extra.episodes) as bar:
         if directory is not None:
             trained = read_spaces(directory)
             if trained is not None:
                 compare(trained, first.environment, str(directory), first.config.environment.label)
             read_policy(directory, first.policy)
-        found = audit(runs, episodes=extra.episodes, critic=extra.critic, on_progress=bar.show)
-    summary = summarised(found, runs, kept, [one for one in combinations if one.resolved is None])
+        result = audit(runs, episodes=extra.episodes, critic=extra.critic, on_progress=bar.show)
+    summary = summarise(
+        result, runs, usable, [combination for combination in combinations if combination.resolved is None]
+    )
     summary["policy"] = first.config.policy.name if directory is None else str(directory)
     summary |= {"csv": str(extra.out) + ".csv", "picture": str(extra.out) + ".png"}
     _write(summary)
@@ -57,32 +59,35 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def summarised(
-    found: Audit, runs: Sequence[Run], kept: Sequence[Combination], refused: Sequence[Combination]
+def summarise(
+    result: Audit, runs: Sequence[Run], usable: Sequence[Combination], refused: Sequence[Combination]
 ) -> dict[str, Any]:
-    """All that there is to say, as JSON has it."""
+    """The results, for JSON."""
     first = runs[0].config
-    rows = [_row(one, run.config.estimator, audited) for one, run, audited in zip(kept, runs, found.rows, strict=True)]
-    episodes = found.rows[0].batches * found.rows[0].episodes
+    rows = [
+        _row(combination, run.config.estimator, audited)
+        for combination, run, audited in zip(usable, runs, result.rows, strict=True)
+    ]
+    episodes = result.rows[0].batches * result.rows[0].episodes
     return {
         "environment": first.environment.title,
         "policy": first.policy.name,
         "seed": first.seed,
         "episodes": episodes,
-        "batch": found.rows[0].episodes,
-        "parameters": len(found.rows[0].mean),
-        "critic": found.critic,
-        "missing": found.missing,
-        "seconds": round(found.seconds, 3),
-        "episodes_per_second": round(episodes * len(rows) / found.seconds),
+        "batch": result.rows[0].episodes,
+        "parameters": len(result.rows[0].mean),
+        "critic": result.critic,
+        "missing": result.missing,
+        "seconds": round(result.seconds, 3),
+        "episodes_per_second": round(episodes * len(rows) / result.seconds),
         "combinations": rows,
-        "refused": [{**one.names, "reason": one.refused} for one in refused],
+        "refused": [{**combination.names, "reason": combination.refused} for combination in refused],
     }
 
 
 def _row(combination: Combination, estimator: Part, audited: Audited) -> dict[str, Any]:
     kind, gamma = objective(estimator.settings)
-    known = audited.gradient is not None
+    has_exact = audited.gradient is not None
     numbers: dict[str, float | None] = {
         "bias": audited.bias,
         "noise": audited.noise,
@@ -99,8 +104,13 @@ def _row(combination: Combination, estimator: Part, audited: Audited) -> dict[st
         "steps": audited.steps,
         "seconds": audited.seconds,
     }
-    told = {name: None if number is None or math.isnan(number) else number for name, number in numbers.items()}
-    return {**combination.names, "objective": kind if known else None, "gamma": gamma if known else None, **told}
+    values = {name: None if number is None or math.isnan(number) else number for name, number in numbers.items()}
+    return {
+        **combination.names,
+        "objective": kind if has_exact else None,
+        "gamma": gamma if has_exact else None,
+        **values,
+    }
 
 
 def _write(summary: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The combinations that `framework audit` is asked for: its words, and each combination wired and built."""
+"""The combinations that `framework audit` compares: parses the arguments, and wires and builds each combination."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -34,8 +34,8 @@ from .consent import UnresolvedError
 from .help import HELP
 from .options import Resolved, resolve
 
-JUDGES = ("estimator", "baseline", "loss")
-FLAGS = ("environment", "policy", *JUDGES, "seed", "device", "threads")
+COMPARED = ("estimator", "baseline", "loss")
+FLAGS = ("environment", "policy", *COMPARED, "seed", "device", "threads")
 DESCRIPTION = (
     "Sample gradients of one fixed policy, and report for each combination of estimator, baseline and loss how far "
     "their mean lies from the exact gradient (bias) and how much they vary (variance).\n\n"
@@ -67,53 +67,59 @@ class Extra:
 
 
 @frozen(eq=False)
-class Words:
-    """A command's words, sorted: lists of names and settings of the three roles, and the rest."""
+class SplitArguments:
+    """The command's arguments, split into names and settings of the three compared roles, and the rest."""
 
     rest: list[str]
     names: dict[str, list[str]]
-    settings: dict[str, list[list[str]]]  # of each flag, itself and its values
+    settings: dict[str, list[list[str]]]  # by role: each flag with its values
 
     @classmethod
-    def sorted(cls, arguments: Sequence[str]) -> "Words":
-        """Take `--estimator a,b`, `--estimator.gamma 1` and the like from the others."""
+    def split(cls, arguments: Sequence[str]) -> "SplitArguments":
+        """Separate arguments such as `--estimator a,b` and `--estimator.gamma 1` from the rest."""
         rest: list[str] = []
         names: dict[str, list[str]] = {}
-        settings: dict[str, list[list[str]]] = {role: [] for role in JUDGES}
-        left = list(arguments)
-        while left:
-            word = left.pop(0)
-            flag, given, value = word.partition("=")
+        settings: dict[str, list[list[str]]] = {role: [] for role in COMPARED}
+        remaining = list(arguments)
+        while remaining:
+            argument = remaining.pop(0)
+            flag, equals, value = argument.partition("=")
             role, _, setting = flag.removeprefix("--").partition(".")
-            if not flag.startswith("--") or role not in JUDGES:
-                rest.append(word)
+            if not flag.startswith("--") or role not in COMPARED:
+                rest.append(argument)
             elif setting:
-                settings[role].append([word])
-                while left and not left[0].startswith("--"):
-                    settings[role][-1].append(left.pop(0))
-            elif given or left:
-                listed = value if given else left.pop(0)
-                names[role] = list(dict.fromkeys(name for name in listed.split(",") if name))
+                settings[role].append([argument])
+                while remaining and not remaining[0].startswith("--"):
+                    settings[role][-1].append(remaining.pop(0))
+            elif equals or remaining:
+                value_list = value if equals else remaining.pop(0)
+                names[role] = list(dict.fromkeys(name for name in value_list.split(",") if name))
             else:
-                rest.append(word)  # without a value: refused like any other flag
+                rest.append(argument)  # without a value: refused like any other flag
         return cls(rest, names, settings)
 
     def of(self, chosen: Mapping[str, str], loaded: Loaded | None = None) -> list[str]:
-        """The words that configure these names; of settings, once parts are `loaded`, those that theirs have."""
-        made = list(self.rest)
+        """The arguments for these names; once parts are `loaded`, only the settings that they have."""
+        arguments = list(self.rest)
         for role, name in chosen.items():
-            made += [f"--{role}", name]
+            arguments += [f"--{role}", name]
         for role, flags in self.settings.items():
             for flag in flags:
-                owned = (
-                    [] if loaded is None else [one for one in self.names.get(role, ()) if _has(loaded, role, one, flag)]
+                owners = (
+                    []
+                    if loaded is None
+                    else [
+                        candidate
+                        for candidate in self.names.get(role, ())
+                        if _has_setting(loaded, role, candidate, flag)
+                    ]
                 )
-                if loaded is None or role not in chosen or chosen[role] in owned or not owned:
-                    made += flag
-        return made
+                if loaded is None or role not in chosen or chosen[role] in owners or not owners:
+                    arguments += flag
+        return arguments
 
 
-def _has(loaded: Loaded, role: str, name: str, flag: list[str]) -> bool:
+def _has_setting(loaded: Loaded, role: str, name: str, flag: list[str]) -> bool:
     setting = flag[0].partition("=")[0].split(".")[1].replace("-", "_")
     fields = attrs.fields_dict(loaded.pick(role, name)[2])
     return setting in fields or setting.removeprefix("no_") in fields
@@ -121,64 +127,67 @@ def _has(loaded: Loaded, role: str, name: str, flag: list[str]) -> bool:
 
 @frozen(eq=False)
 class Combination:
-    """Names of an estimator, a baseline and a loss, and how they are wired or why they are not."""
+    """Names of an estimator, a baseline and a loss, with the wired configuration or the reason for refusal."""
 
     names: dict[str, str]
     resolved: Resolved | None
     refused: str = ""
 
 
-def wired(arguments: Sequence[str], below: Mapping[str, Any], record: Recorded | None = None) -> list[Combination]:
-    """Every combination of the lists, wired as a run's parts would be; the first that is there decides of flags.
+def resolve_combinations(
+    arguments: Sequence[str], record_settings: Mapping[str, Any], record: Recorded | None = None
+) -> list[Combination]:
+    """Every combination of the lists, wired as in a run.
 
-    `record` is where `below` comes from.
+    `record` is the source of `record_settings`.
     """
-    sorted_words = Words.sorted([word for word in arguments if word not in HELP])
-    helps = bool(set(HELP) & set(arguments))
+    split_arguments = SplitArguments.split([word for word in arguments if word not in HELP])
+    wants_help = bool(set(HELP) & set(arguments))
 
-    def resolved_of(words: Sequence[str], command: str = "audit [RUN]") -> Resolved:
-        return resolve(command, DESCRIPTION, words, Extra, below, FLAGS, True, record, imports=not helps)
+    def resolve_arguments(args: Sequence[str], command: str = "audit [RUN]") -> Resolved:
+        return resolve(command, DESCRIPTION, args, Extra, record_settings, FLAGS, True, record, imports=not wants_help)
 
     try:
-        plain = resolved_of(sorted_words.rest)
-    except UnresolvedError:  # help then shows what there is without the record
-        resolved_of([*sorted_words.rest, "--help"])
+        plain = resolve_arguments(split_arguments.rest)
+    except UnresolvedError:  # help then leaves the record out
+        resolve_arguments([*split_arguments.rest, "--help"])
         raise
     if plain.trusted:
-        sorted_words.rest.append("--trust")  # the user is not asked again
+        split_arguments.rest.append("--trust")  # do not ask the user again
     validate("", plain.extra)
     names = {
-        role: [_qualified(plain.loaded, role, name) for name in sorted_words.names[role]] for role in sorted_words.names
+        role: [_known_name(plain.loaded, role, name) for name in split_arguments.names[role]]
+        for role in split_arguments.names
     }
-    if "policy" not in below and "tabular" in plain.loaded.names("policy") and _is_finite(plain, helps):
-        below = {**below, "policy": {"name": "tabular"}}
-    if helps:  # the first combination's flags, and exit
+    if "policy" not in record_settings and "tabular" in plain.loaded.names("policy") and _is_finite(plain, wants_help):
+        record_settings = {**record_settings, "policy": {"name": "tabular"}}
+    if wants_help:  # the first combination's flags, and exit
         first = {role: listed[0] for role, listed in names.items()}
-        resolved_of([*sorted_words.of(first, plain.loaded), "--help"])
-    found = []
+        resolve_arguments([*split_arguments.of(first, plain.loaded), "--help"])
+    combinations = []
     for chosen in itertools.product(*names.values()):
         combination = dict(zip(names, chosen, strict=True))
         refused, resolved = "", None
         try:
-            flags = sorted_words.of(combination, plain.loaded)
-            resolved = resolved_of(flags)
+            flags = split_arguments.of(combination, plain.loaded)
+            resolved = resolve_arguments(flags)
         except UsageError as error:
             refused = str(error)
-        taken = plain if resolved is None else resolved
-        every = {role: combination.get(role, getattr(taken.config, role).name) for role in JUDGES}
-        found.append(Combination(every, resolved, refused))
-    return found
+        resolved_or_plain = plain if resolved is None else resolved
+        all_names = {role: combination.get(role, getattr(resolved_or_plain.config, role).name) for role in COMPARED}
+        combinations.append(Combination(all_names, resolved, refused))
+    return combinations
 
 
-def _qualified(loaded: Loaded, role: str, name: str) -> str:
-    """The name itself, once it is known."""
+def _known_name(loaded: Loaded, role: str, name: str) -> str:
+    """The name, if a plugin offers it."""
     loaded.pick(role, name)
     return name
 
 
-def _is_finite(resolved: Resolved, helps: bool) -> bool:
+def _is_finite(resolved: Resolved, wants_help: bool) -> bool:
     config = resolved.config
-    if helps and imports(config.environment):  # no help is worth running somebody's code
+    if wants_help and imports(config.environment):  # --help does not run foreign code
         return False
     with working(config.threads):
         environment = build_environment(config.environment, resolved.extra.batch, choose_device(config.device))
@@ -188,17 +197,17 @@ def _is_finite(resolved: Resolved, helps: bool) -> bool:
             close(environment, config.environment.label)
 
 
-def built(resolved: Sequence[Resolved], batch: int) -> list[Run]:
-    """A run for each combination; environment and policy are made once."""
+def build_runs(resolved: Sequence[Resolved], batch: int) -> list[Run]:
+    """A run for each combination; they share environment and policy."""
     rollout = RolloutSettings(lanes=batch, episodes=batch)
-    configs = [attrs.evolve(one.config, extensions=(), reports=(), rollout=rollout) for one in resolved]
+    configs = [attrs.evolve(combination.config, extensions=(), reports=(), rollout=rollout) for combination in resolved]
     first = build(configs[0], resolved[0].loaded, Core())
     runs = [first]
     with closed_on_error(first):
         for config in configs[1:]:
             with working(config.threads):
-                judging = build_learning_parts(config)
-            first.labels |= labels_of(config, judging)
-            judging |= {"needs": needed(config), "loss_needs": words(config.loss, "needs", NEEDS)}
-            runs.append(attrs.evolve(first, config=config, **judging))
+                learning_parts = build_learning_parts(config)
+            first.labels |= labels_of(config, learning_parts)
+            learning_parts |= {"needs": needed(config), "loss_needs": words(config.loss, "needs", NEEDS)}
+            runs.append(attrs.evolve(first, config=config, **learning_parts))
     return runs

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .audit_table import against, several, spelt
+from .audit_table import format_number, group_by_objective, is_varied
 
-# Okabe & Ito's colours, told apart by all kinds of colour vision (https://jfly.uni-koeln.de/color/); a baseline each
+# Okabe & Ito's colours, distinguishable with any colour vision (https://jfly.uni-koeln.de/color/); one per baseline
 COLOURS = ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 
 
@@ -24,7 +24,7 @@ def draw(summary: Mapping[str, Any]) -> Any:
     grid = figure.subplots(1, 3 if known else 2, sharey=True, squeeze=False)[0]
 
     variances = [row["variance"] for row in rows]
-    _bars(grid[0], places, variances, colours, [spelt(number) for number in variances])
+    _bars(grid[0], places, variances, colours, [format_number(number) for number in variances])
     _title(grid[0], "variance", "of one episode's gradient")
     if known:
         biases = [row["relative_bias"] or 0.0 for row in rows]
@@ -34,7 +34,7 @@ def draw(summary: Mapping[str, Any]) -> Any:
         _bars(grid[1], places, biases, colours, texts, ends)
         grid[1].barh(places, floors, 0.8, facecolor="none", edgecolor="0.25", hatch="////", linewidth=0, alpha=0.6)
         grid[1].xaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
-        _title(grid[1], "bias, of ‖∇J‖", "hatched: what chance leaves; *: biased beyond doubt")
+        _title(grid[1], "bias, of ‖∇J‖", "hatched: bias caused by chance; *: biased")
         cosines = [row["batch_cosine"] or 0.0 for row in rows]
         _bars(grid[2], places, cosines, colours, [f"{cosine:.2f}" for cosine in cosines])
         _title(grid[2], "cosine to ∇J", f"of the gradient of {summary['batch']} episodes")
@@ -42,7 +42,7 @@ def draw(summary: Mapping[str, Any]) -> Any:
         ratios = [row["signal_to_noise"] or 0.0 for row in rows]
         _bars(grid[1], places, ratios, colours, [f"{ratio:.3g}" for ratio in ratios])
         _title(grid[1], "signal-to-noise", "of one episode's gradient")
-    _name(figure, grid[0], summary, centers, places[-1])
+    _label_figure(figure, grid[0], summary, centers, places[-1])
     handles = {row["baseline"]: bar for row, bar in zip(rows, grid[0].patches, strict=False)}
     figure.legend(
         handles.values(),
@@ -56,17 +56,17 @@ def draw(summary: Mapping[str, Any]) -> Any:
 
 
 def _places(rows: list[dict[str, Any]]) -> tuple[list[float], dict[str, float]]:
-    """Heights of the bars, a gap between estimators; and the middle of each one's."""
-    many = several(rows, "loss")
-    labels = [row["estimator"] + (f"\n{row['loss']}" if many else "") for row in rows]
+    """The positions of the bars, with a gap between estimators, and the centre of each group."""
+    several_losses = is_varied(rows, "loss")
+    labels = [row["estimator"] + (f"\n{row['loss']}" if several_losses else "") for row in rows]
     order = list(dict.fromkeys(labels))
     places = [number + 0.7 * order.index(label) for number, label in zip(_ranks(labels, order), labels, strict=True)]
-    groups = {label: [place for place, one in zip(places, labels, strict=True) if one == label] for label in order}
+    groups = {label: [place for place, other in zip(places, labels, strict=True) if other == label] for label in order}
     return places, {label: sum(group) / len(group) for label, group in groups.items()}
 
 
 def _ranks(labels: list[str], order: list[str]) -> list[int]:
-    """The row of each, those of one label together."""
+    """The row of each bar, with equal labels together."""
     ranked = sorted(range(len(labels)), key=lambda number: (order.index(labels[number]), number))
     return [ranked.index(number) for number in range(len(labels))]
 
@@ -75,11 +75,11 @@ def _bars(
     axes: Any, places: list[float], lengths: list[float], colours: list[str], texts: list[str], ends: Any = None
 ) -> None:
     axes.barh(places, lengths, 0.8, color=colours)
-    most = max([*lengths, *(ends or ())], default=0.0)
-    least = min([*lengths, 0.0])
+    highest = max([*lengths, *(ends or ())], default=0.0)
+    lowest = min([*lengths, 0.0])
     for place, end, text in zip(places, ends or lengths, texts, strict=True):
-        axes.text(max(end, 0.0) + 0.02 * (most - least), place, text, va="center", fontsize=8, color="0.2")
-    axes.set_xlim(1.05 * least, (1.22 * most) or 1.0)
+        axes.text(max(end, 0.0) + 0.02 * (highest - lowest), place, text, va="center", fontsize=8, color="0.2")
+    axes.set_xlim(1.05 * lowest, (1.22 * highest) or 1.0)
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8)
@@ -89,19 +89,19 @@ def _bars(
     axes.xaxis.get_major_locator().set_params(nbins=5)
 
 
-def _title(axes: Any, what: str, of: str) -> None:
-    axes.set_title(f"{what}\n", fontsize=10, fontweight="bold", loc="left")
-    axes.text(0, 1.02, of, transform=axes.transAxes, fontsize=8.5, color="0.3")
+def _title(axes: Any, title: str, subtitle: str) -> None:
+    axes.set_title(f"{title}\n", fontsize=10, fontweight="bold", loc="left")
+    axes.text(0, 1.02, subtitle, transform=axes.transAxes, fontsize=8.5, color="0.3")
 
 
-def _name(figure: Any, axes: Any, summary: Mapping[str, Any], centers: dict[str, float], last: float) -> None:
+def _label_figure(figure: Any, axes: Any, summary: Mapping[str, Any], centers: dict[str, float], last: float) -> None:
     axes.set_yticks(list(centers.values()), list(centers), fontsize=9)
     axes.set_ylim(last + 0.7, -0.7)
-    objectives = against(summary["combinations"]) if summary["missing"] is None else {}
-    words = [kind if kind == "undiscounted" else f"return discounted by {gamma:g}" for kind, gamma, _ in objectives]
-    words = [f"{word} return" if word == "undiscounted" else word for word in words]
-    against_it = f", against ∇J of the {' or '.join(dict.fromkeys(words))}" if words else ""
+    objectives = group_by_objective(summary["combinations"]) if summary["missing"] is None else {}
+    returns = [kind if kind == "undiscounted" else f"return discounted by {gamma:g}" for kind, gamma, _ in objectives]
+    returns = [f"{word} return" if word == "undiscounted" else word for word in returns]
+    reference = f", against ∇J of the {' or '.join(dict.fromkeys(returns))}" if returns else ""
     figure.suptitle(
-        f"{summary['environment']}, policy {summary['policy']}: {summary['episodes']:,} episodes{against_it}",
+        f"{summary['environment']}, policy {summary['policy']}: {summary['episodes']:,} episodes{reference}",
         fontsize=11,
     )

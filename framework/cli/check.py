@@ -1,4 +1,4 @@
-"""`framework check`: put a part, or all that a plugin offers, to the laws of its role."""
+"""`framework check`: tests a part, or all parts of a plugin, against the laws of its role."""
 
 import itertools
 import json
@@ -17,9 +17,9 @@ from ..reporting.progress_bar import Bar
 from ..setup.loading import load
 from ..setup.tree import validate
 from . import check_table
+from .choices import field_of
 from .help import HELP, parse
-from .options import field_of, is_terminal
-from .output import results
+from .output import is_terminal, results
 
 WHAT = """\
   FILE.py       all parts that a file offers
@@ -77,9 +77,9 @@ def main(arguments: Sequence[str]) -> int:
     is not decided.
     """
     words = list(arguments)
-    helped = bool(set(HELP) & set(words))
-    what, flags = _first_pass(words)
-    if what is None and not helped:
+    wants_help = bool(set(HELP) & set(words))
+    target, flags = _first_pass(words)
+    if target is None and not wants_help:
         raise UsageError(f"check what?\n{WHAT}\nframework check --help says more")
     try:
         from ..testing import checking, counterexamples, selection
@@ -87,15 +87,15 @@ def main(arguments: Sequence[str]) -> int:
         if error.name != "hypothesis":
             raise
         raise UsageError("checking needs Hypothesis: pip install framework-rl[testing]") from None
-    loaded, parts = (load(()), []) if what is None else selection.select_parts(what, flags.role)
+    loaded, parts = (load(()), []) if target is None else selection.select_parts(target, flags.role)
     parts = _with_settings(words, parts)
-    lawful = [part for part in parts if checking.laws(part.role)]
-    if not lawful:
+    checkable = [part for part in parts if checking.laws(part.role)]
+    if not checkable:
         raise UsageError(f"there are no laws of {' and '.join(sorted({part.role + 's' for part in parts}))} to check")
     examples = flags.examples or (checking.QUICK_EXAMPLES if flags.quick else checking.EXAMPLES)
     seconds = checking.QUICK_SECONDS if flags.quick else (math.inf, math.inf)
-    total = sum(len(checking.laws(part.role)) for part in lawful)
-    asked = itertools.count(1)
+    total = sum(len(checking.laws(part.role)) for part in checkable)
+    counter = itertools.count(1)
     with Bar("law", total, "{task.fields[name]}", every=0, stays=False) as bar:
         reports = [
             checking.check(
@@ -104,9 +104,9 @@ def main(arguments: Sequence[str]) -> int:
                 seed=flags.seed,
                 seconds=seconds,
                 loaded=loaded,
-                on_progress=lambda law: bar.show(next(asked), name=law.name),
+                on_progress=lambda law: bar.show(next(counter), name=law.name),
             )
-            for part in lawful
+            for part in checkable
         ]
 
     def text(verdict: Any, also: Sequence[str]) -> str:
@@ -139,31 +139,31 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _first_pass(words: Sequence[str]) -> tuple[str | None, Flags]:
-    """What is checked and how, from the words without settings (`--ROLE.FIELD VALUE`).
+    """What to check and how, from the arguments without settings (`--ROLE.FIELD VALUE`).
 
     Before WHAT, a setting has one value.
     """
-    early: list[str] = []
-    setting = more = False
+    kept: list[str] = []
+    setting = takes_value = False
     for word in words:
         if word.startswith("--"):
-            setting, more = _is_setting(word), "=" not in word
-        elif setting and more:
-            more = bool(early) and not words[0].startswith("-")
+            setting, takes_value = _is_setting(word), "=" not in word
+        elif setting and takes_value:
+            takes_value = bool(kept) and not words[0].startswith("-")
             continue
         else:
             setting = False
         if not setting and word not in HELP:
-            early.append(word)
+            kept.append(word)
     first = _flags(str | None, None)
     with attrs.validators.disabled():
-        parsed: Any = parse(first, early, "framework check", add_help=False)
+        parsed: Any = parse(first, kept, "framework check", add_help=False)
     validate("", parsed.how)
     return parsed.what, parsed.how
 
 
 def _flags(what: Any, default: Any = attrs.NOTHING, **settings: Any) -> Any:
-    """A class of all that the command line may hold: WHAT, how to check, and settings by role."""
+    """A class of all options: WHAT, how to check, and settings by role."""
     positional: Any = tyro.conf.Positional
     kind = positional[what]
     fields: dict[str, Any] = {
@@ -179,20 +179,20 @@ def _is_setting(word: str) -> bool:
 
 
 def _with_settings(words: Sequence[str], parts: Sequence[Part]) -> list[Part]:
-    """The parts with the settings that the words give them; or help, where that is asked for."""
+    """The parts with the settings from the command line; with --help, print help."""
     roles = [part.role for part in parts]
-    given = dict.fromkeys(word[2:].partition(".")[0] for word in words if _is_setting(word))
-    for role in given:
+    roles_with_settings = dict.fromkeys(word[2:].partition(".")[0] for word in words if _is_setting(word))
+    for role in roles_with_settings:
         if role in roles and roles.count(role) > 1:
             names = ", ".join(part.name for part in parts if part.role == role)
             raise UsageError(f"settings of which {role}? Name one of {names}")
-    helped = bool(set(HELP) & set(words))
-    if not given and not helped:
+    wants_help = bool(set(HELP) & set(words))
+    if not roles_with_settings and not wants_help:
         return list(parts)
-    alone = [part for part in parts if roles.count(part.role) == 1 and attrs.fields(type(part.settings))]
-    flags = _flags(str, **{part.role: part.settings for part in alone})
+    unique = [part for part in parts if roles.count(part.role) == 1 and attrs.fields(type(part.settings))]
+    flags = _flags(str, **{part.role: part.settings for part in unique})
     with attrs.validators.disabled():
-        parsed: Any = parse(flags, HELP[:1] if helped else words, "framework check", DESCRIPTION)
-    for part in alone:
+        parsed: Any = parse(flags, HELP[:1] if wants_help else words, "framework check", DESCRIPTION)
+    for part in unique:
         validate(part.role, getattr(parsed, part.role))
     return [attrs.evolve(part, settings=getattr(parsed, part.role, part.settings)) for part in parts]

@@ -1,4 +1,4 @@
-"""What came of laws: a table for a person, JSON for a machine."""
+"""Results of laws: as a table on a terminal, else for JSON."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ STYLES = {"passed": "green", "failed": "red", "not decided": "yellow", "not appl
 
 
 def show(report: Any, text: Callable[[Any, Sequence[str]], str]) -> None:
-    """A table of all laws, for a person; then each that is broken, in full."""
+    """Print a table of all laws, then each broken law in full."""
     from rich.table import Table
     from rich.text import Text
 
@@ -21,16 +21,16 @@ def show(report: Any, text: Callable[[Any, Sequence[str]], str]) -> None:
     table.add_column("")
     table.add_column("law", overflow="fold")
     table.add_column("examples", justify="right")
-    beside = console.width - sum(map(len, ("not applicable", "examples", "  " * 2)))
-    same = [other for _, *others in alike(report.failed) for other in others]
+    room = console.width - sum(map(len, ("not applicable", "examples", "  " * 2)))
+    duplicates = [other for _, *others in group_by_cause(report.failed) for other in others]
     for verdict in report.verdicts:
-        reason = "raised the same" if verdict in same else verdict.reason
-        fits = len(verdict.law.name) + len(": ") + len(reason) <= beside
-        told = [": " if fits else "\n", (reason, "dim")] if reason else []
+        reason = "raised the same" if verdict in duplicates else verdict.reason
+        fits = len(verdict.law.name) + len(": ") + len(reason) <= room
+        reason_text = [": " if fits else "\n", (reason, "dim")] if reason else []
         outcome = Text(verdict.outcome, STYLES[verdict.outcome])
-        table.add_row(outcome, Text.assemble(verdict.law.name, *told), str(verdict.examples or ""))
+        table.add_row(outcome, Text.assemble(verdict.law.name, *reason_text), str(verdict.examples or ""))
     console.print(table)
-    for verdict, *others in alike(report.failed):
+    for verdict, *others in group_by_cause(report.failed):
         console.print()
         also = [other.law.name for other in others]
         console.print(text(verdict, also), soft_wrap=True)
@@ -45,9 +45,9 @@ def show(report: Any, text: Callable[[Any, Sequence[str]], str]) -> None:
 
 
 def listing(report: Any, snippet: Callable[[Any], str | None]) -> dict[str, Any]:
-    """The same for a machine."""
+    """The same, for JSON."""
     part = report.part
-    first = {other: verdict for verdict, *others in alike(report.failed) for other in others}
+    first = {other: verdict for verdict, *others in group_by_cause(report.failed) for other in others}
     laws = []
     for verdict in report.verdicts:
         entry: dict[str, Any] = {"law": verdict.law.name, "outcome": verdict.outcome, "examples": verdict.examples}
@@ -78,8 +78,8 @@ def listing(report: Any, snippet: Callable[[Any], str | None]) -> dict[str, Any]
     }
 
 
-def alike(failed: Sequence[Any]) -> list[list[Any]]:
-    """Broken laws, those together where the part raised the same in the same place."""
+def group_by_cause(failed: Sequence[Any]) -> list[list[Any]]:
+    """Broken laws, grouped where the part raised the same error in the same place."""
     groups: dict[str, list[Any]] = {}
     for verdict in failed:
         raised = verdict.reason.startswith("raised ")
@@ -88,7 +88,7 @@ def alike(failed: Sequence[Any]) -> list[list[Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it; what it cannot hold, as a word."""
+    """A value for JSON; other types as strings."""
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if attrs.has(type(value)):

@@ -1,4 +1,4 @@
-"""`framework completion`: a script that lets bash or zsh complete commands, options, and names of parts."""
+"""`framework completion`: prints a script that completes commands, options and names of parts in bash or zsh."""
 
 import typing
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ from ..hookspecs import ROLES
 from ..parts import Loaded
 from ..setup.loading import load
 from . import COMMANDS, audit_combinations, check, credit, evaluate, plugins, run
+from .choices import ALL, Choices, choices_of, names_of
 from .help import parse
-from .options import ALL, Choices, choices_of, names_of
 from .output import results
 
 Shell = Literal["bash", "zsh"]
@@ -30,14 +30,14 @@ For zsh, in ~/.zshrc, after compinit:
 Starting a shell is faster if the script is kept in a file. Print it again after plugins were installed."""
 
 # of each command: the roles, sections and numbers that it has options for, and its own options
-OWN: dict[str, tuple[Sequence[str], type[Any] | None]] = {
+WITH_PARTS: dict[str, tuple[Sequence[str], type[Any] | None]] = {
     "run": (ALL, run.Extra),
     "show": (ALL, None),
     "evaluate": (evaluate.FLAGS, evaluate.Extra),
     "audit": (audit_combinations.FLAGS, audit_combinations.Extra),
     "credit": (credit.FLAGS, credit.Extra),
 }
-LONE: dict[str, type[Any]] = {"check": check.Flags, "plugins": plugins.Flags}
+WITHOUT_PARTS: dict[str, type[Any]] = {"check": check.Flags, "plugins": plugins.Flags}
 
 # no variable of the script is called `words`, which means something else to zsh
 SCRIPT = """\
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def script(loaded: Loaded) -> str:
-    """The script for bash, with the parts that there are."""
+    """The script for bash, with the installed parts."""
     options = {command: dict(_options(command, loaded)) for command in COMMANDS}
     values = {flag: listed for flags in options.values() for flag, listed in flags.items() if listed}
     values |= {"new": [*ROLES], "completion": [*typing.get_args(Shell)], "--role": [*ROLES]}
@@ -90,11 +90,11 @@ def script(loaded: Loaded) -> str:
 
 
 def _options(command: str, loaded: Loaded) -> Iterator[tuple[str, list[str]]]:
-    """A command's options, those of all parts that it may have included, each with the values that are known."""
+    """A command's options, including those of all parts that it may use, each with its known values."""
     yield "--help", []
-    offered, own = OWN.get(command, ((), LONE.get(command)))
-    yield from () if own is None else _flags(own)
-    if command in OWN:
+    offered, command_flags = WITH_PARTS.get(command, ((), WITHOUT_PARTS.get(command)))
+    yield from () if command_flags is None else _flags(command_flags)
+    if command in WITH_PARTS:
         names = names_of(loaded)
         chosen = {field.name for field in choices_of(offered)}
         for flag, listed in _flags(Choices):
@@ -105,22 +105,22 @@ def _options(command: str, loaded: Loaded) -> Iterator[tuple[str, list[str]]]:
         yield from _flags(attrs.make_class("Numbers", numbers))
         for key in filter(offered.__contains__, SECTIONS):
             yield from _flags(SECTIONS[key], f"{key}.")
-    offers = ROLES if command == "check" else [role for role in ROLES if _word(role) in offered]
+    offers = ROLES if command == "check" else [role for role in ROLES if _section(role) in offered]
     for role in offers:
         for name, owners in loaded.offers[role].items():
             for cls in owners.values():
                 yield from _flags(cls, f"extensions.{name.replace('_', '-')}." if role == "extension" else f"{role}.")
 
 
-def _word(role: str) -> str:
+def _section(role: str) -> str:
     return "extensions" if role == "extension" else role
 
 
 def _flags(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, list[str]]]:
-    """The options that a class's fields are, each with the values that its type allows, where they are few."""
+    """The options for a class's fields, each with the values of a `Literal` type."""
     for field in attrs.fields(attrs.resolve_types(cls, include_extras=True)):
-        name, kind, told = field.name.replace("_", "-"), field.type, getattr(field.type, "__metadata__", ())
-        kind = typing.get_args(kind)[0] if told else kind
+        name, kind, metadata = field.name.replace("_", "-"), field.type, getattr(field.type, "__metadata__", ())
+        kind = typing.get_args(kind)[0] if metadata else kind
         yield f"--{prefix}{name}", [str(value) for value in typing.get_args(kind) if typing.get_origin(kind) is Literal]
-        if kind is bool and tyro.conf.FlagCreatePairsOff not in told:
+        if kind is bool and tyro.conf.FlagCreatePairsOff not in metadata:
             yield f"--{prefix}no-{name}", []

@@ -1,4 +1,4 @@
-"""What a command may import of the code that files name: nothing, what the user says, or all."""
+"""Decides which code a command may import that only its files name: none, what the user allows, or all."""
 
 import contextlib
 import io
@@ -14,71 +14,71 @@ from ..records.trust import ask, foreign_imports, foreign_plugins, listed, named
 
 
 class Consent:
-    """Of one command: to import what its files name."""
+    """The user's consent, for one command, to import the code that its files name."""
 
     def __init__(
-        self, record: Recorded | None, given: Recorded | None, trust: bool, command: str, arguments: Sequence[str]
+        self, record: Recorded | None, config_file: Recorded | None, trust: bool, command: str, arguments: Sequence[str]
     ) -> None:
-        """Of the record that is named first and the file of `--config`; with `trust`, both are trusted."""
-        self.files = [one for one in (record, given) if one is not None]
+        """For the record (the first argument) and the file of `--config`; with `trust`, both are trusted."""
+        self.files = [file for file in (record, config_file) if file is not None]
         self.allowed, self.refused = list(self.files) if trust else [], ""
-        words = [command.partition(" ")[0], *([] if record is None else [str(record.directory)]), *arguments]
-        self.remedy = f"framework {shlex.join(words)} --trust"
+        command_words = [command.partition(" ")[0], *([] if record is None else [str(record.directory)]), *arguments]
+        self.remedy = f"framework {shlex.join(command_words)} --trust"
 
-    def to_plugins(self, named: Sequence[str], asks: bool) -> bool:
-        """Whether the files' plugins may be imported; `named` are those that the command line names as well.
+    def allows_plugins(self, named: Sequence[str], may_ask: bool) -> bool:
+        """Whether the files' plugins may be imported; `named`: those that the command line names, too.
 
-        Who asks, asks for all that a file names.
+        A question covers everything that a file names.
 
         Raises:
-            UsageError: the user was asked, and did not consent.
+            UsageError: the user did not consent.
         """
-        for one in self.files:
-            plugins = [] if one in self.allowed else foreign_plugins(one, named)
+        for file in self.files:
+            plugins = [] if file in self.allowed else foreign_plugins(file, named)
             if not plugins:
                 continue
-            if not asks:
-                self.refused = listed(one, plugins, {})
+            if not may_ask:
+                self.refused = listed(file, plugins, {})
                 return False
-            ask(one, plugins, named_beside(one), self.remedy)
-            self.allowed.append(one)  # a plugin could import the rest itself
+            ask(file, plugins, named_beside(file), self.remedy)
+            self.allowed.append(file)  # a plugin could import the rest itself
         return True
 
-    def to_parts(self, config: Config, without_files: Sequence[Callable[[], Config]], asks: bool) -> None:
-        """Whether building these parts may import what only the files' settings name.
+    def check_parts(self, config: Config, without_files: Sequence[Callable[[], Config]], may_ask: bool) -> None:
+        """Ask for consent to what building these parts imports because only the files' settings name it.
 
-        `without_files` make what the command's own words come to, with the recipe, or with the parts that files choose.
+        `without_files`: configurations from the command line alone, with the recipe's parts or those that files choose.
 
         Raises:
-            UsageError: the user was asked, and did not consent.
+            UsageError: the user did not consent.
         """
-        left = [one for one in self.files if one not in self.allowed]
-        found = foreign_imports(config.parts, self.files) if left else {}
-        if found:
-            own = {name for way in without_files for name in _imported(way)}
-            found = {name: label for name, label in found.items() if name not in own}
-        for one in left:
-            beside = named_beside(one) if found and one is not left[-1] else found
-            mine = {name: label for name, label in found.items() if name in beside}
-            if mine and asks:
-                ask(one, [], mine, self.remedy)
-                self.allowed.append(one)
-            elif mine:
-                say(f"note: {listed(one, [], mine)} Running it needs --trust.")
-            found = {name: label for name, label in found.items() if name not in mine}
+        unallowed = [file for file in self.files if file not in self.allowed]
+        foreign = foreign_imports(config.parts, self.files) if unallowed else {}
+        if foreign:
+            user_named = {name for configuration in without_files for name in _imported(configuration)}
+            foreign = {name: label for name, label in foreign.items() if name not in user_named}
+        for file in unallowed:
+            named_by_file = named_beside(file) if foreign and file is not unallowed[-1] else foreign
+            from_file = {name: label for name, label in foreign.items() if name in named_by_file}
+            if from_file and may_ask:
+                ask(file, [], from_file, self.remedy)
+                self.allowed.append(file)
+            elif from_file:
+                say(f"note: {listed(file, [], from_file)} Running it needs --trust.")
+            foreign = {name: label for name, label in foreign.items() if name not in from_file}
 
 
 class UnresolvedError(UsageError):
     """A file's plugins were not imported, and so its configuration could not be resolved."""
 
     def __init__(self, consent: Consent) -> None:
-        """With what was not imported, and why."""
+        """The message lists what was not imported, and why."""
         super().__init__(consent.refused)
         self.consent = consent
 
 
 def _imported(configuration: Callable[[], Config]) -> set[Any]:
-    """What the parts import that the command line alone names; nothing where it needs the files."""
+    """What the parts import that the command line alone names; empty if it needs the files."""
     quiet = io.StringIO()
     try:
         with contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):

@@ -1,4 +1,4 @@
-"""`framework credit`: draw the credit that each estimator gives to the steps of one episode."""
+"""`framework credit`: draws the credit that each estimator gives to the steps of one episode."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +19,13 @@ from ..parts import Loaded
 from ..run import Run
 from ..setup.building import build
 from ..stages import Core
-from .looking import at_work
 from .options import resolve
 from .output import results
+from .recorded_run import closing_run
 
 SIGNS = {"gamma": "γ", "lam": "λ", "n": "n"}
 FLAGS = ("environment", "policy", "estimator", "seed", "device", "threads")
-SHORTEST, LONGEST, TRIES = 5, 16, 1000  # steps of an episode that shows something, and how many are looked at
+MIN_STEPS, MAX_STEPS, TRIES = 5, 16, 1000  # steps of the episode to draw, and how many episodes are tried
 
 
 @frozen
@@ -41,14 +41,14 @@ def main(arguments: Sequence[str]) -> int:
     resolved = resolve("credit", description, arguments, Extra, offered=FLAGS, valued=True)
     config = attrs.evolve(resolved.config, extensions=(), reports=(), rollout=RolloutSettings(lanes=1, episodes=1))
     run = build(config, resolved.loaded, Core())
-    run.needs -= {"values"}  # the exact ones are given
-    with at_work(run):
+    run.needs -= {"values"}  # the exact values are used
+    with closing_run(run):
         rollout = episode(run)
         credits = {name: (estimate, values) for name, estimate, values in estimates(run, rollout, resolved.loaded)}
         figure = draw(run, rollout, credits)
     try:
         figure.savefig(resolved.extra.out, dpi=150)
-    except (OSError, ValueError) as error:  # a folder that is not there, a format that there is not
+    except (OSError, ValueError) as error:  # a missing folder, an unknown format
         raise UsageError(
             f"{resolved.extra.out} cannot be written: {getattr(error, 'strerror', None) or error}"
         ) from None
@@ -58,19 +58,21 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def episode(run: Run) -> Rollout:
-    """The first episode of the untrained policy that the world ended, neither trivial nor too long to be drawn."""
+    """The first terminated episode of the untrained policy that is neither trivial nor too long to draw."""
     for iteration in range(TRIES):
         run.iteration = iteration
         rollout: Rollout = run.hook.collect_rollout(run=run)
         if rollout.state is not None:
             raise UsageError(f"{run.config.policy.label}: has memory, and the values drawn are of policies without")
-        if SHORTEST <= len(rollout.mask) <= LONGEST and bool(rollout.terminated.any()):
+        if MIN_STEPS <= len(rollout.mask) <= MAX_STEPS and bool(rollout.terminated.any()):
             return rollout
-    raise UsageError(f"none of {TRIES} episodes ended after {SHORTEST} to {LONGEST} steps: choose another environment")
+    raise UsageError(
+        f"none of {TRIES} episodes ended after {MIN_STEPS} to {MAX_STEPS} steps: choose another environment"
+    )
 
 
 def estimates(run: Run, rollout: Rollout, loaded: Loaded) -> Any:
-    """Of each estimator with its default settings: name, estimate, and V(s) `[S]` for its γ, exact."""
+    """For each estimator with its default settings: name, estimate, and the exact V(s) `[S]` for its γ."""
     environment = run.environment
     spaces = environment.observation_space, environment.action_space
     if not (hasattr(environment, "mdp") and all(isinstance(space, Discrete) for space in spaces)):
@@ -85,22 +87,22 @@ def estimates(run: Run, rollout: Rollout, loaded: Loaded) -> Any:
         settings = _settings(cls, run.config.estimator.settings)
         if settings is None:
             continue
-        given = {"complete_episodes", "values", *(["groups"] if rollout.groups is not None else [])}
-        if missing := set(getattr(settings, "needs", ())) - given:
+        available = {"complete_episodes", "values", *(["groups"] if rollout.groups is not None else [])}
+        if missing := set(getattr(settings, "needs", ())) - available:
             say(f"left out: {name} needs {' and '.join(sorted(missing))}")
             continue
         values = state_values(mdp, probabilities, getattr(settings, "gamma", 1.0)).float()
-        seen = values[rollout.observations]
-        following = torch.cat([seen[1:], torch.zeros(1, 1)])
-        valued = attrs.evolve(rollout, values=seen, successor_values=following * ~rollout.terminated)
+        step_values = values[rollout.observations]
+        following = torch.cat([step_values[1:], torch.zeros(1, 1)])
+        valued = attrs.evolve(rollout, values=step_values, successor_values=following * ~rollout.terminated)
         part = settings.build() if hasattr(settings, "build") else settings
         numbers = {sign: getattr(settings, word, None) for word, sign in SIGNS.items()}
-        named = [f"{sign} = {number:g}" for sign, number in numbers.items() if isinstance(number, int | float)]
-        yield "\n".join([name, *filter(None, [", ".join(named)])]), part(valued), values
+        parameters = [f"{sign} = {number:g}" for sign, number in numbers.items() if isinstance(number, int | float)]
+        yield "\n".join([name, *filter(None, [", ".join(parameters)])]), part(valued), values
 
 
 def _settings(cls: type[Any], chosen: Any) -> Any:
-    """Those that were chosen; of other estimators the default ones, but for what was chosen and is theirs, too."""
+    """The chosen settings; for another estimator its defaults, with the chosen values of shared settings."""
     if type(chosen) is cls:
         return chosen
     changed = {
@@ -108,16 +110,16 @@ def _settings(cls: type[Any], chosen: Any) -> Any:
         for field in attrs.fields(type(chosen))
         if field.name in attrs.fields_dict(cls) and getattr(chosen, field.name) != field.default
     }
-    for taken in (changed, {}):
+    for arguments in (changed, {}):
         try:
-            return cls(**taken)
-        except (TypeError, ValueError):  # of other bounds; or settings that must be given
+            return cls(**arguments)
+        except (TypeError, ValueError):  # other bounds, or required settings
             continue
     return None
 
 
 def draw(run: Run, rollout: Rollout, credits: dict[str, tuple[Estimate, Tensor]]) -> Any:
-    """A row an estimator: its returns, and its advantages over the exact values, step by step."""
+    """A row per estimator: its returns, and its advantages over the exact values, step by step."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

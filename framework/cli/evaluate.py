@@ -1,4 +1,4 @@
-"""`framework evaluate`: let a recorded policy play, and say how well it does."""
+"""`framework evaluate`: evaluates a recorded policy and reports its returns."""
 
 import json
 import math
@@ -24,10 +24,11 @@ from ..setup.tree import validate
 from ..spaces import compare
 from ..stages import Core
 from . import output
+from .choices import flag
 from .help import HELP
-from .looking import at_work, named_record
-from .options import flag, is_terminal, resolve
-from .output import results
+from .options import resolve
+from .output import is_terminal, results
+from .recorded_run import closing_run, take_record
 
 FLAGS = ("environment", "policy", "seed", "device", "threads", "step_timeout")
 PATIENCE = 1.0  # seconds before a bar is shown
@@ -48,7 +49,7 @@ class Extra:
         False
     )
     last: Annotated[bool, tyro.conf.arg(help=f"evaluate {LAST}, the parameters before the run failed")] = False
-    max_episode_steps: Annotated[int, tyro.conf.arg(help="an episode that does not end by then is an error")] = field(
+    max_episode_steps: Annotated[int, tyro.conf.arg(help="an episode with more steps is an error")] = field(
         default=MOST, validator=validators.ge(1)
     )
     video: Annotated[
@@ -58,15 +59,15 @@ class Extra:
 
 def main(arguments: Sequence[str]) -> int:
     """Evaluate; exit code 0."""
-    record, words, below = named_record(arguments, FLAGS)
-    if record is None and not set(HELP) & set(words):
+    record, rest, below = take_record(arguments, FLAGS)
+    if record is None and not set(HELP) & set(rest):
         raise UsageError("which run? Its folder comes first: framework evaluate runs/NAME [OPTIONS]")
     description = (
         "Play whole episodes with the policy of the record RUN, such as runs/first, and report their returns.\n\n"
         "Environment, policy and seed are the record's unless you give others. The same seed repeats an evaluation "
         "and never repeats a training run's episodes."
     )
-    resolved = resolve("evaluate RUN", description, words, Extra, below, FLAGS, record=record)
+    resolved = resolve("evaluate RUN", description, rest, Extra, below, FLAGS, record=record)
     assert record is not None  # help exits
     extra = resolved.extra
     validate("", extra)
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     config = attrs.evolve(resolved.config, extensions=(), reports=(), rollout=rollout)
     path = record.directory / policy_file(extra.best, extra.last, record.directory)
     run = build(config, resolved.loaded, Core())
-    with at_work(run):
+    with closing_run(run):
         _read(run, path)
         refuse_without_greedy(run.policy, extra.greedy, config.policy.label)
         if extra.video is not None:
@@ -99,7 +100,7 @@ def _read(run: Run, path: Path) -> None:
     try:
         read_policy(path.parent, run.policy, path.name)
     except UsageError as error:
-        if error.__cause__ is None:  # there is no such file
+        if error.__cause__ is None:  # the file does not exist
             raise
         raise UsageError(
             f"{path} does not fit {run.config.policy.label} in {run.config.environment.label}, whose spaces are "
@@ -157,7 +158,7 @@ def _summary(performance: Performance, run: Run, extra: Extra, path: Path, secon
 
 
 def _number(value: Any) -> Any:
-    """As JSON has it: null for a number that does not exist."""
+    """A value for JSON: null for NaN."""
     if isinstance(value, tuple):
         return [_number(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""`framework new`: write an installable package with one part in it, to be changed into one's own."""
+"""`framework new`: writes an installable package with one part, as a start for a part of your own."""
 
 import ast
 import builtins
@@ -90,22 +90,24 @@ class Flags:
     ]
     name: Annotated[
         tyro.conf.Positional[str],
-        tyro.conf.arg(metavar="NAME", help="name of the folder, the module and the part: small letters, digits and _"),
+        tyro.conf.arg(
+            metavar="NAME", help="name of the folder, the module and the part: lowercase letters, digits and _"
+        ),
     ]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write it below the working directory, and say what comes next."""
+    """Write it below the working directory, and print the next steps."""
     flags: Flags = parse(Flags, arguments, "framework new")
     role, name = flags.role, flags.name
     if role not in ROLES:
         raise UsageError(unknown("role", role, ROLES))
-    _refuse(name)
+    _check_name(name)
     if offers := load().offers[role].get(name):
         raise UsageError(f"{role} '{name}' is offered by plugin '{next(iter(offers))}' already: choose another name")
     option = "--extensions" if role == "extension" else f"--{role}"
     module = (TEMPLATES / f"{role}.py").read_text("utf-8")
-    words = {
+    values = {
         "role": role,
         "name": name,
         "cls": _class(name, module),
@@ -113,10 +115,10 @@ def main(arguments: Sequence[str]) -> int:
         "run": f"framework run {option} {name}",
     }
     files = {
-        "pyproject.toml": PROJECT.format(**words),
-        "README.md": README.format(**words),
-        f"{name}.py": module.replace("my_part", name).replace("MyPart", words["cls"]),
-        f"tests/test_{name}.py": (EXTENSION if role == "extension" else LAWS).format(**words),
+        "pyproject.toml": PROJECT.format(**values),
+        "README.md": README.format(**values),
+        f"{name}.py": module.replace("my_part", name).replace("MyPart", values["cls"]),
+        f"tests/test_{name}.py": (EXTENSION if role == "extension" else LAWS).format(**values),
     }
     for path, text in files.items():
         file = Path(name) / path
@@ -127,30 +129,30 @@ def main(arguments: Sequence[str]) -> int:
             raise UsageError(f"{file} cannot be written: {error.strerror}") from None
     with results():
         print(*(Path(name) / path for path in files), sep="\n")
-        print(f'\nnext:\n  pip install -e "{name}[test]"\n  {words["run"]}\n  pytest {name}')
+        print(f'\nnext:\n  pip install -e "{name}[test]"\n  {values["run"]}\n  pytest {name}')
     return 0
 
 
 def _class(name: str, module: str) -> str:
-    """`quick_fox` → `QuickFox`, or `MyQuickFox` where the module (or Python) means something else by that."""
+    """`quick_fox` → `QuickFox`, or `MyQuickFox` where the module (or Python) uses that name already."""
     cls = name.title().replace("_", "")
     nodes = list(ast.walk(ast.parse(module)))
     taken = {*dir(builtins), *keyword.kwlist}
     taken |= {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
     taken |= {node.id for node in nodes if isinstance(node, ast.Name)}
-    mine = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
-    return f"My{cls}" if taken & {word.replace("MyPart", cls) for word in mine} else cls
+    classes = {node.name for node in nodes if isinstance(node, ast.ClassDef)}
+    return f"My{cls}" if taken & {word.replace("MyPart", cls) for word in classes} else cls
 
 
-def _refuse(name: str) -> None:
-    """Refuse what is no name of a module, and what exists."""
-    likely = re.sub(r"\W+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)).strip("_").lower()
-    likely = likely if likely.isidentifier() else f"my_{likely}"
+def _check_name(name: str) -> None:
+    """Refuse an invalid module name, and one that exists."""
+    suggestion = re.sub(r"\W+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)).strip("_").lower()
+    suggestion = suggestion if suggestion.isidentifier() else f"my_{suggestion}"
     if name in ("self", "cls"):
         raise UsageError(f"'{name}' has a meaning in Python: choose another name, such as my_{name}")
-    if name != likely or keyword.iskeyword(name) or not name.isascii():
-        hint = f". Did you mean '{likely}'?" if name != likely and likely.isascii() else ""
-        raise UsageError(f"'{name}' is no name of a module: small letters, digits and _{hint}")
+    if name != suggestion or keyword.iskeyword(name) or not name.isascii():
+        hint = f". Did you mean '{suggestion}'?" if name != suggestion and suggestion.isascii() else ""
+        raise UsageError(f"'{name}' is not a valid module name: use lowercase letters, digits and _{hint}")
     if Path(name).exists():
         raise UsageError(f"{name} exists already, and is left as it is: choose another name, or remove it")
     if name in sys.stdlib_module_names or importlib.util.find_spec(name) is not None:

@@ -1,4 +1,4 @@
-"""Standard output holds a command's result alone; what parts and their processes print goes to standard error.
+"""Standard output is for a command's result only; what parts and their processes print goes to standard error.
 
 A result is printed within `results()`. Everywhere else `sys.stdout` is standard error, and so is file descriptor 1,
 which libraries in C and child processes write to.
@@ -35,16 +35,16 @@ class _Standard:
     descriptor: int | None
 
 
-_kept: list[_Standard] = []
+_redirected: list[_Standard] = []
 
 
 @contextmanager
-def kept(ends: bool = False) -> Iterator[None]:
-    """Keep standard output for results; characters that a terminal's encoding lacks are replaced, not refused.
+def redirected(ends: bool = False) -> Iterator[None]:
+    """Redirect standard output to standard error, except in `results`; characters that the encoding lacks are replaced.
 
-    `ends`: the process ends with the command, and what is printed while it does, as by `atexit`, is no result either.
+    `ends`: the process ends with the command, so that what `atexit` prints goes to standard error, too.
     """
-    _open_what_is_closed()
+    _open_closed_descriptors()
     streams = sys.stdout, sys.stderr
     if sys.stderr is None:  # as by `2>&-`
         sys.stderr = open(STDERR, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - stays open
@@ -58,23 +58,23 @@ def kept(ends: bool = False) -> Iterator[None]:
             sys.stdout.flush()
         standard.descriptor = os.dup(STDOUT)
         os.dup2(STDERR, STDOUT)
-    _kept.append(standard)
-    sys.stdout = aside = _beside(sys.stderr)
+    _redirected.append(standard)
+    sys.stdout = own_stream = _open_stderr(sys.stderr)
     try:
         yield
     finally:
-        _kept.pop()
+        _redirected.pop()
         with suppress(OSError, ValueError):
-            sys.stdout.flush()  # a part may have put a stream of its own there
-        _flush(aside, STDERR)
+            sys.stdout.flush()  # a part may have replaced it
+        _flush(own_stream, STDERR)
         _flush(sys.stderr, STDERR)
         if not ends:
             sys.stdout, sys.stderr = streams
-            _give_back(standard, errors)
+            _restore(standard, errors)
 
 
-def _beside(stderr: TextIO) -> TextIO:
-    """A stream to standard error of its own: a part may wrap, change or close what it finds as `sys.stdout`."""
+def _open_stderr(stderr: TextIO) -> TextIO:
+    """A separate stream to standard error, because a part may wrap, change or close `sys.stdout`."""
     if _descriptor(stderr) != STDERR:
         return stderr
     buffer = _StaysOpen(io.FileIO(STDERR, "w", closefd=False))
@@ -82,14 +82,14 @@ def _beside(stderr: TextIO) -> TextIO:
 
 
 class _StaysOpen(io.BufferedWriter):
-    """A wrapper of `sys.stdout.buffer` closes it when it is thrown away."""
+    """Not closed by a wrapper of `sys.stdout.buffer` that is garbage-collected."""
 
     def close(self) -> None:
-        """Flush alone."""
+        """Only flush."""
         self.flush()
 
 
-def _give_back(standard: _Standard, errors: list[tuple[io.TextIOWrapper, str | None]]) -> None:
+def _restore(standard: _Standard, errors: list[tuple[io.TextIOWrapper, str | None]]) -> None:
     if standard.descriptor is not None:
         _flush_c()
         os.dup2(standard.descriptor, STDOUT)
@@ -100,25 +100,25 @@ def _give_back(standard: _Standard, errors: list[tuple[io.TextIOWrapper, str | N
 
 @contextmanager
 def results(encoding: str | None = None) -> Iterator[None]:
-    """Within it `sys.stdout` is standard output. A reader who left, as `| head` or a closed terminal, is no error.
+    """In this block `sys.stdout` is standard output. A reader that has left, such as `| head`, is not an error.
 
-    `encoding` is that of a format which prescribes one.
+    `encoding`: for a format that requires one.
 
     Raises:
         OutputError: standard output is closed, or its device is full.
     """
-    standard = _kept[-1] if _kept else _Standard(sys.stdout, None)
-    stream, usual = standard.stream, sys.stdout
+    standard = _redirected[-1] if _redirected else _Standard(sys.stdout, None)
+    stream, redirected = standard.stream, sys.stdout
     if stream is None:
         raise OutputError("standard output is closed")
     if standard.descriptor is not None:
-        _flush(usual, STDERR)
+        _flush(redirected, STDERR)
         _flush_c()
         os.dup2(standard.descriptor, STDOUT)
     sys.stdout = stream
-    before = stream.encoding if encoding and isinstance(stream, io.TextIOWrapper) else None
+    previous_encoding = stream.encoding if encoding and isinstance(stream, io.TextIOWrapper) else None
     try:
-        if before is not None:
+        if previous_encoding is not None:
             stream.reconfigure(encoding=encoding)  # type: ignore[attr-defined]
         try:
             yield
@@ -126,31 +126,31 @@ def results(encoding: str | None = None) -> Iterator[None]:
             stream.flush()
     except OSError as error:
         _flush(stream, STDOUT)
-        if error.errno in (errno.EPIPE, errno.EIO):  # whoever read it has left
+        if error.errno in (errno.EPIPE, errno.EIO):  # the reader has left
             return
         raise OutputError(f"standard output cannot be written: {error.strerror or error}") from None
     finally:
-        if before is not None:
-            stream.reconfigure(encoding=before)  # type: ignore[attr-defined]
-        sys.stdout = usual
+        if previous_encoding is not None:
+            stream.reconfigure(encoding=previous_encoding)  # type: ignore[attr-defined]
+        sys.stdout = redirected
         if standard.descriptor is not None:
             os.dup2(STDERR, STDOUT)
 
 
 def standard_output() -> TextIO | None:
     """The stream that `results` prints to; None: it is closed."""
-    return _kept[-1].stream if _kept else sys.stdout
+    return _redirected[-1].stream if _redirected else sys.stdout
 
 
 def console(stderr: bool = False) -> "Console":
-    """A console that prints text as it is: a name may hold brackets, and `:cat:` is no picture."""
+    """A console that prints text as it is, without markup or emoji: a name may contain brackets or `:cat:`."""
     from rich.console import Console
 
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def _flush(stream: TextIO | None, descriptor: int) -> None:
-    """Write what is buffered; what cannot be written is dropped, or Python would try again when it ends, and fail."""
+    """Write what is buffered, or drop it: otherwise Python would try again at exit, and fail."""
     if stream is None:
         return
     try:
@@ -158,18 +158,18 @@ def _flush(stream: TextIO | None, descriptor: int) -> None:
     except (OSError, ValueError):
         if _descriptor(stream) != descriptor:
             return
-        usual, nothing = os.dup(descriptor), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, descriptor)
+        saved, devnull = os.dup(descriptor), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, descriptor)
         with suppress(OSError, ValueError):
             stream.flush()
-        os.dup2(usual, descriptor)
-        os.close(usual)
-        os.close(nothing)
+        os.dup2(saved, descriptor)
+        os.close(saved)
+        os.close(devnull)
 
 
 def _flush_c() -> None:
-    """Write what libraries in C have printed and not yet flushed."""
-    with suppress(OSError, TypeError, AttributeError):  # Windows has no such handle
+    """Flush the output of C libraries."""
+    with suppress(OSError, TypeError, AttributeError):  # not on Windows
         ctypes.CDLL(None).fflush(None)
 
 
@@ -180,15 +180,21 @@ def _descriptor(stream: TextIO | None) -> int | None:
         return None
 
 
-def _open_what_is_closed() -> None:
-    """Else the next file that is opened would be standard output, and get what is printed."""
+def _open_closed_descriptors() -> None:
+    """Otherwise the next file that is opened would become standard output, and receive what is printed."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            nothing = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nothing, descriptor)
-            if nothing != descriptor:
-                os.close(nothing)
+            devnull = os.open(os.devnull, os.O_RDWR)
+            os.dup2(devnull, descriptor)
+            if devnull != descriptor:
+                os.close(devnull)
             else:
                 os.set_inheritable(descriptor, True)
+
+
+def is_terminal() -> bool:
+    """Whether standard output is a terminal."""
+    stream = standard_output()
+    return stream is not None and stream.isatty()  # None: closed, as by `>&-`

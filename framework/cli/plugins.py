@@ -1,4 +1,4 @@
-"""`framework plugins`: what is installed, from where, what each offers, what failed and why."""
+"""`framework plugins`: lists the installed plugins, their origins and parts, and which failed to load."""
 
 import json
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from attrs import frozen
 from ..parts import Loaded, not_allowed
 from ..setup.loading import load
 from . import output
+from .choices import flag
 from .help import parse
-from .options import flag, is_terminal
-from .output import results
+from .output import is_terminal, results
 
 
 @frozen
@@ -31,14 +31,14 @@ def main(arguments: Sequence[str]) -> int:
     loaded = load(names or None)
     with results():
         if is_terminal():
-            table(loaded)
+            print_table(loaded)
         else:
             print(json.dumps(_listing(loaded), indent=2))
     return 0
 
 
-def provided(loaded: Loaded, plugin: str) -> dict[str, list[str]]:
-    """What a plugin offers, by role."""
+def parts_of(loaded: Loaded, plugin: str) -> dict[str, list[str]]:
+    """The names of a plugin's parts, by role."""
     return {
         role: names
         for role, parts in loaded.offers.items()
@@ -53,7 +53,7 @@ def _listing(loaded: Loaded) -> dict[str, object]:
             "distribution": plugin.distribution or None,
             "version": plugin.version or None,
             "source": plugin.source,
-            "provides": provided(loaded, plugin.name),
+            "provides": parts_of(loaded, plugin.name),
         }
         for plugin in loaded.plugins
     ]
@@ -64,15 +64,15 @@ def _listing(loaded: Loaded) -> dict[str, object]:
     return {"plugins": plugins, "failed": failed, "not_allowed": list(loaded.not_allowed)}
 
 
-def table(loaded: Loaded) -> None:
-    """Print the table of who provides what, on standard error unless within `results`."""
+def print_table(loaded: Loaded) -> None:
+    """Print the table of plugins and their parts, on standard error unless within `results`."""
     from rich.table import Table
 
     console = output.console()
     rows = Table("plugin", "from", "provides")
     for plugin in loaded.plugins:
         origin = f"{plugin.distribution} {plugin.version}" if plugin.distribution else plugin.source
-        offers = provided(loaded, plugin.name)
+        offers = parts_of(loaded, plugin.name)
         rows.add_row(plugin.name, origin, "\n".join(f"{role}: {', '.join(names)}" for role, names in offers.items()))
     console.print(rows)
     for failure in loaded.failures:

@@ -1,4 +1,4 @@
-"""`framework run`: train, then say what came out."""
+"""`framework run`: trains, then prints a summary."""
 
 import ctypes
 import json
@@ -26,8 +26,9 @@ from ..setup.building import build, closed_on_error
 from ..stages import Core
 from ..training import execute
 from . import output
-from .options import flag, is_terminal, resolve
-from .output import OutputError, results
+from .choices import flag
+from .options import resolve
+from .output import OutputError, is_terminal, results
 
 ROOT = Path("runs")
 STATES_SHOWN = 32
@@ -66,11 +67,11 @@ def main(arguments: Sequence[str]) -> int:
         Path(extra.name).is_absolute() or not Path(extra.name).parts or ".." in Path(extra.name).parts
     ):
         raise UsageError(f"--name must be a folder below {ROOT}/, such as first or sweep/3: {extra.name!r}")
-    if resolved.listed and not extra.quiet:
-        from .plugins import table
+    if resolved.lists_plugins and not extra.quiet:
+        from .plugins import print_table
 
         with results() if is_terminal() else nullcontext():
-            table(resolved.loaded)
+            print_table(resolved.loaded)
     keep_memory()
     run = build(config, resolved.loaded, Core())
     run.quiet = extra.quiet
@@ -80,28 +81,28 @@ def main(arguments: Sequence[str]) -> int:
         with closed_on_error(run):
             directory = create_run_directory(ROOT / extra.name) if extra.name else create_next_run_directory(ROOT, stem)
             run.directory = directory.absolute()
-    result = attrs.evolve(execute(run), directory=directory)  # as it is written: runs/NAME
-    unprinted: OutputError | None = None
+    result = attrs.evolve(execute(run), directory=directory)  # relative: runs/NAME
+    output_error: OutputError | None = None
     if not extra.quiet:
         try:
-            with working(config.threads):  # a table of five states took two threads 0.1 s, and takes one 0.3 ms
+            with working(config.threads):  # a table of five states takes two threads 0.1 s, and one thread 0.3 ms
                 (_print if is_terminal() else _print_json)(result)
         except OutputError as error:
-            unprinted = error
+            output_error = error
     run = result.run
     if run.unwritten:
         say(f"error: {missing(run)}")
-    if unprinted is not None:
+    if output_error is not None:
         if directory is not None and not run.unwritten:
-            unprinted.add_note(f"the run is complete, and its record is {directory}")
-        raise unprinted
+            output_error.add_note(f"the run is complete, and its record is {directory}")
+        raise output_error
     if run.interrupted:
         return 128 + run.interrupts.signal
     return 1 if run.unwritten else 0
 
 
 def _as_folder(title: str) -> str:
-    """A title as part of a folder's name.
+    """A part's title, as part of a folder's name.
 
     >>> _as_folder("ALE/Pong-v5"), _as_folder("my_worlds:make")
     ('ALE-Pong-v5', 'my_worlds-make')
@@ -110,9 +111,9 @@ def _as_folder(title: str) -> str:
 
 
 def keep_memory() -> None:
-    """Let the C library keep what is freed, for the next update: this process does nothing else.
+    """Let the C library keep freed memory for the next update.
 
-    glibc hands large blocks back to the system at once, and each comes again in pages of 4 KiB that must be zeroed: at
+    glibc returns large blocks to the system at once, and each new one comes in pages of 4 KiB that must be zeroed: at
     512 lanes, a tenth of a run's time.
     """
     keep = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -122,10 +123,10 @@ def keep_memory() -> None:
 
 
 def action_probabilities(result: Result) -> tuple[list[int], dict[str, list[float]]]:
-    """What the non-terminal states show, and π(a|s) in each by action's name.
+    """The observations of the non-terminal states, and π(a|s) for each, by the action's name.
 
-    Nothing where the spaces are not small and Discrete, or where π also depends on what the policy remembers. Where
-    actions are masked: the states of the last minibatch alone, whose masks are known.
+    Empty where the spaces are not small and Discrete, or where π also depends on the policy's memory. Where actions are
+    masked: only the states of the last minibatch, whose masks are known.
     """
     run, policy = result.run, result.policy
     environment = run.environment
@@ -155,16 +156,16 @@ def action_probabilities(result: Result) -> tuple[list[int], dict[str, list[floa
 
 
 def _masks(result: Result) -> dict[int, torch.Tensor]:
-    """The mask `[actions]` of each state of the last minibatch that always came with the same one."""
+    """The mask `[actions]` of each state of the last minibatch that had only one mask there."""
     batch = result.run.batch
     if batch is None or batch.action_masks is None:
         return {}
-    found: dict[int, torch.Tensor] = {}
+    known: dict[int, torch.Tensor] = {}
     for state in torch.unique(batch.observations).tolist():
         masks = torch.unique(batch.action_masks[batch.observations == state], dim=0)
         if len(masks) == 1:
-            found[state] = masks[0]
-    return found
+            known[state] = masks[0]
+    return known
 
 
 def _summary(result: Result) -> dict[str, Any]:
@@ -187,18 +188,18 @@ def _summary(result: Result) -> dict[str, Any]:
 
 def _print_json(result: Result) -> None:
     states, probabilities = action_probabilities(result)
-    told: dict[str, Any] = {"states": states, "action_probabilities": probabilities}
+    details: dict[str, Any] = {"states": states, "action_probabilities": probabilities}
     if result.config.trace_gradients:
-        told["gradients"] = result.run.traced
-    text = json.dumps({**_summary(result), **told})
+        details["gradients"] = result.run.traced
+    text = json.dumps({**_summary(result), **details})
     with results():
         print(text)
 
 
 def gradient_rows(result: Result) -> list[tuple[str, ...]]:
-    """Of each term of the loss and group of parameters: the gradient's norm in the first update and the last iteration.
+    """Gradient norms, first update → last iteration: a row per term of the loss, a column per parameter group.
 
-    A dash where a term does not lead to a group.
+    A dash where a term does not reach a group.
     """
     first, last = result.run.traced or {}, result.metrics
     groups = dict.fromkeys(name.partition(".")[0] for name, _ in result.policy.named_parameters())
@@ -206,8 +207,8 @@ def gradient_rows(result: Result) -> list[tuple[str, ...]]:
     for term, norms in first.items():
         cells = []
         for group in groups:
-            then = last.get(f"gradient/{term}/{group}", [math.nan])[-1]
-            cells.append(f"{norms[group]:.3g} → {then:.3g}" if group in norms else "–")
+            last_norm = last.get(f"gradient/{term}/{group}", [math.nan])[-1]
+            cells.append(f"{norms[group]:.3g} → {last_norm:.3g}" if group in norms else "–")
         rows.append((term, *cells))
     return rows
 

@@ -1,4 +1,4 @@
-"""`framework show`: the resolved configuration, as the config.toml that a run would write."""
+"""`framework show`: prints the resolved configuration, as the config.toml that a run would write."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from attrs import frozen
 from ..errors import say, visible
 from ..setup.tree import to_tree
 from .consent import UnresolvedError
-from .options import is_terminal, resolve
-from .output import results
+from .options import resolve
+from .output import is_terminal, results
 
 
 @frozen
@@ -24,8 +24,8 @@ def main(arguments: Sequence[str]) -> int:
         resolved = resolve("show", description, arguments, Extra, imports=False)
         text = tomli_w.dumps(to_tree(resolved.config, resolved.loaded))
     except UnresolvedError as error:
-        text = "".join(tomli_w.dumps({"plugins": list(one.plugins), **one.tree}) for one in error.consent.files)
-        say(f"note: {error} So this is the file as it stands; `framework show --trust` resolves it.")
+        text = "".join(tomli_w.dumps({"plugins": list(file.plugins), **file.tree}) for file in error.consent.files)
+        say(f"note: {error} This is the unresolved file; `framework show --trust` resolves it.")
     with results(encoding=None if is_terminal() else "utf-8"):  # TOML is UTF-8, whatever the terminal's code page
         print(visible(text, but="\n") if is_terminal() else text, end="")
     return 0

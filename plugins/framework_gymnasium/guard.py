@@ -1,7 +1,7 @@
-"""The border of each lane: what an environment hands out is checked and copied here, and nowhere else.
+"""The outermost wrapper of each lane: it checks and copies what the environment returns, and nothing else does.
 
-An environment may hand out its own buffer, a list, an array, a tensor or any other container, and change it later.
-What leaves the guard is a copy, in the dtype of the observation space; of `info`, only what was asked for.
+An environment may return its own buffer, a list, an array, a tensor or any other container, and change it later. What
+the guard returns is a copy, in the dtype of the observation space; of `info`, only the entries that are needed.
 """
 
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
@@ -14,14 +14,26 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 from framework.tools import own_line, warn
 
-from .forgetful import forgotten, watched
-from .infos import OURS, Array, MisuseError, Wanted, beyond, choices, mask, metric, no_mask, number, short
+from .infos import (
+    INFO_KEY,
+    Array,
+    InfoSettings,
+    MisuseError,
+    as_mask,
+    as_number,
+    describe,
+    first_overflow,
+    mask_problem,
+    mask_size,
+    read_metric,
+)
 from .statistics import lane_statistics, set_lane_statistics
+from .unsaved_wrappers import changed_wrappers, copy_suspects
 
 Env = gymnasium.Env[Any, Any]
 
-OUTSIDE, MAKING, RESET, STEP = 1, 2, 3, 4  # what a lane does; 0: its process has not begun
-FIVE = "step must return 5 values: observation, reward, terminated, truncated, info"
+IDLE, CREATING, RESET, STEP = 1, 2, 3, 4  # what a lane is doing; 0: its process has not started
+STEP_VALUES = "step must return 5 values: observation, reward, terminated, truncated, info"
 OLD_API = "is it written for the old gym API? Wrap it in shimmy.GymV21CompatibilityV0 or GymV26CompatibilityV0"
 
 
@@ -32,82 +44,80 @@ class LaneError(RuntimeError):
 
 
 class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """The outermost wrapper of each lane: it copies, checks, and names lane, step and action where something is wrong.
+    """Copies and checks what a lane returns, and names lane, step and action in errors.
 
-    `whereabouts` holds two numbers a lane, the step of its episode and what it does (see above): a lane that never
-    returns, or the process of which died, is named by them.
+    `status` holds two numbers per lane, the step of its episode and what it is doing (see above). They locate a lane
+    that never returns, or whose process died.
     """
 
     def __init__(
-        self, env: Env, lane: int, wanted: Wanted | None = None, whereabouts: MutableSequence[int] | None = None
+        self, env: Env, lane: int, info_settings: InfoSettings | None = None, status: MutableSequence[int] | None = None
     ) -> None:
         """Take the dtype and shape of observations from the space."""
         super().__init__(env)
-        self.lane, self.clock, self.wanted = lane, 0, wanted or Wanted()
-        self.whereabouts: MutableSequence[int] = whereabouts or [0] * (2 * lane + 2)
+        self.lane, self.clock, self.info_settings = lane, 0, info_settings or InfoSettings()
+        self.status: MutableSequence[int] = status or [0] * (2 * lane + 2)
         self._dtype, self._shape = env.observation_space.dtype, env.observation_space.shape or ()
         self._discrete = isinstance(env.observation_space, spaces.Discrete)
-        self._choices = None if self.wanted.masks == "none" else choices(env.action_space)
-        self._source: Callable[[Mapping[str, Any]], Any] | None = None  # where masks come from
-        self._seeks = self._choices is not None  # no mask came yet
-        self._watched = watched(env)
-        self.watches = bool(self._watched)
+        self._mask_size = None if self.info_settings.masks == "none" else mask_size(env.action_space)
+        self._mask_source: Callable[[Mapping[str, Any]], Any] | None = None
+        self._source_unknown = self._mask_size is not None  # no mask has come yet
+        self._suspects = copy_suspects(env)
+        self.has_suspects = bool(self._suspects)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """As the environment's."""
         self.clock = 0
-        self._does(RESET)
+        self._set_status(RESET)
         try:
-            given = self.env.reset(seed=seed) if options is None else self.env.reset(seed=seed, options=options)
-            if not isinstance(given, tuple | list) or len(given) != 2 or not isinstance(given[1], Mapping):
-                self._wrong_reset(given)
-            observation, info = self._copied(given[0]), given[1]
-            told: dict[str, Any] = {}
-            if self._source is not None:
-                told = {OURS: (None, self._mask(info))}
-            elif self._seeks:
-                told = self._first_mask(info)
+            returned = self.env.reset(seed=seed) if options is None else self.env.reset(seed=seed, options=options)
+            if not isinstance(returned, tuple | list) or len(returned) != 2 or not isinstance(returned[1], Mapping):
+                self._refuse_reset(returned)
+            observation, info = self._copy_observation(returned[0]), returned[1]
+            extract: dict[str, Any] = {}
+            if self._mask_source is not None:
+                extract = {INFO_KEY: (None, self._read_mask(info))}
+            elif self._source_unknown:
+                extract = self._first_mask(info)
         except BaseException as error:
             self._raise(error, f"lane {self.lane}, reset with seed {seed}", "reset")
-        self._does(OUTSIDE)
-        return observation, told
+        self._set_status(IDLE)
+        return observation, extract
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """As the environment's."""
-        whereabouts, at = self.whereabouts, 2 * self.lane
-        whereabouts[at + 1] = STEP
+        status, at = self.status, 2 * self.lane
+        status[at + 1] = STEP
         try:
-            given: Any = self.env.step(action)
-            if type(given) is not tuple or len(given) != 5:
-                _wrong_step(given)
-            observation, reward, terminated, truncated, info = given
-            observation = self._copied(observation)
+            returned: Any = self.env.step(action)
+            if type(returned) is not tuple or len(returned) != 5:
+                _check_step(returned)
+            observation, reward, terminated, truncated, info = returned
+            observation = self._copy_observation(observation)
             if type(reward) is not float:
-                reward = _reward(reward)
+                reward = _as_reward(reward)
             if type(terminated) is not bool:
-                terminated = _flag("terminated", terminated)
+                terminated = _as_flag("terminated", terminated)
             if type(truncated) is not bool:
-                truncated = _flag("truncated", truncated)
+                truncated = _as_flag("truncated", truncated)
             if type(info) is not dict and not isinstance(info, Mapping):
-                raise MisuseError(
-                    f"info: expected a dict, an empty one where there is nothing to say, got {short(info)}"
-                )
-            told: dict[str, Any] = {}
+                raise MisuseError(f"info: expected a dict, which may be empty, got {describe(info)}")
+            extract: dict[str, Any] = {}
             if terminated or truncated:
-                numbers = [metric(self.wanted, name, info) for name in self.wanted.metrics]
-                told = {OURS: (numbers, None)}
-            elif self._source is not None:
-                told = {OURS: (None, self._mask(info))}
-            elif self._seeks and "action_mask" in info:
-                told = self._first_mask(info)
+                metrics = [read_metric(self.info_settings, name, info) for name in self.info_settings.metrics]
+                extract = {INFO_KEY: (metrics, None)}
+            elif self._mask_source is not None:
+                extract = {INFO_KEY: (None, self._read_mask(info))}
+            elif self._source_unknown and "action_mask" in info:
+                extract = self._first_mask(info)
         except BaseException as error:
             self._raise(error, f"lane {self.lane}, step {self.clock} of its episode, action {action}", "step")
         self.clock += 1
-        whereabouts[at], whereabouts[at + 1] = self.clock, OUTSIDE
-        return observation, reward, terminated, truncated, told
+        status[at], status[at + 1] = self.clock, IDLE
+        return observation, reward, terminated, truncated, extract
 
     def close(self) -> None:
-        """As the environment's; what it raises is a warning, for other lanes are still to be closed."""
+        """As the environment's; what it raises is a warning, so that the other lanes are closed too."""
         try:
             self.env.close()
         except KeyboardInterrupt:
@@ -117,164 +127,167 @@ class Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
             warn(f"environment 'gymnasium': close of lane {self.lane} raised {type(error).__name__}: {error} ({where})")
 
     def statistics(self) -> dict[str, Any]:
-        """What wrappers around this lane have learnt of the numbers that passed: see `statistics`."""
+        """The running statistics of this lane's wrappers: see `statistics`."""
         return lane_statistics(self.env)
 
     def set_statistics(self, state: dict[str, Any]) -> None:
-        """Put it into the wrappers of this lane, which learn no more."""
+        """Restore the running statistics of this lane's wrappers, and stop updating them."""
         set_lane_statistics(self.env, state)
 
-    def forgotten(self) -> list[str]:
-        """Wrappers around this lane that learnt what an evaluation begins without; the lane is to be closed next."""
-        return forgotten(self._watched)
+    def unsaved_wrappers(self) -> list[str]:
+        """The wrappers of this lane that learnt what is not saved; call it only before the lane is closed."""
+        return changed_wrappers(self._suspects)
 
-    def _does(self, what: int) -> None:
+    def _set_status(self, activity: int) -> None:
         at = 2 * self.lane
-        self.whereabouts[at] = self.clock
-        self.whereabouts[at + 1] = what
+        self.status[at] = self.clock
+        self.status[at + 1] = activity
 
-    def _copied(self, given: Any) -> Any:
-        """An observation that nobody else holds, in the dtype of the space."""
-        if type(given) is np.ndarray and given.dtype == self._dtype and given.shape == self._shape:
-            return given.copy()
-        if self._discrete and type(given) in (int, np.int64):
-            return given
-        if hasattr(given, "detach"):
-            given = given.detach().cpu()
+    def _copy_observation(self, observation: Any) -> Any:
+        """A copy that nothing else refers to, in the dtype of the space."""
+        if type(observation) is np.ndarray and observation.dtype == self._dtype and observation.shape == self._shape:
+            return observation.copy()
+        if self._discrete and type(observation) in (int, np.int64):
+            return observation
+        if hasattr(observation, "detach"):
+            observation = observation.detach().cpu()
         try:
-            array = np.asarray(given)
+            array = np.asarray(observation)
         except Exception as error:
             raise MisuseError(f"observation: expected numbers of shape {list(self._shape)}, got {error}") from error
         if array.dtype.kind not in "biuf":
-            raise MisuseError(f"observation: expected numbers of shape {list(self._shape)}, got {short(given)}")
+            raise MisuseError(
+                f"observation: expected numbers of shape {list(self._shape)}, got {describe(observation)}"
+            )
         if array.shape != self._shape:
             raise MisuseError(f"observation of shape {list(array.shape)}, and the space is {self.observation_space}")
         with np.errstate(over="raise", invalid="ignore"):
             try:
                 converted = array.astype(self._dtype)
             except FloatingPointError:
-                raise MisuseError(f"observation: {beyond(array, self._dtype):g} is beyond {self._dtype}") from None
+                number = first_overflow(array, self._dtype)
+                raise MisuseError(f"observation: {number:g} is beyond {self._dtype}") from None
         if converted.dtype.kind != "f" and not np.array_equal(converted, array):
             first = array[converted != array].flat[0]
-            raise MisuseError(f"observation: {first} ({array.dtype}) is no {self._dtype}, which the space has")
+            raise MisuseError(f"observation: the space's dtype {self._dtype} cannot hold {first} ({array.dtype})")
         return converted
 
-    def _masks_from(self, info: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Any] | None:
-        """Which of the two conventions this environment follows; None: neither."""
-        count, how = self._choices, self.wanted.masks
+    def _find_mask_source(self, info: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Any] | None:
+        """A function of `info` that returns the mask, by the environment's convention; None: it has no masks."""
+        count, how = self._mask_size, self.info_settings.masks
         if count is None:
             return None
-        if how == "info" or (how == "auto" and mask(info.get("action_mask"), count) is not None):
+        if how == "info" or (how == "auto" and as_mask(info.get("action_mask"), count) is not None):
             return lambda info: info.get("action_mask")
         if how == "method" or (how == "auto" and self.env.has_wrapper_attr("action_masks")):
-            given = self.env.get_wrapper_attr("action_masks")
-            return lambda info: given() if callable(given) else self.env.get_wrapper_attr("action_masks")
+            masks = self.env.get_wrapper_attr("action_masks")
+            return lambda info: masks() if callable(masks) else self.env.get_wrapper_attr("action_masks")
         return None
 
     def _first_mask(self, info: Mapping[str, Any]) -> dict[str, Any]:
-        """Find out where masks come from; an `action_mask` that is none is told, once, and is not used."""
-        assert self._choices is not None
-        self._source = self._masks_from(info)
-        given = info.get("action_mask")
-        self._seeks = self._source is None and given is None
-        if self._source is not None:
-            return {OURS: (None, self._mask(info))}
-        return {} if given is None else {OURS: (None, no_mask(given, self._choices, self.action_space))}
+        """Find the source of masks; an `action_mask` that is not a mask is reported once and ignored."""
+        assert self._mask_size is not None
+        self._mask_source = self._find_mask_source(info)
+        value = info.get("action_mask")
+        self._source_unknown = self._mask_source is None and value is None
+        if self._mask_source is not None:
+            return {INFO_KEY: (None, self._read_mask(info))}
+        return {} if value is None else {INFO_KEY: (None, mask_problem(value, self._mask_size, self.action_space))}
 
-    def _mask(self, info: Mapping[str, Any]) -> Array | None:
+    def _read_mask(self, info: Mapping[str, Any]) -> Array | None:
         """Which actions are allowed next; None: all."""
-        assert self._source is not None
-        assert self._choices is not None
-        given = self._source(info)
-        if given is None and self.wanted.masks == "auto":
+        assert self._mask_source is not None
+        assert self._mask_size is not None
+        value = self._mask_source(info)
+        if value is None and self.info_settings.masks == "auto":
             return None
-        found = mask(given, self._choices)
-        if found is None:
-            why = no_mask(given, self._choices, self.action_space)
-            raise MisuseError(f"{why}: environment.action_masks none trains without")
-        return found
+        mask = as_mask(value, self._mask_size)
+        if mask is None:
+            problem = mask_problem(value, self._mask_size, self.action_space)
+            raise MisuseError(f"{problem}: environment.action_masks none trains without")
+        return mask
 
-    def _wrong_reset(self, given: Any) -> NoReturn:
+    def _refuse_reset(self, returned: Any) -> NoReturn:
         expected = "reset must return (observation, info), info a dict"
-        if isinstance(given, tuple | list) and len(given) == 2 and given[1] is None:
+        if isinstance(returned, tuple | list) and len(returned) == 2 and returned[1] is None:
             raise MisuseError(f"{expected}, got None as info")
-        raise MisuseError(f"{expected}, got {short(given)}: {OLD_API}")
+        raise MisuseError(f"{expected}, got {describe(returned)}: {OLD_API}")
 
     def _raise(self, error: BaseException, where: str, method: str) -> NoReturn:
-        """Under the name of the lane; what is raised from outside passes, and the lane stays where it is."""
+        """Raise a `LaneError`; what was raised from outside is raised as it is, and the lane's status stays."""
         outside = type(error).__module__.partition(".")[0] == "framework" and not isinstance(error, Exception)
         if outside or isinstance(error, KeyboardInterrupt | GeneratorExit):
             raise error
-        self._does(OUTSIDE)
+        self._set_status(IDLE)
         text = str(error) if isinstance(error, MisuseError) else f"{type(error).__name__}: {error}"
         for word in ("seed", "options"):
             if isinstance(error, TypeError) and f"unexpected keyword argument '{word}'" in str(error):
                 text = f"reset takes no {word}, and Gymnasium's is reset(self, *, seed=None, options=None): {text}"
         if isinstance(error, ValueError) and "unpack (expected 5, got 4)" in str(error):  # by a wrapper of Gymnasium's
-            text = f"{FIVE}; got 4: {OLD_API}"
-        named = LaneError(f"{where}: {text}")
+            text = f"{STEP_VALUES}; got 4: {OLD_API}"
+        lane_error = LaneError(f"{where}: {text}")
         code = getattr(getattr(type(self.env.unwrapped), method, None), "__code__", None)
         defined = f"{code.co_filename}:{code.co_firstlineno} in {method}" if code else ""
-        named.place = defined if isinstance(error, MisuseError) else own_line(error, or_else=False) or defined
-        raise named from error
+        lane_error.place = defined if isinstance(error, MisuseError) else own_line(error, or_else=False) or defined
+        raise lane_error from error
 
 
-def copying(env: Env) -> Env:
-    """Make an environment hand out copies to the wrappers around it: one that stacks frames keeps what it is handed."""
+def return_copies(env: Env) -> Env:
+    """Make an environment return copies to the wrappers around it: one that stacks frames keeps the observations."""
     step, reset = env.step, env.reset
 
     def copied_step(action: Any) -> Any:
-        given = step(action)
-        return (_own(given[0]), *given[1:]) if isinstance(given, tuple) and len(given) == 5 else given
+        returned = step(action)
+        return (_copy(returned[0]), *returned[1:]) if isinstance(returned, tuple) and len(returned) == 5 else returned
 
     def copied_reset(**arguments: Any) -> Any:
-        given = reset(**arguments)
-        return (_own(given[0]), *given[1:]) if isinstance(given, tuple) and len(given) == 2 else given
+        returned = reset(**arguments)
+        return (_copy(returned[0]), *returned[1:]) if isinstance(returned, tuple) and len(returned) == 2 else returned
 
     env.step, env.reset = copied_step, copied_reset  # type: ignore[method-assign]
     return env
 
 
-def _own(given: Any) -> Any:
-    """A copy of an observation, whatever it is made of."""
-    if isinstance(given, np.ndarray):
-        return given.copy()
-    if isinstance(given, Mapping):
-        return {name: _own(part) for name, part in given.items()}
-    if isinstance(given, tuple):
-        parts = [_own(part) for part in given]
-        return type(given)(*parts) if hasattr(given, "_fields") else tuple(parts)  # a graph's tuple has names
-    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
-        return [_own(part) for part in given]
-    if hasattr(given, "detach"):
-        return given.detach().clone()
-    return given
+def _copy(observation: Any) -> Any:
+    """A copy of an observation of any kind."""
+    if isinstance(observation, np.ndarray):
+        return observation.copy()
+    if isinstance(observation, Mapping):
+        return {name: _copy(part) for name, part in observation.items()}
+    if isinstance(observation, tuple):
+        parts = [_copy(part) for part in observation]
+        return type(observation)(*parts) if hasattr(observation, "_fields") else tuple(parts)  # a graph is a namedtuple
+    if isinstance(observation, Sequence) and not isinstance(observation, str | bytes):
+        return [_copy(part) for part in observation]
+    if hasattr(observation, "detach"):
+        return observation.detach().clone()
+    return observation
 
 
-def _wrong_step(given: Any) -> None:
-    """Refuse what is no result of a step; a list of five is one."""
-    if isinstance(given, tuple | list) and len(given) == 5:
+def _check_step(returned: Any) -> None:
+    """Refuse anything but five values; a list of five is accepted."""
+    if isinstance(returned, tuple | list) and len(returned) == 5:
         return
-    if isinstance(given, tuple | list):
-        old = f": {OLD_API}" if len(given) == 4 else ""
-        raise MisuseError(f"{FIVE}; got {len(given)}{old}")
-    raise MisuseError(f"{FIVE}; got {short(given)}")
+    if isinstance(returned, tuple | list):
+        hint = f": {OLD_API}" if len(returned) == 4 else ""
+        raise MisuseError(f"{STEP_VALUES}; got {len(returned)}{hint}")
+    raise MisuseError(f"{STEP_VALUES}; got {describe(returned)}")
 
 
-def _reward(given: Any) -> float:
-    found = number(given)
-    if found is None:
-        raise MisuseError(f"reward: expected one number, got {short(given)}")
-    return found
+def _as_reward(value: Any) -> float:
+    number = as_number(value)
+    if number is None:
+        raise MisuseError(f"reward: expected one number, got {describe(value)}")
+    return number
 
 
-def _flag(name: str, given: Any) -> bool:
-    found = number(given)
-    if found not in (0.0, 1.0):
-        raise MisuseError(f"{name}: expected True or False, got {short(given)}")
-    return bool(found)
+def _as_flag(name: str, value: Any) -> bool:
+    number = as_number(value)
+    if number not in (0.0, 1.0):
+        raise MisuseError(f"{name}: expected True or False, got {describe(value)}")
+    return bool(number)
 
 
-def seeds(lanes: VectorEnv[Any, Any, Any], drawn: Sequence[int]) -> Any:
-    """One seed a lane, where the environment takes a list: Gymnasium's own vectorised ones take one number."""
+def lane_seeds(lanes: VectorEnv[Any, Any, Any], drawn: Sequence[int]) -> Any:
+    """One seed per lane; one number for an environment that Gymnasium did not vectorise lane by lane."""
     return list(drawn) if isinstance(lanes.unwrapped, SyncVectorEnv | AsyncVectorEnv) else drawn[0]

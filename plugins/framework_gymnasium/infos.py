@@ -1,4 +1,4 @@
-"""What is taken out of an environment's `info`: numbers for metrics.csv and masks of actions."""
+"""What is read from an environment's `info`: numbers for metrics.csv and action masks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,29 +9,29 @@ from gymnasium import spaces
 
 Array = np.ndarray[Any, Any]
 
-OURS = "framework"  # the only key of the `info` that a lane passes on; its value: (numbers or None, mask or None)
+INFO_KEY = "framework"  # the only key of the `info` that a lane returns; its value: (numbers or None, mask or None)
 DEFAULT_METRICS = ("is_success", "success")
 
 
 class MisuseError(Exception):
-    """The environment returned something that Gymnasium's interface does not have."""
+    """The environment returned a value that does not follow Gymnasium's interface."""
 
 
 @frozen
-class Wanted:
-    """What is read out of `info`."""
+class InfoSettings:
+    """Which entries of `info` are read."""
 
     metrics: tuple[str, ...] = DEFAULT_METRICS
     masks: str = "auto"  # auto, info, method or none
-    by_name: bool = field(init=False)  # the user named the metrics, so that one that is no number is an error
+    is_explicit: bool = field(init=False)  # the user named the metrics, so a value that is not a number is an error
 
-    @by_name.default
-    def _named(self) -> bool:
+    @is_explicit.default
+    def _default(self) -> bool:
         return self.metrics != DEFAULT_METRICS
 
 
 def look_up(info: Any, name: str) -> Any:
-    """The entry `name`, or the nested one that `a.b` or `a.0` leads to; None: there is none.
+    """The entry `name`, or the nested one at `a.b` or `a.0`; None: there is none.
 
     >>> look_up({"episode": {"r": 3.0}, "success": [True, False]}, "episode.r")
     3.0
@@ -54,49 +54,49 @@ def look_up(info: Any, name: str) -> Any:
     return None
 
 
-def number(given: Any) -> float | None:
-    """The one number that `given` is: of Python, numpy or torch, or an array of one element. None: it is none.
+def as_number(value: Any) -> float | None:
+    """`value` as a float: a number of Python, numpy or torch, or an array of one element. None: it is not a number.
 
-    >>> number(np.array([True])), number(2), number([1.0, 2.0]), number("3")
+    >>> as_number(np.array([True])), as_number(2), as_number([1.0, 2.0]), as_number("3")
     (1.0, 2.0, None, None)
     """
-    if isinstance(given, float | int | np.number | np.bool_) and not isinstance(given, complex | np.complexfloating):
+    if isinstance(value, float | int | np.number | np.bool_) and not isinstance(value, complex | np.complexfloating):
         try:
-            return float(given)
-        except OverflowError:  # a whole number beyond all floats
+            return float(value)
+        except OverflowError:  # an integer too large for a float
             return None
-    if hasattr(given, "detach"):
-        given = given.detach().cpu()
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
     try:
-        array = np.asarray(given)
+        array = np.asarray(value)
     except Exception:
         return None
     if array.size == 1 and array.dtype.kind in "biuf":
         return float(array.reshape(())[()])
-    if array.dtype.kind == "O" and array.ndim == 0 and hasattr(given, "__float__"):  # Decimal, Fraction
-        return float(given)
+    if array.dtype.kind == "O" and array.ndim == 0 and hasattr(value, "__float__"):  # Decimal, Fraction
+        return float(value)
     return None
 
 
-def metric(wanted: Wanted, name: str, info: Any) -> float | None:
-    """The number of that name, None where `info` has none.
+def read_metric(settings: InfoSettings, name: str, info: Any) -> float | None:
+    """The metric `name`; None where `info` does not have it.
 
     Raises:
-        MisuseError: it is no number, and the user asked for it by name.
+        MisuseError: it is not a number, and the user chose the metrics.
     """
-    given = look_up(info, name)
-    if given is None:
+    value = look_up(info, name)
+    if value is None:
         return None
-    found = number(given)
-    if found is None and wanted.by_name:
+    number = as_number(value)
+    if number is None and settings.is_explicit:
         raise MisuseError(
-            f"metric '{name}': expected one number in info, got {short(given)}: "
+            f"metric '{name}': expected one number in info, got {describe(value)}: "
             f"name one of several as {name}.KEY or {name}.0"
         )
-    return found
+    return number
 
 
-def choices(space: spaces.Space[Any]) -> int | None:
+def mask_size(space: spaces.Space[Any]) -> int | None:
     """How many entries a mask of these actions has; None: such actions take no masks."""
     if isinstance(space, spaces.Discrete):
         return int(space.n)
@@ -105,16 +105,16 @@ def choices(space: spaces.Space[Any]) -> int | None:
     return 2 * int(space.n) if isinstance(space, spaces.MultiBinary) and isinstance(space.n, int) else None
 
 
-def mask(given: Any, count: int) -> Array | None:
-    """A mask as `count` booleans, those of several components one after the other; None: it is no such mask.
+def as_mask(value: Any, count: int) -> Array | None:
+    """A mask as `count` booleans, those of several components one after the other; None: `value` is not such a mask.
 
-    >>> mask([1, 0, 1], 3), mask([0.0, -np.inf, 0.0], 3), mask([1, 0], 3)
+    >>> as_mask([1, 0, 1], 3), as_mask([0.0, -np.inf, 0.0], 3), as_mask([1, 0], 3)
     (array([ True, False,  True]), None, None)
     """
     try:
-        if isinstance(given, tuple | list) and given and np.ndim(given[0]):
-            given = np.concatenate([np.asarray(part).reshape(-1) for part in given])
-        array = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+        if isinstance(value, tuple | list) and value and np.ndim(value[0]):
+            value = np.concatenate([np.asarray(part).reshape(-1) for part in value])
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
     except Exception:
         return None
     if array.size != count or array.dtype.kind not in "biuf":
@@ -123,21 +123,21 @@ def mask(given: Any, count: int) -> Array | None:
     return flags if array.dtype == bool or np.array_equal(array.reshape(-1), flags) else None
 
 
-def no_mask(given: Any, count: int, space: spaces.Space[Any]) -> str:
-    """What is wrong with it, in words."""
-    values = ", with other numbers than 0 and 1" if isinstance(given, np.ndarray) and given.size == count else ""
-    return f"action mask: expected {count} flags, for {space}, got {short(given)}{values}"
+def mask_problem(value: Any, count: int, space: spaces.Space[Any]) -> str:
+    """Why `value` is not a mask, in words."""
+    values = ", with other numbers than 0 and 1" if isinstance(value, np.ndarray) and value.size == count else ""
+    return f"action mask: expected {count} flags, for {space}, got {describe(value)}{values}"
 
 
-def beyond(numbers: Array, dtype: Any) -> float:
+def first_overflow(numbers: Array, dtype: Any) -> float:
     """The first finite number that the floating-point `dtype` cannot hold."""
     return float(numbers[np.isfinite(numbers) & (np.abs(numbers) > np.finfo(dtype).max)].flat[0])
 
 
-def short(given: Any) -> str:
-    """What was got, in a few words."""
-    shape = getattr(given, "shape", None)
+def describe(value: Any) -> str:
+    """A value in a few words, for an error message."""
+    shape = getattr(value, "shape", None)
     if shape is not None and tuple(shape):
-        return f"{type(given).__name__} of shape {list(shape)}"
-    text = repr(given)
-    return text if len(text) <= 40 else f"{type(given).__name__} {text[:37]}…"
+        return f"{type(value).__name__} of shape {list(shape)}"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{type(value).__name__} {text[:37]}…"

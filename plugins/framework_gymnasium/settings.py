@@ -8,10 +8,10 @@ from attrs import field, frozen, validators
 
 from framework.tools import Section
 
-from .code import named_modules, registered_modules
-from .infos import DEFAULT_METRICS, Wanted
+from .infos import DEFAULT_METRICS, InfoSettings
 from .lanes import GymnasiumLanes
 from .making import make_lanes
+from .modules import named_modules, registered_modules
 
 VECTORIZATION = ("auto", "vector_entry_point", "sync", "async")
 MASKS = ("auto", "info", "method", "none")
@@ -44,13 +44,13 @@ class Gymnasium(Section):
 
     @property
     def title(self) -> str:
-        """What summaries call it: a registered id without its module, or `module:function`."""
+        """Its name in summaries: a registered id without its module, or `module:function`."""
         name = self.id.rpartition(":")[2]
         return name if re.search(r"-v\d+$", name) else self.id
 
     @property
     def imports(self) -> tuple[str, ...]:
-        """The modules that building these settings imports because they are named here."""
+        """The modules that building the environment imports because the settings name them."""
         return named_modules(self)
 
     @property
@@ -66,6 +66,6 @@ class Gymnasium(Section):
                 here takes.
         """
         lanes, mode, autoreset = make_lanes(self, num_envs)
-        made = GymnasiumLanes(lanes, autoreset, Wanted(self.metrics, self.action_masks), device)
-        made.resolved = {"vectorization_mode": mode}
-        return made
+        environment = GymnasiumLanes(lanes, autoreset, InfoSettings(self.metrics, self.action_masks), device)
+        environment.resolved = {"vectorization_mode": mode}
+        return environment

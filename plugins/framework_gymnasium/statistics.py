@@ -1,7 +1,7 @@
-"""What wrappers have learnt of the numbers that passed through them, which an evaluation needs as training had it.
+"""The running statistics of wrappers, which an evaluation takes over from training.
 
-Gymnasium's `NormalizeObservation` and `NormalizeReward` keep a running mean, variance and count; a wrapper of one's own
-is carried if it has `state_dict()` and `load_state_dict(state)`.
+Gymnasium's `NormalizeObservation` and `NormalizeReward` keep a running mean, variance and count; a wrapper of your own
+is included if it has `state_dict()` and `load_state_dict(state)`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,28 +16,28 @@ RUNNING = ("obs_rms", "return_rms")  # as Gymnasium's wrappers call their runnin
 MOMENTS = ("mean", "var", "count")
 
 
-def chain(env: Any) -> list[Any]:
-    """The wrappers of a lane and its environment, from the outermost."""
-    found = [env]
-    while isinstance(found[-1], gymnasium.Wrapper):
-        found.append(found[-1].env)
-    return found
+def wrapper_chain(env: Any) -> list[Any]:
+    """The wrappers of a lane and its environment, the outermost first."""
+    wrappers = [env]
+    while isinstance(wrappers[-1], gymnasium.Wrapper):
+        wrappers.append(wrappers[-1].env)
+    return wrappers
 
 
-def keeping(env: Any) -> Iterator[tuple[str, Any]]:
-    """The wrappers of a lane that keep something, from the innermost, each with its name: `0.NormalizeObservation`."""
-    found = 0
-    for wrapper in reversed(chain(env)):
+def stateful_wrappers(env: Any) -> Iterator[tuple[str, Any]]:
+    """The wrappers of a lane that have state, the innermost first, each with its name: `0.NormalizeObservation`."""
+    number = 0
+    for wrapper in reversed(wrapper_chain(env)):
         running = any(hasattr(getattr(wrapper, name, None), "count") for name in RUNNING)
         if running or (hasattr(wrapper, "state_dict") and hasattr(wrapper, "load_state_dict")):
-            yield f"{found}.{type(wrapper).__name__}", wrapper
-            found += 1
+            yield f"{number}.{type(wrapper).__name__}", wrapper
+            number += 1
 
 
 def lane_statistics(env: Any) -> dict[str, Any]:
-    """Of one lane: name → number or array."""
+    """The statistics of one lane: name → number or array."""
     state: dict[str, Any] = {}
-    for name, wrapper in keeping(env):
+    for name, wrapper in stateful_wrappers(env):
         if hasattr(wrapper, "state_dict"):
             state |= {f"{name}.state.{key}": np.array(value) for key, value in wrapper.state_dict().items()}
             continue
@@ -49,8 +49,8 @@ def lane_statistics(env: Any) -> dict[str, Any]:
 
 
 def set_lane_statistics(env: Any, state: Mapping[str, Any]) -> None:
-    """Put it back, and let running statistics stand still from here on."""
-    for name, wrapper in keeping(env):
+    """Restore the statistics of one lane, and stop updating them."""
+    for name, wrapper in stateful_wrappers(env):
         if hasattr(wrapper, "load_state_dict"):
             begin = f"{name}.state."
             wrapper.load_state_dict(
@@ -60,14 +60,14 @@ def set_lane_statistics(env: Any, state: Mapping[str, Any]) -> None:
             running = getattr(wrapper, kind, None)
             if running is not None and f"{name}.{kind}.mean" in state:
                 for moment in MOMENTS:
-                    given = state[f"{name}.{kind}.{moment}"]
-                    setattr(running, moment, given if np.ndim(given) else float(given))
+                    value = state[f"{name}.{kind}.{moment}"]
+                    setattr(running, moment, value if np.ndim(value) else float(value))
         if hasattr(wrapper, "update_running_mean"):
             wrapper.update_running_mean = False
 
 
-def merged(lanes: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Of all lanes: moments as if one wrapper had seen every lane's numbers; of other wrappers, what lane 0 has.
+def merge_statistics(lanes: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """The statistics of all lanes: moments as if one wrapper had seen all numbers; of other wrappers, those of lane 0.
 
     Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979), 2.1.
     """

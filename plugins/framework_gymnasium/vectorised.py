@@ -1,98 +1,100 @@
-"""What Gymnasium's own vectorised environments return, checked for all lanes at once as `guard` does for each."""
+"""Checks of what Gymnasium's own vectorised environments return, for all lanes at once; `guard` checks single lanes."""
 
 from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
 
-from .infos import OURS, Array, MisuseError, beyond, choices, mask, no_mask, short
+from .infos import INFO_KEY, Array, MisuseError, as_mask, describe, first_overflow, mask_problem, mask_size
 
 
-def taken(given: Any, buffer: Array, space: spaces.Space[Any]) -> Array:
-    """Observations as they fit the buffer `[N, *O]`: of its shape, and numbers of their space.
+def check_observations(observations: Any, buffer: Array, space: spaces.Space[Any]) -> Array:
+    """Observations as an array that fits the buffer `[N, *O]`: of its shape, and with numbers of their space.
 
     Raises:
         MisuseError: they do not fit.
     """
-    if type(given) is np.ndarray and given.dtype == buffer.dtype and given.shape == buffer.shape:
-        return given  # at once: this is done every step
-    array = _array(given)
+    if (
+        type(observations) is np.ndarray and observations.dtype == buffer.dtype and observations.shape == buffer.shape
+    ):  # the usual case first: this runs every step
+        return observations
+    array = _as_array(observations)
     if array.shape != buffer.shape or array.dtype.kind not in "biuf":
-        raise MisuseError(f"observations: expected numbers of shape {list(buffer.shape)}, got {short(given)}")
-    whole = space.dtype is not None and space.dtype.kind != "f" and array.dtype != space.dtype
-    if whole and not np.array_equal(array.astype(space.dtype), array):
-        raise MisuseError(f"observations: {array.dtype} with numbers that are no {space.dtype}, which the space has")
+        raise MisuseError(f"observations: expected numbers of shape {list(buffer.shape)}, got {describe(observations)}")
+    is_converted = space.dtype is not None and space.dtype.kind != "f" and array.dtype != space.dtype
+    if is_converted and not np.array_equal(array.astype(space.dtype), array):
+        raise MisuseError(f"observations: {array.dtype} with numbers that the space's dtype {space.dtype} cannot hold")
     return array
 
 
 def copy_into(
-    buffer: Array, given: Array, casting: Literal["same_kind", "unsafe"] = "same_kind", first: int = 0
+    buffer: Array, observations: Array, casting: Literal["same_kind", "unsafe"] = "same_kind", first: int = 0
 ) -> None:
-    """Copy observations of lanes from `first` on into the buffer that policies see.
+    """Copy observations of the lanes from `first` on into the buffer that policies see.
 
     Raises:
         MisuseError: a number is finite in float64, and float32 cannot hold it.
     """
-    if given.dtype == buffer.dtype:
-        np.copyto(buffer, given)
+    if observations.dtype == buffer.dtype:
+        np.copyto(buffer, observations)
         return
     with np.errstate(over="raise"):
         try:
-            np.copyto(buffer, given, casting=casting)
+            np.copyto(buffer, observations, casting=casting)
         except FloatingPointError:
-            number = beyond(given, buffer.dtype)
-            lane = first + int((given == number).nonzero()[0][0])
+            number = first_overflow(observations, buffer.dtype)
+            lane = first + int((observations == number).nonzero()[0][0])
             raise MisuseError(
                 f"lane {lane}: observation: {number:g} is beyond float32, in which policies compute"
             ) from None
 
 
-def one_a_lane(name: str, given: Any, count: int) -> Array:
+def check_column(name: str, values: Any, count: int) -> Array:
     """Rewards or flags `[N]`; `[N, 1]` is accepted."""
-    if type(given) is np.ndarray and given.shape == (count,) and given.dtype.kind in "biuf":
-        return given
-    array = _array(given)
+    if type(values) is np.ndarray and values.shape == (count,) and values.dtype.kind in "biuf":
+        return values
+    array = _as_array(values)
     if array.size != count or array.dtype.kind not in "biuf":
-        raise MisuseError(f"{name}: expected {count} numbers, one a lane, got {short(given)}")
+        raise MisuseError(f"{name}: expected {count} numbers, one per lane, got {describe(values)}")
     return array.reshape(count)
 
 
-def masked(name: str) -> str:
-    """The entry that tells which lanes have an entry.
+def presence_key(name: str) -> str:
+    """The key of Gymnasium's flags `[N]` that say which lanes have the entry `name`.
 
-    >>> masked("episode.r")
+    >>> presence_key("episode.r")
     'episode._r'
     """
     path, dot, last = name.rpartition(".")
     return f"{path}{dot}_{last}"
 
 
-def rows_of_masks(info: Any, lanes: int, count: int) -> Array | None:
+def read_masks(info: Any, lanes: int, count: int) -> Array | None:
     """The masks in `info`, `[N, actions]`; None: there are none."""
-    given = info.get("action_mask")
-    if isinstance(given, np.ndarray) and given.dtype == object:  # one entry a lane, None where it says nothing
+    entries = info.get("action_mask")
+    if isinstance(entries, np.ndarray) and entries.dtype == object:  # one entry per lane; None: it has no mask
         rows = np.ones((lanes, count), bool)
-        for lane, entry in enumerate(given):
+        for lane, entry in enumerate(entries):
             if entry is not None:
-                found = mask(entry, count)
-                if found is None:
+                mask = as_mask(entry, count)
+                if mask is None:
                     return None
-                rows[lane] = found
+                rows[lane] = mask
         return rows
-    found = None if given is None else mask(given, lanes * count)
-    return None if found is None else found.reshape(lanes, count)
+    masks = None if entries is None else as_mask(entries, lanes * count)
+    return None if masks is None else masks.reshape(lanes, count)
 
 
-def unused_mask(info: Any, guarded: bool, lanes: int, space: spaces.Space[Any]) -> str | None:
-    """Why the masks in `info` are none; empty: they are masks. None: there are no masks in it."""
+def unused_mask_reason(info: Any, guarded: bool, lanes: int, space: spaces.Space[Any]) -> str | None:
+    """Why the entries of `info` are not masks; empty: they are masks. None: there are no entries."""
     if guarded:
-        found = [told[1] for told in info.get(OURS, ()) if told is not None and told[1] is not None]
-        return next((why for why in found if isinstance(why, str)), "") if found else None
-    given, count = info.get("action_mask"), choices(space)
-    if given is None or count is None:
+        masks = [entry[1] for entry in info.get(INFO_KEY, ()) if entry is not None and entry[1] is not None]
+        return next((reason for reason in masks if isinstance(reason, str)), "") if masks else None
+    entries, count = info.get("action_mask"), mask_size(space)
+    if entries is None or count is None:
         return None
-    return no_mask(given, lanes * count, space) if rows_of_masks(info, lanes, count) is None else ""
+    return mask_problem(entries, lanes * count, space) if read_masks(info, lanes, count) is None else ""
 
 
-def _array(given: Any) -> Array:
-    return np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+def _as_array(values: Any) -> Array:
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)

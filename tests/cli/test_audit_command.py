@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import said
 
-from framework.cli.audit_combinations import Words
+from framework.cli.audit_combinations import SplitArguments
 from framework.cli.audit_picture import draw
 
 # The command
@@ -154,7 +154,7 @@ def test_a_person_reads_a_table(here, capsys, monkeypatch):
     printed = said(capsys, "audit", *QUICK, *words).out
     for line in (
         "The bias is the distance from ∇J, the exact gradient of the return discounted by γ = 0.99. ‖∇J‖ = ",
-        "An asterisk (*) marks estimates that are biased beyond doubt: by more than 4 times that, or by their exact ",
+        "An asterisk (*) marks biased estimates: by more than 4 times that number, or by their exact ",
         "refused: gae × none × reinforce: ",
         "64 episodes in batches of 2 for the combination",
         "audit.csv, audit.png",
@@ -167,10 +167,14 @@ def test_a_person_reads_a_table(here, capsys, monkeypatch):
     st.permutations(["--seed 3", "--estimator a,b", "--estimator.gamma=1", "--loss.x 1 2", "--policy.y -1", "--out=p"])
 )
 def test_words_are_sorted_by_what_they_are_of(order):
-    found = Words.sorted(" ".join(order).split())
-    assert found.names == {"estimator": ["a", "b"]}
-    assert found.settings == {"estimator": [["--estimator.gamma=1"]], "baseline": [], "loss": [["--loss.x", "1", "2"]]}
-    rest = " ".join(found.rest)
+    arguments = SplitArguments.split(" ".join(order).split())
+    assert arguments.names == {"estimator": ["a", "b"]}
+    assert arguments.settings == {
+        "estimator": [["--estimator.gamma=1"]],
+        "baseline": [],
+        "loss": [["--loss.x", "1", "2"]],
+    }
+    rest = " ".join(arguments.rest)
     assert all(words in rest for words in ("--seed 3", "--policy.y -1", "--out=p"))
     assert "estimator" not in rest
 

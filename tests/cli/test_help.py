@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from framework.cli import COMMANDS, main
-from framework.cli.help import fitted
+from framework.cli.help import wrap_help
 from framework.config import PART_ROLES
 from framework.setup.loading import load
 
@@ -141,9 +141,9 @@ def test_help_and_documents_give_compiling_the_same_time():
 
 
 def test_a_long_line_goes_on_under_its_second_column():
-    assert fitted("  run   train a policy\n\nshort", 16) == "  run   train a\n        policy\n\nshort"
-    assert fitted("one two three", 8) == "one two\nthree"
-    assert fitted("│ a box is left as it is │", 8) == "│ a box is left as it is │"
+    assert wrap_help("  run   train a policy\n\nshort", 16) == "  run   train a\n        policy\n\nshort"
+    assert wrap_help("one two three", 8) == "one two\nthree"
+    assert wrap_help("│ a box is left as it is │", 8) == "│ a box is left as it is │"
 
 
 # Completion

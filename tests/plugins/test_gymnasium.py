@@ -87,7 +87,7 @@ def law_of_stories(lanes_module, mode, amount, lengths, ends):
     part = story(mode, "sync", lengths, ends)
     if lanes_module is not None:
         made = part.build(3, CPU)
-        part = lanes_module.GymnasiumLanes(made.lanes, made.autoreset, made.wanted, CPU)
+        part = lanes_module.GymnasiumLanes(made.lanes, made.autoreset, made.info_settings, CPU)
     told, masks, over = [[], [], []], [], []
     for rollout, _ in gather(part, 3, iterations=2 if "fixed_steps" in amount else 1, **amount):
         masks.append(rollout.mask)
@@ -127,7 +127,7 @@ def test_lanes_in_processes_are_those_in_this_one_bit_for_bit(mode):
 
 
 REACHED, ENDED = (
-    'copy_into(self._reached[lane : lane + 1], np.asarray(final[lane])[None], "unsafe", lane)',
+    'copy_into(self._successors[lane : lane + 1], np.asarray(final[lane])[None], "unsafe", lane)',
     "self._ended.copy()",
 )
 MUTANTS = {
@@ -142,15 +142,19 @@ MUTANTS = {
         "self._valid &= ~self._ended",
     ),
     "the next episode's first state as successor": ("same_step", REACHED, "pass"),
-    "only lane 0's last state": ("same_step", REACHED, "self._reached[0] = final[lane]"),
+    "only lane 0's last state": ("same_step", REACHED, "self._successors[0] = final[lane]"),
     "nothing is reached": (
         "disabled",
         "if self._valid is None:\n                copy",
         "if False:\n                copy",
     ),
     "all lanes are reset together": ("disabled", ENDED, "np.ones_like(self._ended)"),
-    "truncations are lost": ("same_step", "self._out[:] = truncated", "self._out[:] = False"),
-    "truncations are ends": ("same_step", "self._over[:] = terminated", "self._over[:] = terminated | truncated"),
+    "truncations are lost": ("same_step", "self._truncated[:] = truncated", "self._truncated[:] = False"),
+    "truncations are ends": (
+        "same_step",
+        "self._terminated[:] = terminated",
+        "self._terminated[:] = terminated | truncated",
+    ),
 }
 
 

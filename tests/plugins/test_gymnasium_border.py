@@ -91,9 +91,9 @@ def test_a_reset_of_the_old_api_is_refused_and_one_without_options_is_not():
         ("uint8", [1.0, 2.0], [1, 2]),
         ("uint16", [1, 65535], [1, 65535]),
         ("uint64", [1, 2**62], [1.0, 2.0**62]),
-        ("uint8", [1, 256], "observation: 256 (int64) is no uint8, which the space has"),
-        ("uint8", [-1, 2], "observation: -1 (int64) is no uint8"),
-        ("int32", [0.5, 2.0], "observation: 0.5 (float64) is no int32"),
+        ("uint8", [1, 256], "observation: the space's dtype uint8 cannot hold 256 (int64)"),
+        ("uint8", [-1, 2], "observation: the space's dtype uint8 cannot hold -1 (int64)"),
+        ("int32", [0.5, 2.0], "observation: the space's dtype int32 cannot hold 0.5 (float64)"),
     ],
 )
 def test_whole_numbers_stay_what_they_are_or_are_refused(dtype, seen, expected):
@@ -216,7 +216,7 @@ def test_rewards_of_a_vectorised_environment_are_one_a_lane(monkeypatch):
     monkeypatch.setattr(gym_vector_worlds.Counting, "__init__", shaped("[N, 1]"))
     assert first_step(vectorised("Counting"), 2).rewards.tolist() == [1.0, 1.0]
     monkeypatch.setattr(gym_vector_worlds.Counting, "__init__", shaped("[2, N]"))
-    with pytest.raises(RuntimeError, match=r"rewards: expected 2 numbers, one a lane, got ndarray of shape \[2, 2\]"):
+    with pytest.raises(RuntimeError, match=r"rewards: expected 2 numbers, one per lane, got ndarray of shape \[2, 2\]"):
         first_step(vectorised("Counting"), 2)
 
 
@@ -232,7 +232,7 @@ def test_rewards_of_a_vectorised_environment_are_one_a_lane(monkeypatch):
             lambda seen: (seen[0], [1.0] * 2, [False] * 2, [False] * 2, {}),
             r"expected numbers of shape \[2, 1\], got nda",
         ),
-        (lambda seen: (seen, [1.0] * 2, [False], [False] * 2, {}), "terminated: expected 2 numbers, one a lane"),
+        (lambda seen: (seen, [1.0] * 2, [False], [False] * 2, {}), "terminated: expected 2 numbers, one per lane"),
     ],
 )
 def test_what_a_vectorised_environment_must_return(returned, message, monkeypatch):

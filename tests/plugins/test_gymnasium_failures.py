@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from framework_gymnasium import Gymnasium
-from framework_gymnasium.making import wrapper
+from framework_gymnasium.making import parse_wrapper
 from gymnasium_cases import CPU, SUPPORT, WAYS, Sum, gather, story
 
 import framework
@@ -48,7 +48,7 @@ def test_wrappers_go_round_each_lane_with_their_arguments():
 )
 def test_a_wrapper_that_cannot_be_is_said(text, message):
     with pytest.raises(UsageError) as caught:
-        wrapper(text)
+        parse_wrapper(text)
     assert message in str(caught.value)
 
 
@@ -81,7 +81,7 @@ def test_arguments_and_wrappers_come_from_flags_and_from_the_record(tmp_path, mo
 def test_the_last_info_of_each_episode_reaches_the_metrics(mode, vectorization):
     """Episodes with an even number have two steps and succeed; `clock` is the length; what no info has is unknown."""
     part = story(mode, vectorization, "2,3", metrics=("is_success", "clock", "unheard"))
-    with pytest.warns(RuntimeWarning, match=r"metrics unheard: at the end of none of \d+ episodes was there such a"):
+    with pytest.warns(RuntimeWarning, match=r"metrics unheard: \d+ episodes ended, and info had no such number"):
         ((_, finished),) = gather(part, 2, episodes=6)
     assert finished.metrics["clock"].tolist() == finished.lengths.tolist()
     assert np.isnan(finished.metrics["unheard"]).all()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from framework_gymnasium import Gymnasium
-from framework_gymnasium.infos import look_up, mask, number
+from framework_gymnasium.infos import as_mask, as_number, look_up
 from gymnasium import spaces
 
 import framework
@@ -120,7 +120,7 @@ def test_numbers_of_a_vectorised_environment_may_be_nested():
     ],
 )
 def test_what_is_one_number(given, expected):
-    assert number(given) == expected
+    assert as_number(given) == expected
 
 
 def test_dots_lead_to_nested_entries_and_a_name_with_dots_comes_first():
@@ -193,12 +193,12 @@ def test_a_vectorised_environment_may_have_masks():
 
 
 def test_what_is_a_mask():
-    assert mask(np.array([1, 0], np.int8), 2).tolist() == [True, False]
-    assert mask((np.array([1, 0]), np.array([0, 1, 1])), 5).tolist() == [True, False, False, True, True]
-    assert mask(np.ones(3), 2) is None
-    assert mask(np.array([0.0, -np.inf]), 2) is None
-    assert mask([0.5, 1.0], 2) is None
-    assert mask("ab", 2) is None
+    assert as_mask(np.array([1, 0], np.int8), 2).tolist() == [True, False]
+    assert as_mask((np.array([1, 0]), np.array([0, 1, 1])), 5).tolist() == [True, False, False, True, True]
+    assert as_mask(np.ones(3), 2) is None
+    assert as_mask(np.array([0.0, -np.inf]), 2) is None
+    assert as_mask([0.5, 1.0], 2) is None
+    assert as_mask("ab", 2) is None
 
 
 @pytest.mark.parametrize(("vectorization", "mode"), WAYS)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from framework_gymnasium import Gymnasium
-from framework_gymnasium.statistics import merged
+from framework_gymnasium.statistics import merge_statistics
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -84,7 +84,7 @@ def test_moments_of_all_lanes_are_those_of_all_numbers(lanes):
         {f"0.W.obs_rms.{name}": value for name, value in (("mean", np.mean(x)), ("var", np.var(x)), ("count", len(x)))}
         for x in lanes
     ]
-    whole, numbers = merged(told), np.concatenate(lanes)
+    whole, numbers = merge_statistics(told), np.concatenate(lanes)
     assert float(whole["0.W.obs_rms.mean"]) == pytest.approx(numbers.mean(), abs=1e-8)
     assert float(whole["0.W.obs_rms.var"]) == pytest.approx(numbers.var(), abs=1e-6)
     assert float(whole["0.W.obs_rms.count"]) == len(numbers)

@@ -1,1 +1,1 @@
-"""A plugin of each role that keeps the laws: what `framework new` copies. `my_part` and `MyPart` become its name."""
+"""A plugin for each role, which keeps the laws: `framework new` copies it, and replaces `my_part` and `MyPart`."""

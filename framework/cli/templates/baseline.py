@@ -1,4 +1,4 @@
-"""A baseline that remembers what earlier iterations scored."""
+"""A baseline from the returns of earlier iterations."""
 
 from typing import Any
 
@@ -11,36 +11,38 @@ from torch import Tensor
 
 @frozen
 class MyPart:
-    """An exponentially weighted mean of all earlier iterations' scores; 0 at first."""
+    """An exponentially weighted mean of all earlier iterations' returns; 0 at first."""
 
-    keep: float = field(default=0.9, validator=[validators.ge(0), validators.lt(1)])  # of the old mean, each iteration
+    keep: float = field(
+        default=0.9, validator=[validators.ge(0), validators.lt(1)]
+    )  # weight of the old mean in each iteration
 
     def build(self) -> "MyPartBaseline":
-        """One that remembers nothing yet."""
+        """The baseline, with mean 0."""
         return MyPartBaseline(self.keep)
 
 
 class MyPartBaseline:
-    """Holds the mean. It judges no episode by its own score, so it biases nothing."""
+    """Holds the mean. It does not depend on the episode it is subtracted from, so it adds no bias."""
 
     def __init__(self, keep: float) -> None:
         self.keep, self.mean = keep, 0.0
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
-        """What is subtracted from `returns` [T, N]."""
+        """The values to subtract from `returns` [T, N]."""
         return torch.full_like(returns, self.mean)
 
     def update(self, rollout: Rollout, returns: Tensor) -> None:
         """Once an iteration, after its last update."""
-        score = float(episode_means(returns, rollout.episodes, rollout.mask).mean())
-        self.mean = self.keep * self.mean + (1 - self.keep) * score
+        latest = float(episode_means(returns, rollout.episodes, rollout.mask).mean())
+        self.mean = self.keep * self.mean + (1 - self.keep) * latest
 
     def state_dict(self) -> dict[str, Tensor]:
         """The mean."""
         return {"mean": torch.tensor(self.mean, dtype=torch.float64)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from a saved mean."""
+        """Restore the mean."""
         self.mean = float(state["mean"])
 
 

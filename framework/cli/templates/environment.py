@@ -1,4 +1,4 @@
-"""A walk on slippery ground."""
+"""A random walk on slippery ground."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ BACK, FORTH = 0, 1
 
 @frozen
 class MyPart:
-    """Walk from place 0 to the last one, −1 a step; now and then one slips the other way."""
+    """Walk from place 0 to the last one, with reward −1 per step; a step may slip the other way."""
 
     length: int = field(default=5, validator=validators.ge(2))  # places, the last of which is the end
     slip: float = field(default=0.1, validator=[validators.ge(0), validators.lt(1)])  # chance to go the other way
@@ -36,12 +36,12 @@ class MyPartLanes:
         self.clock = torch.zeros_like(self.places)  # steps of each lane's episode
 
     def reset(self, generator: torch.Generator) -> Tensor:
-        """Begin a new episode in every lane; what a policy sees first."""
+        """Start a new episode in every lane; returns the first observations."""
         self.places, self.clock = torch.zeros_like(self.places), torch.zeros_like(self.clock)
         return self.places
 
     def step(self, actions: Tensor, generator: torch.Generator) -> Step:
-        """One step of every lane, all chance from the generator; where an episode ended, the next one begins."""
+        """Step every lane, with random numbers from the generator; where an episode ended, start the next one."""
         slipped = torch.rand(actions.shape, generator=generator, device=actions.device) < self.settings.slip
         moves = torch.where((actions == FORTH) ^ slipped, 1, -1)
         successors = (self.places + moves).clamp(0, self.settings.length - 1)
@@ -55,7 +55,7 @@ class MyPartLanes:
         return Step(self.places, successors, rewards, terminated, truncated)
 
     def mdp(self) -> TabularMDP:
-        """The same world as tables: its exact values come from them, and each step is held against them by the laws."""
+        """The environment as tables: exact values are computed from them, and the laws compare each step with them."""
         length, slip = self.settings.length, self.settings.slip
         transitions = torch.zeros(length, 2, length, dtype=torch.float64)
         for place in range(length):
@@ -67,11 +67,11 @@ class MyPartLanes:
         return TabularMDP(transitions, torch.full_like(transitions, -1), first, last, self.settings.max_steps)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Where each lane is, and since when."""
+        """The place and the clock of each lane."""
         return {"places": self.places.clone(), "clock": self.clock.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put the lanes back."""
+        """Restore the lanes."""
         self.places, self.clock = state["places"].clone(), state["clock"].clone()
 
 

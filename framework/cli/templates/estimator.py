@@ -9,11 +9,11 @@ from framework.returns import rewards_to_go
 
 @frozen
 class MyPart:
-    """Rewards to go, weighed by γᵗ: the gradient of the discounted return (Sutton & Barto 2018, §13.3)."""
+    """Rewards to go, weighted by γᵗ: the gradient of the discounted return (Sutton & Barto 2018, §13.3)."""
 
     needs = frozenset({"complete_episodes"})
     claims = frozenset({"unbiased:discounted"})
-    gamma: float = field(default=0.99, validator=[validators.ge(0), validators.le(1)])  # discount a step
+    gamma: float = field(default=0.99, validator=[validators.ge(0), validators.le(1)])  # discount per step
 
     def __call__(self, rollout: Rollout) -> Estimate:
         """Returns, value targets and weights, each [T, N]; a truncation counts as the end."""

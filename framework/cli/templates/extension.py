@@ -1,4 +1,4 @@
-"""Learning from rewards times a factor."""
+"""Scales rewards."""
 
 from collections.abc import Generator
 from typing import Any
@@ -9,12 +9,12 @@ from framework import Rollout, Run, hookimpl
 
 @frozen
 class MyPart:
-    """Learn from rewards times a factor; the scores that are reported stay the world's own."""
+    """Scale the rewards to learn from; the reported returns stay those of the environment."""
 
-    factor: float = field(default=0.1, validator=validators.gt(0))  # of each reward
+    factor: float = field(default=0.1, validator=validators.gt(0))  # that multiplies each reward
 
     def build(self, run: Run) -> "MyPartExtension":
-        """The object that works during one run."""
+        """The extension for one run."""
         return MyPartExtension(self.factor)
 
 
@@ -26,7 +26,7 @@ class MyPartExtension:
 
     @hookimpl(wrapper=True)
     def collect_rollout(self) -> Generator[None, Rollout, Rollout]:
-        """What was collected, with other rewards."""
+        """The rollout with scaled rewards."""
         rollout = yield
         return evolve(rollout, rewards=self.factor * rollout.rewards)
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 @frozen
 class MyPart:
-    """One row of logits an observation, all 0 at first."""
+    """One row of logits per observation, all 0 at first."""
 
     def build(self, observation_space: Space[Any], action_space: Space[Any]) -> "MyPartPolicy":
-        """A table whose size comes from the spaces."""
+        """The policy, with a table sized by the spaces."""
         if not (isinstance(observation_space, Discrete) and isinstance(action_space, Discrete)):
             raise UsageError("policy 'my_part' takes Discrete observations and actions")
         return MyPartPolicy(observation_space, action_space)
@@ -36,19 +36,19 @@ class MyPartPolicy(nn.Module):
         return logits.log_softmax(-1)
 
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
-        """Sample, all randomness from the generator; log-probs are left to one batch for the whole rollout."""
+        """Sample actions with the generator; log-probs are computed later, for the whole rollout at once."""
         with torch.no_grad():
             probabilities = self.log_probs(inputs).exp()
             chosen = torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
         return Action(chosen + self.first_action)
 
     def evaluate(self, inputs: Inputs, actions: Tensor, entropies: bool) -> Evaluation:
-        """Log-probs of actions already taken, and entropies where the loss wants them, with gradient."""
+        """Log-probs of given actions, and entropies if the loss needs them, with gradient."""
         log_probs = self.log_probs(inputs)
         chosen = log_probs.gather(-1, (actions - self.first_action).unsqueeze(-1)).squeeze(-1)
         if not entropies:
             return Evaluation(chosen)
-        finite = log_probs.masked_fill(log_probs == -torch.inf, 0)  # what is forbidden: 0·log 0 is 0, with gradient 0
+        finite = log_probs.masked_fill(log_probs == -torch.inf, 0)  # masked actions: 0·log 0 is 0, with gradient 0
         return Evaluation(chosen, -(log_probs.exp() * finite).sum(-1))
 
 

@@ -1,4 +1,4 @@
-"""Which modules' code an environment runs: those that settings name, and those of a registered id."""
+"""The modules whose code an environment runs: those that settings name, and those of a registered id."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,13 +7,16 @@ import gymnasium
 if TYPE_CHECKING:
     from .settings import Gymnasium
 
-OLD = ("GymV21Environment-v0", "GymV26Environment-v0")  # of the package gym, which imports a module that an id names
+GYM_IDS = (
+    "GymV21Environment-v0",
+    "GymV26Environment-v0",
+)  # of the package gym, which imports a module that an id names
 
 
 def named_modules(settings: "Gymnasium") -> tuple[str, ...]:
     """The modules that `id` and `wrappers` name, as module:id, module:function and module:Class."""
     names = [settings.id, *(wrapper.partition("(")[0] for wrapper in settings.wrappers)]
-    if settings.id in OLD:
+    if settings.id in GYM_IDS:
         names.append(str(settings.kwargs.get("env_id", "")))
     modules = [name.strip().rpartition(":")[0] for name in names]
     return tuple(dict.fromkeys(module for module in modules if module))

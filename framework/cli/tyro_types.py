@@ -1,6 +1,6 @@
-"""Settings that tyro cannot read by itself, or not in our words: tables (`--optimizer.options`) and optional numbers.
+"""Types of settings for tyro: tables (`--optimizer.options`), and numbers with our error messages.
 
-A table is written as names and values in turn.
+A table is written as alternating names and values.
 """
 
 import ast
@@ -17,10 +17,10 @@ import tyro
 from ..kinds import WORDS, plain, shown, written
 
 
-def tables() -> Any:
-    """How tyro reads and shows tables: names and values in turn, each value as TOML writes it, or a plain word.
+def type_registry() -> Any:
+    """How tyro reads and shows tables: alternating names and values, each value in TOML or a plain word.
 
-    And numbers, such as `int | None`: an error says what is expected, where tyro would list what it tried.
+    Also numbers, such as `int | None`, whose errors name the expected type, where tyro would list what it tried.
     """
     registry = tyro.constructors.ConstructorRegistry()
 
@@ -38,7 +38,7 @@ def tables() -> Any:
 
     @registry.primitive_rule
     def number(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-        kind = next((one for one in (int, float) if info.type in (one, one | None)), None)
+        kind = next((candidate for candidate in (int, float) if info.type in (candidate, candidate | None)), None)
         if kind is None:
             return None
         optional = info.type is not kind
@@ -57,11 +57,11 @@ def _as_number(kind: type[int] | type[float], word: str) -> int | float:
     try:
         return kind(word)
     except ValueError:
-        meant = ""
+        suggestion = ""
         with contextlib.suppress(ValueError, OverflowError):
             if kind is int and float(word) == int(float(word)):
-                meant = f", such as {int(float(word))}"
-        raise ValueError(f"it must be {WORDS[kind]}{meant}, and is {word}") from None
+                suggestion = f", such as {int(float(word))}"
+        raise ValueError(f"it must be {WORDS[kind]}{suggestion}, and is {word}") from None
 
 
 def _table(words: Sequence[str]) -> dict[str, Any]:
@@ -71,12 +71,12 @@ def _table(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _as_value(word: str) -> Any:
-    """What a word says as a value of TOML, or as a list or table of Python's or JSON's; itself, where it is none.
+    """A word as a value of TOML, or as a list or table of Python or JSON; otherwise the word itself.
 
     >>> _as_value("-9.81"), _as_value('["SF", "FG"]'), _as_value("True"), _as_value("8x8")
     (-9.81, ['SF', 'FG'], True, '8x8')
     """
-    if word in ("True", "False"):  # as flags were written before, and as Python has them
+    if word in ("True", "False"):  # in Python's spelling, which older flags used
         return word == "True"
     readers: list[Callable[[str], Any]] = [lambda text: tomllib.loads(f"value = {text}")["value"]]
     readers += [ast.literal_eval, json.loads] if word[:1] in ("(", "[", "{") else [int, float]

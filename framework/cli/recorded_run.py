@@ -1,4 +1,4 @@
-"""What commands share that do not train: a record that is named first, and a run that is looked at."""
+"""Shared by the commands that do not train: the record as first argument, and a run that is used and closed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +11,8 @@ from ..records.reading import Recorded, read_record
 from ..run import Run
 
 
-def named_record(arguments: Sequence[str], flags: Sequence[str]) -> tuple[Recorded | None, list[str], dict[str, Any]]:
-    """The record whose folder comes first, if one does; the other words; and what it says of these flags."""
+def take_record(arguments: Sequence[str], flags: Sequence[str]) -> tuple[Recorded | None, list[str], dict[str, Any]]:
+    """The record named by the first argument, if any; the other arguments; and the record's settings for `flags`."""
     words = list(arguments)
     if not words or words[0].startswith("-"):
         return None, words, {}
@@ -21,15 +21,15 @@ def named_record(arguments: Sequence[str], flags: Sequence[str]) -> tuple[Record
 
 
 @contextmanager
-def at_work(run: Run) -> Iterator[None]:
-    """With the run's threads; errors are raised under the name of whose they are, and the run is closed."""
+def closing_run(run: Run) -> Iterator[None]:
+    """Use the run's number of threads, attribute errors to parts, and close the run at the end."""
     try:
         with working(run.config.threads):
             yield
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        named = attribute_error(run, error)
-        raise named from named.__cause__
+        attributed = attribute_error(run, error)
+        raise attributed from attributed.__cause__
     finally:
         run.close()
