@@ -1,7 +1,7 @@
 """The data that flows through a run, and the protocols of the parts that make it.
 
 Time-major throughout: T time steps, N lanes, `*O` the shape of one observation, `*A` of one action,
-B real steps laid flat. Fields that may be absent are None, so that older plugins keep working when a
+B real steps flattened. Fields that may be absent are None, so that older plugins keep working when a
 field is added.
 
 Nothing here carries a gradient except an `Evaluation` and the `Loss` made from it, and nothing is to be

@@ -156,7 +156,7 @@ def by_dtype(tensors: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def by_columns(policy: nn.Module) -> Tensor:
-    """Where in the policy's numbers, laid flat, they stand [P]: weights as the products of few rows read them."""
+    """Where in the policy's numbers, flattened, they stand [P]: weights as the products of few rows read them."""
     shapes = [tensor.shape for tensor in by_dtype(tensor for _, tensor in tensors_of(policy))[0]]
     places = torch.split(torch.arange(sum(shape.numel() for shape in shapes)), [shape.numel() for shape in shapes])
     parts = zip(places, shapes, strict=True)

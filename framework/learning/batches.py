@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 def flatten(rollout: Rollout, advantages: Advantages) -> Batch:
-    """The real steps of a rollout, laid flat in time-major order."""
+    """The real steps of a rollout, flattened in time-major order."""
     index = torch.from_numpy(np.flatnonzero(to_host(rollout.mask))).to(rollout.mask.device)
 
     def real(column: Tensor | None) -> Any:

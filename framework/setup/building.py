@@ -97,7 +97,7 @@ def _build_run(config: Config, loaded: Loaded, stages: "Core", directory: Path |
     spaces = shards[0].environment.observation_space, shards[0].environment.action_space
     refuse_actions(config.policy, spaces[1], loaded)
     policy = build_policy(config.policy, config.seed, spaces, device)
-    streams.seed_global(device, streams.derived_seed(config.seed, "build judges"))
+    streams.seed_global(device, streams.derived_seed(config.seed, "build parts"))
     working = build_learning_parts(config)
     parameters = FlatParameters.of(policy, config.optimizer.name)
     parameters.optimizer = make_optimizer(config, parameters.stepped)

@@ -27,7 +27,7 @@ class Tables:
     width: int
     seen: Array  # [S·width] int64 what the outcome's state shows
     actions: Array  # [S·width] int64
-    cells: Array  # [S·width] int64 where both stand in a table [O, A], laid flat
+    cells: Array  # [S·width] int64 where both stand in a table [O, A], flattened
     probabilities: Array  # [S·width] P(s′|s,a); 0 where a state has fewer outcomes
     rewards: Array  # [S·width] float32
     successors: Array  # [S·width] int64 s′

@@ -1,4 +1,4 @@
-"""Why a law does not apply to a part, judging by the part's claims, needs and settings."""
+"""Why a law does not apply to a part, from the part's claims, needs and settings."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,7 @@
 """Linear layers and what lies between them as one function of autograd.
 
 A network of a few small layers spends half of its time between the kernels, and torch's tanh takes seven times as long
-as numpy's. So on the CPU, where the layers are torch's own and the activation's slope follows from its value, forward
+as numpy's. So on the CPU, where the layers are torch's own and the activation's derivative follows from its value, forward
 and backward are written out here; recordings have torch's tanh. Wherever anything else is wanted of them (another
 device, hooks, exchanged layers, transforms of `torch.func`, autocast), the layers are called one by one.
 """
@@ -24,7 +24,7 @@ ROWS = 2048  # at once: what lies between the layers stays in the processor's ca
 WIDE = 2**21  # multiplications of a product that oneDNN is asked for, if MKL holds back
 SIZES = frozenset({256, 512, 1024, ROWS})  # rows of one
 SIDE = 64  # of a gradient of weights, too: where it is narrower, MKL is the faster one all the same
-CPU = Path("/proc/cpuinfo")  # whose it is
+CPU = Path("/proc/cpuinfo")  # names the maker
 
 
 def through(layers: nn.Sequential, features: Tensor) -> Tensor:
@@ -110,23 +110,23 @@ class Layers(torch.autograd.Function):
             return None, *_again(plan, inputs, gradients, needed)
         found: list[Tensor | None] = [None] * len(needed)
         end = len(plan)
-        for number, ((tanh, count), slope) in enumerate(zip(plan, gradients, strict=True)):
+        for number, ((tanh, count), derivative) in enumerate(zip(plan, gradients, strict=True)):
             begin, end = end, end + count  # of its parameters among the inputs
             before = [inputs[number], *[next(hidden) for _ in range(count // 2 - 1)]]
-            if slope is None:  # nothing depends on this stack
+            if derivative is None:  # nothing depends on this stack
                 continue
             for layer in range(len(before) - 1, -1, -1):
                 place = begin + 2 * layer
                 if needed[place]:
-                    found[place] = _product(slope, before[layer])
+                    found[place] = _product(derivative, before[layer])
                 if needed[place + 1]:
-                    found[place + 1] = slope.sum(0)
+                    found[place + 1] = derivative.sum(0)
                 if layer or needed[number]:
-                    slope = _times(slope, inputs[place])
+                    derivative = _times(derivative, inputs[place])
                 if layer:
-                    slope = _through_activation(tanh, slope, before[layer])
+                    derivative = _through_activation(tanh, derivative, before[layer])
             if needed[number]:
-                found[number] = slope
+                found[number] = derivative
         return None, *found
 
 
@@ -167,8 +167,8 @@ def _onednn() -> Any:
     if capability != "AVX512" or not all(are_there):
         return None
     try:
-        with CPU.open() as told:
-            is_intels = "GenuineIntel" in told.read(1024)
+        with CPU.open() as info:
+            is_intels = "GenuineIntel" in info.read(1024)
     except OSError:
         return None
     return None if is_intels else getattr(getattr(torch.ops.mkldnn, "_linear_pointwise", None), "default", None)
@@ -204,30 +204,30 @@ def _linear(features: Tensor, weights: Tensor, biases: Tensor) -> Tensor:
     return functional.linear(features, weights, biases)
 
 
-def _times(slope: Tensor, weights: Tensor) -> Tensor:
-    """slope·weights."""
-    if _is_wide(slope, weights, weights.shape[1]):
-        return _onednn()(slope, weights.t(), None, "none", [], "")  # type: ignore[no-any-return]
-    return torch.mm(slope, weights)
+def _times(derivative: Tensor, weights: Tensor) -> Tensor:
+    """derivative·weights."""
+    if _is_wide(derivative, weights, weights.shape[1]):
+        return _onednn()(derivative, weights.t(), None, "none", [], "")  # type: ignore[no-any-return]
+    return torch.mm(derivative, weights)
 
 
-def _product(slope: Tensor, value: Tensor) -> Tensor:
+def _product(derivative: Tensor, value: Tensor) -> Tensor:
     """slopeᵀ·value, as the product of few columns that is the faster one: 5 µs instead of 22 for 64 and 4 of them."""
-    if min(slope.shape[1], value.shape[1]) >= SIDE and _is_wide(slope, value, value.shape[1]):
-        return _onednn()(slope.t(), value.t(), None, "none", [], "")  # type: ignore[no-any-return]
-    if value.shape[1] < slope.shape[1]:
-        return torch.mm(value.t(), slope).t()
-    return torch.mm(slope.t(), value)
+    if min(derivative.shape[1], value.shape[1]) >= SIDE and _is_wide(derivative, value, value.shape[1]):
+        return _onednn()(derivative.t(), value.t(), None, "none", [], "")  # type: ignore[no-any-return]
+    if value.shape[1] < derivative.shape[1]:
+        return torch.mm(value.t(), derivative).t()
+    return torch.mm(derivative.t(), value)
 
 
-def _through_activation(tanh: bool, slope: Tensor, value: Tensor) -> Tensor:
+def _through_activation(tanh: bool, derivative: Tensor, value: Tensor) -> Tensor:
     """The gradient before an activation, from that after it, in whose place it is put, and what came of it."""
     aten = torch.ops.aten
     if _is_watched():  # what is recorded has no places
-        return aten.tanh_backward(slope, value) if tanh else aten.threshold_backward(slope, value, 0)  # type: ignore[no-any-return]
+        return aten.tanh_backward(derivative, value) if tanh else aten.threshold_backward(derivative, value, 0)  # type: ignore[no-any-return]
     if tanh:
-        return aten.tanh_backward.grad_input(slope, value, grad_input=slope)  # type: ignore[no-any-return]
-    return aten.threshold_backward.grad_input(slope, value, 0, grad_input=slope)  # type: ignore[no-any-return]
+        return aten.tanh_backward.grad_input(derivative, value, grad_input=derivative)  # type: ignore[no-any-return]
+    return aten.threshold_backward.grad_input(derivative, value, 0, grad_input=derivative)  # type: ignore[no-any-return]
 
 
 def _again(
@@ -243,7 +243,7 @@ def _again(
                 value = torch.tanh(value) if tanh else torch.relu(value)
             value = functional.linear(value, inputs[place], inputs[place + 1])
         outputs.append(value)
-    used = [(value, slope) for value, slope in zip(outputs, gradients, strict=True) if slope is not None]
+    used = [(value, derivative) for value, derivative in zip(outputs, gradients, strict=True) if derivative is not None]
     wanted = [one for one, is_needed in zip(inputs, needed, strict=True) if is_needed]
     values, given = zip(*used, strict=True)
     found = iter(torch.autograd.grad(values, wanted, given, create_graph=True, allow_unused=True))

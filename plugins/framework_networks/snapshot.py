@@ -22,7 +22,7 @@ MOST_NUMBERS = 2**15  # but no more numbers than a processor's cache holds
 # threads of its own, which torch's number of threads does not bind: torch multiplies there.
 MOST_PRODUCTS, MOST_PRODUCTS_OF_ONE_LANE = 4 * 65536, 4 * 2304 - 1
 
-quiet = np.errstate(all="ignore")  # what is not finite is refused by the core, which says whose it is
+quiet = np.errstate(all="ignore")  # what is not finite is refused by the core, which names the part
 
 
 class Snapshot:

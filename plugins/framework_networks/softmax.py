@@ -73,7 +73,7 @@ class TableActor:
     """Samples from a table of log-probabilities `[states, actions]`, in numpy, by inverting the cumulative sum."""
 
     def __init__(self, log_probs: Tensor, first_state: int = 0, first_action: int = 0) -> None:
-        """Keep the table; the edges wait until somebody acts step by step."""
+        """Keep the table; the edges are made when it first acts step by step."""
         self.log_probs = log_probs
         self.first_state, self.first_action = first_state, first_action
         self._edges: list[np.ndarray] = []

@@ -4,9 +4,9 @@ import csv
 import json
 
 import pytest
+from command_line import said
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import said
 
 from framework.cli.audit_combinations import SplitArguments
 from framework.cli.audit_picture import draw

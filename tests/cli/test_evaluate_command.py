@@ -11,8 +11,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from command_line import in_terminal, said
 from framework_line_world import LineWorld
-from test_cli import in_terminal, said
 
 import framework
 from framework import PartError, UsageError

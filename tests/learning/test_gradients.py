@@ -6,12 +6,12 @@ import attrs
 import framework_reinforce.score_function as score_function
 import pytest
 import torch
+from expected_gradients import expected_gradient
 from framework_reinforce.categorical import Categorical
 from framework_reinforce.monte_carlo import RewardsToGo, TotalReturn
 from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
-from worlds import enumerate_episodes
 
 from framework import Batch, Evaluation, Inputs
 from framework.config import DEFAULTS
@@ -20,7 +20,7 @@ from framework.setup.building import build
 from framework.setup.loading import load
 from framework.setup.tree import configure
 from framework.stages import Core
-from framework.testing.strategies import Episode, assemble, mdps
+from framework.testing.strategies import mdps
 
 DENOMINATORS = ("per_step", "per_episode", "constant")
 
@@ -136,21 +136,6 @@ def test_micro_batches_add_up_to_the_whole_batch(denominator):
     ]
     for one, several in zip(whole, zip(*parts, strict=True), strict=True):
         assert torch.allclose(one, sum(several), atol=1e-12)
-
-
-def expected_gradient(world, logits, estimator, constant):
-    """The exactly enumerated expected gradient of one episode's −Σ A·log π, for returns minus a constant."""
-    probabilities = logits.softmax(1).detach()
-    total = torch.zeros(())
-    for probability, steps, terminated in enumerate_episodes(world, probabilities):
-        rollout = assemble([[Episode(tuple(r for _, _, r in steps), terminated, not terminated)]], dtype=torch.float64)
-        advantages = estimator(rollout).returns[:, 0] - constant
-        states, actions = ([step[i] for step in steps] for i in (0, 1))
-        log_probs = logits.log_softmax(1)[states, actions]
-        batch = Batch(*([log_probs.detach()] * 3), advantages, advantages, advantages, len(steps), 1.0)
-        terms = score_function.Reinforce()(batch, Evaluation(log_probs)).terms
-        total = total + probability * sum(term.sum() for term in terms.values())
-    return torch.autograd.grad(total, logits)[0]
 
 
 @pytest.mark.slow

@@ -155,18 +155,21 @@ WIDE = law_wide_products_are_those_of_the_layers
 MUTANTS = {
     "mixes the stacks up": (
         law_several_stacks_are_each_as_if_alone,
-        ("found[number] = slope", "found[0] = slope"),
+        ("found[number] = derivative", "found[0] = derivative"),
     ),
     "gives the first stack's layers to all": (
         law_several_stacks_are_each_as_if_alone,
         ("begin, end = end, end + count  # of its parameters among the inputs", "begin = len(plan)"),
     ),
-    "takes the slope of the argument": (
+    "takes the derivative of the argument": (
         VALUES,
-        ("slope = _through_activation(tanh, slope, before[layer])", "slope = slope * 1.0"),
+        ("derivative = _through_activation(tanh, derivative, before[layer])", "derivative = derivative * 1.0"),
     ),
-    "keeps relu's gradient above 1 only": (VALUES, ("value, 0, grad_input=slope)", "value, 1, grad_input=slope)")),
-    "sums too little": (VALUES, ("slope.sum(0)", "slope[0]")),
+    "keeps relu's gradient above 1 only": (
+        VALUES,
+        ("value, 0, grad_input=derivative)", "value, 1, grad_input=derivative)"),
+    ),
+    "sums too little": (VALUES, ("derivative.sum(0)", "derivative[0]")),
     "activates the last layer, too": (VALUES, ("elif place < last and tanh:", "elif tanh:")),
     "forgets the biases": (
         VALUES,
@@ -177,9 +180,12 @@ MUTANTS = {
     ),
     "turns a product round": (
         VALUES,
-        ("return torch.mm(value.t(), slope).t()", "return torch.mm(slope.t(), value) * 2"),
+        ("return torch.mm(value.t(), derivative).t()", "return torch.mm(derivative.t(), value) * 2"),
     ),
-    "has no gradient of the features": (VALUES, ("found[number] = slope", "found[number] = torch.zeros_like(slope)")),
+    "has no gradient of the features": (
+        VALUES,
+        ("found[number] = derivative", "found[number] = torch.zeros_like(derivative)"),
+    ),
     "gives every parameter a gradient": (
         law_what_needs_no_gradient_gets_none,
         ("if needed[place]:", "if not needed[place]:"),
@@ -190,8 +196,14 @@ MUTANTS = {
     ),
     "forgets the biases of wide products": (WIDE, ("(features, weights, biases, ", "(features, weights, None, ")),
     "reads strided biases as they lie": (WIDE, ("        and biases.is_contiguous()", "        and biases.ndim")),
-    "turns a wide product round": (WIDE, ("(slope, weights.t(), None,", "(slope, weights.t().flip(0), None,")),
-    "gives wide weights another's gradient": (WIDE, ("(slope.t(), value.t(), None,", "(slope.t(), -value.t(), None,")),
+    "turns a wide product round": (
+        WIDE,
+        ("(derivative, weights.t(), None,", "(derivative, weights.t().flip(0), None,"),
+    ),
+    "gives wide weights another's gradient": (
+        WIDE,
+        ("(derivative.t(), value.t(), None,", "(derivative.t(), -value.t(), None,"),
+    ),
     "cuts the second graph": (
         law_gradients_have_gradients,
         ("if torch.is_grad_enabled():  # they", "if False:  # they"),
@@ -395,19 +407,19 @@ def test_transforms_of_torch_func_see_the_layers():
     for name, parameter in network.named_parameters():
         (expected,) = torch.autograd.grad(network(features[:1]).sum(), parameter)
         assert torch.allclose(each[name][0], expected)
-    _, slope = torch.func.jvp(lambda row: through(network, row), (features,), (features,))
+    _, derivative = torch.func.jvp(lambda row: through(network, row), (features,), (features,))
     _, expected = torch.func.jvp(network, (features,), (features,))
-    assert torch.allclose(slope, expected)
+    assert torch.allclose(derivative, expected)
 
 
 def test_a_recording_holds_operations_and_no_numbers():
     network, features = plain()
 
-    def slope(some):
+    def derivative(some):
         some = some.detach().requires_grad_()
         return torch.autograd.grad(through(network, some).pow(2).sum(), [some, network[0].weight])
 
-    graph = make_fx(slope)(features)
+    graph = make_fx(derivative)(features)
     other = (2 * features).requires_grad_()
     expected = torch.autograd.grad(network(other).pow(2).sum(), [other, network[0].weight])
     for one, theirs in zip(graph(2 * features), expected, strict=True):

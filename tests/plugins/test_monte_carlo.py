@@ -9,10 +9,10 @@ import attrs
 import framework_reinforce.monte_carlo as monte_carlo
 import pytest
 import torch
+from expected_gradients import expected_gradient
 from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
-from test_gradients import expected_gradient
 from worlds import TabularMDP
 
 from framework import returns

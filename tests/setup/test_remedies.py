@@ -2,9 +2,9 @@
 
 import pytest
 from attrs import frozen
+from command_line import said
 from framework_parts import ActorCritic, Gaussian, Pendulum
 from gymnasium import spaces
-from test_cli import said
 
 import framework
 from framework import UsageError

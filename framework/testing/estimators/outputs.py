@@ -30,7 +30,7 @@ def estimates_have_the_rewards_dtype(subject: Subject, rollout: Rollout) -> None
 
 @law("estimator", source=CONTRACT, cases=rollout_cases)
 def estimates_are_finite(subject: Subject, rollout: Rollout) -> None:
-    """No number is NaN or infinite, also in padding, where it would spoil masked sums."""
+    """No number is NaN or infinite, also in padding, where it would break masked sums."""
     for name, column in columns_of(estimate(subject, rollout)).items():
         require_finite(f"{name} are", rollout, column)
 
