@@ -1,7 +1,7 @@
-"""What an environment has learnt that its policy cannot do without: running means of observations, say.
+"""Statistics that an environment learns and its policy depends on, such as running means of observations.
 
-An environment with `statistics()` and `load_statistics(state)` is evaluated with what the training's one had learnt.
-The state goes with the policy, as its plain attribute `environment_statistics`, and lies in the record beside it.
+An environment with `statistics()` and `load_statistics(state)` is evaluated with the statistics from training. They are
+kept on the policy, in its plain attribute `environment_statistics`, and in the record in a file next to the policy's.
 """
 
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ def beside(name: str) -> str:
 
 
 def carried(policy: Any) -> Mapping[str, Tensor]:
-    """The statistics that go with a policy; empty: none do."""
+    """The statistics kept on a policy; empty: there are none."""
     return getattr(policy, ATTRIBUTE, None) or {}
 
 
 def keep(policy: Any, environment: Any, label: str) -> None:
-    """Let the statistics of the training's environment, as they are now, go with the policy.
+    """Keep the present statistics of the training environment on the policy.
 
-    Where they cannot be had, the policy keeps those that it has, with a warning: they are no reason to lose it.
+    If `statistics()` raises, the policy keeps those that it has, with a warning: the policy itself must not be lost.
     """
     if not hasattr(environment, "statistics"):
         return
@@ -47,7 +47,7 @@ def keep(policy: Any, environment: Any, label: str) -> None:
 
 
 def give(policy: Any, environment: Any, label: str) -> None:
-    """Evaluate with them; warn where the environment keeps statistics and the policy brings none."""
+    """Load the policy's statistics into an environment; warn if only the environment has statistics."""
     if not hasattr(environment, "load_statistics"):
         return
     state = carried(policy)
@@ -62,7 +62,7 @@ def give(policy: Any, environment: Any, label: str) -> None:
 
 
 def read(path: Path, policy: Any) -> None:
-    """Put what lies in a record beside the policy `path` back on the policy, if anything does."""
+    """Read the statistics recorded for the policy at `path`, if any, onto the policy."""
     file = path.with_name(beside(path.name))
     if not file.is_file():
         return
@@ -73,6 +73,6 @@ def read(path: Path, policy: Any) -> None:
     for name, value in state.items():
         if not bool(value.isfinite().all()):
             raise UsageError(
-                f"{file}: '{name}' is not finite: the environment's numbers had diverged, or the file broke"
+                f"{file}: '{name}' is not finite: the environment's numbers had diverged, or the file is damaged"
             )
     setattr(policy, ATTRIBUTE, state)

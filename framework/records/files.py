@@ -5,17 +5,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-PART = ".part"  # what the temporary name ends in
+PART = ".part"  # suffix of temporary names
 
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give the temporary path to write to; at the end the file there takes its name, over one that has it.
+    """Yield a temporary path to write to; at the end the file is renamed to `path`, and replaces a file there.
 
-    After a power cut there is the old file or the new one, and if the block raises, the old one.
+    After a power cut there is the old file or the new one; if the block raises, the old one.
     """
     temporary = path.with_name(path.name + PART)
-    temporary.unlink(missing_ok=True)  # a killed process's, whose mode may be another
+    temporary.unlink(missing_ok=True)  # left by a killed process, perhaps with another mode
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -35,7 +35,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Put a folder's names on the disk; where a folder cannot be opened, as on Windows, nothing."""
+    """Flush a folder's entries to the disk; does nothing where folders cannot be opened, as on Windows."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

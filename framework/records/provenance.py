@@ -1,4 +1,4 @@
-"""What code a run used: the source files and versions in plugins.json, and what differs when it is read back."""
+"""The code that a run used: source files and versions for plugins.json, and the differences when it is read back."""
 
 import ast
 import hashlib
@@ -25,35 +25,35 @@ from ..setup.tree import used
 from ..version import __version__
 
 DISTRIBUTION = "framework-rl"
-ALWAYS = ("torch", "numpy")  # whose arithmetic is every run's
+ALWAYS = ("torch", "numpy")  # every run computes with them
 INSTALLED = tuple(Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
-def described(config: Config, loaded: Loaded) -> dict[str, Any]:
-    """What plugins.json holds: versions, plugins, and the files of code that is no installed plugin's."""
+def describe_code(config: Config, loaded: Loaded) -> dict[str, Any]:
+    """The content of plugins.json: versions, plugins, and the files of code that belongs to no installed plugin."""
     plugins = used(config, loaded)
-    starts = [plugin.module for plugin in plugins if not plugin.distribution]
-    starts += [_module_of(part) for part in config.parts if is_own(part, loaded)]
-    named = [parent for part in config.parts for name in sources(part) for parent in _with_parents(name)]
-    starts += [sys.modules[name] for name in named if name in sys.modules]
-    apart = {DISTRIBUTION.partition("-")[0]}
-    apart |= {plugin.module.__name__.partition(".")[0] for plugin in loaded.plugins if plugin.distribution}
-    files, packages = _reached(starts, apart)
+    roots = [plugin.module for plugin in plugins if not plugin.distribution]
+    roots += [_module_of(part) for part in config.parts if is_own(part, loaded)]
+    declared = [parent for part in config.parts for name in sources(part) for parent in _with_parents(name)]
+    roots += [sys.modules[name] for name in declared if name in sys.modules]
+    excluded = {DISTRIBUTION.partition("-")[0]}
+    excluded |= {plugin.module.__name__.partition(".")[0] for plugin in loaded.plugins if plugin.distribution}
+    files, packages = _reachable(roots, excluded)
     versions = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
     versions |= {DISTRIBUTION: __version__}
     versions |= {name: version for name in sorted(packages) if (version := _version(name)) is not None}
-    mine = {plugin.module.__name__ for plugin in plugins}
-    described = [plugin.describe() for plugin in plugins]
-    for plugin, one in zip(plugins, described, strict=True):
+    plugin_modules = {plugin.module.__name__ for plugin in plugins}
+    descriptions = [plugin.describe() for plugin in plugins]
+    for plugin, description in zip(plugins, descriptions, strict=True):
         if not plugin.distribution:
-            one["file"] = str(Path(plugin.module.__file__ or "").resolve())
-    listed = [_file(name, path) for name, path in sorted(files.items()) if name not in mine]
-    made = {"versions": versions, "libraries": libraries(), "plugins": described, "files": listed}
-    return {**made, "optional": list(_optional(config, loaded))}
+            description["file"] = str(Path(plugin.module.__file__ or "").resolve())
+    own_files = [_file(name, path) for name, path in sorted(files.items()) if name not in plugin_modules]
+    content = {"versions": versions, "libraries": libraries(), "plugins": descriptions, "files": own_files}
+    return {**content, "optional": list(_optional(config, loaded))}
 
 
 def _optional(config: Config, loaded: Loaded) -> Iterable[str]:
-    """The settings in config.toml that it could be without: whoever takes one out makes it another run's."""
+    """The settings in config.toml that are optional there: without one, the file describes another run."""
     settings: dict[str, Any] = {role: getattr(config, role).settings for role in PART_ROLES}
     settings |= {key: getattr(config, key) for key in SECTIONS}
     for part in (*config.extensions, *config.reports):
@@ -70,40 +70,40 @@ def _optional(config: Config, loaded: Loaded) -> Iterable[str]:
 
 
 def is_own(part: Part, loaded: Loaded) -> bool:
-    """Whether a part's class was given from Python, and no loaded plugin offers it."""
+    """Whether a part's class was passed from Python, and no loaded plugin offers it."""
     return part.plugin not in {plugin.name for plugin in loaded.plugins}
 
 
 def not_repeatable(config: Config, loaded: Loaded) -> list[str]:
-    """The parts that config.toml cannot name, as sentences that say why."""
-    found = []
+    """Why config.toml cannot name some parts, a sentence for each."""
+    reasons = []
     for part in config.parts:
         if is_own(part, loaded):
             cls = type(part.settings)
-            where = f"no plugin offers its class, {cls.__module__}.{cls.__qualname__}"
+            reason = f"no plugin offers its class, {cls.__module__}.{cls.__qualname__}"
             if cls.__module__ == "__main__":
-                where = f"its class, {cls.__qualname__}, belongs to the script or notebook that ran"
+                reason = f"its class, {cls.__qualname__}, belongs to the script or notebook that ran"
             elif "<locals>" in cls.__qualname__:
-                where = f"its class, {cls.__qualname__}, was made inside a function"
-            found.append(f"{part.role} '{part.name}': {where}")
+                reason = f"its class, {cls.__qualname__}, was made inside a function"
+            reasons.append(f"{part.role} '{part.name}': {reason}")
         elif "__main__" in sources(part):
-            found.append(f"{part.label}: its code belongs to the script or notebook that ran")
+            reasons.append(f"{part.label}: its code belongs to the script or notebook that ran")
         else:
-            found += [
+            reasons += [
                 f"{part.label}: its code is in the module {name}, which nothing that config.toml names imports (an id "
                 f"that it registers is written {name.partition('.')[0]}:ID)"
                 for name in _unnamed(part, loaded)
             ]
-    return found
+    return reasons
 
 
 def _unnamed(part: Part, loaded: Loaded) -> list[str]:
-    """Modules of the user's own that a part runs, and that a process which reads the record would not import."""
+    """The user's modules whose code a part runs, and that a process which reads the record would not import."""
     files = {path.resolve() for plugin in loaded.plugins for path in plugin.files}
     known = {name.partition(".")[0] for name in imports(part)}
     known |= {point.module.partition(".")[0] for point in importlib.metadata.entry_points(group="gymnasium.envs")}
-    found = {name: find(name) for name in sources(part) if name.partition(".")[0] not in known}
-    return [name for name, path in found.items() if path is not None and not is_installed(path) and path not in files]
+    paths = {name: find(name) for name in sources(part) if name.partition(".")[0] not in known}
+    return [name for name, path in paths.items() if path is not None and not is_installed(path) and path not in files]
 
 
 def imports(part: Part) -> tuple[str, ...]:
@@ -112,26 +112,28 @@ def imports(part: Part) -> tuple[str, ...]:
 
 
 def sources(part: Part) -> tuple[str, ...]:
-    """Modules whose code a part runs beside its own, such as that of an environment with a registered id."""
+    """Modules whose code a part runs besides its own, such as that of an environment with a registered id."""
     return (*imports(part), *_declared(part, "sources"))
 
 
 def _declared(part: Part, name: str) -> tuple[str, ...]:
-    """What settings say of themselves; a setting that happens to have this name says nothing."""
+    """What a settings class declares; a field that happens to have this name does not count."""
     if name in attrs.fields_dict(type(part.settings)):
         return ()
     declared = getattr(part.settings, name, ())
-    if not isinstance(declared, tuple | list | set | frozenset) or not all(isinstance(one, str) for one in declared):
+    if not isinstance(declared, tuple | list | set | frozenset) or not all(
+        isinstance(entry, str) for entry in declared
+    ):
         raise UsageError(f"{part.label}: {name} must be a tuple of modules and files, got {declared!r}")
     return tuple(declared)
 
 
 def find(module: str) -> Path | None:
-    """The file that importing a module would read; nothing is imported, parents neither."""
+    """The file that importing a module would read; nothing is imported, not even its parents."""
     loaded = sys.modules.get(module)
     if loaded is not None:
         return _path(loaded)
-    folders: Sequence[str] | None = [*sys.path, os.getcwd()]  # where modules that settings name are looked for, too
+    folders: Sequence[str] | None = [*sys.path, os.getcwd()]  # also searched for modules that settings name
     names = module.split(".")
     for count in range(1, len(names) + 1):
         spec = PathFinder.find_spec(".".join(names[:count]), folders)
@@ -143,51 +145,53 @@ def find(module: str) -> Path | None:
 
 def is_installed(path: Path) -> bool:
     """Whether a file belongs to Python or an installed package."""
-    found = [Path(folder).resolve() for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
-    return any(path.is_relative_to(folder) for folder in (*INSTALLED, *found))
+    site_packages = [
+        Path(folder).resolve() for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")
+    ]
+    return any(path.is_relative_to(folder) for folder in (*INSTALLED, *site_packages))
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content; "" where there is no such file."""
+    """The SHA-256 of a file's content; "" if there is no such file."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-def differences(made: Mapping[str, Any], loaded: Loaded, parts: Iterable[Part], files: bool = True) -> list[str]:
-    """What differs between the code that made a record and the code that is here, each in a few words.
+def differences(recorded: Mapping[str, Any], loaded: Loaded, parts: Iterable[Part], files: bool = True) -> list[str]:
+    """The differences between the code that made a record and the installed code, each in a few words.
 
     Args:
-        made: what plugins.json says.
-        loaded: the plugins that are here.
-        parts: those that are used now; plugins of others may differ.
-        files: whether files of code that is no plugin's count.
+        recorded: the content of plugins.json.
+        loaded: the installed plugins.
+        parts: those in use; plugins of other parts may differ.
+        files: whether to compare files of code that belongs to no plugin.
     """
-    found: dict[str, None] = {}
-    mine = {part.plugin for part in parts}
-    now = {plugin.name: plugin for plugin in loaded.plugins}
-    for then in _tables(made, "plugins"):
-        plugin = now.get(str(then.get("name")))
-        if plugin is None or plugin.name not in mine:
+    changes: dict[str, None] = {}
+    used_plugins = {part.plugin for part in parts}
+    installed = {plugin.name: plugin for plugin in loaded.plugins}
+    for entry in _tables(recorded, "plugins"):
+        plugin = installed.get(str(entry.get("name")))
+        if plugin is None or plugin.name not in used_plugins:
             continue
-        if plugin.version != then.get("version", ""):
-            found[f"{plugin.distribution or plugin.name} {plugin.version} here, {then.get('version')} then"] = None
-        elif plugin.describe()["sha256"] != then.get("sha256"):
-            found[f"the code of plugin '{plugin.name}' was edited"] = None
-    versions = made.get("versions")
+        if plugin.version != entry.get("version", ""):
+            changes[f"{plugin.distribution or plugin.name} {plugin.version} here, {entry.get('version')} then"] = None
+        elif plugin.describe()["sha256"] != entry.get("sha256"):
+            changes[f"the code of plugin '{plugin.name}' was edited"] = None
+    versions = recorded.get("versions")
     for name, version in versions.items() if isinstance(versions, Mapping) else ():
         here = _version(name) if name not in ("python", DISTRIBUTION) and (files or name in ALWAYS) else None
         if here is not None and here != version:
-            found[f"{name} {here} here, {version} then"] = None
-    for then in _tables(made, "files") if files else ():
-        path = find(str(then.get("module"))) or Path(str(then.get("file")))
-        if path.is_file() and sha256(path) != then.get("sha256"):
-            found[f"the code of module {then.get('module')} was edited ({path})"] = None
-    return list(found)
+            changes[f"{name} {here} here, {version} then"] = None
+    for entry in _tables(recorded, "files") if files else ():
+        path = find(str(entry.get("module"))) or Path(str(entry.get("file")))
+        if path.is_file() and sha256(path) != entry.get("sha256"):
+            changes[f"the code of module {entry.get('module')} was edited ({path})"] = None
+    return list(changes)
 
 
-def _tables(made: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """The tables of a list in plugins.json; whoever wrote it, what is none is left out."""
-    listed = made.get(key)
-    return [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
+def _tables(recorded: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """The tables of a list in plugins.json; other entries are left out."""
+    entries = recorded.get(key)
+    return [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
 
 
 def _module_of(part: Part) -> ModuleType:
@@ -204,7 +208,7 @@ def _file(name: str, path: Path) -> dict[str, str]:
 
 
 def _version(package: str) -> str | None:
-    """Of an installed package that was imported under this name."""
+    """The version of an installed package that was imported under this name."""
     if package == "torch":
         return str(torch.__version__)
     try:
@@ -214,35 +218,35 @@ def _version(package: str) -> str | None:
         return version if isinstance(version, str) else None
 
 
-def _reached(starts: Iterable[ModuleType], apart: set[str]) -> tuple[dict[str, Path], set[str]]:
-    """From these modules on, through what own code imports: own files by module, and installed packages.
+def _reachable(roots: Iterable[ModuleType], excluded: set[str]) -> tuple[dict[str, Path], set[str]]:
+    """What these modules import, directly or indirectly: the user's own files by module, and installed packages.
 
-    Files of installed packages are not followed: of them the version is enough. `apart` are packages not to look at.
+    Imports of installed packages are not followed: their version is enough. `excluded` packages are skipped.
     """
     files: dict[str, Path] = {}
     packages: set[str] = set()
-    waiting = list(starts)
+    pending = list(roots)
     seen: set[str] = set()
-    while waiting:
-        module = waiting.pop()
+    while pending:
+        module = pending.pop()
         package = module.__name__.partition(".")[0]
-        if module.__name__ in seen or package in apart or package in sys.stdlib_module_names - {"__main__"}:
+        if module.__name__ in seen or package in excluded or package in sys.stdlib_module_names - {"__main__"}:
             continue
         seen.add(module.__name__)
         path = _path(module)
         if path is None or is_installed(path):
             packages.add(package)
-            if module in starts:  # what it is made of, such as a simulator's bindings
-                packages |= _packages_of(module) - apart
+            if module in roots:  # its dependencies, such as a simulator's bindings
+                packages |= _packages_of(module) - excluded
             continue
         files[module.__name__] = path
         if path.suffix == ".py":
-            waiting += [sys.modules[name] for name in _imported(module, path) if name in sys.modules]
+            pending += [sys.modules[name] for name in _imported(module, path) if name in sys.modules]
     return files, packages
 
 
 def _packages_of(module: ModuleType) -> set[str]:
-    """The packages that a module holds, and those that its classes' bases come from hold."""
+    """The packages that a module refers to, and those that the modules of its classes' bases refer to."""
     classes = [value for value in vars(module).values() if isinstance(value, type)]
     modules = {base.__module__ for cls in classes if cls.__module__ == module.__name__ for base in cls.__mro__}
     names = {
@@ -255,23 +259,23 @@ def _packages_of(module: ModuleType) -> set[str]:
 
 
 def _imported(module: ModuleType, path: Path) -> set[str]:
-    """The modules that a file's statements import, anywhere in it; parents and names that may be modules, too."""
+    """The modules that a file imports, anywhere in it, with their parents, and names that may be modules."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError):  # edited since it was imported
         return set()
     package = module.__name__ if path.name == "__init__.py" else module.__name__.rpartition(".")[0]
-    found: set[str] = set()
+    modules: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 parents = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*parents, *([base] if base else [])])
-            found |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    return {parent for name in found for parent in _with_parents(name)}
+            modules |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return {parent for name in modules for parent in _with_parents(name)}
 
 
 def _with_parents(module: str) -> list[str]:

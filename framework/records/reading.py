@@ -1,4 +1,4 @@
-"""A configuration that is read back: a record's, or any file's; who made it, whether it is complete, what differs."""
+"""Reads a configuration back, from a record or another file: who made it, whether it is complete, and what differs."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,19 +18,19 @@ from .provenance import DISTRIBUTION, differences, find, is_installed
 from .record import CONFIG, PLUGINS, clean
 from .signing import SIGNATURE, is_signed
 
-STALE = 600.0  # seconds after which nobody writes to a temporary file any more
+STALE = 600.0  # seconds after which a temporary file is no longer in use
 
 
 @frozen(eq=False)
 class Recorded:
-    """A file's configuration, and what lies beside it where it is a record's."""
+    """A file's configuration, and the rest of the record if it belongs to one."""
 
     path: Path
     tree: Tree  # without `plugins`
     plugins: tuple[str, ...]
-    made: Mapping[str, Any] | None  # plugins.json; None: the file is no record's
-    doubt: str  # why what it names is not trusted; "" where this user signed it
-    said: set[str] = field(factory=set)  # the differences that were warned of
+    made: Mapping[str, Any] | None  # plugins.json; None: the file belongs to no record
+    doubt: str  # why the code that it names is not trusted; "": this user signed it
+    warned: set[str] = field(factory=set)  # the differences already reported
 
     @property
     def directory(self) -> Path:
@@ -40,49 +40,49 @@ class Recorded:
     def vouches(self, name: str) -> bool:
         """Whether this user's own run imported this module or file, from where it would be imported now.
 
-        A module is looked for in the current folder, too, and one of the same name in another folder is another one,
-        even if its content is the same: what it imports, or Python's cache of it, may be other code.
+        Modules are searched in the current folder, too. A module of the same name in another folder is a different one,
+        even with the same content: what it imports, or Python's cache of it, may be other code.
         """
         if self.doubt or self.made is None:
             return False
-        named = Path(name).resolve() if name.endswith(".py") else find(name)
-        if named is None or is_installed(named):
-            return True  # there is nothing to import, or nothing of the user's own
-        listed = [*self.made.get("files", ()), *self.made.get("plugins", ())]
-        return any(str(named) == one.get("file") for one in listed)
+        path = Path(name).resolve() if name.endswith(".py") else find(name)
+        if path is None or is_installed(path):
+            return True  # there is nothing to import, or only installed code
+        entries = [*self.made.get("files", ()), *self.made.get("plugins", ())]
+        return any(str(path) == entry.get("file") for entry in entries)
 
     def refuse_incomplete(self, loaded: Loaded, keys: Collection[str] | None = None) -> None:
-        """Refuse a record that leaves settings out: it was changed. One of an older version may lack what is new.
+        """Refuse a record without some settings: it was changed. Records of older versions may lack new settings.
 
         Args:
             loaded: the plugins.
-            keys: the roles and scalars that are used of it; None: all there is.
+            keys: the roles and scalars that are used; None: all.
 
         Raises:
             UsageError: names what is missing.
         """
-        lacking = dict(_lacking(self._complete(loaded, keys), self.tree))
-        older = [name for name in lacking if self._is_older(loaded, name)]
-        missing = [name for name in lacking if name not in older]
-        there = {*_names(self.tree)}
-        optional = [name for name in (self.made or {}).get("optional", ()) if name not in there]
+        absent = dict(_absent_from(self._complete(loaded, keys), self.tree))
+        new_settings = [name for name in absent if self._is_older(loaded, name)]
+        missing = [name for name in absent if name not in new_settings]
+        present = {*_names(self.tree)}
+        optional = [name for name in (self.made or {}).get("optional", ()) if name not in present]
         missing += [name for name in optional if keys is None or name.partition(".")[0] in keys]
         if missing:
             raise UsageError(
                 f"{self.path} is not complete, as a record must be: it has no {', '.join(missing)}. "
-                "Somebody changed it; with defaults instead it would be another run"
+                "The file was changed; with default values it would be another run"
             )
-        if older:
-            given = ", ".join(f"{name} = {lacking[name]!r}" for name in older)
-            warn(f"{self.path} is of an older version and does not say {given}: the default")
+        if new_settings:
+            values = ", ".join(f"{name} = {absent[name]!r}" for name in new_settings)
+            warn(f"{self.path} is of an older version without {values}: the default is used")
 
     def warn_of_differences(self, loaded: Loaded, parts: Sequence[Part], files: bool = True) -> None:
-        """One warning, where the code that is here is not the code that made the record."""
-        found = [] if self.made is None else differences(self.made, loaded, parts, files)
-        found = [one for one in found if one not in self.said]
-        self.said.update(found)
-        if found:
-            warn(f"{self.path.parent} was made by other code: {'; '.join(found)}")
+        """Warn once if the installed code differs from the code that made the record."""
+        changes = [] if self.made is None else differences(self.made, loaded, parts, files)
+        changes = [change for change in changes if change not in self.warned]
+        self.warned.update(changes)
+        if changes:
+            warn(f"{self.path.parent} was made by other code: {'; '.join(changes)}")
 
     def _complete(self, loaded: Loaded, keys: Iterable[str] | None) -> Tree:
         tree: Tree
@@ -93,19 +93,23 @@ class Recorded:
         defaults = {key: attrs.fields_dict(Config)[key].default for key in keys if key in SCALARS}
         tree = {key: default for key, default in defaults.items() if default is not None}
         for role in set(PART_ROLES).intersection(keys):
-            named = merge({role: DEFAULTS[role]}, {role: self.tree.get(role, {})})
-            tree[role] = {"name": named[role]["name"], **settings_tree(pick(loaded, role, named).settings)}
+            merged = merge({role: DEFAULTS[role]}, {role: self.tree.get(role, {})})
+            tree[role] = {"name": merged[role]["name"], **settings_tree(pick(loaded, role, merged).settings)}
         return tree
 
     def _is_older(self, loaded: Loaded, name: str) -> bool:
-        """Whether the code that has this setting is not the code that wrote the record."""
+        """Whether the record was written by another version of the code that has this setting."""
         made = self.made or {}
         role, dot, _ = name.partition(".")
         if role in PART_ROLES and dot and "name" in self.tree.get(role, ()):
             owner = pick(loaded, role, self.tree).plugin
-            then = {one.get("name"): (one.get("version"), one.get("sha256")) for one in made.get("plugins", ())}
-            now = {one["name"]: (one["version"], one["sha256"]) for one in map(Plugin.describe, loaded.plugins)}
-            return owner in then and then[owner] != now[owner]
+            recorded = {
+                entry.get("name"): (entry.get("version"), entry.get("sha256")) for entry in made.get("plugins", ())
+            }
+            installed = {
+                entry["name"]: (entry["version"], entry["sha256"]) for entry in map(Plugin.describe, loaded.plugins)
+            }
+            return owner in recorded and recorded[owner] != installed[owner]
         return bool(made.get("versions", {}).get(DISTRIBUTION, __version__) != __version__)
 
 
@@ -113,23 +117,23 @@ def read(path: Path) -> Recorded:
     """A configuration file, such as a record's config.toml.
 
     Raises:
-        UsageError: it cannot be read; or plugins.json beside it cannot.
+        UsageError: it cannot be read, or its plugins.json cannot.
     """
     tree = read_toml(path)
     plugins = plugin_list(tree.pop("plugins", ()), str(path))
-    beside = path.parent / PLUGINS
-    if path.name != CONFIG or not beside.is_file():
-        return Recorded(path, tree, plugins, None, "it is a file that anybody may have written")
+    plugins_file = path.parent / PLUGINS
+    if path.name != CONFIG or not plugins_file.is_file():
+        return Recorded(path, tree, plugins, None, "anyone may have written this file")
     try:
-        content = beside.read_bytes()
+        content = plugins_file.read_bytes()
         made = json.loads(content)
         for key, kind in (("versions", dict), ("plugins", list), ("files", list), ("optional", list)):
             if not isinstance(made.setdefault(key, kind()), kind):
                 raise ValueError(f"{key} must be a {kind.__name__}")
-        if not all(isinstance(one, dict) for one in (*made["plugins"], *made["files"])):
+        if not all(isinstance(entry, dict) for entry in (*made["plugins"], *made["files"])):
             raise ValueError("plugins and files must be lists of tables")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise UsageError(f"{beside} cannot be read: {error}") from None
+        raise UsageError(f"{plugins_file} cannot be read: {error}") from None
     doubt = ""
     if not is_signed(path.parent, path.read_bytes(), content):
         doubt = "you did not record this run here: it has no signature of yours"
@@ -147,17 +151,17 @@ def read_record(directory: Path) -> Recorded:
 
 
 def _names(tree: Mapping[str, Any], within: str = "") -> Iterable[str]:
-    """The dotted names of all that a tree holds, tables too."""
+    """The dotted names of all entries of a tree, including tables."""
     for key, value in tree.items():
         yield f"{within}{key}"
         if isinstance(value, Mapping):
             yield from _names(value, f"{within}{key}.")
 
 
-def _lacking(complete: Mapping[str, Any], tree: Any, within: str = "") -> Iterable[tuple[str, Any]]:
-    """What a complete tree has and this one lacks: dotted names and values."""
+def _absent_from(complete: Mapping[str, Any], tree: Any, within: str = "") -> Iterable[tuple[str, Any]]:
+    """The entries of a complete tree that are absent from this one: dotted names and values."""
     for key, value in complete.items():
         if not isinstance(tree, Mapping) or key not in tree:
             yield f"{within}{key}", value
         elif isinstance(value, Mapping):
-            yield from _lacking(value, tree[key], f"{within}{key}.")
+            yield from _absent_from(value, tree[key], f"{within}{key}.")

@@ -1,4 +1,4 @@
-"""A run's record on disk: what lies in `runs/NAME/`, written and read. No pickle anywhere.
+"""A run's record on disk: the files in `runs/NAME/`, written and read without pickle.
 
 config.toml           the complete configuration; `framework run --config` repeats the run from it
 plugins.json          the code that was used: plugins, files, versions; BLAS and OpenMP libraries with their threads
@@ -7,10 +7,10 @@ metrics.csv           a row an iteration; a number that does not exist (no episo
 spaces.json           the spaces of observations and actions, so that a policy is read back without its environment
 gradients.json        the first update's gradient norms: by term of the loss, then by group of the policy's parameters
 policy.safetensors    the final parameters and buffers
-last.safetensors      those of the last finite moment, where the run failed
-best.safetensors      those of the best evaluation, where the extension `evaluate` works
-*.environment.safetensors  what wrappers of the environment had learnt by then, beside each policy; absent if nothing
-extensions.safetensors  what extensions and the baseline keep, as NAME.key and baseline.key; absent if nothing
+last.safetensors      the last finite ones, if the run failed
+best.safetensors      those of the best evaluation, with the extension `evaluate`
+*.environment.safetensors  statistics of the environment's wrappers, for each policy; absent if there are none
+extensions.safetensors  state of extensions and baseline, as NAME.key and baseline.key; absent if there is none
 learning_curve.png    mean return over environment steps
 error.txt             the error in a line, then its traceback, where the run failed
 
@@ -40,7 +40,7 @@ from ..spaces import Spaces, from_json, to_json
 from ..state import part_state
 from .environment_state import beside, carried, read
 from .files import PART, write_bytes
-from .provenance import described, imports, not_repeatable
+from .provenance import describe_code, imports, not_repeatable
 from .signing import SIGNATURE, sign
 
 __all__ = ["METRICS", "MetricsFile", "read_metrics", "write_rows"]
@@ -67,19 +67,19 @@ WITHOUT_ROWS = {
 def create_run_directory(directory: Path) -> Path:
     """Make the folder of a new run; `UsageError` where it exists or cannot be made.
 
-    One that holds nothing but a run that failed before its first row is replaced.
+    A folder that only holds a run that failed before its first row is replaced.
     """
-    if _is_in_vain(directory):
-        aside = directory.with_name(f".{directory.name}.{os.getpid()}{PART}")
-        directory.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+    if _is_empty_failure(directory):
+        discarded = directory.with_name(f".{directory.name}.{os.getpid()}{PART}")
+        directory.rename(discarded)
+        shutil.rmtree(discarded, ignore_errors=True)
     try:
         directory.mkdir(parents=True)
     except FileExistsError:
-        what = "exists"
+        state = "exists"
         if reason := failure(directory):
-            what = f"holds a run that failed ({reason})"
-        raise UsageError(f"the run directory {directory} {what}: choose another name, or remove it") from None
+            state = f"holds a run that failed ({reason})"
+        raise UsageError(f"the run directory {directory} {state}: choose another name, or remove it") from None
     except OSError as error:
         raise UsageError(f"the run directory {directory} cannot be made: {error.strerror}") from None
     return directory
@@ -94,12 +94,12 @@ def create_next_run_directory(root: Path, stem: str) -> Path:
             try:
                 return create_run_directory(directory)
             except UsageError:
-                if not directory.exists():  # not taken meanwhile: it cannot be made at all
+                if not directory.exists():  # it was not taken meanwhile, but cannot be made
                     raise
         number += 1
 
 
-def _is_in_vain(directory: Path) -> bool:
+def _is_empty_failure(directory: Path) -> bool:
     """Whether a folder holds a run that failed before its first row of metrics, and nothing else."""
     if directory.is_symlink() or not (directory / ERROR).is_file():
         return False
@@ -111,7 +111,7 @@ def _is_in_vain(directory: Path) -> bool:
 
 
 def failure(directory: Path) -> str:
-    """Why a recorded run failed, in a line; empty if it did not."""
+    """Why a recorded run failed, in one line; empty if it did not."""
     try:
         with (directory / ERROR).open(encoding="utf-8", errors="replace") as file:
             return file.readline().strip()
@@ -125,10 +125,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def clean(directory: Path, age: float = 0.0) -> None:
-    """Remove temporary files of at least `age` seconds, which a killed process left: a live one writes briefly."""
+    """Remove temporary files of at least `age` seconds, which a killed process left."""
     for name in FILES:
         temporary = directory / f"{name}{PART}"
-        with contextlib.suppress(OSError):  # there is none, or the folder may only be read
+        with contextlib.suppress(OSError):  # there is none, or the folder is read-only
             if time.time() - temporary.stat().st_mtime >= age:
                 temporary.unlink()
 
@@ -136,40 +136,40 @@ def clean(directory: Path, age: float = 0.0) -> None:
 def write_config(directory: Path, config: Config, loaded: Loaded) -> None:
     """config.toml, plugins.json, and this user's signature of them; warns of parts that cannot be repeated."""
     configuration = tomli_w.dumps(to_tree(config, loaded))
-    made = json.dumps(described(config, loaded), indent=2) + "\n"
+    plugins = json.dumps(describe_code(config, loaded), indent=2) + "\n"
     write_text(directory / CONFIG, configuration)
-    write_text(directory / PLUGINS, made)
+    write_text(directory / PLUGINS, plugins)
     try:
-        signature = sign(configuration.encode(), made.encode())
+        signature = sign(configuration.encode(), plugins.encode())
     except OSError as error:
         if any(not plugin.distribution for plugin in used(config, loaded)) or any(map(imports, config.parts)):
             warn(f"this record cannot be signed ({error}): to read it back will take --trust")
     else:
         write_text(directory / SIGNATURE, signature)
-    if lost := not_repeatable(config, loaded):
+    if unrepeatable := not_repeatable(config, loaded):
         warn(
-            f"the record of this run cannot repeat it: {'; '.join(lost)}. Offer it by a plugin, in a file of its own "
-            "(mine.py), import it from there, and name the plugin: framework.train(…, plugins='mine')"
+            f"the record of this run cannot repeat it: {'; '.join(unrepeatable)}. Offer it by a plugin, in a file of "
+            "its own (mine.py), import it from there, and name the plugin: framework.train(…, plugins='mine')"
         )
 
 
 def write_spaces(directory: Path, environment: Any) -> None:
-    """spaces.json; nothing where it cannot hold them."""
-    written = [to_json(space) for space in (environment.observation_space, environment.action_space)]
-    if None not in written:
-        observations, actions = written
+    """Write spaces.json, if it can represent the spaces."""
+    encoded = [to_json(space) for space in (environment.observation_space, environment.action_space)]
+    if None not in encoded:
+        observations, actions = encoded
         text = json.dumps({"observations": observations, "actions": actions}, allow_nan=False)
         write_text(directory / SPACES, text + "\n")
 
 
 def read_spaces(directory: Path) -> Spaces | None:
-    """The spaces of a recorded run; None where the record does not say them."""
+    """The spaces of a recorded run; None if the record has none."""
     path = directory / SPACES
     if not path.is_file():
         return None
     try:
-        written = json.loads(path.read_bytes())
-        return from_json(written["observations"]), from_json(written["actions"])
+        encoded = json.loads(path.read_bytes())
+        return from_json(encoded["observations"]), from_json(encoded["actions"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(f"{path} does not hold the spaces of a run: {type(error).__name__}: {error}") from None
 
@@ -182,8 +182,8 @@ def write_gradients(directory: Path, norms: Mapping[str, Mapping[str, float]]) -
 def write_policy(directory: Path, policy: nn.Module, name: str = POLICY) -> None:
     """policy.safetensors, or another file; whole or not at all."""
     write_tensors(directory / name, policy.state_dict())
-    if learnt := carried(policy):
-        write_tensors(directory / beside(name), learnt)
+    if statistics := carried(policy):
+        write_tensors(directory / beside(name), statistics)
 
 
 def write_states(directory: Path, run: Run) -> None:
@@ -193,23 +193,23 @@ def write_states(directory: Path, run: Run) -> None:
         PartError: a `state_dict` raised, or is no dict of tensors; the state of the others is written all the same.
     """
     tensors: dict[str, Tensor] = {}
-    wrong: PartError | None = None
+    first_error: PartError | None = None
     for name, part in (*run.extensions.items(), ("baseline", run.baseline)):
         if not hasattr(part, "state_dict"):
             continue
         try:
             tensors |= {f"{name}.{key}": tensor for key, tensor in part_state(part, run.label_of(part)).items()}
         except PartError as error:
-            wrong = wrong or error
+            first_error = first_error or error
     if tensors:
         write_tensors(directory / EXTENSIONS, tensors)
-    if wrong is not None:
-        raise wrong
+    if first_error is not None:
+        raise first_error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file; whole or not at all."""
-    write_bytes(path, save(copied(tensors)))  # not save_file, whose errors are none of the operating system's
+    write_bytes(path, save(copied(tensors)))  # not save_file, which does not raise OSError
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -218,10 +218,10 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def policy_file(best: bool, last: bool, directory: Path) -> str:
-    """Which file of the record holds the policy: of the best evaluation, the last there is, or of the end.
+    """The file of the policy to read: of the best evaluation, the last one, or the final one.
 
     Raises:
-        UsageError: both are asked for.
+        UsageError: both `best` and `last` are set.
     """
     if best and last:
         raise UsageError("'best' and 'last' cannot be given together: choose one policy")
@@ -231,7 +231,7 @@ def policy_file(best: bool, last: bool, directory: Path) -> str:
 
 
 def read_policy(directory: Path, policy: nn.Module, name: str = POLICY) -> None:
-    """Put the recorded parameters into a policy of the same shape."""
+    """Load the recorded parameters into a policy of the same shape."""
     path = directory / name
     if not path.is_file():
         raise UsageError(f"{directory} has no {name}: {_why_missing(directory, name)}")
@@ -248,42 +248,42 @@ def read_policy(directory: Path, policy: nn.Module, name: str = POLICY) -> None:
 
 
 def refuse_other_numbers(path: Path, tensors: Mapping[str, Tensor], built: Mapping[str, Tensor]) -> None:
-    """Refuse what `load_state_dict` takes without a word: another dtype, which it casts, and numbers not finite.
+    """Refuse what `load_state_dict` accepts silently: another dtype, which it casts, and numbers that are not finite.
 
     Args:
-        path: what was read.
+        path: the file that was read.
         tensors: the parameters and buffers in it.
-        built: those of the policy as it was built. What is not finite there may be so in `tensors`, such as a mask.
+        built: those of the new policy. What is not finite there, such as a mask, may be so in `tensors`.
 
     Raises:
         UsageError: names file and tensor.
     """
     for name, tensor in tensors.items():
-        mine = built.get(name)
-        if mine is None or mine.shape != tensor.shape:  # `load_state_dict` refuses it
+        expected = built.get(name)
+        if expected is None or expected.shape != tensor.shape:  # `load_state_dict` refuses it
             continue
-        if tensor.dtype != mine.dtype:
-            raise UsageError(f"{path}: '{name}' is {tensor.dtype}, and the policy's is {mine.dtype}")
-        wrong = ~tensor.isfinite() & mine.to(tensor.device).isfinite()
+        if tensor.dtype != expected.dtype:
+            raise UsageError(f"{path}: '{name}' is {tensor.dtype}, and the policy's is {expected.dtype}")
+        wrong = ~tensor.isfinite() & expected.to(tensor.device).isfinite()
         if bool(wrong.any()):
-            some = f"{int(wrong.sum())} of {wrong.numel()} numbers, such as {tensor[wrong][0].item()}"
+            count = f"{int(wrong.sum())} of {wrong.numel()} numbers, such as {tensor[wrong][0].item()}"
             raise UsageError(
-                f"{path}: '{name}' is not finite: {some}; the run's policy had diverged, or the file broke"
+                f"{path}: '{name}' is not finite: {count}; the run's policy had diverged, or the file is damaged"
             )
 
 
 def _why_missing(directory: Path, name: str) -> str:
-    """The reason, and what can be loaded instead."""
+    """Why a file is missing, and what can be loaded instead."""
     if name == BEST:
         return "train with --extensions evaluate to keep the best"
     reason = failure(directory)
-    said = f"the run failed ({reason})" if reason else "the run did not finish (it was killed, or still runs)"
-    offered = [
-        f"{flag} (in Python {flag[2:]}=True) for {what}"
-        for file, what, flag in (
+    state = f"the run failed ({reason})" if reason else "the run did not finish (it was killed, or still runs)"
+    alternatives = [
+        f"{flag} (in Python {flag[2:]}=True) for {content}"
+        for file, content, flag in (
             (LAST, "the parameters before the failure", "--last"),
             (BEST, "those of the best evaluation", "--best"),
         )
         if name != file and (directory / file).is_file()
     ]
-    return f"{said}. Use {', or '.join(offered)}" if offered else said
+    return f"{state}. Use {', or '.join(alternatives)}" if alternatives else state

@@ -1,4 +1,4 @@
-"""Files of a record where the disk refuses: each by itself, elsewhere if need be, and what is missing is said."""
+"""Writes the files of a record although the disk is full: each by itself, if necessary to a temporary folder."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -14,10 +14,10 @@ from .record import write_tensors
 
 
 def attempt(run: Run, name: str, write: Callable[[Path], object], *, rescue: bool = True) -> bool:
-    """Write a file of the record, by a function of the folder; whether it lies there.
+    """Write a file of the record with `write`, a function of the folder; returns whether that worked.
 
-    What the disk refuses is warned of once, and kept in `run.unwritten`: a full disk fails no run. With `rescue` it is
-    written to a temporary folder instead, if that takes it.
+    A full disk does not end the run: the failure is a warning, once per file, and is listed in `run.unwritten`. With
+    `rescue` the file is written to a temporary folder instead, if possible.
     """
     directory = run.directory
     assert directory is not None
@@ -37,20 +37,20 @@ def attempt(run: Run, name: str, write: Callable[[Path], object], *, rescue: boo
         if run.unwritten_directory is None:
             run.unwritten_directory = Path(tempfile.mkdtemp(prefix=f"framework-{directory.name}-"))
         write(run.unwritten_directory)
-        run.unwritten[name] += f", so that it lies in {run.unwritten_directory}"
+        run.unwritten[name] += f", so it was written to {run.unwritten_directory}"
     return False
 
 
 def keep_policy(run: Run, state: Mapping[str, Tensor], name: str) -> bool:
-    """Write a state of the run's policy, and what goes with it of the environment; whether it lies in the record."""
+    """Write a state of the run's policy, and the environment's statistics; returns whether it is in the record."""
     written = attempt(run, name, lambda directory: write_tensors(directory / name, state))
     keep(run.policy, run.environment, run.config.environment.label)
-    if learnt := carried(run.policy):
-        attempt(run, beside(name), lambda directory: write_tensors(directory / beside(name), learnt))
+    if statistics := carried(run.policy):
+        attempt(run, beside(name), lambda directory: write_tensors(directory / beside(name), statistics))
     return written
 
 
 def missing(run: Run) -> str:
-    """What the record lacks, in a sentence; empty if nothing."""
+    """The missing files of the record, in a sentence; empty if there are none."""
     files = "; ".join(f"{name} ({reason})" for name, reason in run.unwritten.items())
     return f"the record {run.directory} is not complete: {files}" if files else ""

@@ -1,8 +1,8 @@
-"""Who made a record: its configuration is signed with a key that only this user has.
+"""Signs a record's configuration with a key that only this user has, so that its code can be trusted.
 
-A record names code that its run imported, and reading it back imports that code again. The user's own records may do so
-without a question; a record that another user made, or that was changed since, has no valid signature. The signature
-says nothing about the weights, which are never run.
+A record names code that its run imported, and reading it back imports that code again. For the user's own records that
+needs no question; a record that another user made, or that was changed since, has no valid signature. The signature
+does not cover the weights, which are never executed.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from pathlib import Path
 
 SIGNATURE = "signature.json"
 KEY_BYTES = 32
-CONTEXT = b"framework-rl record 1"  # so that this key's signatures of anything else are not taken for a record's
+CONTEXT = b"framework-rl record 1"  # separates signatures of records from other uses of the key
 
 
 def key_path() -> Path:
-    """Where the key lies: in the user's data folder, as the platform has it."""
+    """The path of the key, in the user's data folder of the platform."""
     if sys.platform == "win32":
         data = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     else:
@@ -28,16 +28,16 @@ def key_path() -> Path:
 
 
 def read_key() -> bytes | None:
-    """The user's key; None where there is none."""
+    """The user's key; None if there is none."""
     try:
         key = key_path().read_bytes()
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
+    except (OSError, RuntimeError):  # RuntimeError: no home folder
         return None
     return key if len(key) == KEY_BYTES else None
 
 
 def make_key() -> bytes:
-    """The user's key, made where there is none: by one process only, readable by this user alone.
+    """The user's key, made if there is none: by one process only, and readable only by this user.
 
     Raises:
         OSError: it cannot be written.
@@ -72,7 +72,7 @@ def make_key() -> bytes:
 
 
 def sign(*contents: bytes) -> str:
-    """What signature.json holds, for these files' contents.
+    """The content of signature.json for these files' contents.
 
     Raises:
         OSError: there is no key, and none can be made.

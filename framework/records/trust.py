@@ -1,8 +1,8 @@
-"""Code that a file names: it runs only where the user made that file, names the same code, or says so.
+"""Code that a file names runs only if the user made that file, names the same code, or consents.
 
 A configuration can name code in two ways: `plugins` lists modules and files, and settings may name modules that
 building the part imports (`imports`), as Gymnasium's `id` and `wrappers` do. Installed plugins, and environments that
-an installed package registers, are the user's own choice. All else that only a file names is refused without consent.
+an installed package registers, are the user's own choice. Any other code that only a file names needs consent.
 """
 
 import sys
@@ -22,37 +22,43 @@ from .reading import Recorded
 
 
 def foreign_plugins(file: Recorded, named: Iterable[str] = ()) -> list[str]:
-    """What a file's `plugins` lists that is not installed, not `named` by the user, not of the user's own record."""
-    points = entry_points(group=GROUP)  # those that FRAMEWORK_PLUGINS bars are refused when they are loaded
-    known = {*points.names, *(point.module for point in points), *(_place(name) for name in named)}
-    return [one for one in file.plugins if one not in known and _place(one) not in known and not file.vouches(one)]
+    """The entries of a file's `plugins` that are neither installed, `named` by the user, nor in the user's record."""
+    points = entry_points(group=GROUP)  # loading refuses those that FRAMEWORK_PLUGINS excludes
+    known = {*points.names, *(point.module for point in points), *(_resolved_name(name) for name in named)}
+    return [
+        name
+        for name in file.plugins
+        if name not in known and _resolved_name(name) not in known and not file.vouches(name)
+    ]
 
 
 def foreign_imports(parts: Iterable[Part], files: Sequence[Recorded]) -> dict[str, str]:
-    """What building these parts imports that no record of the user's own names: module or file → the part's label."""
-    found = {name: part.label for part in parts for name in imports(part)}
-    return {name: label for name, label in found.items() if not any(file.vouches(name) for file in files)}
+    """What building these parts imports and no record of the user names: module or file → the part's label."""
+    labels = {name: part.label for part in parts for name in imports(part)}
+    return {name: label for name, label in labels.items() if not any(file.vouches(name) for file in files)}
 
 
 def named_beside(file: Recorded) -> dict[str, str]:
-    """What the settings of installed parts would import, as far as it can be known before the file's own plugins."""
-    found: dict[str, str] = {}
+    """What the settings of installed parts would import, as far as known before the file's own plugins are loaded."""
+    labels: dict[str, str] = {}
     loaded = load()
     for role in PART_ROLES:
         try:
             part = pick(loaded, role, merge(DEFAULTS, file.tree))
         except UsageError:  # a part of a plugin that is not loaded
             continue
-        found |= foreign_imports([part], [file])
-    return found
+        labels |= foreign_imports([part], [file])
+    return labels
 
 
 def listed(file: Recorded, plugins: Sequence[str], modules: Mapping[str, str]) -> str:
-    """What would be imported, a line each, and why it is not trusted."""
+    """What would be imported, one per line, and why it is not trusted."""
     lines = [f"  {_kind(name)} {visible(name)}, a plugin" for name in plugins]
     lines += [f"  {_kind(name)} {visible(name)}, for {label}" for name, label in modules.items()]
-    why = file.doubt or "the run that you recorded imported this from another folder"
-    return f"{file.path} names code that no installed plugin has:\n" + "\n".join(lines) + f"\nIt is not trusted: {why}."
+    reason = file.doubt or "the run that you recorded imported this from another folder"
+    return (
+        f"{file.path} names code that no installed plugin has:\n" + "\n".join(lines) + f"\nIt is not trusted: {reason}."
+    )
 
 
 def refuse(file: Recorded, plugins: Sequence[str], modules: Mapping[str, str], remedy: str) -> NoReturn:
@@ -83,6 +89,6 @@ def _kind(name: str) -> str:
     return "file" if name.endswith(".py") else "module"
 
 
-def _place(name: str) -> str:
+def _resolved_name(name: str) -> str:
     """A file's full path; a module's name as it is."""
     return str(Path(name).resolve()) if name.endswith(".py") else name

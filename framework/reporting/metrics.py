@@ -1,4 +1,4 @@
-"""An iteration's row of numbers: what the run counted, the loss told, and extensions measure."""
+"""The metrics of an iteration: counted by the run, reported by the loss, and measured by extensions."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from .observers import responses
 
 
 def measure(run: Run, steps: int, began: float) -> dict[str, float]:
-    """This iteration's row of numbers; `began` is when the run did."""
+    """The metrics of this iteration; `began` is the start of the run."""
     returns, lengths = run.finished.returns, run.finished.lengths
     count = len(returns)
     run.steps += steps
@@ -39,14 +39,18 @@ def measure(run: Run, steps: int, began: float) -> dict[str, float]:
     for name in dict.fromkeys(name for row in updates for name in row):
         if name in metrics:
             raise PartError(f"{run.config.loss.label}: metric '{name}' is the run's own: give it another name")
-        whose = f"{run.config.loss.label}: metric '{name}'"
-        given = [_as_float(whose, row[name]) for row in updates if name in row]
-        metrics[name] = sum(given) / len(given)
-    own = dict.fromkeys((*metrics, "updates", "seconds", "steps_per_second"), "the run or its loss")
-    measured = _measured(run, own) if run.hook.measure.get_hookimpls() else {}
+        label = f"{run.config.loss.label}: metric '{name}'"
+        values = [_as_float(label, row[name]) for row in updates if name in row]
+        metrics[name] = sum(values) / len(values)
+    owners = dict.fromkeys((*metrics, "updates", "seconds", "steps_per_second"), "the run or its loss")
+    measured = _measured(run, owners) if run.hook.measure.get_hookimpls() else {}
     elapsed = time.perf_counter() - began
-    spent, run.seconds = elapsed - run.seconds, elapsed
-    metrics |= {"updates": len(updates), "seconds": elapsed, "steps_per_second": steps / spent if spent else math.nan}
+    duration, run.seconds = elapsed - run.seconds, elapsed
+    metrics |= {
+        "updates": len(updates),
+        "seconds": elapsed,
+        "steps_per_second": steps / duration if duration else math.nan,
+    }
     metrics |= measured
     metrics = {**dict.fromkeys(run.history, math.nan), **metrics}
     for name, number in metrics.items():
@@ -64,17 +68,17 @@ def _as_float(label: str, number: Any) -> float:
 
 
 def _measured(run: Run, owners: dict[str, str]) -> dict[str, float]:
-    """What extensions measure, asked one by one, so that it is known whose it is; `owners`: whose each name is."""
+    """The metrics that extensions measure; `owners`: the label of the owner of each name."""
     measured: dict[str, float] = {}
     for extension, answer in responses(run, "measure"):
-        whose = run.label_of(extension)
+        label = run.label_of(extension)
         if not isinstance(answer, Mapping):
-            raise PartError(f"{whose}: measure: expected a dict from name to number, or None, got {answer!r}")
+            raise PartError(f"{label}: measure: expected a dict from name to number, or None, got {answer!r}")
         for name, number in answer.items():
             if not isinstance(name, str) or not isinstance(number, Real):
-                raise PartError(f"{whose}: measure: expected names with a number each, got {name!r}: {shown(number)}")
+                raise PartError(f"{label}: measure: expected names with a number each, got {name!r}: {shown(number)}")
             if name in owners:
-                raise PartError(f"{whose}: measure: '{name}' is a number of {owners[name]}: give it another name")
-            owners[name] = whose
-            measured[name] = _as_float(f"{whose}: measure: '{name}'", number)
+                raise PartError(f"{label}: measure: '{name}' is a number of {owners[name]}: give it another name")
+            owners[name] = label
+            measured[name] = _as_float(f"{label}: measure: '{name}'", number)
     return measured

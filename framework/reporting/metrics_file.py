@@ -1,4 +1,4 @@
-"""metrics.csv: a row of numbers an iteration, written as it happens, and read back."""
+"""metrics.csv: a row of numbers per iteration, written as it happens, and read back."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ METRICS = "metrics.csv"
 
 
 class MetricsFile:
-    """Appends row by row; where a column appears late, a new file is written and renamed, so that no row is lost."""
+    """Appends rows; when a new column appears, a new file is written and renamed, so that no row is lost."""
 
     def __init__(self, path: Path) -> None:
         """Make the file; the header comes with the first row."""
@@ -27,10 +27,10 @@ class MetricsFile:
         self._file = path.open("wb", buffering=0)
 
     def add(self, metrics: Mapping[str, float], history: Mapping[str, list[float]]) -> None:
-        """Append this iteration's row; `history` holds all rows, should the file have to be written anew.
+        """Append this iteration's row; `history` holds all rows, in case the file must be rewritten.
 
         Raises:
-            OSError: the disk is full, say. The next call writes all rows anew.
+            OSError: the disk is full, for example. The next call rewrites all rows.
         """
         fresh = not self.columns
         if self.torn or (not fresh and not metrics.keys() <= set(self.columns)):
@@ -51,23 +51,23 @@ class MetricsFile:
         """Write all rows to a new file that takes the place of the old one.
 
         Raises:
-            OSError: it cannot be written; the old file is as it was.
+            OSError: it cannot be written; the old file stays.
         """
         self.torn = True
-        self._file.close()  # Windows renames over no open file
+        self._file.close()  # Windows does not replace an open file
         write_rows(self.path, history)
         self._file = self.path.open("ab", buffering=0)
         self.columns, self.torn = list(history), False
 
     def close(self) -> None:
-        """Put all on the disk, and close the file."""
+        """Flush to the disk, and close the file."""
         if not self._file.closed:
             os.fsync(self._file.fileno())
             self._file.close()
 
 
 def write_rows(path: Path, history: Mapping[str, list[float]]) -> None:
-    """Write a whole table, of columns that grow at their ends."""
+    """Write a whole table; shorter columns are padded at the end."""
     length = max(map(len, history.values()), default=0)
     padded = [column + [math.nan] * (length - len(column)) for column in history.values()]
     write_bytes(path, _lines([list(history)], zip(*padded, strict=True)))
@@ -82,9 +82,9 @@ def _lines(head: Iterable[list[str]], rows: Iterable[Iterable[float]]) -> bytes:
 
 
 def read_metrics(directory: str | Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The columns of a record's metrics.csv, by name: float64 `[K]`, an entry a row, NaN where there is no number.
+    """The columns of a record's metrics.csv, by name: float64 `[K]`, an entry per row, NaN where there is no number.
 
-    A last row that a killed run did not write to its end is left out.
+    An incomplete last row, from a run that was killed, is left out.
 
     Raises:
         UsageError: there is no such file, or it is no table of numbers.

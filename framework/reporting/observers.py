@@ -1,8 +1,8 @@
-"""Calls to those who observe a run, one after the other: a report that raises is switched off, and the run goes on.
+"""Calls the observer hooks of a run, one after the other; a report that raises is switched off, and the run continues.
 
-What a run learnt is worth more than a picture or a bar of it. A terminal may be closed, a disk full, a library broken:
-a report that raises is named in one warning and called no more. What an extension raises is an error of the run, and
-so is a `FrameworkError` of a report, which speaks of another part.
+A plot or progress bar must not end a run, for example because the terminal was closed or the disk is full: a report
+that raises is named in one warning and not called again. What an extension raises is an error of the run, and so is a
+`FrameworkError` of a report, which is about another part.
 """
 
 import os
@@ -18,13 +18,13 @@ from ..run import Run
 
 
 def notify(run: Run, hook: str, **arguments: Any) -> None:
-    """Call an observer hook of everybody who has it, in pluggy's order."""
+    """Call an observer hook of all extensions that have it, in pluggy's order."""
     for _ in responses(run, hook, **arguments):
         pass
 
 
 def responses(run: Run, hook: str, **arguments: Any) -> Iterator[tuple[Any, Any]]:
-    """The same, one by one: each extension that has the hook, and what it returned, unless that is None."""
+    """Call an observer hook; yields each extension that has it, with its return value if that is not None."""
     for implementation in _implementations(run, hook):
         extension = implementation.plugin
         try:
@@ -43,7 +43,7 @@ def responses(run: Run, hook: str, **arguments: Any) -> Iterator[tuple[Any, Any]
 
 
 def reasons_to_stop(run: Run, metrics: dict[str, float]) -> list[str]:
-    """What extensions answer to `should_stop`.
+    """The reasons that extensions return from `should_stop`.
 
     Raises:
         PartError: an answer is neither a string nor None.
@@ -58,7 +58,7 @@ def reasons_to_stop(run: Run, metrics: dict[str, float]) -> list[str]:
 
 
 def notify_of_failure(run: Run, error: BaseException) -> None:
-    """Call `run_failed` of everybody who has it, whatever the others raise: that is added to the error as a note."""
+    """Call `run_failed` of all extensions; what one raises is added to the error as a note."""
     for implementation in _implementations(run, "run_failed"):
         extension = implementation.plugin
         try:
@@ -67,12 +67,12 @@ def notify_of_failure(run: Run, error: BaseException) -> None:
             if _is_dispensable(run, extension):
                 _switch_off(run, extension, "run_failed", second)
             else:
-                whose = run.label_of(extension)
-                error.add_note(f"{whose} raised {type(second).__name__} in run_failed, too: {second}")
+                label = run.label_of(extension)
+                error.add_note(f"{label} raised {type(second).__name__} in run_failed, too: {second}")
 
 
 def abandon(run: Run, error: PartError) -> None:
-    """Record that a step never returns, from another thread than the one that waits for it, and end the process."""
+    """Record that a step does not return, from another thread than the one that waits for it, and end the process."""
     notify_of_failure(run, error)
     for line in (f"error: {error}", *getattr(error, "__notes__", ())):
         say(line)
@@ -92,13 +92,13 @@ def _call(implementation: pluggy.HookImpl, run: Run, arguments: dict[str, Any]) 
 
 
 def _is_dispensable(run: Run, extension: Any) -> bool:
-    """A report, but for one that says it is `essential`: a run without its record has failed."""
+    """Whether it is a report that is not `essential`; the record is essential."""
     return id(extension) in run.reports and not getattr(extension, "essential", False)
 
 
 def _switch_off(run: Run, report: Any, hook: str, error: BaseException) -> None:
-    """Call a report no more, and say so."""
+    """Unregister a report, with a warning."""
     run.manager.unregister(report)
     run.reports.discard(id(report))
-    whose = run.labels.get(id(report), "a report")
-    warn(f"{whose} is switched off, and the run goes on: {hook} raised {type(error).__name__}: {error}")
+    label = run.labels.get(id(report), "a report")
+    warn(f"{label} is switched off, and the run goes on: {hook} raised {type(error).__name__}: {error}")

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """How many of a known number are done.
+    """Shows how many of a known total are done.
 
     Args:
-        unit: what is counted, in one word.
-        total: how many there are to be.
-        beside: what is said beside the bar, such as `"return {task.fields[mean]}"`, of what `show` is told.
+        unit: the counted unit, in one word.
+        total: the number of units in all.
+        beside: text beside the bar, such as `"return {task.fields[mean]}"`, of the fields passed to `show`.
         patience: seconds before it is first drawn.
-        every: seconds between two drawings, but for the last.
-        stays: whether its last state is left standing.
+        every: seconds between two updates, except the last.
+        stays: whether the last state stays on the terminal.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Bar:
         self.unit, self.total, self.beside, self.every, self.stays = unit, total, beside, every, stays
         seen = sys.stderr is not None and sys.stderr.isatty()  # None: closed, as by `2>&-`
         self.next = time.monotonic() + patience if seen else math.inf
-        self.first = self.next  # before which not even the last one is drawn
+        self.first = self.next  # before that not even the last state is drawn
         self.drawn: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -47,17 +47,17 @@ class Bar:
         now = time.monotonic()
         return now >= self.next or (count >= self.total and now >= self.first)
 
-    def show(self, count: int, **told: Any) -> None:
-        """Draw, if it is time to."""
+    def show(self, count: int, **fields: Any) -> None:
+        """Draw, if it is due."""
         if not self.is_due(count):
             return
         self.next = time.monotonic() + self.every
         try:
-            self._draw(count, told)
+            self._draw(count, fields)
         except Exception as error:
             self._switch_off(error)
 
-    def _draw(self, count: int, told: dict[str, Any]) -> None:
+    def _draw(self, count: int, fields: dict[str, Any]) -> None:
         if self.drawn is None:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -66,12 +66,12 @@ class Bar:
             if self.beside:
                 columns.insert(3, TextColumn(self.beside, markup=False))
             self.drawn = Progress(*columns, console=Console(stderr=True), auto_refresh=False, transient=not self.stays)
-            self.task = self.drawn.add_task("", total=self.total, **told)
+            self.task = self.drawn.add_task("", total=self.total, **fields)
             self.drawn.start()
-        self.drawn.update(self.task, completed=min(count, self.total), refresh=True, **told)
+        self.drawn.update(self.task, completed=min(count, self.total), refresh=True, **fields)
 
     def stop(self) -> None:
-        """No more is drawn."""
+        """Stop drawing."""
         if self.drawn is not None:
             try:
                 self.drawn.stop()
@@ -80,15 +80,15 @@ class Bar:
             self.drawn = None
 
     def _switch_off(self, error: Exception) -> None:
-        """What cannot be drawn, as on a terminal that was closed, ends no work: the bar says so once and is silent."""
+        """Warn once and stop drawing: a closed terminal, for example, must not end the work."""
         self.next = self.first = math.inf
         drawn, self.drawn = self.drawn, None
         if drawn is not None:
-            with contextlib.suppress(Exception):  # give standard output and error back, drawn or not
+            with contextlib.suppress(Exception):  # restore standard output and error
                 drawn.stop()
         warn(f"the progress bar is switched off: {type(error).__name__}: {error}")
 
 
 def so_far(episodes: int, steps: int) -> str:
-    """What a bar says of steps: that no episode has ended, where none has."""
+    """The text about steps; it says so if no episode has ended."""
     return f"{steps:,} steps" if episodes else f"no episode has ended yet ({steps:,} steps)"

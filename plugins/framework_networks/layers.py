@@ -1,9 +1,9 @@
 """Linear layers and what lies between them as one function of autograd.
 
 A network of a few small layers spends half of its time between the kernels, and torch's tanh takes seven times as long
-as numpy's. So on the CPU, where the layers are torch's own and the activation's derivative follows from its value, forward
-and backward are written out here; recordings have torch's tanh. Wherever anything else is wanted of them (another
-device, hooks, exchanged layers, transforms of `torch.func`, autocast), the layers are called one by one.
+as numpy's. So on the CPU, where the layers are torch's own and the activation's derivative follows from its value,
+forward and backward are written out here; recordings have torch's tanh. Wherever anything else is wanted of them
+(another device, hooks, exchanged layers, transforms of `torch.func`, autocast), the layers are called one by one.
 """
 
 import functools

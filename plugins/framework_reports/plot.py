@@ -11,7 +11,7 @@ from framework.tools import CURVE, whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-EVALUATED = "evaluation/mean_return"  # what the extension `evaluate` measures now and then
+EVALUATED = "evaluation/mean_return"  # measured by the extension `evaluate`
 
 
 @frozen
@@ -35,7 +35,7 @@ class Plotter:
 
     @hookimpl
     def run_finished(self, run: Run) -> None:
-        """Draw what the history holds, if any episode ended."""
+        """Draw the history, if any episode ended."""
         figure = learning_curve(run, self.settings.smooth)
         if figure is not None and run.directory is not None:
             with whole(run.directory / CURVE) as temporary:
@@ -43,24 +43,24 @@ class Plotter:
 
 
 def learning_curve(run: Run, smooth: int) -> "Figure | None":
-    """A figure of mean return over environment steps: each iteration's, their moving mean, and the episodes' spread.
+    """A figure of mean return over environment steps: per iteration, its moving mean, and the spread of episodes.
 
-    With `evaluation/mean_return` in the history, that of the evaluations, too.
+    If the history has `evaluation/mean_return`, the evaluations are drawn, too.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     names = ("steps", "mean_return", "std_return", "episodes")
     steps, mean, deviation, episodes = (np.array(run.history.get(name, ())) for name in names)
-    known = ~np.isnan(mean)
-    if not known.any():
+    has_episodes = ~np.isnan(mean)
+    if not has_episodes.any():
         return None
     evaluated = np.array(run.history.get(EVALUATED, np.full(len(steps), np.nan)))
     evaluations = steps[~np.isnan(evaluated)], evaluated[~np.isnan(evaluated)]
-    counts = np.diff(episodes, prepend=0)[known]
-    steps, mean, deviation = steps[known], mean[known], np.nan_to_num(deviation[known])
+    counts = np.diff(episodes, prepend=0)[has_episodes]
+    steps, mean, deviation = steps[has_episodes], mean[has_episodes], np.nan_to_num(deviation[has_episodes])
     window = min(smooth, len(mean))
-    line = _summed(mean, window) / _summed(np.ones(len(mean)), window)
+    line = _moving_sum(mean, window) / _moving_sum(np.ones(len(mean)), window)
     spread = spread_of(mean, deviation, counts, window)
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -84,18 +84,18 @@ def learning_curve(run: Run, smooth: int) -> "Figure | None":
 
 
 def spread_of(mean: np.ndarray, deviation: np.ndarray, counts: np.ndarray, window: int) -> np.ndarray:
-    """The standard deviation (n − 1) of all episodes of the last `window` iterations `[K]`; of a single one 0.
+    """The standard deviation (n − 1) of all episodes of the last `window` iterations `[K]`; 0 for a single episode.
 
-    Of each iteration the mean, the standard deviation (0 where there is none) and the count of its episodes.
+    Computed from each iteration's mean, standard deviation (0 if there is none) and number of episodes.
     """
-    number = _summed(counts, window)
-    centre = mean - mean.mean()  # for exact squares
-    whole = _summed(counts * centre, window) / number
-    squares = _summed((counts - 1) * deviation**2 + counts * centre**2, window) - number * whole**2
-    return np.asarray(np.sqrt(np.maximum(squares, 0) / np.maximum(number - 1, 1)))
+    total = _moving_sum(counts, window)
+    centre = mean - mean.mean()  # squares of small numbers lose less precision
+    mean_of_all = _moving_sum(counts * centre, window) / total
+    squares = _moving_sum((counts - 1) * deviation**2 + counts * centre**2, window) - total * mean_of_all**2
+    return np.asarray(np.sqrt(np.maximum(squares, 0) / np.maximum(total - 1, 1)))
 
 
-def _summed(numbers: np.ndarray, window: int) -> np.ndarray:
+def _moving_sum(numbers: np.ndarray, window: int) -> np.ndarray:
     """The sum of each number and those before it, `window` in all (fewer at the beginning)."""
     sums = np.cumsum(np.concatenate([np.zeros(1), numbers]))
     last = np.arange(len(numbers)) + 1

@@ -12,7 +12,7 @@ from framework.tools import Bar, so_far
 
 @frozen
 class Progress:
-    """Show iteration, mean return and length of the last 100 episodes, and steps per second while the run works."""
+    """Show iteration, mean return and length of the last 100 episodes, and steps per second during the run."""
 
     def build(self, run: Run) -> "ProgressBar":
         """The extension for one run."""
@@ -32,21 +32,21 @@ class ProgressBar:
             return
         steps = run.config.steps
         unit, total = ("iteration", run.config.iterations) if steps is None else ("step", steps)
-        self.bar = Bar(unit, total or 1, "{task.fields[told]}")
-        self.bar.show(0, told=_returns(run))
+        self.bar = Bar(unit, total or 1, "{task.fields[text]}")
+        self.bar.show(0, text=_returns(run))
         self.began = time.perf_counter()
         for shard in run.shards:
             shard.on_progress = partial(self._collecting, run)
 
     def _collecting(self, run: Run, steps: int, ended: int) -> None:
-        """Within a rollout, which may be a long one: draw, if it is time to, what is known so far."""
+        """Draw during a rollout, which may be long, if it is due."""
         done = run.iteration if run.config.steps is None else run.steps
         if self.bar is not None and self.bar.is_due(done):
             self._draw(run, done, run.steps + steps, run.episodes + ended)
 
     @hookimpl
     def iteration_finished(self, run: Run, metrics: Mapping[str, float]) -> None:
-        """Draw, if it is time to."""
+        """Draw, if it is due."""
         done = run.iteration + 1 if run.config.steps is None else run.steps
         if self.bar is not None and self.bar.is_due(done):
             self._draw(run, done, run.steps, run.episodes)
@@ -54,11 +54,11 @@ class ProgressBar:
     def _draw(self, run: Run, done: int, steps: int, episodes: int) -> None:
         assert self.bar is not None
         speed = f"{steps / (time.perf_counter() - self.began):,.0f} steps/s"
-        self.bar.show(done, told=f"{_returns(run) if episodes else so_far(episodes, steps)}  {speed}")
+        self.bar.show(done, text=f"{_returns(run) if episodes else so_far(episodes, steps)}  {speed}")
 
     @hookimpl
     def run_finished(self, run: Run) -> None:
-        """Leave the last state standing."""
+        """Keep the last state on the terminal."""
         for shard in run.shards:
             shard.on_progress = None
         if self.bar is not None:
@@ -66,7 +66,7 @@ class ProgressBar:
 
     @hookimpl
     def run_failed(self, run: Run, error: BaseException) -> None:
-        """Likewise, so that the error is printed below it."""
+        """The same, so that the error is printed below the bar."""
         self.run_finished(run)
 
 

@@ -1,4 +1,4 @@
-"""The extension that keeps a run's record, row by row."""
+"""The extension that writes a run's record."""
 
 import contextlib
 import time
@@ -27,7 +27,7 @@ from framework.records.record import (
 )
 from framework.records.rescue import attempt, keep_policy, missing
 
-AGAIN = 60.0  # seconds until metrics.csv is tried again, once the disk refused it
+RETRY_AFTER = 60.0  # seconds until metrics.csv is tried again after a failed write
 
 
 @frozen
@@ -42,71 +42,71 @@ class Record:
 
 
 class Recorder:
-    """Writes `run.directory`, before any other observer is told.
+    """Writes to `run.directory`, before any other observer is called.
 
-    Once the run has started, a file that cannot be written (the disk is full) is a warning; the others are written all
-    the same.
+    Once the run has started, a file that cannot be written (the disk is full) is a warning; the others are written
+    anyway.
     """
 
-    essential = True  # what it raises is an error of the run: it is not switched off, as other reports are
+    essential = True  # its exceptions end the run; other reports are switched off
     metrics: MetricsFile | None = None
-    again = 0.0  # when metrics.csv is tried again
+    retry_at = 0.0  # time of the next attempt to write metrics.csv
 
     @hookimpl(tryfirst=True)
     def run_started(self, run: Run) -> None:
-        """What is known before the first step; nothing is lost yet, so that a folder that takes no file is an error."""
+        """Write configuration and spaces; an unwritable folder is an error, because nothing is lost yet."""
         directory = folder(run)
         try:
             write_config(directory, run.config, run.loaded)
             write_spaces(directory, run.environment)
             self.metrics = MetricsFile(directory / METRICS)
         except OSError as error:
-            whose = run.label_of(self)
-            raise PartError(f"{whose} cannot write to {directory}: {error.strerror or error}") from error
+            label = run.label_of(self)
+            raise PartError(f"{label} cannot write to {directory}: {error.strerror or error}") from error
 
     @hookimpl(tryfirst=True)
     def iteration_finished(self, run: Run, metrics: Mapping[str, float]) -> None:
-        """A row; all rows again, once there is space again."""
-        written = self.metrics
-        assert written is not None
-        if METRICS in run.unwritten and time.monotonic() < self.again:
-            written.torn = True
-        elif not attempt(run, METRICS, lambda _: written.add(metrics, run.history), rescue=False):
-            self.again = time.monotonic() + AGAIN
+        """Write a row, or all rows after a failed write."""
+        metrics_file = self.metrics
+        assert metrics_file is not None
+        if METRICS in run.unwritten and time.monotonic() < self.retry_at:
+            metrics_file.torn = True
+        elif not attempt(run, METRICS, lambda _: metrics_file.add(metrics, run.history), rescue=False):
+            self.retry_at = time.monotonic() + RETRY_AFTER
 
     @hookimpl(tryfirst=True)
     def run_finished(self, run: Run) -> None:
-        """The policy, and what extensions and baseline keep."""
-        if self.metrics is None:  # interrupted before this was told of the start
+        """Write the policy, and the state of extensions and baseline."""
+        if self.metrics is None:  # interrupted before `run_started`
             self.run_started(run)
         keep_policy(run, run.policy.state_dict(), POLICY)
         self._finish(run)
 
     @hookimpl(tryfirst=True)
     def run_failed(self, run: Run, error: BaseException) -> None:
-        """The last good parameters, if there are any rows to go with them, and the traceback."""
+        """Write the last finite parameters, if there is a row of metrics, and the traceback."""
         directory = folder(run)
-        found = [ERROR]
+        files = [ERROR]
         if self.metrics is not None and self.metrics.columns:
             try:
                 if not (directory / POLICY).is_file() and (state := run.last_good.of(run.policy)):
                     keep_policy(run, state, LAST)
-                    found.append(LAST)
+                    files.append(LAST)
                 self._finish(run)
             except Exception as second:
-                error.add_note(in_a_line(second))
+                error.add_note(one_line(second))
         elif (metrics := self.metrics) is not None:
             attempt(run, METRICS, lambda _: metrics.close(), rescue=False)
-        text = "\n\n".join([in_a_line(error), "".join(traceback.format_exception(error))])
-        if self.metrics is None:  # perhaps because the folder takes no file, which is said already
+        text = "\n\n".join([one_line(error), "".join(traceback.format_exception(error))])
+        if self.metrics is None:  # perhaps because the folder is unwritable, which is the error
             with contextlib.suppress(OSError):
                 write_text(directory / ERROR, text)
             return
         attempt(run, ERROR, lambda directory: write_text(directory / ERROR, text))
-        error.add_note(missing(run) or f"record: {directory}, with {' and '.join(found)}")
+        error.add_note(missing(run) or f"record: {directory}, with {' and '.join(files)}")
 
     def _finish(self, run: Run) -> None:
-        """What a record has beside the policy, whether the run failed or not."""
+        """Write the other files, whether the run failed or not."""
         metrics, traced = self.metrics, run.traced
         assert metrics is not None
         if metrics.torn:
@@ -124,11 +124,11 @@ class Recorder:
 
 
 def folder(run: Run) -> Path:
-    """Where the record goes."""
+    """The folder of the record."""
     assert run.directory is not None
     return run.directory
 
 
-def in_a_line(error: BaseException) -> str:
-    """What is said of a failure where there is no room for a traceback."""
+def one_line(error: BaseException) -> str:
+    """An error's message in one line."""
     return " ".join(str(error).split()) or type(error).__name__

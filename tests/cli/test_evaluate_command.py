@@ -348,7 +348,7 @@ def test_pictures_that_change_their_size_are_refused_in_a_sentence(seen, capsys)
     lanes.render = lambda self: np.zeros(next(sizes), np.uint8)
     captured = said(capsys, "evaluate", "runs/seen", "--episodes", "1", "--video", "film.mp4", code=1)
     assert captured.err == (
-        "error: environment 'camera' (plugin camera): render: all pictures of a video have one size: "
+        "error: environment 'camera' (plugin camera): render: all frames of a video must have the same size: "
         "expected [32, 64, 3] as the first one, got [34, 64, 3]\n"
     )
     assert not list(seen.glob("*.mp4"))
@@ -360,7 +360,7 @@ def test_a_rate_that_is_none_is_refused(seen, rate):
     camera = load(["line_world", "./camera.py"]).pick("environment", "camera")[2]
     part = part_of(camera)
     sys.modules["framework_file_camera"].CameraLanes.metadata = {"render_fps": rate}
-    with pytest.raises(PartError, match=r"environment 'camera' .*: render_fps: expected a number of pictures a second"):
+    with pytest.raises(PartError, match=r"environment 'camera' .*: render_fps: expected a number of frames per second"):
         filmed(seen, part)
 
 
@@ -394,4 +394,4 @@ def test_without_an_encoder_it_is_said_how_to_get_one(seen, capsys, monkeypatch,
 
 def test_an_environment_that_cannot_be_seen_is_refused(tmp_path):
     with pytest.raises(UsageError, match="'line_world' .* cannot be filmed: it has no render"):
-        video.pictured(pick(load(), "environment", DEFAULTS), torch.device("cpu"))
+        video.renderable_environment(pick(load(), "environment", DEFAULTS), torch.device("cpu"))

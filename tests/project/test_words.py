@@ -1,4 +1,4 @@
-"""Plain English of the field: a short list of words that have a plain one, kept out of docs, help, messages and names."""
+"""Plain English of the field: words that have a plainer one are kept out of docs, help, messages and names."""
 
 import io
 import re
@@ -47,11 +47,12 @@ def test_pages_have_plain_words(page):
 def test_code_has_plain_words():
     """In names, comments, docstrings and messages."""
     kinds = (tokenize.NAME, tokenize.STRING, tokenize.COMMENT)
-    places = []
-    for path in CODE:
-        for token in tokenize.generate_tokens(io.StringIO(path.read_text("utf-8")).readline):
-            if token.type in kinds and token.string not in NAMES and (words := found(token.string)):
-                places.append(f"{path.relative_to(ROOT)}:{token.start[0]}: {', '.join(words)}")
+    places = [
+        f"{path.relative_to(ROOT)}:{token.start[0]}: {', '.join(found(token.string))}"
+        for path in CODE
+        for token in tokenize.generate_tokens(io.StringIO(path.read_text("utf-8")).readline)
+        if token.type in kinds and token.string not in NAMES and found(token.string)
+    ]
     assert places == []
 
 

@@ -100,7 +100,7 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_policy_elsewhere(small_disk, m
     assert main([*words, "--iterations", "20", "--name", "a", "--reports", "record"]) == 1
     said = capsys.readouterr()
     (elsewhere,) = tmp_path.glob("framework-a-*")
-    reason = f"policy.safetensors (No space left on device, so that it lies in {elsewhere})"
+    reason = f"policy.safetensors (No space left on device, so it was written to {elsewhere})"
     expected = f"error: the record {small_disk / 'runs' / 'a'} is not complete: {reason}"
     assert expected in said.err
     assert '"iterations": 20' in said.out

@@ -20,7 +20,7 @@ from framework_reinforce import RewardsToGo
 import framework
 from framework import UsageError
 from framework.cli import main
-from framework.records.provenance import _reached, find, is_installed, sha256
+from framework.records.provenance import _reachable, find, is_installed, sha256
 
 WORLD = """
 import gymnasium
@@ -184,7 +184,7 @@ def test_an_own_extension_module_is_recorded_too(here):
     path.write_bytes(b"compiled")
     module = types.ModuleType("far_compiled")
     module.__file__ = str(path)
-    files, _ = _reached([module], set())
+    files, _ = _reachable([module], set())
     assert files == {"far_compiled": path}
 
 
@@ -355,7 +355,7 @@ def test_a_way_to_collect_that_is_missing_is_not_the_default_one(plain, capsys):
 def test_all_that_is_missing_is_named(plain, capsys):
     lack(plain, "environment.goal", "environment.max_steps")
     assert readers(plain)["evaluate"]() == 2
-    assert "it has no environment.goal, environment.max_steps. Somebody changed it" in capsys.readouterr().err
+    assert "it has no environment.goal, environment.max_steps. The file was changed" in capsys.readouterr().err
 
 
 def test_a_record_of_an_older_version_may_lack_what_is_new(plain):
@@ -370,7 +370,7 @@ def test_a_record_of_an_older_version_may_lack_what_is_new(plain):
     with pytest.warns(RuntimeWarning) as caught:
         assert readers(plain)["evaluate"]() == 0
     first, second = (str(warning.message) for warning in caught)
-    assert first.endswith("config.toml is of an older version and does not say environment.goal = 4: the default")
+    assert first.endswith("config.toml is of an older version without environment.goal = 4: the default is used")
     assert "was made by other code" in second
 
 

@@ -301,7 +301,7 @@ def test_no_command_imports_what_a_file_names(here, capsys, command, tree):
     err = said(capsys, command, "--config", "strange.toml", code=2).err
     assert err.startswith("error: strange.toml names code that no installed plugin has:\n")
     assert names in err
-    assert "It is not trusted: it is a file that anybody may have written" in err
+    assert "It is not trusted: anyone may have written this file" in err
     assert err.endswith(f"If you trust whoever wrote it: framework {command} --config strange.toml --trust\n")
     assert not imported(here)
     shows = [["show", "--config", "strange.toml"]] if command == "run" else []

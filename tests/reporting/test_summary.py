@@ -109,7 +109,7 @@ def test_the_bar_goes_on_showing_the_length_when_no_episode_ends_in_an_iteration
             return True
 
         def show(self, count, **fields):
-            shown.append(fields["told"])
+            shown.append(fields["text"])
 
     result = framework.train(environment=CartPole(), rollout=RolloutSettings(lanes=2, episodes=2), iterations=1)
     bar, run = ProgressBar(), result.run
