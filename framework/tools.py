@@ -1,4 +1,4 @@
-"""What plugins may use beyond `framework` and `framework.returns`: of the built-in ones only `record` uses more.
+"""What plugins may use besides `framework`, `framework.returns` and, to write a record, `framework.recording`.
 
 | name | what it is |
 |---|---|

@@ -9,7 +9,7 @@ from pathlib import Path
 from attrs import frozen
 
 from framework import PartError, Run, hookimpl
-from framework.records.record import (
+from framework.recording import (
     ERROR,
     EXTENSIONS,
     GRADIENTS,
@@ -17,7 +17,10 @@ from framework.records.record import (
     METRICS,
     POLICY,
     MetricsFile,
+    attempt,
     clean,
+    keep_policy,
+    missing,
     write_config,
     write_gradients,
     write_rows,
@@ -25,7 +28,6 @@ from framework.records.record import (
     write_states,
     write_text,
 )
-from framework.records.rescue import attempt, keep_policy, missing
 
 RETRY_AFTER = 60.0  # seconds until metrics.csv is tried again after a failed write
 

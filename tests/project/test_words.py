@@ -25,7 +25,7 @@ WORDS = {  # a word that is kept out: the plain one
     r"going_on": "continues",
     r"culprits?": "part",
 }
-NAMES = ("judge",)  # public: `framework.testing.judge`
+NAMES = ("judge", '"judge"')  # public: `framework.testing.judge`
 PAGES = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"]
 CODE = [path for folder in ("framework", "plugins") for path in (ROOT / folder).rglob("*.py")]
 
