@@ -1,7 +1,7 @@
 """What a report may use to write a record, which `framework.load`, `evaluate` and `show` read back.
 
-Each file is written whole or not at all; one that cannot be written goes to a temporary folder (`attempt`). The files are
-named `POLICY`, `LAST`, `METRICS`, `EXTENSIONS`, `GRADIENTS` and `ERROR`.
+Each file is written whole or not at all; one that cannot be written goes to a temporary folder (`attempt`). The files
+are named `POLICY`, `LAST`, `METRICS`, `EXTENSIONS`, `GRADIENTS` and `ERROR`.
 """
 
 from .records.record import (
