@@ -16,6 +16,8 @@ from ..run import Run
 from .episodes import BootstrapObservations, EpisodeStats
 from .shard import FLAGS, Shard
 
+Ends = Sequence[BootstrapObservations]
+COLUMNS = ("observations", "actions", "log_probs", "rewards", *FLAGS, "mask", "times", "episodes", "action_masks")
 ROWS = 8192  # evaluated at once: what lies between the layers stays small
 
 
@@ -117,18 +119,12 @@ def _values_of(policy: Policy, inputs: Inputs, label: str, known: Tensor | None 
     return values
 
 
-def with_values(
-    rollout: Rollout,
-    valued: Tensor,
-    policy: Policy,
-    ends: Sequence[BootstrapObservations],
-    shards: Sequence[Shard],
-) -> Rollout:
+def with_values(rollout: Rollout, values: Tensor, policy: Policy, ends: Ends, shards: Sequence[Shard]) -> Rollout:
     """V of every step and successor: V(s′) is the next row's, except where a trace is cut: those are evaluated here.
 
     With memory a cut successor is a sequence of its own, of one row.
     """
-    values = valued.masked_fill(~rollout.mask, 0)
+    values = values.masked_fill(~rollout.mask, 0)
     following = torch.cat([values[1:], values.new_zeros(1, values.shape[1])])
     cut = torch.cat([end.observations for end in ends])
     if len(cut):
@@ -152,17 +148,7 @@ def _assemble(rollouts: Sequence[Rollout]) -> Rollout:
     begun = 0
     for rollout in rollouts:
         missing = longest - len(rollout.mask)
-        for name in (
-            "observations",
-            "actions",
-            "log_probs",
-            "rewards",
-            *FLAGS,
-            "mask",
-            "times",
-            "episodes",
-            "action_masks",
-        ):
+        for name in COLUMNS:
             column = getattr(rollout, name)
             if column is None or (name == "log_probs" and column.shape != rollout.mask.shape):
                 continue

@@ -17,7 +17,6 @@ from torch import Tensor
 from .. import streams
 from ..capabilities import HasActionMasks, HasEnvironmentActions, HasGroups, has
 from ..contracts import Action, Actor, Array, Environment, Inputs, Policy, Rollout, Stateful, Step
-from ..errors import PartError
 from ..guards.episode_limit import EpisodeLimit, EpisodeWatch, OnProgress
 from ..guards.mutation import NO_CHECK, refuse_writes
 from ..guards.step_checks import StepChecks
@@ -117,19 +116,8 @@ class Shard:
         What is observed is checked at the end, all at once; if a part raises before, at once: a policy may have been
         given what it cannot take.
         """
-        try:
+        with self.step_checks.failing(self):
             return self._collect(policy, actor, iteration, want_bootstrap)
-        except (PartError, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            if "step" not in str(error) and "lane" not in str(error):
-                error.add_note(f"It was raised at step {self.row} of the rollout, which has {self.lanes} lanes.")
-            if self.inputs is not None and self.table is not None:
-                try:
-                    self.step_checks.latest(self.inputs, self.row, self.table.columns.get("actions"))
-                except PartError as cause:
-                    raise cause from error
-            raise
 
     def _begin(self, reset: Callable[[torch.Generator], Tensor], generator: torch.Generator) -> Inputs:
         """What the policy sees first: new episodes, or for fixed steps what the last rollout ended with."""
@@ -239,26 +227,13 @@ class Shard:
         if not whole:
             tracker.note(t - 1, ~ended, successors, state)
         columns = {name: column[:t] for name, column in table.columns.items()}
-        return self._accounted(columns, tracker, memory, whole or "valid" in columns, want_bootstrap)
+        return self.account(columns, tracker, memory, want_bootstrap)
 
-    def collected(self, columns: dict[str, Tensor], following: Inputs, want_bootstrap: bool) -> Collected:
-        """The same, of fixed steps that were taken elsewhere: columns [T, N, …] and successors, and the next inputs."""
-        successors, ended = columns.pop("successors"), columns["terminated"] | columns["truncated"]
-        tracker = EpisodeTracker()
-        for rows, left in ((successors, ended), (successors[-1], ~ended[-1])):
-            tracker.bootstrap.append((view(rows[left]), None))
-        self.inputs = following
-        return self._accounted(columns, tracker, None, False, want_bootstrap)
-
-    def _accounted(
-        self,
-        columns: dict[str, Tensor],
-        tracker: EpisodeTracker,
-        memory: Tensor | None,
-        padded: bool,
-        want_bootstrap: bool,
+    def account(
+        self, columns: dict[str, Tensor], tracker: EpisodeTracker, memory: Tensor | None, want_bootstrap: bool
     ) -> Collected:
-        """What follows from the rows."""
+        """The rollout of columns [T, N, …] that were collected, its episodes, and what must still be valued."""
+        padded = self.fixed_steps is None or "valid" in columns
         finished, ends = tracker.account(columns, self.episode_step, self.episode_return, self.fixed_steps is not None)
         rollout = self._rollout(columns, memory, padded)
         self.step_checks.successors(rollout, ends)

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from .. import streams
 from ..capabilities import HasActionMasks, HasGroups, HasValues, has
+from ..collecting.episodes import EpisodeTracker, view
 from ..collecting.rollout import Collector, with_values
-from ..collecting.shard import Shard
+from ..collecting.shard import Collected, Shard
 from ..contracts import Inputs, Rollout, Stateful
 from .inductor import FallbackError, layout, tensors_of, undisturbed
 from .rollout_program import (
@@ -93,7 +94,7 @@ class CompiledCollector(Collector):
             return super().collect(run)
         with torch.no_grad():
             values = columns.pop("values", None)
-            rollout, run.finished, ends = shard.collected(columns, Inputs(following), values is not None)
+            rollout, run.finished, ends = _account(shard, columns, Inputs(following), values is not None)
             return rollout if values is None else with_values(rollout, values, run.policy, [ends], run.shards)
 
     def _give_up(self, reason: str) -> None:
@@ -146,6 +147,16 @@ class CompiledCollector(Collector):
         columns = program.columns([torch.cat(parts) for parts in zip(*tables, strict=True)])
         # laid out as steps in Python lay them out: compiled updates are made for one layout
         return {name: column.contiguous() for name, column in columns.items()}, observations
+
+
+def _account(shard: Shard, columns: dict[str, Tensor], following: Inputs, want_bootstrap: bool) -> Collected:
+    """What `Shard.collect` returns, of fixed steps: columns [T, N, …] with successors, and the next inputs."""
+    successors, ended = columns.pop("successors"), columns["terminated"] | columns["truncated"]
+    tracker = EpisodeTracker()
+    for rows, left in ((successors, ended), (successors[-1], ~ended[-1])):
+        tracker.bootstrap.append((view(rows[left]), None))
+    shard.inputs = following
+    return shard.account(columns, tracker, None, want_bootstrap)
 
 
 def _compare(run: "Run", state: dict[str, Tensor], columns: dict[str, Tensor], uniforms: Tensor) -> None:

@@ -123,6 +123,17 @@ def blame_gradient(run: Run, terms: dict[str, Tensor], evaluate: Callable[[], Ev
     raise PartError(f"{run.config.loss.label}: its gradient is not finite, and the loss is")
 
 
+def check_loss(run: Run, loss: Loss, terms: dict[str, float], evaluate: Callable[[], Evaluation]) -> None:
+    """Refuse a loss without a gradient, or one whose divided `terms` are not finite; `evaluate` as in `blame_loss`."""
+    if not any(term.requires_grad for term in loss.terms.values()):
+        label = run.config.loss.label
+        raise PartError(f"{label}: its terms carry no gradient (was a graph cut by detach or torch.tensor?)")
+    if not math.isfinite(sum(terms.values())):
+        before = None if run.minibatch is None else run.minibatch.make()
+        assert run.batch is not None
+        blame_loss(run, loss, before, evaluate, functools.partial(run.stages.compute_loss, run, run.batch))
+
+
 def blame_loss(run: Run, loss: Loss, given: Batch | None, evaluate: Callable[[], Evaluation], core: Any) -> NoReturn:
     """Raise for a loss that is not finite.
 

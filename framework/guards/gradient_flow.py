@@ -5,7 +5,7 @@ term by term, and what no term reaches is an error, unless it cannot have been m
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -100,3 +100,15 @@ def _blame(run: "Run", missed: Mapping[str, nn.Parameter], terms: str, evaluatio
                 f"{run.config.policy.label}, which moves its {' and '.join(sorted(wanted))} "
                 "(was a graph cut by detach or torch.tensor?)"
             )
+
+
+def trace_terms(run: "Run", terms: Mapping[str, Tensor], evaluate: "Callable[[], Evaluation]") -> dict[str, float]:
+    """In the first update, or in all with `trace_gradients`: check which parameters each divided term reaches.
+
+    Returns the norms as metrics, if the configuration requests them.
+    """
+    norms = norms_by_term(run, terms, evaluate)
+    run.traced = run.traced or norms
+    if not run.config.trace_gradients:
+        return {}
+    return {f"gradient/{term}/{group}": norm for term, groups in norms.items() for group, norm in groups.items()}

@@ -1,6 +1,7 @@
 """What an environment and a policy hand over is checked once, where it enters; the message names the part."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from . import checks
 
 if TYPE_CHECKING:
     from ..collecting.episodes import BootstrapObservations
+    from ..collecting.shard import Shard
 
 TENSORS = ("observations", "successors", "rewards", "terminated", "truncated", "valid", "action_masks")
 
@@ -156,6 +158,26 @@ class StepChecks:
             if len(nothing):
                 named = "no action is" if len(counts) == 1 else f"component {component} has no action that is"
                 raise PartError(f"{self.labels[0]}: action_masks: {named} allowed at {where(nothing[0].tolist())}")
+
+    @contextmanager
+    def failing(self, shard: "Shard") -> Iterator[None]:
+        """If a part raises meanwhile: name the step, and refuse what the policy was given, if that was wrong.
+
+        Observations are checked after the rollout, all at once; a policy may fail before on what it cannot take.
+        """
+        try:
+            yield
+        except (PartError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if "step" not in str(error) and "lane" not in str(error):
+                error.add_note(f"It was raised at step {shard.row} of the rollout, which has {shard.lanes} lanes.")
+            if shard.inputs is not None and shard.table is not None:
+                try:
+                    self.latest(shard.inputs, shard.row, shard.table.columns.get("actions"))
+                except PartError as cause:
+                    raise cause from error
+            raise
 
     def groups(self, groups: Tensor) -> None:
         """Which lanes share a start."""

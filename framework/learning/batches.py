@@ -14,16 +14,8 @@ from ..collecting.rollout import sequences
 from ..config import UpdateSettings
 from ..contracts import Advantages, Batch, Inputs, Loss, Rollout, Sequences
 
-COLUMNS = (
-    "observations",
-    "actions",
-    "log_probs",
-    "advantages",
-    "returns",
-    "value_targets",
-    "values",
-    "action_masks",
-)  # of a batch
+TARGETS = ("log_probs", "advantages", "returns", "value_targets", "values")
+COLUMNS = ("observations", "actions", *TARGETS, "action_masks")  # of a batch
 
 
 def flatten(rollout: Rollout, advantages: Advantages) -> Batch:

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from .. import streams
 from ..contracts import Batch, Loss
-from ..errors import PartError
 from ..flat_parameters import backward
-from ..guards.finite_checks import blame_gradient, blame_loss, check_step, is_finite
-from ..guards.gradient_flow import norms_by_term
+from ..guards.finite_checks import blame_gradient, check_loss, check_step, is_finite
+from ..guards.gradient_flow import trace_terms
 from ..run import Run
 from ..stages import run_stage
 from .batches import Minibatch, divided, divisor, minibatches, reduce
@@ -62,37 +61,17 @@ class Updater:
         """
         settings, batch = run.config.update, run.batch
         assert batch is not None
-        differentiable = [term for term in loss.terms.values() if term.requires_grad]
-        if not differentiable:
-            label = run.config.loss.label
-            raise PartError(f"{label}: its terms carry no gradient (was a graph cut by detach or torch.tensor?)")
         count = divisor(batch.total_steps, batch.total_episodes, settings.denominator, settings.constant)
         terms = {f"loss/{name}": divided(term.detach(), count).item() for name, term in loss.terms.items()}
         evaluate = functools.partial(evaluate_batch, run, batch)
-        if not math.isfinite(sum(terms.values())):
-            before = None if run.minibatch is None else run.minibatch.make()
-            blame_loss(run, loss, before, evaluate, functools.partial(run.stages.compute_loss, run, batch))
+        check_loss(run, loss, terms, evaluate)
         if run.traced is None or run.config.trace_gradients:
-            terms |= trace_terms(run, loss, batch)
+            terms |= trace_terms(run, reduce(loss, batch, settings.denominator, settings.constant), evaluate)
         run.parameters.zero()
-        backward(differentiable, 1 / count)
+        backward([term for term in loss.terms.values() if term.requires_grad], 1 / count)
         run.parameters.gather()
         norm = None if settings.max_grad_norm is None else run.parameters.clip(settings.max_grad_norm)
         if (norm is None or not math.isfinite(norm)) and not is_finite(run, gradients=True):
             again = run_stage(run, "compute_loss", batch=batch)  # the graph is gone
             blame_gradient(run, reduce(again, batch, settings.denominator, settings.constant), evaluate)
         return terms, norm
-
-
-def trace_terms(run: Run, loss: Loss, batch: Batch) -> dict[str, float]:
-    """In the first update, or in all with `trace_gradients`: check which parameters each term reaches.
-
-    Returns the norms as metrics, if the configuration asks for them.
-    """
-    settings = run.config.update
-    reduced = reduce(loss, batch, settings.denominator, settings.constant)
-    norms = norms_by_term(run, reduced, functools.partial(evaluate_batch, run, batch))
-    run.traced = run.traced or norms
-    if not run.config.trace_gradients:
-        return {}
-    return {f"gradient/{term}/{group}": norm for term, groups in norms.items() for group, norm in groups.items()}

@@ -171,6 +171,26 @@ def test_the_page_draws_the_rooms_as_they_are():
     assert PAGE.read_text("utf-8").partition(BEGIN)[2].partition(END)[0] == drawing()
 
 
+PATH = ("hookspecs", "contracts", "returns", "run", "training", "stages")
+"""With `collecting` and `learning`: what someone reads to understand training, in an evening."""
+
+
+def lines(*paths):
+    return sum(len(path.read_text("utf-8").splitlines()) for path in paths)
+
+
+def test_training_is_read_in_an_evening():
+    home = ROOT / "framework"
+    rooms = [path for room in ("collecting", "learning") for path in (home / room).glob("*.py")]
+    assert lines(*rooms, *(home / f"{name}.py" for name in PATH)) <= 2100
+    assert lines(home / "training.py") <= 120
+
+
+def test_no_file_of_the_framework_is_longer_than_300_lines():
+    files = [path for path in (ROOT / "framework").rglob("*.py") if "templates" not in path.parts]
+    assert [path.name for path in files if lines(path) > 300] == []
+
+
 # The tests
 
 APART = {"core", "laws", "plugins", "project", "support", "third_party"}  # folders that are no room of the framework
