@@ -155,7 +155,7 @@ WIDE = law_wide_products_are_those_of_the_layers
 MUTANTS = {
     "mixes the stacks up": (
         law_several_stacks_are_each_as_if_alone,
-        ("found[number] = slope", "found[0] = slope"),
+        ("results[number] = slope", "results[0] = slope"),
     ),
     "gives the first stack's layers to all": (
         law_several_stacks_are_each_as_if_alone,
@@ -179,7 +179,10 @@ MUTANTS = {
         VALUES,
         ("return torch.mm(value.t(), slope).t()", "return torch.mm(slope.t(), value) * 2"),
     ),
-    "has no gradient of the features": (VALUES, ("found[number] = slope", "found[number] = torch.zeros_like(slope)")),
+    "has no gradient of the features": (
+        VALUES,
+        ("results[number] = slope", "results[number] = torch.zeros_like(slope)"),
+    ),
     "gives every parameter a gradient": (
         law_what_needs_no_gradient_gets_none,
         ("if needed[place]:", "if not needed[place]:"),
