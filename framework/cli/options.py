@@ -100,7 +100,7 @@ def resolve(
             role for role in PART_ROLES if role in chosen and chosen[role] != {"name": _part_name(lowest_layer, role)}
         ]
         record.refuse_incomplete(loaded, set(offered) - set(replaced))
-    if config_file is not None and config_file.made is not None:
+    if config_file is not None and config_file.code_info is not None:
         config_file.refuse_incomplete(loaded)
     recipe = recipe_of(loaded, choices.recipe)
     layers = (DEFAULTS, lowest_layer, {} if is_complete(file_tree) else recipe, file_tree)

@@ -28,7 +28,7 @@ class Recorded:
     path: Path
     tree: Tree  # without `plugins`
     plugins: tuple[str, ...]
-    made: Mapping[str, Any] | None  # plugins.json; None: the file belongs to no record
+    code_info: Mapping[str, Any] | None  # plugins.json; None: the file belongs to no record
     doubt: str  # why the code that it names is not trusted; "": this user signed it
     warned: set[str] = field(factory=set)  # the differences already reported
 
@@ -43,12 +43,12 @@ class Recorded:
         Modules are searched in the current folder, too. A module of the same name in another folder is a different one,
         even with the same content: what it imports, or Python's cache of it, may be other code.
         """
-        if self.doubt or self.made is None:
+        if self.doubt or self.code_info is None:
             return False
         path = Path(name).resolve() if name.endswith(".py") else find(name)
         if path is None or is_installed(path):
             return True  # there is nothing to import, or only installed code
-        entries = [*self.made.get("files", ()), *self.made.get("plugins", ())]
+        entries = [*self.code_info.get("files", ()), *self.code_info.get("plugins", ())]
         return any(str(path) == entry.get("file") for entry in entries)
 
     def refuse_incomplete(self, loaded: Loaded, keys: Collection[str] | None = None) -> None:
@@ -65,7 +65,7 @@ class Recorded:
         new_settings = [name for name in absent if self._is_older(loaded, name)]
         missing = [name for name in absent if name not in new_settings]
         present = {*_names(self.tree)}
-        optional = [name for name in (self.made or {}).get("optional", ()) if name not in present]
+        optional = [name for name in (self.code_info or {}).get("optional", ()) if name not in present]
         missing += [name for name in optional if keys is None or name.partition(".")[0] in keys]
         if missing:
             raise UsageError(
@@ -78,7 +78,7 @@ class Recorded:
 
     def warn_of_differences(self, loaded: Loaded, parts: Sequence[Part], files: bool = True) -> None:
         """Warn once if the installed code differs from the code that made the record."""
-        changes = [] if self.made is None else differences(self.made, loaded, parts, files)
+        changes = [] if self.code_info is None else differences(self.code_info, loaded, parts, files)
         changes = [change for change in changes if change not in self.warned]
         self.warned.update(changes)
         if changes:
@@ -99,18 +99,18 @@ class Recorded:
 
     def _is_older(self, loaded: Loaded, name: str) -> bool:
         """Whether the record was written by another version of the code that has this setting."""
-        made = self.made or {}
+        code_info = self.code_info or {}
         role, dot, _ = name.partition(".")
         if role in PART_ROLES and dot and "name" in self.tree.get(role, ()):
             owner = pick(loaded, role, self.tree).plugin
             recorded = {
-                entry.get("name"): (entry.get("version"), entry.get("sha256")) for entry in made.get("plugins", ())
+                entry.get("name"): (entry.get("version"), entry.get("sha256")) for entry in code_info.get("plugins", ())
             }
             installed = {
                 entry["name"]: (entry["version"], entry["sha256"]) for entry in map(Plugin.describe, loaded.plugins)
             }
             return owner in recorded and recorded[owner] != installed[owner]
-        return bool(made.get("versions", {}).get(DISTRIBUTION, __version__) != __version__)
+        return bool(code_info.get("versions", {}).get(DISTRIBUTION, __version__) != __version__)
 
 
 def read(path: Path) -> Recorded:
@@ -126,11 +126,11 @@ def read(path: Path) -> Recorded:
         return Recorded(path, tree, plugins, None, "anyone may have written this file")
     try:
         content = plugins_file.read_bytes()
-        made = json.loads(content)
+        code_info = json.loads(content)
         for key, kind in (("versions", dict), ("plugins", list), ("files", list), ("optional", list)):
-            if not isinstance(made.setdefault(key, kind()), kind):
+            if not isinstance(code_info.setdefault(key, kind()), kind):
                 raise ValueError(f"{key} must be a {kind.__name__}")
-        if not all(isinstance(entry, dict) for entry in (*made["plugins"], *made["files"])):
+        if not all(isinstance(entry, dict) for entry in (*code_info["plugins"], *code_info["files"])):
             raise ValueError("plugins and files must be lists of tables")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UsageError(f"{plugins_file} cannot be read: {error}") from None
@@ -139,7 +139,7 @@ def read(path: Path) -> Recorded:
         doubt = "you did not record this run here: it has no signature of yours"
         if (path.parent / SIGNATURE).is_file():
             doubt = f"{CONFIG} or {PLUGINS} was changed since the run, or another user or machine recorded it"
-    return Recorded(path, tree, plugins, made, doubt)
+    return Recorded(path, tree, plugins, code_info, doubt)
 
 
 def read_record(directory: Path) -> Recorded:

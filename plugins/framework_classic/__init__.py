@@ -1,4 +1,4 @@
-"""Gymnasium's classic control worlds, stepped in floats where lanes are few and in arrays where they are many."""
+"""Gymnasium's classic control environments, stepped in floats for few lanes and in arrays for many."""
 
 from typing import Any
 
@@ -14,5 +14,5 @@ __all__ = ["Acrobot", "CartPole", "MountainCar", "Pendulum", "environments"]
 
 @hookimpl
 def environments() -> dict[str, Any]:
-    """Offer the worlds."""
+    """Offer the environments."""
     return {"acrobot": Acrobot, "cartpole": CartPole, "mountain_car": MountainCar, "pendulum": Pendulum}

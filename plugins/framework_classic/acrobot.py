@@ -1,4 +1,4 @@
-"""Two links that hang from a joint, to be swung up by a torque between them: Gymnasium's Acrobot-v1.
+"""Two hanging links that a torque between them swings up: Gymnasium's Acrobot-v1.
 
 Source: Sutton 1996, "Generalization in reinforcement learning: Successful examples using sparse coarse coding", NIPS 8,
 with the equations of motion of Sutton & Barto's book (1998, section 11.3), which have a term that the paper lacks, and
@@ -13,8 +13,8 @@ import torch
 from attrs import field, frozen, validators
 from gymnasium.spaces import Box, Discrete
 
+from .dynamics import Arithmetic, Dynamics, State
 from .lanes import Lanes, lanes
-from .world import Arithmetic, State, World
 
 GRAVITY = 9.8  # m/s²; both links have mass 1, length 1, their centre of mass in the middle, and moment of inertia 1
 INTERVAL = 0.2  # s
@@ -30,7 +30,7 @@ class Acrobot:
     def build(self, num_envs: int, device: torch.device) -> Lanes:
         """`num_envs` lanes on `device`."""
         high = np.array([1, 1, 1, 1, *FASTEST], np.float32)
-        world = World(
+        dynamics = Dynamics(
             observation_space=Box(-high, high),
             action_space=Discrete(3),
             action_names=("NEGATIVE", "NONE", "POSITIVE"),
@@ -38,7 +38,7 @@ class Acrobot:
             advance=advance,
             observe=observe,
         )
-        return lanes(world, self.max_steps, num_envs, device)
+        return lanes(dynamics, self.max_steps, num_envs, device)
 
 
 def advance(array: Arithmetic, state: State, action: Any) -> tuple[State, Any, Any]:

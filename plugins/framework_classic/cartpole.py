@@ -1,4 +1,4 @@
-"""A pole on a cart, to be kept upright: Gymnasium's CartPole-v1.
+"""A pole on a cart that keeps it upright: Gymnasium's CartPole-v1.
 
 Source: Barto, Sutton & Anderson 1983, "Neuronlike adaptive elements that can solve difficult learning control
 problems", IEEE Transactions on Systems, Man, and Cybernetics 13(5), without friction; the equations as in Florian 2007,
@@ -13,8 +13,8 @@ import torch
 from attrs import field, frozen, validators
 from gymnasium.spaces import Box, Discrete
 
+from .dynamics import Arithmetic, Dynamics, State
 from .lanes import Lanes, lanes
-from .world import Arithmetic, State, World
 
 GRAVITY = 9.8  # m/s²
 POLE = 0.1 / 1.1  # of the mass of pole and cart, 1.1 kg
@@ -37,7 +37,7 @@ class CartPole:
         """`num_envs` lanes on `device`."""
         # twice what ends an episode, so that its last state is within the bounds
         high = np.array([2 * FARTHEST, np.inf, 2 * STEEPEST, np.inf], np.float32)
-        world = World(
+        dynamics = Dynamics(
             observation_space=Box(-high, high),
             action_space=Discrete(2),
             action_names=("LEFT", "RIGHT"),
@@ -45,7 +45,7 @@ class CartPole:
             advance=advance,
             observe=observe,
         )
-        return lanes(world, self.max_steps, num_envs, device)
+        return lanes(dynamics, self.max_steps, num_envs, device)
 
 
 def advance(array: Arithmetic, state: State, action: Any) -> tuple[State, Any, Any]:
@@ -60,10 +60,10 @@ def advance(array: Arithmetic, state: State, action: Any) -> tuple[State, Any, A
     push -= LEVER * turn * cosine
     position = position + INTERVAL * velocity
     angle = angle + INTERVAL * turning
-    over = (abs(position) > FARTHEST) | (abs(angle) > STEEPEST)
-    return (position, velocity + INTERVAL * push, angle, turning + INTERVAL * turn), 1.0, over
+    terminated = (abs(position) > FARTHEST) | (abs(angle) > STEEPEST)
+    return (position, velocity + INTERVAL * push, angle, turning + INTERVAL * turn), 1.0, terminated
 
 
 def observe(array: Arithmetic, state: State) -> State:
-    """All of it."""
+    """The whole state."""
     return state

@@ -1,8 +1,9 @@
-"""What the worlds share: lanes, a clock, ends, and starts drawn uniformly from a box.
+"""Shared by the environments: lanes, clocks, ends of episodes, and first states drawn uniformly from a box.
 
-Few lanes are stepped one after the other in Python's floats, where a whole step of a cart takes 0.6 µs and in numpy
-each of its forty operations 0.5; more of them all at once in numpy, whose small operations take a third of the time of
-torch's; and on other devices in torch. All three compute the same equations from the same random numbers.
+Few lanes are stepped one after the other in Python's floats, because a whole step of the cart takes 0.6 µs there, and
+each of its forty operations 0.5 µs in numpy. Many lanes are stepped at once in numpy, whose small operations take a
+third of the time of torch's, or in torch on other devices. All three compute the same equations from the same random
+numbers.
 """
 
 import struct
@@ -18,44 +19,45 @@ from torch import Tensor
 
 from framework import Step
 
-from .world import FLOATS, NUMPY, TORCH, Arithmetic, World
+from .dynamics import FLOATS, NUMPY, TORCH, Arithmetic, Dynamics
 
-FEW = (
-    20  # lanes; measured: numpy is faster from 18 on with pendulum, 22 with acrobot and mountain_car, 28 with cartpole
-)
+# measured: numpy is faster from 18 on with pendulum, 22 with acrobot and mountain_car, 28 with cartpole
+MAX_FLOAT_LANES = 20
 
 
-def lanes(world: World, max_steps: int, num_envs: int, device: torch.device) -> "Lanes":
-    """`num_envs` lanes of `world` with a time limit; 0: none."""
+def lanes(dynamics: Dynamics, max_steps: int, num_envs: int, device: torch.device) -> "Lanes":
+    """`num_envs` lanes of `dynamics` with a time limit; 0: none."""
     array = arithmetic(num_envs, device)
-    return (FloatLanes if array is FLOATS else ArrayLanes)(world, array, max_steps, num_envs, device)
+    return (FloatLanes if array is FLOATS else ArrayLanes)(dynamics, array, max_steps, num_envs, device)
 
 
 def arithmetic(num_envs: int, device: torch.device) -> Arithmetic:
-    """The fastest for so many lanes on `device`."""
+    """The fastest arithmetic for `num_envs` lanes on `device`."""
     if device.type != "cpu":
         return TORCH
-    return FLOATS if num_envs <= FEW else NUMPY
+    return FLOATS if num_envs <= MAX_FLOAT_LANES else NUMPY
 
 
 class Lanes(ABC):
-    """N lanes of a world whose physical state is V float64 numbers, and buffers that are handed out again each step."""
+    """N lanes of an environment with a physical state of V float64 numbers; every step returns the same buffers."""
 
     _states: Sequence[Any]  # in the order of each subclass
     _clock: Any  # [N] steps
 
-    def __init__(self, world: World, array: Arithmetic, max_steps: int, num_envs: int, device: torch.device) -> None:
-        self.observation_space, self.action_space = world.observation_space, world.action_space
-        self.action_names = world.action_names
-        self._world, self._array = world, array
+    def __init__(
+        self, dynamics: Dynamics, array: Arithmetic, max_steps: int, num_envs: int, device: torch.device
+    ) -> None:
+        self.observation_space, self.action_space = dynamics.observation_space, dynamics.action_space
+        self.action_names = dynamics.action_names
+        self._dynamics, self._array = dynamics, array
         self._limit = max_steps or torch.iinfo(torch.int64).max
 
         def zeros(dtype: torch.dtype, *width: int) -> Tensor:
             return torch.zeros(num_envs, *width, dtype=dtype, device=device)
 
         self._step = Step(
-            observations=zeros(torch.float32, *world.observation_space.shape),
-            successors=zeros(torch.float32, *world.observation_space.shape),
+            observations=zeros(torch.float32, *dynamics.observation_space.shape),
+            successors=zeros(torch.float32, *dynamics.observation_space.shape),
             rewards=zeros(torch.float32),
             terminated=zeros(torch.bool),
             truncated=zeros(torch.bool),
@@ -63,85 +65,89 @@ class Lanes(ABC):
 
     @abstractmethod
     def step(self, actions: Tensor, generator: torch.Generator) -> Step:
-        """One time step of every lane; of `generator` is drawn only where an episode ended."""
+        """Step every lane; `generator` is used only where an episode ended."""
 
     @property
     def transition_noise(self) -> int:
-        """How many numbers of [0, 1) a lane's next start is made of."""
-        return len(self._world.starts)
+        """How many random numbers of [0, 1) determine a lane's next first state."""
+        return len(self._dynamics.starts)
 
     def transition(self, state: dict[str, Tensor], actions: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Step]:
-        """What `step` does, as a pure function of tensors: of a state, actions and `noise` `[N, transition_noise]`."""
-        world, clock = self._world, state["clock"] + 1
-        variables, rewards, over = world.advance(TORCH, state["states"].unbind(), actions.flatten().double())
-        terminated = torch.zeros_like(clock, dtype=torch.bool) | over
+        """`step` as a pure function of tensors: of a state, actions and `noise` `[N, transition_noise]`."""
+        dynamics, clock = self._dynamics, state["clock"] + 1
+        variables, rewards, has_terminated = dynamics.advance(
+            TORCH, state["states"].unbind(), actions.flatten().double()
+        )
+        terminated = torch.zeros_like(clock, dtype=torch.bool) | has_terminated
         truncated = clock >= self._limit
         ended = terminated | truncated
-        starts = world.begin(noise.unbind(1))
-        following = [torch.where(ended, *pair) for pair in zip(starts, variables, strict=True)]
+        starts = dynamics.begin(noise.unbind(1))
+        next_states = [torch.where(ended, *pair) for pair in zip(starts, variables, strict=True)]
         step = Step(
-            observations=torch.stack(tuple(world.observe(TORCH, following)), 1).float(),
-            successors=torch.stack(tuple(world.observe(TORCH, variables)), 1).float(),
+            observations=torch.stack(tuple(dynamics.observe(TORCH, next_states)), 1).float(),
+            successors=torch.stack(tuple(dynamics.observe(TORCH, variables)), 1).float(),
             rewards=torch.zeros_like(clock, dtype=torch.float32) + rewards,
             terminated=terminated,
             truncated=truncated,
         )
-        return {"states": torch.stack(following), "clock": torch.where(ended, 0, clock)}, step
+        return {"states": torch.stack(next_states), "clock": torch.where(ended, 0, clock)}, step
 
     @abstractmethod
     def state_dict(self) -> dict[str, Tensor]:
-        """The physical states `[V, N]`, and for how long each episode has been going on `[N]`."""
+        """The physical states `[V, N]`, and the step of each episode `[N]`."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Put the lanes back."""
+        """Restore the lanes."""
 
     def reset(self, generator: torch.Generator) -> Tensor:
-        """Begin a new episode in every lane."""
-        seen = self._step.observations
-        self._stand(torch.stack(self._world.begin(self._draw(len(seen), generator))))
-        return seen
+        """Start a new episode in every lane."""
+        observations = self._step.observations
+        self._start_episodes(torch.stack(self._dynamics.begin(self._draw(len(observations), generator))))
+        return observations
 
-    def _stand(self, states: Tensor) -> None:
-        """At `states` [V, N], where episodes begin."""
+    def _start_episodes(self, states: Tensor) -> None:
+        """Start episodes at `states` [V, N]."""
         self.load_state_dict({"states": states, "clock": torch.zeros(states.shape[1], dtype=torch.int64)})
 
     def _draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """What so many first states are made of, `[V, count]`."""
-        shape = (len(self._world.starts), count)
+        """Random numbers for `count` first states, `[V, count]`."""
+        shape = (len(self._dynamics.starts), count)
         return torch.rand(shape, dtype=torch.float64, device=generator.device, generator=generator)
 
 
 class ArrayLanes(Lanes):
-    """All lanes at once: V arrays `[N]`. Those of numpy are views of the tensors that are handed out."""
+    """All lanes at once: V arrays `[N]`. Those of numpy are views of the returned tensors."""
 
-    def __init__(self, world: World, array: Arithmetic, max_steps: int, num_envs: int, device: torch.device) -> None:
-        super().__init__(world, array, max_steps, num_envs, device)
+    def __init__(
+        self, dynamics: Dynamics, array: Arithmetic, max_steps: int, num_envs: int, device: torch.device
+    ) -> None:
+        super().__init__(dynamics, array, max_steps, num_envs, device)
         self._module: Any = np if array is NUMPY else torch
         step, view = self._step, self._view
         self._actions = view(torch.zeros(num_envs, dtype=torch.float64, device=device))
         self._observations, self._successors = view(step.observations), view(step.successors)  # [N, O]
         self._rewards, self._terminated, self._truncated = map(view, (step.rewards, step.terminated, step.truncated))
-        self._stand(torch.zeros(len(world.starts), num_envs, dtype=torch.float64))
+        self._start_episodes(torch.zeros(len(dynamics.starts), num_envs, dtype=torch.float64))
 
     transition = Lanes.transition  # the same as this step
 
     def step(self, actions: Tensor, generator: torch.Generator) -> Step:
-        """All equations once."""
-        world, array = self._world, self._array
+        """Evaluate the equations once for all lanes."""
+        dynamics, array = self._dynamics, self._array
         self._actions[:] = self._view(actions.flatten())
-        self._states, self._rewards[:], self._terminated[:] = world.advance(array, self._states, self._actions)
+        self._states, self._rewards[:], self._terminated[:] = dynamics.advance(array, self._states, self._actions)
         self._clock += 1
         self._truncated[:] = self._clock >= self._limit
-        for column, numbers in zip(self._successors.T, world.observe(array, self._states), strict=True):
+        for column, numbers in zip(self._successors.T, dynamics.observe(array, self._states), strict=True):
             column[:] = numbers
         self._observations[:] = self._successors
         (ended,) = self._module.where(self._terminated | self._truncated)
         if len(ended):
-            starts = world.begin(self._view(self._draw(len(ended), generator)))
+            starts = dynamics.begin(self._view(self._draw(len(ended), generator)))
             for variable, numbers in zip(self._states, starts, strict=True):
                 variable[ended] = numbers
-            for column, numbers in zip(self._observations.T, world.observe(array, starts), strict=True):
+            for column, numbers in zip(self._observations.T, dynamics.observe(array, starts), strict=True):
                 column[ended] = self._module.asarray(numbers, dtype=column.dtype)
             self._clock[ended] = 0
         return self._step
@@ -159,15 +165,19 @@ class ArrayLanes(Lanes):
         device = self._step.rewards.device
         self._states = tuple(self._view(state["states"].to(device, copy=True)))
         self._clock = self._view(state["clock"].to(device, copy=True))
-        for column, numbers in zip(self._observations.T, self._world.observe(self._array, self._states), strict=True):
+        for column, numbers in zip(
+            self._observations.T, self._dynamics.observe(self._array, self._states), strict=True
+        ):
             column[:] = numbers
 
 
 class FloatLanes(Lanes):
-    """One lane after the other: N states of V floats. What is handed out is packed into the tensors' memory."""
+    """One lane after the other: N states of V floats. Results are packed into the tensors' memory."""
 
-    def __init__(self, world: World, array: Arithmetic, max_steps: int, num_envs: int, device: torch.device) -> None:
-        super().__init__(world, array, max_steps, num_envs, device)
+    def __init__(
+        self, dynamics: Dynamics, array: Arithmetic, max_steps: int, num_envs: int, device: torch.device
+    ) -> None:
+        super().__init__(dynamics, array, max_steps, num_envs, device)
         step = self._step
         self._write_observations = _packer(step.observations, "f")
         self._write_successors = _packer(step.successors, "f")
@@ -175,35 +185,35 @@ class FloatLanes(Lanes):
         self._write_terminated = _packer(step.terminated, "?")
         self._write_truncated = _packer(step.truncated, "?")
         self._observations, self._successors = step.observations.numpy(), step.successors.numpy()
-        self._stand(torch.zeros(len(world.starts), num_envs, dtype=torch.float64))
+        self._start_episodes(torch.zeros(len(dynamics.starts), num_envs, dtype=torch.float64))
 
     transition = Lanes.transition  # the same as this step
 
     def step(self, actions: Tensor, generator: torch.Generator) -> Step:
-        """The equations once a lane."""
-        world, states = self._world, self._states
-        results = map(world.advance, repeat(self._array), states, actions.flatten().tolist())
-        states, rewards, over = zip(*results, strict=True)
+        """Evaluate the equations for each lane."""
+        dynamics, states = self._dynamics, self._states
+        results = map(dynamics.advance, repeat(self._array), states, actions.flatten().tolist())
+        states, rewards, terminated = zip(*results, strict=True)
         clock = [time + 1 for time in self._clock]
-        out = [time >= self._limit for time in clock]
-        self._write_successors(*self._seen(states))
+        truncated = [time >= self._limit for time in clock]
+        self._write_successors(*self._observe(states))
         self._write_rewards(*rewards)
-        self._write_terminated(*over)
-        self._write_truncated(*out)
-        if True in over or True in out:
+        self._write_terminated(*terminated)
+        self._write_truncated(*truncated)
+        if True in terminated or True in truncated:
             states = list(states)
-            ended = [lane for lane in range(len(states)) if over[lane] or out[lane]]
+            ended = [lane for lane in range(len(states)) if terminated[lane] or truncated[lane]]
             for lane, drawn in zip(ended, self._draw(len(ended), generator).T.tolist(), strict=True):
-                states[lane], clock[lane] = world.begin(drawn), 0
-            self._write_observations(*self._seen(states))
+                states[lane], clock[lane] = dynamics.begin(drawn), 0
+            self._write_observations(*self._observe(states))
         else:
             self._observations[:] = self._successors
         self._states, self._clock = states, clock
         return self._step
 
-    def _seen(self, states: Sequence[Any]) -> Iterator[float]:
-        """What is seen, lane after lane."""
-        return chain.from_iterable(map(self._world.observe, repeat(self._array), states))
+    def _observe(self, states: Sequence[Any]) -> Iterator[float]:
+        """The observations, lane after lane."""
+        return chain.from_iterable(map(self._dynamics.observe, repeat(self._array), states))
 
     def state_dict(self) -> dict[str, Tensor]:
         """As tensors."""
@@ -213,9 +223,9 @@ class FloatLanes(Lanes):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """From tensors."""
         self._states, self._clock = state["states"].T.tolist(), state["clock"].tolist()
-        self._write_observations(*self._seen(self._states))
+        self._write_observations(*self._observe(self._states))
 
 
 def _packer(tensor: Tensor, code: str) -> Any:
-    """What writes so many numbers into a tensor, three times as fast as an array takes a list."""
+    """A function that writes numbers into a tensor, three times as fast as assigning a list to an array."""
     return partial(struct.Struct(f"{tensor.numel()}{code}").pack_into, tensor.numpy().data, 0)

@@ -11,8 +11,8 @@ import torch
 from attrs import field, frozen, validators
 from gymnasium.spaces import Box, Discrete
 
+from .dynamics import Arithmetic, Dynamics, State
 from .lanes import Lanes, lanes
-from .world import Arithmetic, State, World
 
 FORCE = 0.001  # a step of time is the unit of time
 GRAVITY = 0.0025
@@ -30,7 +30,7 @@ class MountainCar:
     def build(self, num_envs: int, device: torch.device) -> Lanes:
         """`num_envs` lanes on `device`."""
         low, high = np.array([[LEFT_END, -FASTEST], [RIGHT_END, FASTEST]], np.float32)
-        world = World(
+        dynamics = Dynamics(
             observation_space=Box(low, high),
             action_space=Discrete(3),
             action_names=("LEFT", "NONE", "RIGHT"),
@@ -38,7 +38,7 @@ class MountainCar:
             advance=advance,
             observe=observe,
         )
-        return lanes(world, self.max_steps, num_envs, device)
+        return lanes(dynamics, self.max_steps, num_envs, device)
 
 
 def advance(array: Arithmetic, state: State, action: Any) -> tuple[State, Any, Any]:
@@ -54,5 +54,5 @@ def advance(array: Arithmetic, state: State, action: Any) -> tuple[State, Any, A
 
 
 def observe(array: Arithmetic, state: State) -> State:
-    """All of it."""
+    """The whole state."""
     return state

@@ -1,4 +1,4 @@
-"""A pendulum, to be swung up by less torque than holds it: Gymnasium's Pendulum-v1."""
+"""A pendulum that a limited torque swings up: Gymnasium's Pendulum-v1."""
 
 import math
 from typing import Any
@@ -8,8 +8,8 @@ import torch
 from attrs import field, frozen, validators
 from gymnasium.spaces import Box
 
+from .dynamics import Arithmetic, Dynamics, State
 from .lanes import Lanes, lanes
-from .world import Arithmetic, State, World
 
 GRAVITY = 10.0  # m/s²; mass and length are 1
 INTERVAL = 0.05  # s
@@ -26,14 +26,14 @@ class Pendulum:
     def build(self, num_envs: int, device: torch.device) -> Lanes:
         """`num_envs` lanes on `device`."""
         high = np.array([1, 1, FASTEST], np.float32)
-        world = World(
+        dynamics = Dynamics(
             observation_space=Box(-high, high),
             action_space=Box(-STRONGEST, STRONGEST, (1,), np.float32),
             starts=((-math.pi, math.pi), (-1.0, 1.0)),
             advance=advance,
             observe=observe,
         )
-        return lanes(world, self.max_steps, num_envs, device)
+        return lanes(dynamics, self.max_steps, num_envs, device)
 
 
 def advance(array: Arithmetic, state: State, action: Any) -> tuple[State, Any, Any]:

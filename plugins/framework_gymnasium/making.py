@@ -176,7 +176,7 @@ def _make_own_vectorised(settings: "Gymnasium", env_id: str, count: int) -> tupl
         lanes.close()
         raise UsageError(
             f"environment.id '{settings.id}': its vectorised version does not say when a lane's next episode begins, "
-            "so steps cannot be distinguished from resets: give its class metadata = "
+            "so steps and resets cannot be distinguished: give its class metadata = "
             '{"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP} (or SAME_STEP, DISABLED), '
             "set environment.autoreset, or choose environment.vectorization_mode sync"
         )

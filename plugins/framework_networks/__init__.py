@@ -1,1 +1,1 @@
-"""What the built-in policies are made of: layers, networks, their snapshots in numpy, and softmax."""
+"""The building blocks of the built-in policies: layers, networks, their snapshots in numpy, and softmax."""

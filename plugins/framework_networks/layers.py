@@ -1,9 +1,9 @@
-"""Linear layers and what lies between them as one function of autograd.
+"""Linear layers with their activations as one autograd function.
 
-A network of a few small layers spends half of its time between the kernels, and torch's tanh takes seven times as long
-as numpy's. So on the CPU, where the layers are torch's own and the activation's derivative follows from its value,
-forward and backward are written out here; recordings have torch's tanh. Wherever anything else is wanted of them
-(another device, hooks, exchanged layers, transforms of `torch.func`, autocast), the layers are called one by one.
+A network of a few small layers spends half of its time between kernels, and torch's tanh takes seven times as long as
+numpy's. So on the CPU, for torch's own layers and activations whose derivative follows from their value, forward and
+backward are written out here; recordings have torch's tanh. In any other case (another device, hooks, exchanged layers,
+transforms of `torch.func`, autocast), the layers are called one by one.
 """
 
 import functools
@@ -20,11 +20,11 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.utils import _python_dispatch
 
 KINDS = (nn.Tanh, nn.ReLU)
-ROWS = 2048  # at once: what lies between the layers stays in the processor's caches
-WIDE = 2**21  # multiplications of a product that oneDNN is asked for, if MKL holds back
-SIZES = frozenset({256, 512, 1024, ROWS})  # rows of one
-SIDE = 64  # of a gradient of weights, too: where it is narrower, MKL is the faster one all the same
-CPU = Path("/proc/cpuinfo")  # names the maker
+ROWS = 2048  # rows per pass, so that hidden values stay in the processor's caches
+WIDE = 2**21  # multiplications of a product from which on oneDNN is used, where MKL is slow
+SIZES = frozenset({256, 512, 1024, ROWS})  # rows of such a product
+SIDE = 64  # least width for gradients of weights; MKL is faster for narrower ones
+CPU = Path("/proc/cpuinfo")  # has the processor's vendor
 
 
 def through(layers: nn.Sequential, features: Tensor) -> Tensor:
@@ -33,72 +33,74 @@ def through(layers: nn.Sequential, features: Tensor) -> Tensor:
 
 
 def together(stacks: Sequence[tuple[nn.Sequential, Tensor]]) -> list[Tensor]:
-    """What each stack of layers makes of its features, as `through` does, and all stacks as one function."""
-    plan: list[tuple[bool, int]] = []  # of each stack, whether tanh lies between, and the number of its parameters
-    given: list[Tensor] = []
+    """The outputs of each stack of layers for its features, as by `through`, with all stacks as one function."""
+    plan: list[tuple[bool, int]] = []  # per stack: whether the activation is tanh, and the number of parameters
+    inputs: list[Tensor] = []
     parameters: list[Any] = []
     for layers, features in stacks:
         parts: list[Any] = list(layers._modules.values())
         if not _are_plain(layers, parts):
-            return _one_by_one(stacks)
-        own: list[Any] = [layer._parameters[name] for layer in parts[::2] for name in ("weight", "bias")]
-        first = own[0]
+            return _call_layers(stacks)
+        stack_parameters: list[Any] = [layer._parameters[name] for layer in parts[::2] for name in ("weight", "bias")]
+        first = stack_parameters[0]
         if features.dtype != first.dtype:
             features = features.to(first.dtype)
-        if any(one is None for one in own) or not first.is_cpu or not _is_simple(features):
-            return _one_by_one(stacks)
-        plan.append((len(parts) > 1 and type(parts[1]) is nn.Tanh, len(own)))
-        given.append(features.reshape(-1, features.shape[-1]) if features.ndim != 2 else features)
-        parameters += own
-    counts = {len(features) for features in given}
-    if max(counts) <= ROWS or len(counts) > 1 or _is_watched():
-        made = _made(plan, given, parameters)
+        if any(parameter is None for parameter in stack_parameters) or not first.is_cpu or not _is_simple(features):
+            return _call_layers(stacks)
+        plan.append((len(parts) > 1 and type(parts[1]) is nn.Tanh, len(stack_parameters)))
+        inputs.append(features.reshape(-1, features.shape[-1]) if features.ndim != 2 else features)
+        parameters += stack_parameters
+    counts = {len(features) for features in inputs}
+    if max(counts) <= ROWS or len(counts) > 1 or _is_recording():
+        results = _outputs(plan, inputs, parameters)
     else:
-        pieces = zip(*(torch.split(features, ROWS) for features in given), strict=True)
-        made = [torch.cat(parts) for parts in zip(*(_made(plan, some, parameters) for some in pieces), strict=True)]
+        batches = zip(*(torch.split(features, ROWS) for features in inputs), strict=True)
+        results = [
+            torch.cat(parts) for parts in zip(*(_outputs(plan, batch, parameters) for batch in batches), strict=True)
+        ]
     return [
         outputs if features.ndim == 2 else outputs.reshape(*features.shape[:-1], outputs.shape[-1])
-        for outputs, (_, features) in zip(made, stacks, strict=True)
+        for outputs, (_, features) in zip(results, stacks, strict=True)
     ]
 
 
-def _made(plan: list[tuple[bool, int]], features: Sequence[Tensor], parameters: Sequence[Any]) -> Sequence[Tensor]:
+def _outputs(plan: list[tuple[bool, int]], features: Sequence[Tensor], parameters: Sequence[Any]) -> Sequence[Tensor]:
     """The outputs `[B, outputs]` of each stack."""
     if torch.is_grad_enabled():
         return Layers.apply(plan, *features, *parameters)  # type: ignore[no-any-return]
     return [values[-1] for values in _all_values(plan, features, parameters)]
 
 
-def _is_watched() -> bool:
-    """Whether this is being recorded."""
+def _is_recording() -> bool:
+    """Whether torch records the operations."""
     return _python_dispatch._get_current_dispatch_mode() is not None
 
 
-def _one_by_one(stacks: Sequence[tuple[nn.Sequential, Tensor]]) -> list[Tensor]:
+def _call_layers(stacks: Sequence[tuple[nn.Sequential, Tensor]]) -> list[Tensor]:
     return [layers(features.to(layers[-1].weight.dtype)) for layers, features in stacks]  # type: ignore[arg-type]
 
 
 class Layers(torch.autograd.Function):
-    """h ← f(h·Wᵀ + b) for each layer but a stack's last, which has no f; f′ is 1 − f² of tanh, and f > 0 of ReLU."""
+    """h ← f(h·Wᵀ + b) for each layer, without f in a stack's last one; f′ is 1 − f² for tanh, and f > 0 for ReLU."""
 
     @classmethod
     def apply(cls, *arguments: Any) -> Any:
-        """Torch's own, without its look for transforms of `torch.func`: the layers are called one by one there."""
+        """Torch's `apply` without its check for transforms of `torch.func`: there the layers are called one by one."""
         return super(torch.autograd.Function, cls).apply(*arguments)  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, plan: list[tuple[bool, int]], *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Of each stack its outputs `[B, outputs]`.
+        """The outputs `[B, outputs]` of each stack.
 
-        `inputs` are the features `[B, width]` of each, then all parameters: of each layer weights `[after, before]` and
-        biases.
+        `inputs` are the features `[B, width]` of each stack, then all parameters: for each layer weights
+        `[after, before]` and biases.
         """
         features, parameters = inputs[: len(plan)], inputs[len(plan) :]
         values = _all_values(plan, features, parameters)
         ctx.plan = plan
-        ctx.save_for_backward(*inputs, *[value for made in values for value in made[:-1]])
+        ctx.save_for_backward(*inputs, *[value for stack_values in values for value in stack_values[:-1]])
         ctx.set_materialize_grads(False)
-        return tuple(made[-1] for made in values)
+        return tuple(stack_values[-1] for stack_values in values)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -106,9 +108,9 @@ class Layers(torch.autograd.Function):
         plan, needed = ctx.plan, ctx.needs_input_grad[1:]
         saved = ctx.saved_tensors
         inputs, hidden = saved[: len(needed)], iter(saved[len(needed) :])
-        if torch.is_grad_enabled():  # they are to be differentiated again
-            return None, *_again(plan, inputs, gradients, needed)
-        found: list[Tensor | None] = [None] * len(needed)
+        if torch.is_grad_enabled():  # they must be differentiable
+            return None, *_differentiable_gradients(plan, inputs, gradients, needed)
+        results: list[Tensor | None] = [None] * len(needed)
         end = len(plan)
         for number, ((tanh, count), derivative) in enumerate(zip(plan, gradients, strict=True)):
             begin, end = end, end + count  # of its parameters among the inputs
@@ -118,34 +120,34 @@ class Layers(torch.autograd.Function):
             for layer in range(len(before) - 1, -1, -1):
                 place = begin + 2 * layer
                 if needed[place]:
-                    found[place] = _product(derivative, before[layer])
+                    results[place] = _product(derivative, before[layer])
                 if needed[place + 1]:
-                    found[place + 1] = derivative.sum(0)
+                    results[place + 1] = derivative.sum(0)
                 if layer or needed[number]:
                     derivative = _times(derivative, inputs[place])
                 if layer:
                     derivative = _through_activation(tanh, derivative, before[layer])
             if needed[number]:
-                found[number] = derivative
-        return None, *found
+                results[number] = derivative
+        return None, *results
 
 
 def _all_values(plan: list[tuple[bool, int]], features: Sequence[Tensor], parameters: Sequence[Any]) -> Any:
-    """Of each stack, what each of its layers makes of the one before."""
-    made, end = [], 0
-    for (tanh, count), some in zip(plan, features, strict=True):
+    """The outputs of each layer, for each stack."""
+    results, end = [], 0
+    for (tanh, count), stack_features in zip(plan, features, strict=True):
         begin, end = end, end + count
-        made.append(_values(tanh, some, parameters[begin:end]))
-    return made
+        results.append(_values(tanh, stack_features, parameters[begin:end]))
+    return results
 
 
 def _values(tanh: bool, features: Tensor, parameters: Any) -> list[Tensor]:
-    """What each layer makes of the one before."""
+    """The outputs of each layer."""
     values, last = [features], len(parameters) - 2
-    watched = _is_watched()  # it must see each operation
+    recording = _is_recording()  # every operation must be visible
     for place in range(0, len(parameters), 2):
         value = _linear(values[-1], parameters[place], parameters[place + 1])
-        if place < last and tanh and watched:
+        if place < last and tanh and recording:
             value = torch.tanh(value)
         elif place < last and tanh:
             numbers = value.detach().numpy()
@@ -158,27 +160,27 @@ def _values(tanh: bool, features: Tensor, parameters: Any) -> list[Tensor]:
 
 @functools.cache
 def _onednn() -> Any:
-    """x·Wᵀ + b by oneDNN, if MKL, which torch asks for it, takes twice as long; else None.
+    """oneDNN's x·Wᵀ + b, where MKL, which torch uses by default, takes twice as long; else None.
 
-    MKL uses AVX-512 on Intel's processors only. The operation is private to torch.
+    MKL uses AVX-512 only on Intel's processors. The operation is private to torch.
     """
     capability = torch.backends.cpu.get_cpu_capability()
-    are_there = torch.backends.mkl.is_available(), torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if capability != "AVX512" or not all(are_there):
+    available = torch.backends.mkl.is_available(), torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if capability != "AVX512" or not all(available):
         return None
     try:
-        with CPU.open() as info:
-            is_intels = "GenuineIntel" in info.read(1024)
+        with CPU.open() as cpuinfo:
+            is_intels = "GenuineIntel" in cpuinfo.read(1024)
     except OSError:
         return None
     return None if is_intels else getattr(getattr(torch.ops.mkldnn, "_linear_pointwise", None), "default", None)
 
 
 def _is_wide(rows: Tensor, matrix: Tensor, columns: int) -> bool:
-    """Whether oneDNN is to be asked for the product of rows with a matrix, which then has so many columns.
+    """Whether to use oneDNN for the product of rows with a matrix, which has `columns` columns.
 
-    For each shape it makes a program of its own, which takes longer than the product, and keeps a thousand of them
-    (1.3 MB each): so it is asked for pieces of few sizes only.
+    For each shape it compiles a program, which takes longer than the product, and keeps a thousand of them (1.3 MB
+    each): so it is used for few sizes only.
     """
     return (
         rows.numel() * columns >= WIDE
@@ -186,7 +188,7 @@ def _is_wide(rows: Tensor, matrix: Tensor, columns: int) -> bool:
         and rows.dtype == matrix.dtype == torch.float32
         and _onednn() is not None
         and getattr(torch.backends.mkldnn, "enabled", True)
-        and not _is_watched()
+        and not _is_recording()
     )
 
 
@@ -197,8 +199,8 @@ def _linear(features: Tensor, weights: Tensor, biases: Tensor) -> Tensor:
         and features.shape[1] == weights.shape[1]
         and biases.shape == weights.shape[:1]
         and biases.dtype == torch.float32
-        and biases.is_contiguous()  # oneDNN takes its numbers as they lie
-        and features.is_contiguous()  # and refuses rows that overlap
+        and biases.is_contiguous()  # oneDNN ignores strides
+        and features.is_contiguous()  # and refuses overlapping rows
     ):
         return _onednn()(features, weights, biases, "none", [], "")  # type: ignore[no-any-return]
     return functional.linear(features, weights, biases)
@@ -212,7 +214,7 @@ def _times(derivative: Tensor, weights: Tensor) -> Tensor:
 
 
 def _product(derivative: Tensor, value: Tensor) -> Tensor:
-    """slopeᵀ·value, as the product of few columns that is the faster one: 5 µs instead of 22 for 64 and 4 of them."""
+    """slopeᵀ·value, computed with fewer columns, which is faster: 5 µs instead of 22 for 64 and 4 columns."""
     if min(derivative.shape[1], value.shape[1]) >= SIDE and _is_wide(derivative, value, value.shape[1]):
         return _onednn()(derivative.t(), value.t(), None, "none", [], "")  # type: ignore[no-any-return]
     if value.shape[1] < derivative.shape[1]:
@@ -221,19 +223,19 @@ def _product(derivative: Tensor, value: Tensor) -> Tensor:
 
 
 def _through_activation(tanh: bool, derivative: Tensor, value: Tensor) -> Tensor:
-    """The gradient before an activation, from that after it, in whose place it is put, and what came of it."""
+    """The gradient before an activation, from the activation's value and the gradient after it, which it overwrites."""
     aten = torch.ops.aten
-    if _is_watched():  # what is recorded has no places
+    if _is_recording():  # recordings have no in-place operations
         return aten.tanh_backward(derivative, value) if tanh else aten.threshold_backward(derivative, value, 0)  # type: ignore[no-any-return]
     if tanh:
         return aten.tanh_backward.grad_input(derivative, value, grad_input=derivative)  # type: ignore[no-any-return]
     return aten.threshold_backward.grad_input(derivative, value, 0, grad_input=derivative)  # type: ignore[no-any-return]
 
 
-def _again(
+def _differentiable_gradients(
     plan: list[tuple[bool, int]], inputs: Sequence[Tensor], gradients: Sequence[Tensor | None], needed: tuple[bool, ...]
 ) -> list[Tensor | None]:
-    """The gradients, by operations of torch's that have gradients of their own."""
+    """The gradients, computed with differentiable operations of torch."""
     outputs, end = [], len(plan)
     for number, (tanh, count) in enumerate(plan):
         value = inputs[number]
@@ -244,14 +246,14 @@ def _again(
             value = functional.linear(value, inputs[place], inputs[place + 1])
         outputs.append(value)
     used = [(value, derivative) for value, derivative in zip(outputs, gradients, strict=True) if derivative is not None]
-    wanted = [one for one, is_needed in zip(inputs, needed, strict=True) if is_needed]
-    values, given = zip(*used, strict=True)
-    found = iter(torch.autograd.grad(values, wanted, given, create_graph=True, allow_unused=True))
-    return [next(found) if is_needed else None for is_needed in needed]
+    targets = [tensor for tensor, is_needed in zip(inputs, needed, strict=True) if is_needed]
+    values, derivatives = zip(*used, strict=True)
+    results = iter(torch.autograd.grad(values, targets, derivatives, create_graph=True, allow_unused=True))
+    return [next(results) if is_needed else None for is_needed in needed]
 
 
 def _is_simple(features: Tensor) -> bool:
-    """A tensor of numbers on the CPU, and nothing that transforms operations."""
+    """Whether it is a plain tensor of floats on the CPU, and no transform of operations is active."""
     return (
         type(features) in (Tensor, nn.Parameter)
         and features.is_cpu
@@ -264,7 +266,7 @@ def _is_simple(features: Tensor) -> bool:
 
 
 def _are_plain(layers: nn.Sequential, parts: list[Any]) -> bool:
-    """Linear layers with one kind of activation between them, as they were built, and nothing hangs on a call."""
+    """Whether these are unchanged linear layers with one kind of activation between them, without hooks."""
     between = type(parts[1]) if len(parts) > 1 else nn.Tanh
     if between not in KINDS or len(parts) % 2 == 0 or not is_plain(layers, nn.Sequential):
         return False
@@ -274,13 +276,13 @@ def _are_plain(layers: nn.Sequential, parts: list[Any]) -> bool:
 
 
 def is_plain(module: nn.Module, *kinds: type[nn.Module]) -> bool:
-    """Exactly of one of these classes, and nothing else happens when it is called."""
+    """Whether a module is of exactly one of these classes, without hooks."""
     return type(module) in kinds and _is_bare(module) and not _has_any_global_hook()  # type: ignore[no-untyped-call]
 
 
 def _is_bare(module: nn.Module) -> bool:
-    """Nothing of its own hangs on its call."""
-    own = module.__dict__  # a module looks attributes up more slowly
+    """Whether a module has no hooks and no replaced `forward`."""
+    own = module.__dict__  # faster than attribute access on a module
     return not (
         own["_forward_hooks"]
         or own["_forward_pre_hooks"]

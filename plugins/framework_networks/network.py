@@ -23,7 +23,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiL
 
 @frozen
 class NetworkSettings(Section):
-    """The sizes of a network that the spaces do not give."""
+    """The settings of a network besides the spaces."""
 
     hidden: tuple[int, ...] = field(default=(32,), validator=validators.deep_iterable(validators.ge(1)))
     """widths of the hidden layers"""
@@ -39,14 +39,14 @@ class NetworkSettings(Section):
 class Network(nn.Module):
     """From observations `[…, *O]` to numbers `[…, outputs]`; each state of a finite space is evaluated once.
 
-    `orthogonal`, from the field's practice (Engstrom et al. 2020, arXiv:2005.12729, §3; Andrychowicz et al. 2021,
-    arXiv:2006.05990, §3.2): gain √2 in hidden layers, 1 for a value, and 0.01 for what an action is drawn from.
+    `orthogonal`, common practice (Engstrom et al. 2020, arXiv:2005.12729, §3; Andrychowicz et al. 2021,
+    arXiv:2006.05990, §3.2): gain √2 in hidden layers, 1 for a value, and 0.01 for the parameters of actions.
     """
 
     def __init__(
         self, settings: NetworkSettings, observations: "Discrete[Any] | Box", outputs: int, values: int = 0
     ) -> None:
-        """The last `values` outputs are values; the others are an action's."""
+        """The last `values` outputs are values; the others parametrise the action."""
         super().__init__()
         self.states = int(observations.n) if isinstance(observations, Discrete) else 0
         self.first_state = int(observations.start) if isinstance(observations, Discrete) else 0
@@ -80,15 +80,15 @@ class Network(nn.Module):
         return outputs if rows is None else _spread(outputs, rows)
 
     def lookup(self, observations: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The outputs `[states, outputs]` of every state, and which row `[…]` is each observation's.
+        """The outputs `[states, outputs]` of every state, and the row `[…]` of each observation.
 
-        Where there are more states than observations, or no end of them: the outputs `[…, outputs]` for each, and None.
+        If there are more states than observations, or infinitely many: the outputs `[…, outputs]` for each, and None.
         """
         features, rows = self.features(observations)
         return through(self.network, features), rows
 
     def features(self, observations: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the layers see, for `lookup`: of every state, or of each observation `[…, width]`."""
+        """The inputs of the layers, for `lookup`: of every state, or of each observation `[…, width]`."""
         if 0 < self.states <= observations.numel():
             return self.embedding.weight, self._numbered(observations)
         if self.states:
@@ -107,8 +107,8 @@ class Network(nn.Module):
 
 
 def lookup(networks: Sequence[Network], observations: Tensor) -> tuple[list[Tensor], Tensor | None]:
-    """What `Network.lookup` says, of several networks over the same observations, which are then one function."""
-    if not all(is_plain(network, type(network)) for network in networks):  # what hangs on a call is called
+    """`Network.lookup` for several networks on the same observations, computed as one function."""
+    if not all(is_plain(network, type(network)) for network in networks):  # hooks must be called
         return [network(observations) for network in networks], None
     seen = [network.features(observations) for network in networks]
     outputs = together([(one.network, features) for one, (features, _) in zip(networks, seen, strict=True)])
@@ -126,9 +126,9 @@ def _spread(outputs: Tensor, rows: Tensor) -> Tensor:
 
 
 class Normalizer(nn.Module):
-    """(o − mean)/√(variance + ε), within ±10, by the real steps of all rollouts that it was shown.
+    """(o − mean)/√(variance + ε), within ±10, by the real steps of all rollouts so far.
 
-    Until then mean 0 and variance 1. All are buffers, so they are saved with the parameters and move only in `observe`.
+    At first mean 0 and variance 1. All are buffers: saved with the parameters, and changed only in `observe`.
     """
 
     mean: Tensor  # [*O] float32
@@ -147,7 +147,7 @@ class Normalizer(nn.Module):
         return (centred / torch.sqrt(self.variance + EPSILON)).clamp(-CLIP, CLIP)
 
     def observe(self, rollout: Rollout) -> None:
-        """Take a rollout's real steps in."""
+        """Update the statistics with a rollout's real steps."""
         rows, real = rollout.observations.flatten(0, 1), rollout.mask.flatten()
         count, mean, variance = self.count, self.mean, self.variance
         for piece in (slice(first, first + ROWS) for first in range(0, len(rows), ROWS)):
@@ -165,7 +165,7 @@ class Unchanged(nn.Identity):
 
 
 def normalizer(settings: NetworkSettings, observations: "Discrete[Any] | Box") -> Normalizer | Unchanged:
-    """What all networks of a policy see observations through."""
+    """The normalizer of a policy's observations, shared by its networks."""
     return Normalizer(observations.shape or ()) if settings.normalize else Unchanged()
 
 

@@ -1,4 +1,4 @@
-"""A network's weights as they were, evaluated in numpy: what `actor()` gives where observations are a Box."""
+"""A copy of a network's weights, evaluated in numpy: for `actor()` where observations are a Box."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,19 +16,19 @@ from .network import ACTIVATIONS, CLIP, EPSILON, Network, Normalizer, Unchanged
 
 Array = np.ndarray[Any, Any]
 
-FIRST_ROWS, MOST_ROWS = 8, 64  # noise is drawn for so many steps at once, each time for twice as many
-MOST_NUMBERS = 2**15  # but no more numbers than a processor's cache holds
-# From so many products a layer on, numpy's BLAS (OpenBLAS: interface/gemm.c, and for one lane interface/gemv.c) takes
-# threads of its own, which torch's number of threads does not bind: torch multiplies there.
+FIRST_ROWS, MOST_ROWS = 8, 64  # noise is drawn for this number of steps at once, doubled each time
+MOST_NUMBERS = 2**15  # limit, so that the noise fits the processor's cache
+# From this number of multiplications per layer on, numpy's BLAS (OpenBLAS: interface/gemm.c, and interface/gemv.c for
+# one lane) starts threads of its own, which torch's number of threads does not limit: torch multiplies there.
 MOST_PRODUCTS, MOST_PRODUCTS_OF_ONE_LANE = 4 * 65536, 4 * 2304 - 1
 
-quiet = np.errstate(all="ignore")  # what is not finite is refused by the core, which names the part
+quiet = np.errstate(all="ignore")  # the core refuses numbers that are not finite, and names the part
 
 
 class Snapshot:
     """From observations `[N, *O]` to the outputs `[N, outputs]` that a network had when this was made.
 
-    All results stand in buffers that the next call writes again.
+    All results are in buffers that the next call overwrites.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Snapshot:
         activations: list[nn.Module],
         statistics: tuple[Array, Array] | None = None,
     ) -> None:
-        """Of each layer, weights `[before, after]` and biases `[after]`; observations' means and deviations `[O]`."""
+        """For each layer, weights `[before, after]` and biases `[after]`; observations' means and deviations `[O]`."""
         self.weights, self.biases = weights, biases
         self._activations, self._statistics = activations, statistics
         self._seen: Tensor | None = None
@@ -48,10 +48,10 @@ class Snapshot:
     def of(
         cls, policy: Any, kind: type[nn.Module], network: Network, outputs: slice | Tensor | None = None
     ) -> "Snapshot | None":
-        """Copies of what a policy of this class acts with: its normaliser, and its network up to some of the outputs.
+        """A copy of a policy's normalizer and network, with all or some of the outputs.
 
-        None where anything is not as it was built, in numpy's reach and in floating point that numpy is fast in:
-        another device, a subclass, an exchanged layer, a hook; and for a Discrete space.
+        None if numpy cannot evaluate it fast and exactly: another device, a subclass, an exchanged layer, a hook, a
+        dtype other than float32 and float64, or a Discrete space.
         """
         if network.states or not is_plain(network.network, nn.Sequential) or len(network.network) % 2 == 0:
             return None
@@ -69,7 +69,7 @@ class Snapshot:
         weights, biases = [layer.weight for layer in linear], [layer.bias for layer in linear]
         dtype = weights[0].dtype
         if dtype not in (torch.float32, torch.float64) or not all(
-            one is not None and one.dtype == dtype and one.is_cpu for one in (*weights, *biases)
+            parameter is not None and parameter.dtype == dtype and parameter.is_cpu for parameter in (*weights, *biases)
         ):
             return None
         copies = [weight.detach().numpy().T.copy() for weight in weights], [b.detach().numpy().copy() for b in biases]
@@ -108,7 +108,7 @@ class Snapshot:
         self._shaped = self._features.reshape(observations.shape)
 
     def _lay_out(self, lanes: int) -> None:
-        """Buffers for so many lanes, and the calls from one to the next."""
+        """Allocate buffers for this number of lanes, and prepare the calls."""
         before = self._features = np.empty((lanes, len(self.weights[0])), self.weights[0].dtype)
         limit = MOST_PRODUCTS if lanes > 1 else MOST_PRODUCTS_OF_ONE_LANE
         self._calls: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
@@ -128,7 +128,7 @@ class Snapshot:
 
 
 def _in_place(activation: nn.Module, numbers: Array) -> tuple[Callable[..., object], tuple[Any, ...]]:
-    """The call that puts an activation's results in the place of its arguments."""
+    """The call that applies an activation in place."""
     if isinstance(activation, nn.Tanh):
         return np.tanh, (numbers, numbers)
     if isinstance(activation, nn.ReLU):
@@ -140,20 +140,20 @@ def _in_place(activation: nn.Module, numbers: Array) -> tuple[Callable[..., obje
 
 
 class Noise:
-    """A row of random numbers for each step, drawn in blocks from the generator that is at hand."""
+    """A row of random numbers for each step, drawn in blocks."""
 
     def __init__(self, draw: Callable[[tuple[int, ...], torch.Generator], Array], *shape: int) -> None:
-        """`draw` gives a block of a shape; `shape` is that of a row."""
+        """`draw` returns a block of a shape; `shape` is that of a row."""
         self._draw, self._shape = draw, shape
         self._most = min(MOST_ROWS, max(1, MOST_NUMBERS // max(1, int(np.prod(shape)))))
         self._generator: torch.Generator | None = None
         self._rows: Iterator[Array] = iter(())
 
     def row(self, generator: torch.Generator) -> Array:
-        """The next one of this generator's; what is left of another's is forgotten: each shard has its own."""
+        """The next row of this generator; another generator's remaining rows are discarded: each shard has its own."""
         if generator is not self._generator:
             self._generator, self._rows = generator, iter(())
-            self._count = min(FIRST_ROWS, self._most)  # few at first: a rollout of a few steps needs no more
+            self._count = min(FIRST_ROWS, self._most)  # few at first, for rollouts of a few steps
         for row in self._rows:
             return row
         self._rows = iter(self._draw((self._count, *self._shape), generator))
@@ -175,23 +175,23 @@ def log_exponential(shape: tuple[int, ...], generator: torch.Generator) -> Array
 
 
 class GumbelMaxActor:
-    """Samples one of each lane's options, or several such choices, from the logits of a snapshot.
+    """Samples one action per lane, or several components, from the logits of a snapshot.
 
-    By exponential races: argmax p/e with e ~ Exp(1) is argmax of logit − log e, whatever the logits' sum.
-    Log-probs are left to one batch for the whole rollout; the same `Action` is handed out each time.
+    By exponential races: argmax p/e with e ~ Exp(1) is argmax of logit − log e, for unnormalised logits, too.
+    Log-probs are computed later, for the whole rollout at once; the same `Action` is returned each time.
     """
 
     def __init__(
         self, snapshot: Snapshot, first: int | Array, shape: tuple[int, ...] = (), options: Array | None = None
     ) -> None:
-        """Of a lane's actions the `shape` `[]` or `[K]` and first numbers; `options` `[outputs]`: places in masks."""
+        """`shape` `[]` or `[K]` and first numbers of a lane's actions; `options` `[outputs]`: places in masks."""
         self._snapshot, self._first = snapshot, first
         self._shape, self._options = shape, options
         self._logits: Array | None = None
 
     @quiet
     def act(self, inputs: Inputs, generator: torch.Generator) -> Action:
-        """One action a lane, of those that are allowed."""
+        """One allowed action per lane."""
         logits = self._snapshot(inputs.observations)
         if logits is not self._logits:
             self._lay_out(logits)
@@ -207,7 +207,7 @@ class GumbelMaxActor:
         return self._action
 
     def _lay_out(self, logits: Array) -> None:
-        """Buffers for another number of lanes."""
+        """Allocate buffers for this number of lanes."""
         self._logits = logits
         actions = torch.zeros((len(logits), *self._shape), dtype=torch.int64)
         self._action, self._chosen = Action(actions), actions.numpy()

@@ -17,14 +17,14 @@ from framework.cli.audit_picture import draw
 QUICK = ["--environment.goal", "2", "--environment.max-steps", "8", "--episodes", "64", "--batch", "4"]
 
 
-def told(capsys, *words):
+def audit_summary(capsys, *words):
     return json.loads(said(capsys, "audit", *QUICK, *words).out)
 
 
 @pytest.mark.slow
 def test_all_combinations_are_audited_or_refused_with_the_reason(here, capsys):
     words = ["--estimator", "total_return,rewards_to_go,gae", "--baseline", "none,value"]
-    summary = told(capsys, *words, "--estimator.gamma", "1")
+    summary = audit_summary(capsys, *words, "--estimator.gamma", "1")
     names = [(row["estimator"], row["baseline"], row["loss"]) for row in summary["combinations"]]
     kept = [(e, b, "reinforce") for e in ("total_return", "rewards_to_go") for b in ("none", "value")]
     assert names == [*kept, ("gae", "value", "reinforce")]  # who trains a critic is all one: the exact one is given
@@ -43,7 +43,7 @@ def test_all_combinations_are_audited_or_refused_with_the_reason(here, capsys):
 
 
 def test_without_lists_the_run_s_parts_are_audited(here, capsys):
-    (row,) = told(capsys, "--out", "other")["combinations"]
+    (row,) = audit_summary(capsys, "--out", "other")["combinations"]
     assert (row["estimator"], row["baseline"], row["loss"]) == ("rewards_to_go", "none", "reinforce")
     assert (here / "other.csv").exists()
     assert (here / "other.png").exists()
@@ -51,7 +51,7 @@ def test_without_lists_the_run_s_parts_are_audited(here, capsys):
 
 def test_a_setting_is_that_of_all_parts_that_have_it(here, capsys):
     words = ["--estimator", "total_return,n_step", "--loss", "actor_critic,ppo", "--estimator.n=2"]
-    rows = told(capsys, *words, "--estimator.gamma", "0.5", "--loss.clip", "0.1")["combinations"]
+    rows = audit_summary(capsys, *words, "--estimator.gamma", "0.5", "--loss.clip", "0.1")["combinations"]
     assert len(rows) == 4
     assert {row["gamma"] for row in rows} == {0.5}
 
@@ -61,9 +61,9 @@ def test_a_setting_that_none_of_them_has_is_unknown(here, capsys):
 
 
 def test_implied_parts_are_taken_and_contradictions_refused(here, capsys):
-    (row,) = told(capsys, "--estimator", "gae", "--loss", "actor_critic")["combinations"]
+    (row,) = audit_summary(capsys, "--estimator", "gae", "--loss", "actor_critic")["combinations"]
     assert row["baseline"] == "value"
-    summary = told(capsys, "--estimator", "gae", "--loss", "actor_critic", "--baseline", "none,value")
+    summary = audit_summary(capsys, "--estimator", "gae", "--loss", "actor_critic", "--baseline", "none,value")
     assert [row["baseline"] for row in summary["combinations"]] == ["value"]
     assert "implies baseline 'value'" in summary["refused"][0]["reason"]
 
@@ -86,7 +86,7 @@ def test_implied_parts_are_taken_and_contradictions_refused(here, capsys):
         (["--critic", "none"], "critic"),
     ],
 )
-def test_wrong_words_are_said(here, capsys, words, message):
+def test_wrong_arguments_are_reported(here, capsys, words, message):
     assert message in said(capsys, "audit", *QUICK, *words, code=2).err
     assert not list(here.iterdir())
 
@@ -129,7 +129,7 @@ def test_a_world_without_tables_is_sampled(here, capsys):
 
 
 def test_a_policy_with_memory_is_sampled(here, capsys):
-    summary = told(capsys, "--policy", "recurrent")
+    summary = audit_summary(capsys, "--policy", "recurrent")
     assert (
         summary["missing"]
         == "policy 'recurrent' (plugin policies) has memory, and exact gradients are of policies without"
@@ -166,7 +166,7 @@ def test_a_person_reads_a_table(here, capsys, monkeypatch):
 @given(
     st.permutations(["--seed 3", "--estimator a,b", "--estimator.gamma=1", "--loss.x 1 2", "--policy.y -1", "--out=p"])
 )
-def test_words_are_sorted_by_what_they_are_of(order):
+def test_arguments_are_split_by_role(order):
     arguments = SplitArguments.split(" ".join(order).split())
     assert arguments.names == {"estimator": ["a", "b"]}
     assert arguments.settings == {
@@ -182,7 +182,7 @@ def test_words_are_sorted_by_what_they_are_of(order):
 @pytest.mark.slow
 def test_the_picture_has_a_bar_for_each_combination(here, capsys):
     words = ["--estimator", "total_return,td0", "--baseline", "value,none", "--loss", "actor_critic,ppo"]
-    summary = told(capsys, *words)
+    summary = audit_summary(capsys, *words)
     figure = draw(summary)
     rows = summary["combinations"]
     assert len(figure.axes) == 3

@@ -136,7 +136,7 @@ def test_a_wrong_flag_exits_2(words, capsys):
     with pytest.raises(SystemExit) as end:
         main(["check", *words])
     assert end.value.code == 2
-    assert "Unrecognized" in (told := capsys.readouterr()).out + told.err
+    assert "Unrecognized" in (captured := capsys.readouterr()).out + captured.err
 
 
 def test_a_file_with_nearly_this_name_is_meant(lossy, capsys):
@@ -278,7 +278,7 @@ def test_a_law_has_a_name_of_its_own_and_a_docstring():
         law("estimator")(lambda subject: None)
 
 
-def test_a_law_without_cases_is_asked_of_each_variant():
+def test_a_law_without_cases_is_checked_for_each_variant():
     loaded, (part,) = select_parts("td0")
     found = judge(_entered(), subjects_of(part, loaded))
     assert found.outcome == "failed"

@@ -36,7 +36,7 @@ def test_settings_that_no_plugin_offers_need_a_role():
         check(Fine(), "estimator", only=["lanes_permut"])
 
 
-def test_what_a_part_raises_is_told():
+def test_what_a_part_raises_is_reported():
     (verdict,) = check(Raises(), "estimator", only=["estimates_are_finite"], examples=3).verdicts
     assert verdict.reason.startswith("raised RuntimeError: no such thing (")
     with pytest.raises(RuntimeError, match="no such thing"):
@@ -118,12 +118,12 @@ def test_what_a_part_raises_anywhere_is_a_broken_law(role, place, capsys, tmp_pa
     text = FAULTY.format(place=place)
     Path("faulty.py").write_text(text, "utf-8")
     line = next(number for number, line in enumerate(text.splitlines(), 1) if "raise RuntimeError" in line)
-    told = f"raised RuntimeError: the motor is out of order ({tmp_path / 'faulty.py'}:{line} in fails)"
+    reason = f"raised RuntimeError: the motor is out of order ({tmp_path / 'faulty.py'}:{line} in fails)"
     code, (report,) = listing(capsys, "faulty.py", "--role", role, "--examples", "2")
     broken = [entry for entry in report["laws"] if entry["outcome"] == "failed"]
     assert code == 1
     assert {entry["law"] for entry in report["laws"]} == {law.name for law in laws(role)}
-    assert any(told in entry["reason"] for entry in broken)
+    assert any(reason in entry["reason"] for entry in broken)
 
 
 @pytest.mark.slow
@@ -148,17 +148,17 @@ def test_conforms_leaves_what_raises_to_the_test(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_failure_is_told_whatever_the_settings(terminal, capsys, tmp_path, monkeypatch):
+def test_a_failure_is_reported_with_any_settings(terminal, capsys, tmp_path, monkeypatch):
     """Those that no source and no JSON is known of, those made by a factory, those that only tell identity."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("framework.cli.check.is_terminal", lambda: terminal)
     Path("odd.py").write_text(ODD.format(does=""), "utf-8")
     assert main(["check", "odd.py", "--examples", "5"]) == 1
     printed = capsys.readouterr().out
-    told = re.search(
+    match = re.search(
         r"tested = part\('estimator', 'odd:odd', \['.*odd.py'\](.*)\)  # and with plain=<framework_file_odd", printed
     )
-    assert told[1] in ("", ", clip=0.0, odd=math.nan")  # what is as by default is not told, whoever made it
+    assert match[1] in ("", ", clip=0.0, odd=math.nan")  # default settings are not printed
     if not terminal:
         (report,) = json.loads(printed)
         (entry,) = [entry for entry in report["laws"] if entry["law"] == LEAK]
@@ -175,7 +175,7 @@ def test_a_failure_is_told_whatever_the_settings(terminal, capsys, tmp_path, mon
         assert again.stderr.strip().splitlines()[-1].endswith(entry["reason"])
 
 
-def test_nan_in_a_case_is_told(capsys, tmp_path, monkeypatch):
+def test_nan_in_a_case_is_reported(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("nan.py").write_text(
         "from attrs import frozen\nfrom framework import Loss, hookimpl\n\n@frozen\nclass NaN:\n"
@@ -216,7 +216,7 @@ def test_ctrl_c_interrupts(capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_same_error_is_told_once(capsys, tmp_path, monkeypatch):
+def test_the_same_error_is_reported_once(capsys, tmp_path, monkeypatch):
     """Of all laws that it breaks; one snippet."""
     monkeypatch.chdir(tmp_path)
     Path("odd.py").write_text(ODD.format(does="raise RuntimeError('boom')"), "utf-8")

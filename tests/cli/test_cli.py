@@ -38,7 +38,7 @@ def test_an_unknown_command_gets_the_nearest():
     assert main(["rnu"]) == 2
 
 
-def test_an_unknown_command_is_said(capsys):
+def test_an_unknown_command_is_reported(capsys):
     assert (
         said(capsys, "rnu", code=2).err == "error: no command 'rnu'. Did you mean 'run'? "
         "There is: audit, check, completion, credit, evaluate, new, plugins, run, show\n"

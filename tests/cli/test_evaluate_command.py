@@ -46,7 +46,7 @@ def here(trained, monkeypatch):
     return trained
 
 
-def told(capsys, *words):
+def evaluate_summary(capsys, *words):
     return json.loads(said(capsys, "evaluate", *words).out)
 
 
@@ -55,7 +55,7 @@ def told(capsys, *words):
 
 @pytest.mark.parametrize("words", [[], ["--greedy"], ["--best"], ["--seed", "9", "--lanes", "7", "--episodes", "33"]])
 def test_the_numbers_are_those_of_the_policy(here, capsys, words):
-    summary = told(capsys, "runs/best", *words)
+    summary = evaluate_summary(capsys, "runs/best", *words)
     best, greedy, other = ("--best" in words), ("--greedy" in words), ("--seed" in words)
     played = framework.evaluate(
         framework.load("runs/best", best=best),
@@ -91,19 +91,22 @@ def test_no_more_lanes_are_built_than_there_are_episodes(here, capsys, monkeypat
     monkeypatch.setattr(
         building, "build_environment", lambda part, *given: built.append(given[0]) or real(part, *given)
     )
-    assert told(capsys, "runs/first", "--episodes", "3")["episodes"] == 3
-    assert told(capsys, "runs/first", "--episodes", "30", "--lanes", "4")["episodes"] == 30
+    assert evaluate_summary(capsys, "runs/first", "--episodes", "3")["episodes"] == 3
+    assert evaluate_summary(capsys, "runs/first", "--episodes", "30", "--lanes", "4")["episodes"] == 30
     assert built == [3, 4]
 
 
 def test_it_may_be_evaluated_elsewhere(here, capsys):
     """Flags and files win over the record: each step costs 2, and time is up after 3."""
     words = ["runs/first", "--environment.max-steps", "3", "--environment.step-reward", "-2"]
-    summary = told(capsys, *words)
+    summary = evaluate_summary(capsys, *words)
     assert (summary["mean_return"], summary["max_return"], summary["mean_length"]) == (-6, -6, 3)
     (here / "short.toml").write_text("[environment]\nmax_steps = 2\n")
-    assert told(capsys, "runs/first", "--config", "short.toml")["mean_length"] == 2
-    assert told(capsys, "runs/first", "--config", "short.toml", "--environment.max-steps", "1")["mean_length"] == 1
+    assert evaluate_summary(capsys, "runs/first", "--config", "short.toml")["mean_length"] == 2
+    assert (
+        evaluate_summary(capsys, "runs/first", "--config", "short.toml", "--environment.max-steps", "1")["mean_length"]
+        == 1
+    )
 
 
 def test_help_shows_the_recorded_parts_settings_and_none_that_play_no_part(here, capsys):
@@ -117,13 +120,13 @@ def test_help_shows_the_recorded_parts_settings_and_none_that_play_no_part(here,
 
 
 def test_numbers_that_do_not_exist_are_null(here, capsys):
-    summary = told(capsys, "runs/first", "--episodes", "1")
+    summary = evaluate_summary(capsys, "runs/first", "--episodes", "1")
     assert (summary["std_return"], summary["standard_error"], summary["interval"]) == (None, None, [None, None])
 
 
 def test_nothing_is_written(here, capsys):
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
-    told(capsys, "runs/best", "--best")
+    evaluate_summary(capsys, "runs/best", "--best")
     assert before == {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
 
 
@@ -284,8 +287,8 @@ def test_a_video_shows_the_beginning_and_each_step(seen, capsys):
 
     After the last step the world shows the next episode's beginning, again in 0.
     """
-    plain = told(capsys, "runs/seen", "--episodes", "5")
-    summary = told(capsys, "runs/seen", "--episodes", "5", "--video", "seen.mp4")
+    plain = evaluate_summary(capsys, "runs/seen", "--episodes", "5")
+    summary = evaluate_summary(capsys, "runs/seen", "--episodes", "5", "--video", "seen.mp4")
     assert summary.pop("video") == "seen.mp4"
     assert {**plain, "seconds": 0} == {**summary, "seconds": 0, "video": None}
     pictures = frames("seen.mp4")
@@ -365,7 +368,7 @@ def test_a_rate_that_is_none_is_refused(seen, rate):
 
 
 @pytest.mark.slow
-def test_a_video_that_cannot_be_written_is_said(seen):
+def test_a_video_that_cannot_be_written_is_reported(seen):
     """As on a full disk, where the encoder ends in the middle."""
     camera = seen / "camera.py"
     camera.write_text(camera.read_text() + "\nCameraLanes.render = lambda self: np.zeros((512, 512, 3), np.uint8)\n")
@@ -383,7 +386,7 @@ def test_a_video_that_cannot_be_written_is_said(seen):
 
 
 @pytest.mark.parametrize("name", ["imageio", "imageio_ffmpeg"])
-def test_without_an_encoder_it_is_said_how_to_get_one(seen, capsys, monkeypatch, name):
+def test_without_an_encoder_the_error_says_how_to_install_one(seen, capsys, monkeypatch, name):
     for module in [module for module in sys.modules if module.split(".")[0] == name]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, name, None)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from classic_cases import CPU, PI, WORLDS, Oracle, generator, near, settings_class, states, tensors, told
+from framework_classic import dynamics as shared_dynamics
 from framework_classic import lanes as shared
-from framework_classic import world as shared_world
 from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
@@ -279,7 +279,7 @@ BOTH, SAVED = law_both_flags_are_set_at_a_limit_that_is_an_end, law_saved_lanes_
 MUTANTS = {  # of a world, which is stepped in floats; of what is shared, in the given arithmetic
     "a pole without inertia": ("cartpole", STEP, ("LENGTH * (4 / 3)", "LENGTH")),
     "semi-implicit Euler": ("cartpole", STEP, ("INTERVAL * turning\n", "INTERVAL * (turning + INTERVAL * turn)\n")),
-    "no reward at the end": ("cartpole", STEP, (", 1.0, over", ", 1.0 - over, over")),
+    "no reward at the end": ("cartpole", STEP, (", 1.0, terminated", ", 1.0 - terminated, terminated")),
     "a pole may fall to one side": ("cartpole", STEP, ("abs(angle) >", "angle >")),
     "pushes one way": ("cartpole", STEP, ("(2 * action - 1)", "action")),
     "bounds at the limits": (
@@ -302,21 +302,29 @@ MUTANTS = {  # of a world, which is stepped in floats; of what is shared, in the
     "unwrapped angles": ("acrobot", STEP, ("upper = array.wrap(", "upper = (")),
     "the last step is paid for": ("acrobot", STEP, ("up * 1.0 - 1", "-1.0")),
     "Runge and Kutta's middle": ("acrobot", STEP, ("upper + half * u2", "upper + INTERVAL * u2")),
-    "an angle apart": ("world", AGREE, ("math.remainder(angle, math.tau)", "math.fmod(angle, math.tau)")),
-    "a number apart": ("world", AGREE, ("highest if number > highest", "lowest if number > highest")),
+    "an angle apart": ("dynamics", AGREE, ("math.remainder(angle, math.tau)", "math.fmod(angle, math.tau)")),
+    "a number apart": ("dynamics", AGREE, ("highest if number > highest", "lowest if number > highest")),
     "late by a step": ("lanes NUMPY", EPISODES, ("self._clock >= self._limit\n", "self._clock > self._limit\n")),
     "a lane late by a step": ("lanes FLOATS", EPISODES, ("time >= self._limit", "time > self._limit")),
     "the clock goes on": ("lanes NUMPY", EPISODES, ("self._clock[ended] = 0", "pass")),
-    "a lane's clock goes on": ("lanes FLOATS", EPISODES, ("world.begin(drawn), 0", "world.begin(drawn), clock[lane]")),
+    "a lane's clock goes on": (
+        "lanes FLOATS",
+        EPISODES,
+        ("dynamics.begin(drawn), 0", "dynamics.begin(drawn), clock[lane]"),
+    ),
     "the end is seen": ("lanes NUMPY", EPISODES, ("        if len(ended):", "        if False:")),
-    "a lane's end is seen": ("lanes FLOATS", EPISODES, ("True in over or True in out", "False")),
-    "a lane's limit is passed": ("lanes FLOATS", EPISODES, ("True in over or True in out", "True in over")),
+    "a lane's end is seen": ("lanes FLOATS", EPISODES, ("True in terminated or True in truncated", "False")),
+    "a lane's limit is passed": (
+        "lanes FLOATS",
+        EPISODES,
+        ("True in terminated or True in truncated", "True in terminated"),
+    ),
     "all begin anew": (
         "lanes NUMPY",
         EPISODES,
         ("where(self._terminated | self._truncated)", "where(self._clock > 0)"),
     ),
-    "all lanes begin anew": ("lanes FLOATS", EPISODES, (" if over[lane] or out[lane]", "")),
+    "all lanes begin anew": ("lanes FLOATS", EPISODES, (" if terminated[lane] or truncated[lane]", "")),
     "the world's end hides the limit": (
         "lanes NUMPY",
         BOTH,
@@ -325,7 +333,7 @@ MUTANTS = {  # of a world, which is stepped in floats; of what is shared, in the
     "the world's end hides a lane's limit": (
         "lanes FLOATS",
         BOTH,
-        ("[time >= self._limit for time in clock]", "[t >= self._limit and not o for t, o in zip(clock, over)]"),
+        ("[time >= self._limit for time in clock]", "[t >= self._limit and not o for t, o in zip(clock, terminated)]"),
     ),
     "successors are what is seen": (
         "lanes NUMPY",
@@ -336,7 +344,7 @@ MUTANTS = {  # of a world, which is stepped in floats; of what is shared, in the
         "lanes FLOATS",
         EPISODES,
         (
-            "            self._write_observations(*self._seen(states))\n        else:\n",
+            "            self._write_observations(*self._observe(states))\n        else:\n",
             "            pass\n        if True:\n",
         ),
     ),
@@ -357,7 +365,7 @@ MUTANTS = {  # of a world, which is stepped in floats; of what is shared, in the
         ("torch.rand(shape,", "torch.rand((shape[0], 1),"),
         ("generator=generator)", "generator=generator).expand(shape)"),
     ),
-    "only positive starts": ("world", law_starts_are_uniform, ("lowest + (highest", "(highest")),
+    "only positive starts": ("dynamics", law_starts_are_uniform, ("lowest + (highest", "(highest")),
     "the global generator": (
         "lanes",
         law_a_seed_is_a_story,
@@ -388,7 +396,7 @@ def test_mutant_is_killed(mutant, monkeypatch):
     place, law, *changes = MUTANTS[mutant]
     place, _, way = place.partition(" ")
     name = place if place in WORLDS else "pendulum" if law is AGREE else "cartpole"
-    for part in (shared_world.__name__, shared.__name__):
+    for part in (shared_dynamics.__name__, shared.__name__):
         changed = changes if part.endswith(place) else ()
         monkeypatch.setitem(sys.modules, part, mutate(part, *changed))
     if way:
@@ -401,7 +409,7 @@ def test_mutant_is_killed(mutant, monkeypatch):
 @pytest.mark.slow
 def test_an_unchanged_copy_lives(monkeypatch):
     """So it is the change that kills."""
-    for part in (shared_world.__name__, shared.__name__):
+    for part in (shared_dynamics.__name__, shared.__name__):
         monkeypatch.setitem(sys.modules, part, mutate(part))
     for name, world in WORLDS.items():
         cls = getattr(mutate(world.module), world.cls)

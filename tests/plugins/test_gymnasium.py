@@ -56,15 +56,15 @@ STORIES = st.tuples(
 AMOUNTS = [{"steps": 9}, {"episodes": 5}, {"fixed_steps": 6}]
 
 
-def one_lane_by_hand(lengths, ends, told, seeded):
-    """The story told by a single environment with the same actions: of each step, all that a rollout says of it.
+def one_lane_by_hand(lengths, ends, recorded, seeded):
+    """The steps of a single environment with the same actions, with all columns of a rollout.
 
-    Only an episode that begins with a seed is taken from what was told; any other follows the one before it.
+    Only the start of a seeded episode is taken from `recorded`; any other follows the one before it.
     """
     env = gym_worlds.Story(lengths, ends)
     value = lambda observation: float(observation @ np.array([1000.0, 10.0, 1.0]))  # noqa: E731
     expected, over = [], None
-    for action, observation, *_ in told:
+    for action, observation, *_ in recorded:
         if over is None or (over and seeded):
             env.episode = int(observation[0]) - 1
         if over is None or over:
@@ -86,9 +86,9 @@ def law_of_stories(lanes_module, mode, amount, lengths, ends):
     lengths, ends = ",".join(map(str, lengths)), "".join(ends)
     part = story(mode, "sync", lengths, ends)
     if lanes_module is not None:
-        made = part.build(3, CPU)
-        part = lanes_module.GymnasiumLanes(made.lanes, made.autoreset, made.info_settings, CPU)
-    told, masks, over = [[], [], []], [], []
+        built = part.build(3, CPU)
+        part = lanes_module.GymnasiumLanes(built.lanes, built.autoreset, built.info_settings, CPU)
+    lane_steps, masks, over = [[], [], []], [], []
     for rollout, _ in gather(part, 3, iterations=2 if "fixed_steps" in amount else 1, **amount):
         masks.append(rollout.mask)
         over.append(rollout.terminated | rollout.truncated)
@@ -96,8 +96,8 @@ def law_of_stories(lanes_module, mode, amount, lengths, ends):
             real = rollout.mask[:, n]
             names = ("actions", "observations", "rewards", "terminated", "truncated", "values", "successor_values")
             columns = [getattr(rollout, name)[real, n].tolist() for name in names]
-            told[n] += zip(*columns, strict=True)
-    for steps in told:
+            lane_steps[n] += zip(*columns, strict=True)
+    for steps in lane_steps:
         assert steps == one_lane_by_hand(lengths, ends, steps, mode == "disabled")
     if "fixed_steps" in amount:
         mask, before = torch.cat(masks), torch.cat(over)[:-1]
@@ -163,12 +163,12 @@ def test_the_law_of_stories_kills(name):
     mode, *change = MUTANTS[name]
     mutant = mutate("framework_gymnasium.lanes", tuple(change))
 
-    def told():
+    def run_law():
         for lengths, ends in (([2, 3, 1], "utb"), ([1, 4], "tu")):
             law_of_stories(mutant, mode, {"fixed_steps": 6}, lengths, list(ends))
 
     with pytest.raises(AssertionError):
-        told()
+        run_law()
 
 
 def test_lanes_have_seeds_of_their_own_and_repeat():
@@ -313,8 +313,8 @@ def test_an_evaluation_says_how_often_it_succeeded(vectorization, tmp_path, monk
     words += ["--extensions", "evaluate", "--extensions.evaluate.every", "1"]
     assert main(["run", *words]) == 0
     assert main(["evaluate", "runs/told", "--episodes", "20", "--lanes", "4"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["environment/is_success"] == pytest.approx(3 - told["mean_length"])
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["environment/is_success"] == pytest.approx(3 - summary["mean_length"])
     with (tmp_path / "runs/told/metrics.csv").open() as file:
         for row in csv.DictReader(file):
             assert float(row["evaluation/is_success"]) == pytest.approx(3 - float(row["evaluation/mean_length"]))

@@ -187,7 +187,7 @@ def vectorised(name, **kwargs):
 
 
 def test_a_vectorised_environment_must_say_how_it_resets(monkeypatch):
-    """Else steps cannot be told from resets; `auto` takes single lanes, and whoever knows can say it."""
+    """Otherwise steps and resets look the same; `auto` uses single lanes, and a setting can declare the mode."""
     monkeypatch.setattr(gym_vector_worlds.Counting, "metadata", {})
     with pytest.raises(UsageError, match=r'give its class metadata = \{"autoreset_mode": .*NEXT_STEP\} \(or SAME_STEP'):
         vectorised("Counting").build(2, CPU)
@@ -254,7 +254,7 @@ def test_a_vectorised_version_that_cannot_be_made_is_no_reason_to_refuse_single_
 
 
 @pytest.mark.filterwarnings("ignore")  # Gymnasium's checker of registered ids warns of the same
-def test_a_registered_environment_of_the_old_api_is_told_the_same():
+def test_a_registered_environment_of_the_old_api_gets_the_same_error():
     """Gymnasium's own wrappers unpack first; the line that is cited is the environment's all the same."""
     gymnasium.register("OldStep-v0", entry_point="gym_careless_worlds:odd", max_episode_steps=9)
     try:
@@ -281,9 +281,11 @@ def test_the_last_line_of_an_error_is_the_one_that_names_the_lane(tmp_path, monk
 def test_a_lane_that_cannot_be_closed_is_a_warning_and_the_others_are_closed(vectorization):
     gym_careless_worlds.Unclosable.tried = 0
     part = careless("Unclosable", vectorization)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught_warnings:
         warnings.simplefilter("always")
         result = framework.train(environment=part, rollout=RolloutSettings(lanes=2, steps=4), iterations=1)
-    assert re.search(r"close of lane 0 raised RuntimeError: the simulator is gone \(.*in close\)", str(told[0].message))
+    assert re.search(
+        r"close of lane 0 raised RuntimeError: the simulator is gone \(.*in close\)", str(caught_warnings[0].message)
+    )
     assert result.run.iteration == 1
     assert gym_careless_worlds.Unclosable.tried == 2

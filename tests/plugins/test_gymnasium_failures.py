@@ -46,7 +46,7 @@ def test_wrappers_go_round_each_lane_with_their_arguments():
         ("nowhere:Wrap", "cannot import nowhere"),
     ],
 )
-def test_a_wrapper_that_cannot_be_is_said(text, message):
+def test_an_invalid_wrapper_is_reported(text, message):
     with pytest.raises(UsageError) as caught:
         parse_wrapper(text)
     assert message in str(caught.value)
@@ -97,9 +97,9 @@ def test_a_success_flag_is_a_column_of_metrics_csv(tmp_path):
         directory=tmp_path / "run",
     )
     with (tmp_path / "run" / "metrics.csv").open() as file:
-        told = list(csv.DictReader(file))
-    assert [row["environment/is_success"] for row in told] == ["0.5"] * 3
-    assert "environment/success" not in told[0]
+        rows = list(csv.DictReader(file))
+    assert [row["environment/is_success"] for row in rows] == ["0.5"] * 3
+    assert "environment/success" not in rows[0]
 
 
 # Ends of runs
@@ -278,7 +278,7 @@ OWN = "vector_entry_point"
         (Gymnasium("Pendulum-v1", kwargs={"gravity": 3}), "'Pendulum-v1' refuses its arguments or wrappers: "),
     ],
 )
-def test_what_cannot_be_made_is_said_with_the_mend(settings, message, monkeypatch):
+def test_an_environment_that_cannot_be_made_is_reported_with_a_remedy(settings, message, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # as if MuJoCo were not here
     with pytest.raises(UsageError) as caught:
         settings.build(2, CPU)

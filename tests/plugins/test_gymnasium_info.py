@@ -1,4 +1,4 @@
-"""Of `info` only what was asked for is read: nothing else can make a run fail, and no number loses its fraction."""
+"""Only requested entries of `info` are read: nothing else can make a run fail, and no number loses its fraction."""
 
 import math
 
@@ -45,12 +45,12 @@ def played(info, metrics=None, vectorization="sync", mode="auto", lanes=3, steps
 
 @pytest.mark.parametrize(("vectorization", "mode"), WAYS)
 @pytest.mark.parametrize("info", ["lengths", "mixed", "some lanes", "lock", "two", "dict", "none"])
-def test_nothing_fails_over_what_nobody_asked_for(info, vectorization, mode):
+def test_entries_that_were_not_requested_never_fail(info, vectorization, mode):
     """Arrays of other lengths, None, nested tables and what cannot be sent to another process."""
     if vectorization == "async" and info not in ("lengths", "lock"):
         vectorization = "sync"
     found = played(info, vectorization=vectorization, mode=mode, steps=4)
-    assert all(math.isnan(told) for column in found.values() for told in column)
+    assert all(math.isnan(number) for column in found.values() for number in column)
 
 
 @pytest.mark.parametrize(("vectorization", "mode"), WAYS)
@@ -62,9 +62,9 @@ def test_a_float_after_an_int_keeps_its_fraction(vectorization, mode):
 @pytest.mark.parametrize(("vectorization", "mode"), WAYS)
 def test_what_some_lanes_say_is_theirs_alone(vectorization, mode):
     found = played("some lanes", ("score",), vectorization, mode)["score"]
-    assert sum(told == 0.5 for told in found) > 0
-    assert all(told == 0.5 or math.isnan(told) for told in found)
-    assert sum(math.isnan(told) for told in found) > 0
+    assert sum(number == 0.5 for number in found) > 0
+    assert all(number == 0.5 or math.isnan(number) for number in found)
+    assert sum(math.isnan(number) for number in found) > 0
 
 
 def test_arrays_of_one_number_are_that_number():
@@ -74,7 +74,7 @@ def test_arrays_of_one_number_are_that_number():
 
 
 @pytest.mark.parametrize(("info", "got"), [("two", "ndarray of shape [2]"), ("dict", "{'left': True, 'right': False}")])
-def test_what_was_asked_for_by_name_and_is_no_number_is_an_error(info, got):
+def test_a_requested_metric_that_is_not_a_number_is_an_error(info, got):
     with pytest.raises(RuntimeError) as caught:
         played(info, ("success",))
     assert f"metric 'success': expected one number in info, got {got}" in str(caught.value)
@@ -157,7 +157,7 @@ def test_masks_in_info_are_those_of_the_observation_that_is_seen_next(vectorizat
     made.close()
 
 
-def test_no_policy_takes_what_is_masked_in_taxi():
+def test_no_policy_takes_masked_actions_in_taxi():
     part = Gymnasium("Taxi-v4", max_episode_steps=20)
     result = framework.train(
         environment=part, recipe="ppo", rollout=RolloutSettings(lanes=2, fixed_steps=40), iterations=1

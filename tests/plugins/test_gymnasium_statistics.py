@@ -80,11 +80,11 @@ LANE = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=9)
 
 @given(st.lists(LANE, min_size=1, max_size=4))
 def test_moments_of_all_lanes_are_those_of_all_numbers(lanes):
-    told = [
+    statistics = [
         {f"0.W.obs_rms.{name}": value for name, value in (("mean", np.mean(x)), ("var", np.var(x)), ("count", len(x)))}
         for x in lanes
     ]
-    whole, numbers = merge_statistics(told), np.concatenate(lanes)
+    whole, numbers = merge_statistics(statistics), np.concatenate(lanes)
     assert float(whole["0.W.obs_rms.mean"]) == pytest.approx(numbers.mean(), abs=1e-8)
     assert float(whole["0.W.obs_rms.var"]) == pytest.approx(numbers.var(), abs=1e-6)
     assert float(whole["0.W.obs_rms.count"]) == len(numbers)

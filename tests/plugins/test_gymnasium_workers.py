@@ -93,7 +93,7 @@ def test_an_error_of_a_process_keeps_its_own_traceback(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_program_without_a_main_guard_is_told_of_it_where_processes_are_spawned(tmp_path):
+def test_a_program_without_a_main_guard_gets_a_hint_where_processes_are_spawned(tmp_path):
     done = run_script(
         """
         import multiprocessing

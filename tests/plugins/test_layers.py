@@ -155,7 +155,7 @@ WIDE = law_wide_products_are_those_of_the_layers
 MUTANTS = {
     "mixes the stacks up": (
         law_several_stacks_are_each_as_if_alone,
-        ("found[number] = derivative", "found[0] = derivative"),
+        ("results[number] = derivative", "results[0] = derivative"),
     ),
     "gives the first stack's layers to all": (
         law_several_stacks_are_each_as_if_alone,
@@ -184,7 +184,7 @@ MUTANTS = {
     ),
     "has no gradient of the features": (
         VALUES,
-        ("found[number] = derivative", "found[number] = torch.zeros_like(derivative)"),
+        ("results[number] = derivative", "results[number] = torch.zeros_like(derivative)"),
     ),
     "gives every parameter a gradient": (
         law_what_needs_no_gradient_gets_none,

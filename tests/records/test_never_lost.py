@@ -61,7 +61,7 @@ def test_every_signal_by_which_a_batch_system_ends_a_job_ends_a_run_cleanly(tmp_
 
 def test_a_handler_of_ones_own_stays(tmp_path):
     seen = []
-    usual = signal.signal(signal.SIGUSR1, lambda *told: seen.append(told))
+    usual = signal.signal(signal.SIGUSR1, lambda *arguments: seen.append(arguments))
     try:
         result = framework.train(extensions=[at(1, lambda run: os.kill(os.getpid(), signal.SIGUSR1))], iterations=3)
     finally:
@@ -141,7 +141,7 @@ def advance(now, seconds):
 
 
 @pytest.mark.slow
-def test_what_can_be_loaded_instead_is_said(here, capsys):
+def test_the_error_says_what_can_be_loaded_instead(here, capsys):
     """Of a run that failed, of one that was killed, of one that is whole."""
     (here / "broken.py").write_text(REPORT + FAILING)
     plugins = ["--plugins", "line_world,reinforce,reports,evaluation,./broken.py"]

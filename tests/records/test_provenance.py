@@ -246,7 +246,7 @@ def test_all_that_differs_is_one_warning(plain, reader):
     assert "reports" not in said  # they only watch
 
 
-def test_another_version_of_a_distribution_is_said_once(plain):
+def test_another_version_of_a_distribution_is_reported_once(plain):
     def change(written):
         for plugin in written["plugins"]:
             plugin["version"] = "0.0.1"

@@ -134,8 +134,8 @@ def test_the_metrics_file_is_the_history(tmp_path):
     read = rows(tmp_path / "run")
     assert list(read[0]) == list(result.metrics)
     for name, column in result.metrics.items():
-        told = [float(row[name]) if row[name] else math.nan for row in read]
-        assert np.array_equal(told, column, equal_nan=True), name
+        numbers = [float(row[name]) if row[name] else math.nan for row in read]
+        assert np.array_equal(numbers, column, equal_nan=True), name
     assert read[0]["mean_return"] == ""  # no episode ended in three steps: no number, rather than a wrong one
 
 

@@ -19,7 +19,7 @@ from framework.cli import main
 @pytest.mark.parametrize("error", ["OSError(5, 'Input/output error')", "Panic('boom')", "SystemExit(0)"])
 @pytest.mark.parametrize("hook", ["run_started", "measure", "iteration_finished", "should_stop", "run_finished"])
 def test_a_report_that_raises_is_switched_off_with_one_warning(here, capsys, hook, error):
-    """It is named first in the list, and the record is told before it all the same."""
+    """It is named first in the list, and the record is called before it anyway."""
     (here / "broken.py").write_text(REPORT)
     words = ["--extensions.breaks.where", hook, "--extensions.breaks.error", error]
     with warnings.catch_warnings(record=True) as caught:
@@ -31,7 +31,7 @@ def test_a_report_that_raises_is_switched_off_with_one_warning(here, capsys, hoo
     label = "extension 'breaks' (plugin broken) is switched off, and the run goes on"
     assert said.startswith(f"{label}: {hook} raised {kind}: ")
     assert len(read_metrics(here / "runs" / "a")["steps"]) == 3
-    assert (here / "runs" / "a" / "learning_curve.png").is_file()  # who comes after it is told, too
+    assert (here / "runs" / "a" / "learning_curve.png").is_file()  # later reports are called, too
 
 
 def test_a_report_that_raises_in_run_failed_hides_no_error(here, capsys):
@@ -74,6 +74,6 @@ def test_a_warning_that_nobody_can_read_fails_no_run(here, monkeypatch):
     sys.stderr.close()
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = lambda *told, **more: sys.stderr.write("")  # as it is without pytest
+        warnings.showwarning = lambda *arguments, **more: sys.stderr.write("")  # as it is without pytest
         errors.warn("unread")
     errors.say("unread")

@@ -1,4 +1,4 @@
-"""What a world is: the equations of one step, written once for Python's floats, numpy's arrays and torch's tensors."""
+"""The dynamics of an environment, written once for Python's floats, numpy's arrays and torch's tensors."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,12 +9,12 @@ import torch
 from attrs import frozen
 from gymnasium.spaces import Box, Space
 
-State = Sequence[Any]  # V variables: a float each or, of all lanes, a float64 array [N] each
+State = Sequence[Any]  # V variables, each a float or, for all lanes, a float64 array [N]
 
 
 @frozen
 class Arithmetic:
-    """What the equations need beside operators."""
+    """The functions that the equations use besides operators."""
 
     sin: Callable[[Any], Any]
     cos: Callable[[Any], Any]
@@ -35,25 +35,25 @@ NUMPY, TORCH = _arrays(np), _arrays(torch)
 FLOATS = Arithmetic(
     math.sin,
     math.cos,
-    # `min` and `max` take thrice the time; NaN stays NaN, as in arrays
+    # `min` and `max` take three times as long; NaN stays NaN, as in arrays
     lambda number, lowest, highest: lowest if number < lowest else highest if number > highest else number,
     lambda angle: math.remainder(angle, math.tau),
 )
 
 
 @frozen(eq=False)
-class World:
-    """The two functions take the arithmetic first; they do not change what they are handed."""
+class Dynamics:
+    """Spaces, first states, and two functions that take the arithmetic first and do not change their arguments."""
 
     observation_space: Box
     action_space: Space[Any]  # of one number
-    starts: tuple[tuple[float, float], ...]  # V times the lowest and the highest first value
-    advance: Callable[[Arithmetic, State, Any], tuple[State, Any, Any]]  # by an action: state, reward, is it over?
-    observe: Callable[[Arithmetic, State], State]  # what is seen of a state
+    starts: tuple[tuple[float, float], ...]  # V pairs: the range of each variable's first value
+    advance: Callable[[Arithmetic, State, Any], tuple[State, Any, Any]]  # by an action: state, reward, terminated
+    observe: Callable[[Arithmetic, State], State]  # the observation of a state
     action_names: tuple[str, ...] | None = None
 
     def begin(self, drawn: Any) -> list[Any]:
-        """A first state, of V numbers drawn from [0, 1)."""
+        """A first state, from V random numbers of [0, 1)."""
         return [
             lowest + (highest - lowest) * share for (lowest, highest), share in zip(self.starts, drawn, strict=True)
         ]
