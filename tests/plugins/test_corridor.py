@@ -242,7 +242,7 @@ MUTANTS = {
         ("torch.where(self._places == 0, self._sides, onward)", "torch.where(self._places < 2, self._sides, onward)"),
     ),
     "is late by one step": (law_each_lane_is_a_maze, ("torch.ge(self._clock", "torch.gt(self._clock")),
-    "never restarts the clock": (law_each_lane_is_a_maze, ("self._clock *= going", "pass")),
+    "never restarts the clock": (law_each_lane_is_a_maze, ("self._clock *= continues", "pass")),
     "draws anew within an episode": (
         law_each_lane_is_a_maze,
         ("torch.where(over, torch.empty_like", "torch.where(over | ~over, torch.empty_like"),

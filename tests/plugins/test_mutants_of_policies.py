@@ -74,7 +74,7 @@ CHANGES = {
         multi_categorical,
         (),
         SEVERAL_ARGUMENTS,
-        ("normalised(rows, ~self.missing)", "normalised(rows, None)"),
+        ("masked_log_softmax(rows, ~self.missing)", "masked_log_softmax(rows, None)"),
     ),
     "takes the entropy of one action": (
         law_several_actions_are_independent,
@@ -112,7 +112,10 @@ CHANGES = {
         actor_critic,
         ("actor_critic, shared",),
         (SMOOTH, SEEDS),
-        ("return Evaluation(*judged(", "values = values.detach()\n        return Evaluation(*judged("),
+        (
+            "return Evaluation(*log_probs_and_entropies(",
+            "values = values.detach()\n        return Evaluation(*log_probs_and_entropies(",
+        ),
     ),
     "forgets the scale of the box": (
         law_densities_are_torchs,
