@@ -24,7 +24,7 @@ from framework.testing.variants import alternating
 from framework.testing.verdicts import check_case, reason
 
 EXAMPLES = max(3, settings.default.max_examples // 5)  # cases a law: few, in the profile `dev`
-UNSHRUNK = settings(database=None, phases=[Phase.generate], max_examples=300, derandomize=True)
+UNSHRUNK = settings(database=None, phases=[Phase.generate], max_examples=2000, derandomize=True)
 
 
 def mutate(module_name, *changes, **replaced):
