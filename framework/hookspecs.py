@@ -243,7 +243,7 @@ class RunHooks:
     def collect_rollout(self, run: "Run") -> "Rollout":  # type: ignore[empty-body]
         """Stage, once an iteration: let the policy act; return the `Rollout`. Wrap it to scale rewards, say.
 
-        The scores in the metrics stay the environment's own: they are counted while it is stepped.
+        The returns in the metrics stay the environment's own: they are summed while it is stepped.
         """
 
     @hookspec(firstresult=True)

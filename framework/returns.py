@@ -191,7 +191,7 @@ def episode_sums(values: Tensor, episodes: Tensor, mask: Tensor) -> tuple[Tensor
 
 
 def episode_means(values: Tensor, episodes: Tensor, mask: Tensor) -> Tensor:
-    """Per episode, the mean of `values` over its real steps: `[E]`, in float64. Of returns, this is its *score*."""
+    """Per episode, the mean of `values` over its real steps: `[E]`, in float64."""
     sums, counts = episode_sums(values, episodes, mask)
     return sums / counts.clamp(min=1)
 

@@ -52,7 +52,7 @@ class TimeMean:
 
 @frozen
 class GroupMean:
-    """The mean score of all episodes of the group, that is with the same start.
+    """The mean over all episodes with the same start of their mean returns.
 
     With `total_return` that shrinks the expected gradient by 1 − 1/G of G episodes; with other estimators it changes
     its direction, too. The baseline of GRPO, which also scales by the group's deviation: Shao et al. 2024,
@@ -64,18 +64,18 @@ class GroupMean:
     claims = LINEAR
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
-        """For each step `[T, N]` the mean score of its episode's group, in float64."""
-        scores = episode_means(returns, rollout.episodes, rollout.mask)
+        """For each step `[T, N]` the mean of its episode's group, in float64."""
+        per_episode = episode_means(returns, rollout.episodes, rollout.mask)
         groups = episode_groups(rollout.groups, rollout.episodes, rollout.mask)
-        means = torch.bincount(groups, scores) / torch.bincount(groups).clamp(min=1)
+        means = torch.bincount(groups, per_episode) / torch.bincount(groups).clamp(min=1)
         return means[groups][rollout.episodes]
 
 
 @frozen
 class MovingAverage:
-    """An exponentially weighted mean of earlier rollouts' mean scores; 0 in the first rollout.
+    """An exponentially weighted mean of earlier rollouts' means over episodes; 0 in the first rollout.
 
-    After k rollouts with mean scores s₁ … sₖ: (1 − d)·Σᵢ dᵏ⁻ⁱ·sᵢ / (1 − dᵏ), divided as Adam's moments are (Kingma & Ba
+    After k rollouts with means s₁ … sₖ: (1 − d)·Σᵢ dᵏ⁻ⁱ·sᵢ / (1 − dᵏ), divided as Adam's moments are (Kingma & Ba
     2015, arXiv:1412.6980, §3), so that the zero before the first does not count.
     """
 
@@ -101,9 +101,9 @@ class MovingAverageBaseline:
         return torch.full_like(returns, self.sum / self.weight if self.weight else 0.0, dtype=torch.float64)
 
     def update(self, rollout: Rollout, returns: Tensor) -> None:
-        """Take in a rollout's mean score."""
-        score = float(episode_means(returns, rollout.episodes, rollout.mask).mean())
-        self.sum = self.decay * self.sum + (1 - self.decay) * score
+        """Take in a rollout's mean over its episodes."""
+        mean = float(episode_means(returns, rollout.episodes, rollout.mask).mean())
+        self.sum = self.decay * self.sum + (1 - self.decay) * mean
         self.weight = self.decay * self.weight + (1 - self.decay)
 
     def state_dict(self) -> dict[str, Tensor]:

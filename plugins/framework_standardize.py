@@ -16,7 +16,7 @@ from framework.tools import Section
 class Standardize(Section):
     """Standardise advantages: subtract their mean and divide by their standard deviation.
 
-    Within a group, mean and deviation are those of its episodes' scores (an episode's mean advantage). With
+    Within a group, mean and deviation are those of its episodes' mean advantages. With
     `total_return` and `group_mean` that is GRPO's advantage: Shao et al. 2024, arXiv:2402.03300, §4.1.2.
     """
 
@@ -94,16 +94,16 @@ class GroupStandardizer:
 
     @hookimpl(wrapper=True)
     def estimate_advantages(self, rollout: Rollout) -> Generator[None, Advantages, Advantages]:
-        """By the scores of each group's episodes; a single one is not scaled. Padding stays 0."""
+        """By the mean advantages of each group's episodes; a single one is not scaled. Padding stays 0."""
         result = yield
         advantages = result.advantages.double()
-        scores = episode_means(advantages, rollout.episodes, rollout.mask)
+        per_episode = episode_means(advantages, rollout.episodes, rollout.mask)
         groups = episode_groups(rollout.groups, rollout.episodes, rollout.mask)
         counts = torch.bincount(groups)
-        # counted from the group's lowest score, so that equal ones are exactly 0
-        lowest = scores.new_full((len(counts),), torch.inf).scatter_reduce(0, groups, scores, "amin")[groups]
-        means = (torch.bincount(groups, scores - lowest) / counts)[groups]
-        variances = torch.bincount(groups, (scores - lowest - means).square()) / (counts - 1)
+        # counted from the group's lowest mean, so that equal ones are exactly 0
+        lowest = per_episode.new_full((len(counts),), torch.inf).scatter_reduce(0, groups, per_episode, "amin")[groups]
+        means = (torch.bincount(groups, per_episode - lowest) / counts)[groups]
+        variances = torch.bincount(groups, (per_episode - lowest - means).square()) / (counts - 1)
         if self.settings.center:
             advantages = advantages - lowest[rollout.episodes] - means[rollout.episodes]
         if self.settings.scale:

@@ -1,4 +1,4 @@
-"""Baselines that need no critic. An episode's *score* is the mean of its returns over its real steps."""
+"""Baselines that need no critic. They average the mean returns (over its real steps) of each episode."""
 
 import torch
 from attrs import frozen
@@ -24,10 +24,10 @@ class NoBaseline:
 
 @frozen
 class BatchMean:
-    """The mean score of all episodes.
+    """The mean over all episodes of their mean returns.
 
-    An episode's own score is in it, which shrinks the expected gradient by the factor 1 − 1/E of E episodes
-    (exactly so for one score an episode, as total_return gives).
+    An episode's own mean is in it, which shrinks the expected gradient by the factor 1 − 1/E of E episodes
+    (exactly so for one return an episode, as total_return gives).
     """
 
     claims = LINEAR
@@ -40,7 +40,7 @@ class BatchMean:
 
 @frozen
 class LeaveOneOut:
-    """The mean score of the other episodes (RLOO), independent of the episode itself if collected by number.
+    """The mean over the other episodes (RLOO), independent of the episode itself if collected by number.
 
     Collected by size, an episode's length has a part in which others there are, and biases their mean a little. Where
     lanes are grouped, the others are those of its group, which began where it did. Source: Kool et al. 2019 (Buy 4
@@ -51,8 +51,8 @@ class LeaveOneOut:
     claims = LINEAR | NEUTRAL
 
     def __call__(self, rollout: Rollout, returns: Tensor) -> Tensor:
-        """For each step `[T, N]` the mean score of its group's other episodes, in float64; refuses a single one."""
-        scores = episode_means(returns, rollout.episodes, rollout.mask)
+        """For each step `[T, N]` the mean of its group's other episodes, in float64; refuses a single one."""
+        per_episode = episode_means(returns, rollout.episodes, rollout.mask)
         groups = episode_groups(rollout.groups, rollout.episodes, rollout.mask)
         counts = torch.bincount(groups)
         alone = (counts == 1).nonzero()
@@ -62,5 +62,5 @@ class LeaveOneOut:
                 f"baseline 'leave_one_out' needs at least two episodes in each {where} has 1: "
                 "ask for more (rollout.episodes, rollout.steps)"
             )
-        others = (torch.bincount(groups, scores)[groups] - scores) / (counts[groups] - 1)
+        others = (torch.bincount(groups, per_episode)[groups] - per_episode) / (counts[groups] - 1)
         return others[rollout.episodes]

@@ -201,8 +201,8 @@ ROUNDED = 1e-5
 def test_rloo_advantages_in_a_run_are_as_by_hand():
     for rollout, advantages in seen(estimator=TotalReturn(gamma=1.0), baseline=LeaveOneOut()):
         found = by_group(rollout, advantages)
-        for group, scores in scores_by_group(rollout).items():
-            expected = [s - (math.fsum(scores) - s) / (len(scores) - 1) for s in scores]
+        for group, per_episode in scores_by_group(rollout).items():
+            expected = [s - (math.fsum(per_episode) - s) / (len(per_episode) - 1) for s in per_episode]
             assert found[group] == pytest.approx(expected, abs=ROUNDED)
 
 
@@ -211,16 +211,16 @@ def test_grpo_advantages_in_a_run_are_as_by_hand():
     grpo = {"estimator": TotalReturn(gamma=1.0), "baseline": GroupMean()}
     for rollout, advantages in seen(extensions=[Standardize(within="group", epsilon=1e-6)], **grpo):
         found = by_group(rollout, advantages)
-        for group, scores in scores_by_group(rollout).items():
-            mean, deviation = statistics.fmean(scores), statistics.stdev(scores)
-            assert found[group] == pytest.approx([(s - mean) / (deviation + 1e-6) for s in scores], abs=ROUNDED)
+        for group, per_episode in scores_by_group(rollout).items():
+            mean, deviation = statistics.fmean(per_episode), statistics.stdev(per_episode)
+            assert found[group] == pytest.approx([(s - mean) / (deviation + 1e-6) for s in per_episode], abs=ROUNDED)
 
 
 def test_dr_grpo_is_the_group_mean_alone():
     for rollout, advantages in seen(estimator=TotalReturn(gamma=1.0), baseline=GroupMean()):
         found = by_group(rollout, advantages)
-        for group, scores in scores_by_group(rollout).items():
-            assert found[group] == pytest.approx([s - statistics.fmean(scores) for s in scores], abs=ROUNDED)
+        for group, per_episode in scores_by_group(rollout).items():
+            assert found[group] == pytest.approx([s - statistics.fmean(per_episode) for s in per_episode], abs=ROUNDED)
 
 
 @pytest.mark.parametrize("part", [{"baseline": GroupMean()}, {"extensions": [Standardize(within="group")]}], ids=list)
@@ -235,7 +235,7 @@ def test_in_a_run_a_group_of_one_episode_is_refused_by_leave_one_out():
 
 
 def test_without_a_goal_ahead_groups_follow_the_exact_values():
-    """Under the uniform policy the notebook's world is worth [−9, −7, −3, 3] (no limit): a group's scores mean that.
+    """Under the uniform policy the notebook's world is worth [−9, −7, −3, 3] (no limit): a group's mean is that.
 
     1600 episodes a start; their returns deviate by less than 20 (lengths of a walk of 20 steps): 5 deviations of the
     mean are 2.5. The seed is fixed, so that the test cannot fail by chance once it holds.
@@ -308,16 +308,16 @@ def grouped(draw):
 
 
 def law_formula(module, story, center, scale):
-    """Each step less the mean of its group's scores, over their deviation (n − 1) + ε; a single one is not scaled."""
+    """Each step less the mean of its group's episodes, over their deviation (n − 1) + ε; a single one is not scaled."""
     lanes, groups, rollout = story
     numbers = RewardsToGo(gamma=1.0)(rollout).returns
     steps = real_steps(lanes, numbers)
     owners = [group for lane, group in zip(lanes, groups, strict=True) for _ in lane]
     found = real_steps(lanes, through(module, rollout, numbers, center=center, scale=scale, epsilon=0.01))
     for number, row in enumerate(steps):
-        scores = [math.fsum(s) / len(s) for s, owner in zip(steps, owners, strict=True) if owner == owners[number]]
-        mean = statistics.fmean(scores) if center else 0.0
-        divisor = statistics.stdev(scores) + 0.01 if scale and len(scores) > 1 else 1.0
+        per_episode = [math.fsum(s) / len(s) for s, owner in zip(steps, owners, strict=True) if owner == owners[number]]
+        mean = statistics.fmean(per_episode) if center else 0.0
+        divisor = statistics.stdev(per_episode) + 0.01 if scale and len(per_episode) > 1 else 1.0
         # ε of 0.01 divides what float64 rounded: 1e-15 / 0.01, and a factor for the sums
         assert found[number] == pytest.approx([(x - mean) / divisor for x in row], abs=1e-11)
 
@@ -433,7 +433,7 @@ MUTANTS = {
     "mixes the groups": (law_formula, ("episode_groups(rollout.groups,", "episode_groups(None,")),
     "counts from zero": (
         law_equal_scores_become_zero,
-        ("torch.bincount(groups, scores - lowest)", "torch.bincount(groups, scores - lowest + 0.1)"),
+        ("torch.bincount(groups, per_episode - lowest)", "torch.bincount(groups, per_episode - lowest + 0.1)"),
     ),
     "adds no epsilon": (law_equal_scores_become_zero, ("variances.sqrt() + self.settings.epsilon", "variances.sqrt()")),
     "moves padding": (

@@ -55,27 +55,27 @@ def law_time_mean(module, lanes):
 
 
 def law_group_mean(module, story):
-    """The mean of the group's scores."""
+    """The mean of the group's episodes."""
     lanes, groups = story
     rollout = told(lanes, groups=groups)
     returns = TOGO(rollout).returns
-    scores, owners = scores_of(lanes, returns), by_episode(lanes, groups)
+    per_episode, owners = scores_of(lanes, returns), by_episode(lanes, groups)
     expected = []
     for number, steps in enumerate(real_steps(lanes, returns)):
-        members = [score for score, owner in zip(scores, owners, strict=True) if owner == owners[number]]
+        members = [score for score, owner in zip(per_episode, owners, strict=True) if owner == owners[number]]
         expected.append([math.fsum(members) / len(members)] * len(steps))
     assert agrees(lanes, module.GroupMean()(rollout, returns), expected)
 
 
 def law_leave_one_out(module, story):
-    """The mean of the other scores in the group."""
+    """The mean of the other episodes in the group."""
     lanes, groups = story
     rollout = told(lanes, groups=groups)
     returns = TOGO(rollout).returns
-    scores, owners = scores_of(lanes, returns), by_episode(lanes, groups)
+    per_episode, owners = scores_of(lanes, returns), by_episode(lanes, groups)
     expected = []
     for number, steps in enumerate(real_steps(lanes, returns)):
-        others = [s for k, s in enumerate(scores) if k != number and owners[k] == owners[number]]
+        others = [s for k, s in enumerate(per_episode) if k != number and owners[k] == owners[number]]
         expected.append([math.fsum(others) / len(others)] * len(steps))
     assert agrees(lanes, module.LeaveOneOut()(rollout, returns), expected)
 
@@ -96,7 +96,7 @@ def law_a_single_episode_in_a_group_is_refused(module, story):
 
 
 def law_moving_average(module, stories, decay):
-    """(1 − d)·Σᵢ dᵏ⁻ⁱ·sᵢ / (1 − dᵏ) after k rollouts with mean scores sᵢ, and 0 before the first."""
+    """(1 − d)·Σᵢ dᵏ⁻ⁱ·sᵢ / (1 − dᵏ) after k rollouts with means sᵢ, and 0 before the first."""
     baseline = module.MovingAverage(decay).build()
     means = []
     for lanes in stories:
@@ -106,8 +106,8 @@ def law_moving_average(module, stories, decay):
         weights = [(1 - decay) * decay ** (k - 1 - i) for i in range(k)]
         expected = math.fsum(w * s for w, s in zip(weights, means, strict=True)) / (1 - decay**k) if k else 0.0
         assert agrees(lanes, baseline(rollout, returns), [[expected] * len(s) for s in real_steps(lanes, returns)])
-        scores = scores_of(lanes, returns)
-        means.append(math.fsum(scores) / len(scores))
+        per_episode = scores_of(lanes, returns)
+        means.append(math.fsum(per_episode) / len(per_episode))
         baseline.update(rollout, returns)
 
 
@@ -289,7 +289,7 @@ MUTANTS = {
     "mistakes the episode for the group": (
         law_group_mean,
         BASELINES,
-        ("return means[groups][rollout.episodes]", "return scores[rollout.episodes]"),
+        ("return means[groups][rollout.episodes]", "return per_episode[rollout.episodes]"),
     ),
     "ignores groups in the mean": (
         law_group_mean,
@@ -302,7 +302,7 @@ MUTANTS = {
         ("episode_groups(rollout.groups,", "episode_groups(None,"),
     ),
     "divides by all of the group": (law_leave_one_out, MEANS, ("(counts[groups] - 1)", "counts[groups]")),
-    "counts the judged episode": (law_leave_one_out, MEANS, ("[groups] - scores)", "[groups])")),
+    "counts the judged episode": (law_leave_one_out, MEANS, ("[groups] - per_episode)", "[groups])")),
     "refuses groups without episodes": (
         law_a_single_episode_in_a_group_is_refused,
         MEANS,

@@ -57,7 +57,7 @@ def test_where_nothing_is_subtracted_returns_are_the_advantage(lanes):
 
 @given(LANES)
 def test_of_equal_lengths_time_mean_averages_to_the_batch_mean(lanes):
-    """With one number an episode and as many steps in each, every time index has the mean of all scores."""
+    """With one number an episode and as many steps in each, every time index has the mean of all of them."""
     lanes = [[Episode((*episode.rewards, 0, 0, 0, 0)[:5], True, False) for episode in lane] for lane in lanes]
     rollout = assemble(lanes)
     returns = TOTAL(rollout).returns
@@ -223,7 +223,7 @@ def test_settings_are_refused_when_they_are_made(cls, settings, message):
 
 
 def test_neutrality_kills_the_mutant_that_counts_the_judged_episode():
-    mutant = mutate(MEANS, ("[groups] - scores)", "[groups])")).LeaveOneOut
+    mutant = mutate(MEANS, ("[groups] - per_episode)", "[groups])")).LeaveOneOut
     is_killed(law_neutral, SMALL, st.integers(0, 2**31), arguments=(mutant,))
 
 

@@ -22,8 +22,8 @@ def scores_of(lanes, returns):
 def law_batch_mean_is_the_mean_of_scores(cls, lanes):
     rollout = assemble(lanes)
     returns = RewardsToGo(gamma=1.0)(rollout).returns
-    scores = scores_of(lanes, returns)
-    expected = sum(scores) / len(scores)
+    per_episode = scores_of(lanes, returns)
+    expected = sum(per_episode) / len(per_episode)
     assert all(
         math.isclose(x, expected, abs_tol=1e-5) for told in real_steps(lanes, cls()(rollout, returns)) for x in told
     )
@@ -32,9 +32,9 @@ def law_batch_mean_is_the_mean_of_scores(cls, lanes):
 def law_leave_one_out_means_the_others(cls, lanes):
     rollout = assemble(lanes)
     returns = RewardsToGo(gamma=1.0)(rollout).returns
-    scores = scores_of(lanes, returns)
+    per_episode = scores_of(lanes, returns)
     for number, told in enumerate(real_steps(lanes, cls()(rollout, returns))):
-        others = scores[:number] + scores[number + 1 :]
+        others = per_episode[:number] + per_episode[number + 1 :]
         assert all(math.isclose(x, sum(others) / len(others), abs_tol=1e-5) for x in told)
 
 
@@ -102,7 +102,7 @@ MUTANTS = {
     "counts the judged episode": (
         law_leave_one_out_means_the_others,
         "LeaveOneOut",
-        ("[groups] - scores)", "[groups])"),
+        ("[groups] - per_episode)", "[groups])"),
     ),
     "averages padding too": (
         law_padding_is_inert,

@@ -143,7 +143,10 @@ MUTANTS = {
     "carries nothing over": (law_oracle, ("rewards[0] += gamma", "rewards[0] += 0 * gamma")),
     "carries without discount": (law_oracle, ("rewards[0] += gamma * ", "rewards[0] += ")),
     "carries past an end": (law_oracle, ("returns[-1] * continues[-1]", "returns[-1]")),
-    "restarts a step early": (law_oracle, ("torch.cat([torch.zeros_like(continues[:1]), continues[:-1]])", "continues")),
+    "restarts a step early": (
+        law_oracle,
+        ("torch.cat([torch.zeros_like(continues[:1]), continues[:-1]])", "continues"),
+    ),
     "runs backward in time": (law_oracle, (FORWARD, "discounted_sums(rewards, discounts)")),
     "scales by what was known before": (law_oracle, ("torch.sqrt(self.variance +", "torch.sqrt(variance +")),
     "centres": (law_oracle, ("rollout.rewards.double() / torch", "(rollout.rewards.double() - self.mean) / torch")),
