@@ -380,7 +380,10 @@ def test_a_video_that_cannot_be_written_is_reported(seen):
     environment = {**os.environ, "IMAGEIO_FFMPEG_EXE": str(exe)}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "No space left on device\nerror: film.mp4 cannot be written: [Errno 32] Broken pipe (what " in done.stderr
+    assert (
+        "No space left on device\nerror: film.mp4 cannot be written: [Errno 32] Broken pipe (the encoder's "
+        in done.stderr
+    )
     assert "Traceback" not in done.stderr
     assert not list(seen.glob("*.mp4"))
 
