@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import optimizer as module
 
+from ..compile.adam import KERNELS, step_directly
 from ..config import Config, OptimizerSettings
 from ..errors import UsageError, unknown
 from ..kinds import converted, finite
@@ -85,11 +86,13 @@ def without_dynamo(cls: type[torch.optim.Optimizer]) -> Any:
     Each of them would import `torch._dynamo` when it is first called; in eager mode they do nothing else, apart from
     switching gradients off during a step, which is done here.
     """
-    step = inspect.unwrap(cls.step)
+    step, direct = inspect.unwrap(cls.step), KERNELS.get(cls.__name__) is not None
 
     def eager_step(self: Any, *arguments: Any) -> Any:
         if is_watched(self):
             return watched(self, *arguments)
+        if direct and not arguments and step_directly(self):
+            return None
         return plainly(self, *arguments)
 
     def plainly(self: Any, *arguments: Any) -> Any:
