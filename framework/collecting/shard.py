@@ -111,11 +111,7 @@ class Shard:
         self.values_agree = state["values_agree"]
 
     def collect(self, policy: Policy, actor: Actor, iteration: int, want_bootstrap: bool) -> Collected:
-        """Step until the requested amount is complete.
-
-        What is observed is checked at the end, all at once; if a part raises before, at once: a policy may have been
-        given what it cannot take.
-        """
+        """Step until the requested amount is complete."""
         with self.step_checks.failing(self):
             return self._collect(policy, actor, iteration, want_bootstrap)
 

@@ -16,7 +16,7 @@ from attrs import fields, frozen, has
 from torch import Tensor, nn
 
 from ..contracts import Batch, Loss
-from ..learning.batches import COLUMNS, Minibatch, divisor, share_of
+from ..learning.batches import Minibatch, columns_of, divisor, share_of
 from .adam import Adam
 from .inductor import FallbackError, compiled, lifted, tensors_of, traced, undisturbed
 
@@ -209,11 +209,6 @@ def _narrow(one: Tensor, other: Tensor) -> Any:
 def _narrow_and_bias(bias: Tensor, one: Tensor, other: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Any:
     product = NotImplemented if beta != 1 or alpha != 1 else _narrow(one, other)
     return product if product is NotImplemented else product + bias
-
-
-def columns_of(batch: Batch) -> dict[str, Tensor]:
-    """The fields of a batch that it has."""
-    return {name: column for name in COLUMNS if (column := getattr(batch, name)) is not None}
 
 
 def _held(part: Any) -> dict[str, Any]:

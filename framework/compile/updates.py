@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..contracts import Batch, Loss
 from ..hookspecs import CLAIMS
-from ..learning.batches import Minibatch, minibatches
+from ..learning.batches import Minibatch, columns_of, minibatches
 from ..learning.updates import Updater
 from ..setup.optimizers import is_watched
 from ..setup.wiring import words
@@ -33,7 +33,6 @@ from .update_program import (
     UpdateBlock,
     UpdateNumbers,
     as_double,
-    columns_of,
     denominators,
     is_near,
     new_program,

@@ -15,6 +15,7 @@ from ..config import UpdateSettings
 from ..contracts import Advantages, Batch, Inputs, Loss, Rollout, Sequences
 
 TARGETS = ("log_probs", "advantages", "returns", "value_targets", "values")
+LIGHT = 2**24  # bytes of a batch, up to which an epoch is shuffled at once; a larger one is not held twice
 COLUMNS = ("observations", "actions", *TARGETS, "action_masks")  # of a batch
 
 
@@ -70,18 +71,19 @@ def minibatches(settings: UpdateSettings, shuffle: torch.Generator, whole: Batch
     orders = [torch.randperm(len(rows), generator=shuffle) for _ in range(settings.epochs)]
     indices = [rows[order.to(rows.device)].to(whole.actions.device) for order in orders]
 
-    @functools.lru_cache(maxsize=1)  # one epoch is held at a time
+    at_once = whole.sequences is None and sum(column.nbytes for column in columns_of(whole).values()) <= LIGHT
+    one = select if whole.sequences is None else select_lanes
+
+    @functools.lru_cache(maxsize=1)  # one epoch is held at a time; its minibatches are views
     def shuffled(epoch: int) -> list[Batch]:
-        if whole.sequences is not None:
-            return [select_lanes(whole, lanes) for lanes in indices[epoch].split_with_sizes(sizes)]
         return _each(whole, lambda column: column.index_select(0, indices[epoch]).split_with_sizes(sizes), sizes)
 
-    def make(epoch: int, number: int) -> Batch:
-        return shuffled(epoch)[number]
+    def make(epoch: int, number: int, index: Tensor) -> Batch:
+        return shuffled(epoch)[number] if at_once else one(whole, index)
 
     for epoch in range(settings.epochs):
         for number, index in enumerate(indices[epoch].split_with_sizes(sizes)):
-            yield Minibatch(index, functools.partial(make, epoch, number))
+            yield Minibatch(index, functools.partial(make, epoch, number, index))
 
 
 def select(batch: Batch, index: Tensor) -> Batch:
@@ -89,24 +91,21 @@ def select(batch: Batch, index: Tensor) -> Batch:
     return _each(batch, lambda column: [column.index_select(0, index)], [len(index)])[0]
 
 
+def columns_of(batch: Batch) -> dict[str, Tensor]:
+    """The columns that a batch has, by name."""
+    return {name: column for name in COLUMNS if (column := getattr(batch, name)) is not None}
+
+
 def _each(batch: Batch, cut: Callable[[Tensor], Sequence[Tensor]], sizes: Sequence[int]) -> list[Batch]:
-    """Batches of so many steps, from what `cut` makes of each column; each has its share of the episodes."""
-    made: dict[int, Sequence[Tensor]] = {}
-    given: list[tuple[str, Any]] = []
-    for name in COLUMNS:
-        column = getattr(batch, name)
-        if column is not None:
-            if id(column) not in made:
-                made[id(column)] = cut(column)
-            given.append((name, made[id(column)]))
-    whole = len(batch.advantages)
+    """Batches of these sizes, from what `cut` makes of each column; each has its share of the episodes."""
+    columns, whole = columns_of(batch), len(batch.advantages)
+    distinct = {id(column): column for column in columns.values()}  # one tensor may be several columns
+    pieces = {key: cut(column) for key, column in distinct.items()}
+    made = ({name: pieces[id(column)][number] for name, column in columns.items()} for number in range(len(sizes)))
+    shares = (share_of(batch.total_episodes, size, whole) for size in sizes)
     return [
-        Batch(
-            **{name: pieces[number] for name, pieces in given},
-            total_steps=size,
-            total_episodes=share_of(batch.total_episodes, size, whole),
-        )
-        for number, size in enumerate(sizes)
+        Batch(**part, total_steps=size, total_episodes=share)  # type: ignore[arg-type]
+        for part, size, share in zip(made, sizes, shares, strict=True)
     ]
 
 

@@ -466,7 +466,7 @@ MUTANTS = {
     ),
     "divides lanes": (
         law_minibatches_are_whole_lanes,
-        {"batches": ("if whole.sequences is not None:\n            return", "if False:\n            return")},
+        {"batches": ("one = select if whole.sequences is None else select_lanes", "one = select")},
     ),
     "counts idle lanes": (
         law_minibatches_are_whole_lanes,

@@ -3,6 +3,7 @@
 import math
 import weakref
 from collections import Counter
+from unittest import mock
 
 import attrs
 import pytest
@@ -67,12 +68,13 @@ def test_the_columns_of_a_minibatch_stay_together(way, minibatches):
     assert seen == collected.mask.sum()
 
 
-@given(st.integers(1, 3), st.integers(1, 7), st.integers(1, 9), st.randoms(use_true_random=False))
-def test_a_minibatch_is_what_its_index_selects(epochs, count, steps, chance):
+@given(st.integers(1, 3), st.integers(1, 7), st.integers(1, 9), st.randoms(use_true_random=False), st.booleans())
+def test_a_minibatch_is_what_its_index_selects(epochs, count, steps, chance, light):
     """In whatever order they are made: an epoch is shuffled as one, its minibatches are views of that."""
     batch = Batch(*[torch.arange(float(steps)) + number for number in range(6)], total_steps=steps, total_episodes=2)
     settings = UpdateSettings(epochs=epochs, minibatches=count)
-    pieces = list(framework.learning.batches.minibatches(settings, torch.Generator(), batch))
+    with mock.patch.object(framework.learning.batches, "LIGHT", 2**24 if light else 0):
+        pieces = list(framework.learning.batches.minibatches(settings, torch.Generator(), batch))
     for piece in chance.sample(pieces, len(pieces)):
         made, expected = piece.make(), batch if piece.index is None else select(batch, piece.index)
         for name in framework.learning.batches.COLUMNS:
@@ -82,12 +84,13 @@ def test_a_minibatch_is_what_its_index_selects(epochs, count, steps, chance):
 
 
 def test_one_shuffled_epoch_is_held_at_a_time():
-    """Even if all minibatches are listed first, as for compiled updates."""
-    batch = Batch(*[torch.arange(12.0)] * 6, total_steps=12, total_episodes=1)
+    """Even if all minibatches are listed first, as for compiled updates; of a large batch, none."""
     settings = UpdateSettings(epochs=6, minibatches=4)
-    pieces = list(framework.learning.batches.minibatches(settings, torch.Generator(), batch))
-    made = [weakref.ref(piece.make()) for piece in pieces]
-    assert sum(one() is not None for one in made) == 4
+    for steps, held in ((12, 4), (framework.learning.batches.LIGHT // 4 + 4, 0)):
+        batch = Batch(*[torch.arange(float(steps))] * 6, total_steps=steps, total_episodes=1)
+        pieces = list(framework.learning.batches.minibatches(settings, torch.Generator(), batch))
+        made = [weakref.ref(piece.make()) for piece in pieces]
+        assert sum(one() is not None for one in made) == held
 
 
 def test_each_epoch_shuffles_anew():
