@@ -15,7 +15,7 @@ from ..config import UpdateSettings
 from ..contracts import Advantages, Batch, Inputs, Loss, Rollout, Sequences
 
 TARGETS = ("log_probs", "advantages", "returns", "value_targets", "values")
-LIGHT = 2**24  # bytes of a batch, up to which an epoch is shuffled at once; a larger one is not held twice
+LIGHT = 2**24  # bytes
 COLUMNS = ("observations", "actions", *TARGETS, "action_masks")  # of a batch
 
 
@@ -54,10 +54,13 @@ class Minibatch:
     make: Callable[[], Batch]
 
 
-def minibatches(settings: UpdateSettings, shuffle: torch.Generator, whole: Batch) -> Iterator[Minibatch]:
+def minibatches(
+    settings: UpdateSettings, shuffle: torch.Generator, whole: Batch, light: int = LIGHT
+) -> Iterator[Minibatch]:
     """Every epoch's minibatches, shuffled anew; each has its own steps, and its share of episodes, as denominators.
 
     A policy with memory needs lanes whole: they are what is shuffled, and shared out as evenly as their number allows.
+    An epoch is shuffled at once if the batch has at most `light` bytes; a larger one is not held twice.
     """
     if settings.minibatches == 1:
         for _ in range(settings.epochs):
@@ -71,7 +74,7 @@ def minibatches(settings: UpdateSettings, shuffle: torch.Generator, whole: Batch
     orders = [torch.randperm(len(rows), generator=shuffle) for _ in range(settings.epochs)]
     indices = [rows[order.to(rows.device)].to(whole.actions.device) for order in orders]
 
-    at_once = whole.sequences is None and sum(column.nbytes for column in columns_of(whole).values()) <= LIGHT
+    at_once = whole.sequences is None and sum(column.nbytes for column in columns_of(whole).values()) <= light
     one = select if whole.sequences is None else select_lanes
 
     @functools.lru_cache(maxsize=1)  # one epoch is held at a time; its minibatches are views

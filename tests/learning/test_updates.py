@@ -3,7 +3,6 @@
 import math
 import weakref
 from collections import Counter
-from unittest import mock
 
 import attrs
 import pytest
@@ -73,8 +72,8 @@ def test_a_minibatch_is_what_its_index_selects(epochs, count, steps, chance, lig
     """In whatever order they are made: an epoch is shuffled as one, its minibatches are views of that."""
     batch = Batch(*[torch.arange(float(steps)) + number for number in range(6)], total_steps=steps, total_episodes=2)
     settings = UpdateSettings(epochs=epochs, minibatches=count)
-    with mock.patch.object(framework.learning.batches, "LIGHT", 2**24 if light else 0):
-        pieces = list(framework.learning.batches.minibatches(settings, torch.Generator(), batch))
+    bytes_at_once = 2**24 if light else 0
+    pieces = list(framework.learning.batches.minibatches(settings, torch.Generator(), batch, bytes_at_once))
     for piece in chance.sample(pieces, len(pieces)):
         made, expected = piece.make(), batch if piece.index is None else select(batch, piece.index)
         for name in framework.learning.batches.COLUMNS:
@@ -86,9 +85,10 @@ def test_a_minibatch_is_what_its_index_selects(epochs, count, steps, chance, lig
 def test_one_shuffled_epoch_is_held_at_a_time():
     """Even if all minibatches are listed first, as for compiled updates; of a large batch, none."""
     settings = UpdateSettings(epochs=6, minibatches=4)
-    for steps, held in ((12, 4), (framework.learning.batches.LIGHT // 4 + 4, 0)):
-        batch = Batch(*[torch.arange(float(steps))] * 6, total_steps=steps, total_episodes=1)
-        pieces = list(framework.learning.batches.minibatches(settings, torch.Generator(), batch))
+    batch = Batch(*[torch.arange(12.0)] * 6, total_steps=12, total_episodes=1)
+    size = 6 * batch.returns.nbytes
+    for light, held in ((size, 4), (size - 1, 0)):
+        pieces = list(framework.learning.batches.minibatches(settings, torch.Generator(), batch, light))
         made = [weakref.ref(piece.make()) for piece in pieces]
         assert sum(one() is not None for one in made) == held
 
