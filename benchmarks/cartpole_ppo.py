@@ -258,10 +258,10 @@ def main() -> None:
     for name, row in result["rows"].items():
         print(f"\n{name}")
         for measure, number in row.items():
-            print(f"    {measure:32} {number if isinstance(number, str) else told(number)}")
+            print(f"    {measure:32} {number if isinstance(number, str) else describe(number)}")
 
 
-def told(number: dict[str, float | None]) -> str:
+def describe(number: dict[str, float | None]) -> str:
     """Median and range, to be read."""
     median, low, high = ("never" if one is None else f"{one:,.10g}" for one in number.values())
     return f"{median} ({low} to {high})"

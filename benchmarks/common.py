@@ -45,9 +45,9 @@ def environment(directory: Path, *installs: Sequence[str]) -> Path:
     for install in installs:
         done = subprocess.run([python, "-m", "pip", "install", "-q", *install], capture_output=True, text=True)
         if done.returncode:
-            told = done.stderr.strip().splitlines()
-            causes = [line.strip() for line in told if re.match(r"\s*[\w.]+(Error|Exception): |ERROR: ", line)]
-            raise RuntimeError((causes or told)[-1])
+            lines = done.stderr.strip().splitlines()
+            causes = [line.strip() for line in lines if re.match(r"\s*[\w.]+(Error|Exception): |ERROR: ", line)]
+            raise RuntimeError((causes or lines)[-1])
     ready.write_text(wanted)
     return python
 

@@ -286,8 +286,8 @@ def main() -> None:
         for side, row in sides.items():
             print(f"{task}  {SIDES[side]:20} { ({k: v for k, v in row.items() if k != 'curves'}) }")
     names = "import stable_baselines3, torch, gymnasium"
-    told = "print(stable_baselines3.__version__, torch.__version__, gymnasium.__version__)"
-    command = [python_of("sb3"), "-c", f"{names}; {told}"]
+    versions = "print(stable_baselines3.__version__, torch.__version__, gymnasium.__version__)"
+    command = [python_of("sb3"), "-c", f"{names}; {versions}"]
     listed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     versions = dict(zip(("stable-baselines3", "torch", "gymnasium"), listed, strict=True))
     report = {"versions": {"python": platform.python_version(), **versions}, "window": WINDOW, "tasks": result}

@@ -88,14 +88,14 @@ def main() -> None:
     path = HERE / "results" / "mujoco.json"
     result: dict[str, Any] = json.loads(path.read_text())["worlds"] if path.exists() else {}
     for world in given.worlds:
-        told = [found[world, seed] for seed in seeds]
-        scores = [one["mean_return"] for one in told]
+        results = [found[world, seed] for seed in seeds]
+        scores = [one["mean_return"] for one in results]
         result[world] = {
             "scores": {str(seed): round(score, 1) for seed, score in zip(seeds, scores, strict=True)},
-            "deviations of their episodes": [round(one["std_return"], 1) for one in told],
+            "deviations of their episodes": [round(one["std_return"], 1) for one in results],
             "mean": round(statistics.mean(scores), 1),
             "deviation over seeds": round(statistics.stdev(scores), 1) if len(scores) > 1 else None,
-            "seconds": [round(one["seconds"]) for one in told],
+            "seconds": [round(one["seconds"]) for one in results],
         }
         draw(world, seeds)
         print(json.dumps({world: result[world]}))

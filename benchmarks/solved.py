@@ -59,7 +59,7 @@ def record(name: str, seed: int) -> Path:
     return folder
 
 
-def judged(folder: Path, bar: float) -> tuple[int | None, float, int]:
+def solved_at(folder: Path, bar: float) -> tuple[int | None, float, int]:
     """Steps until solved (None: never), the mean return at the end, steps in all."""
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
     solved, last, ended = None, float("nan"), [(0, 0.0)]  # episodes and the sum of their returns, so far
@@ -86,7 +86,7 @@ def main() -> None:
     table: dict[str, Any] = {}
     for name in arguments.only:
         bar, flags = COMMANDS[name]
-        rows = [judged(record(name, seed), bar) for seed in seeds]
+        rows = [solved_at(record(name, seed), bar) for seed in seeds]
         table[name] = {
             "flags": flags,
             "bar": bar,

@@ -46,7 +46,7 @@ until, sys.argv = sys.argv[1], ["framework", "run", *sys.argv[2:]]
 def stamp(name):
     stamps.setdefault(name, time.time())
 
-def told():
+def stop_here():
     import os
     print(json.dumps({**stamps, "CPU": time.process_time()}), flush=True)
     os._exit(0)
@@ -70,7 +70,7 @@ def built(run):
         def run_finished(self):
             stamp("trained")
     run.manager.register(Watch())
-    after(run.optimizer, "step", "first update", lambda made: told() if until == "update" else None)
+    after(run.optimizer, "step", "first update", lambda made: stop_here() if until == "update" else None)
 
 real = importlib.import_module
 def import_module(name, package=None):

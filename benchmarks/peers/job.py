@@ -20,7 +20,7 @@ WINDOW, SOLVED = 100, 475.0  # episodes, and their mean return; Gymnasium's rewa
 
 
 class Watch:
-    """Is told of episodes and iterations, says when to stop, and prints what it saw."""
+    """Is called with episodes and iterations, decides when to stop, and prints what it saw."""
 
     def __init__(self) -> None:
         parser = argparse.ArgumentParser(description="One run of one side; prints a line of JSON.")

@@ -12,7 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env  # noqa: E402
 torch.set_num_threads(1)
 
 
-class Told(BaseCallback):
+class Callback(BaseCallback):
     """Tells the watch."""
 
     def _on_step(self) -> bool:
@@ -48,5 +48,5 @@ learner = PPO(
     seed=watch.seed,
     device="cpu",
 )
-learner.learn(watch.batch * ITERATIONS, callback=Told())
+learner.learn(watch.batch * ITERATIONS, callback=Callback())
 watch.report("stable-baselines3", "torch", "gymnasium", "numpy")

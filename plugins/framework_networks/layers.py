@@ -214,7 +214,7 @@ def _times(derivative: Tensor, weights: Tensor) -> Tensor:
 
 
 def _product(derivative: Tensor, value: Tensor) -> Tensor:
-    """slopeᵀ·value, computed with fewer columns, which is faster: 5 µs instead of 22 for 64 and 4 columns."""
+    """gradientᵀ·value, computed with fewer columns, which is faster: 5 µs instead of 22 for 64 and 4 columns."""
     if min(derivative.shape[1], value.shape[1]) >= SIDE and _is_wide(derivative, value, value.shape[1]):
         return _onednn()(derivative.t(), value.t(), None, "none", [], "")  # type: ignore[no-any-return]
     if value.shape[1] < derivative.shape[1]:

@@ -57,15 +57,15 @@ def by_hand(run):
     """E G `[P]` of the logits, and E · tr Cov G: score functions and formulas, over all tuples of episodes."""
     mdp, table, batch = run.environment.mdp(), softmax(run), run.config.rollout.episodes
     values = state_values(mdp, table, GAMMA)
-    told = []
+    reported = []
     for chance, steps, _ in enumerate_episodes(mdp, table):
         rewards = [reward for _, _, reward in steps]
         returns = [sum(GAMMA**k * r for k, r in enumerate(rewards[t:])) for t in range(len(rewards))]
         if run.config.estimator.name == "total_return":
             returns = returns[:1] * len(steps)
-        told.append((chance, steps, returns, sum(returns) / len(returns)))
+        reported.append((chance, steps, returns, sum(returns) / len(returns)))
     samples, chances = [], []
-    for chosen in product(told, repeat=batch):
+    for chosen in product(reported, repeat=batch):
         firsts = {steps[0][0] for _, steps, _, _ in chosen}
         grouped = run.environment.groups is not None  # one start for all
         if grouped and len(firsts) > 1:
@@ -178,27 +178,27 @@ def law_statistics_are_those_of_all_samples_at_once(module, given, parts, exact)
     account = module.Samples(gradient=torch.tensor(exact, dtype=torch.float64))
     for part in batches:
         account.add(part)
-    told = account.audited(3, 7.0, 0.0)
+    reported = account.audited(3, 7.0, 0.0)
     every, target = np.array(given), np.array(exact)
     variance = every.var(0, ddof=1).sum()
-    assert math.isclose(told.variance, 3 * variance, rel_tol=1e-9, abs_tol=1e-9)
-    assert np.allclose(told.mean, every.mean(0))
+    assert math.isclose(reported.variance, 3 * variance, rel_tol=1e-9, abs_tol=1e-9)
+    assert np.allclose(reported.mean, every.mean(0))
     distances = np.square(every - batches[0].mean(0).numpy()).sum(1)
     error = 3 * distances.std(ddof=1) / math.sqrt(len(given))
-    assert math.isclose(told.variance_error, error, rel_tol=1e-9, abs_tol=1e-9)
-    assert math.isclose(told.noise, math.sqrt(variance / len(given)), rel_tol=1e-9, abs_tol=1e-6)
+    assert math.isclose(reported.variance_error, error, rel_tol=1e-9, abs_tol=1e-9)
+    assert math.isclose(reported.noise, math.sqrt(variance / len(given)), rel_tol=1e-9, abs_tol=1e-6)
     squares = np.square(every - target).sum(1).mean()
-    assert math.isclose(told.mean_squared_error, squares, rel_tol=1e-9, abs_tol=1e-9)
+    assert math.isclose(reported.mean_squared_error, squares, rel_tol=1e-9, abs_tol=1e-9)
     norms = np.linalg.norm(every, axis=1) * np.linalg.norm(target)
     cosines = [float(one @ target) / norm if norm else 0.0 for one, norm in zip(every, norms, strict=True)]
-    assert math.isclose(told.batch_cosine, np.mean(cosines), abs_tol=1e-9)
-    assert math.isclose(told.bias, np.linalg.norm(every.mean(0) - target), rel_tol=1e-9, abs_tol=1e-9)
+    assert math.isclose(reported.batch_cosine, np.mean(cosines), abs_tol=1e-9)
+    assert math.isclose(reported.bias, np.linalg.norm(every.mean(0) - target), rel_tol=1e-9, abs_tol=1e-9)
     if np.linalg.norm(target):
-        assert math.isclose(told.relative_bias, told.bias / np.linalg.norm(target), rel_tol=1e-9)
+        assert math.isclose(reported.relative_bias, reported.bias / np.linalg.norm(target), rel_tol=1e-9)
     signal = max(0.0, np.square(every.mean(0)).sum() - variance / len(given))
     if variance > 1e-12:
         ratio = math.sqrt(signal / (3 * variance))
-        assert math.isclose(told.signal_to_noise, ratio, rel_tol=1e-6, abs_tol=1e-5)
+        assert math.isclose(reported.signal_to_noise, ratio, rel_tol=1e-6, abs_tol=1e-5)
 
 
 VECTORS = st.lists(st.integers(-4, 4).map(float), min_size=2, max_size=2)

@@ -178,7 +178,7 @@ def told_nothing(monkeypatch):
     ],
 )
 def test_words_come_in_any_order(words, monkeypatch):
-    """And settings are those of the part that is judged."""
+    """And settings are those of the part that is checked."""
     asked = told_nothing(monkeypatch)
     assert main(["check", *words.split()]) == 0
     ((part, rest),) = asked

@@ -130,9 +130,9 @@ def test_what_a_part_raises_anywhere_is_a_broken_law(role, place, capsys, tmp_pa
 def test_a_failure_without_a_case_can_be_repeated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("faulty.py").write_text(FAULTY.format(place="build"), "utf-8")
-    loaded, (judged,) = select_parts("faulty.py", "environment")
+    loaded, (part,) = select_parts("faulty.py", "environment")
     for name in ("every_episode_is_like_the_first", "rewards_are_finite"):  # whether it applies; a case
-        (verdict,) = check(judged, only=[name], examples=2, loaded=loaded).failed
+        (verdict,) = check(part, only=[name], examples=2, loaded=loaded).failed
         Path("again.py").write_text(snippet(name, verdict.subject.part, verdict.case, loaded, 0, 2), "utf-8")
         again = subprocess.run([sys.executable, "again.py"], capture_output=True, text=True, check=False)
         assert again.stderr.strip().endswith("RuntimeError: the motor is out of order"), again.stderr

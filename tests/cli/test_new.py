@@ -198,7 +198,7 @@ def test_all_are_installed_tested_chosen_and_clean(here):
         for words in (["ruff", "check", "--no-cache"], ["ruff", "format", "--check", "--no-cache"]):
             command(python, "-m", *words, folder=here / name)
     modules = [f"{name}/{name}.py" for name in names]
-    # what lies in site-packages is followed, and only what was written is judged
+    # what lies in site-packages is followed, and only what was written is checked
     command(python, "-m", "mypy", "--strict", "--follow-imports", "silent", *modules, folder=here)
 
 

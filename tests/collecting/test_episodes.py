@@ -87,8 +87,8 @@ def law_turns_are_those_of_one_step_after_the_other(module, story):
     for place, (time, number) in places.items():
         assert (int(columns["times"][place]), int(columns["episodes"][place])) == (time, number)
     assert list(zip(finished.returns.tolist(), finished.lengths.tolist(), strict=True)) == [end[2:] for end in ends]
-    told = finished.metrics.get("place", np.full(len(ends), np.nan))
-    for (t, lane, *_), number in zip(ends, told, strict=True):
+    reported = finished.metrics.get("place", np.full(len(ends), np.nan))
+    for (t, lane, *_), number in zip(ends, reported, strict=True):
         assert number == t * lanes + lane if t % 2 else np.isnan(number)
     last = [(steps - 1, lane) for lane in range(lanes) if not ended[-1, lane]]
     assert list(zip(left.times.tolist(), left.lanes.tolist(), strict=True)) == [end[:2] for end in ends] + last

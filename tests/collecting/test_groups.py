@@ -7,7 +7,8 @@ import framework_line_world
 import framework_standardize
 import pytest
 import torch
-from attrs import evolve, field, frozen
+from attrs import evolve
+from counting_parts import Spy
 from framework_baselines import GroupMean
 from framework_line_world import LineWorld
 from framework_reinforce.mean_baselines import LeaveOneOut
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from mutants import is_killed, mutate
 
 import framework
-from framework import Advantages, PartError, RolloutSettings, Step, UsageError, hookimpl
+from framework import Advantages, PartError, RolloutSettings, Step, UsageError
 from framework.config import DEFAULTS
 from framework.exact import state_values
 from framework.parts import Part
@@ -31,38 +32,15 @@ from framework.testing.strategies import Episode, assemble, lanes_of_episodes, p
 CPU = torch.device("cpu")
 
 
-@frozen(eq=False)
-class Onlooker:
-    """Keeps every rollout and the advantages that were made of it."""
-
-    rollouts: list = field(factory=list)
-    advantages: list = field(factory=list)
-
-    def build(self, run):
-        return Looking(self)
-
-
-class Looking:
-    def __init__(self, settings):
-        self.settings = settings
-
-    @hookimpl(wrapper=True)
-    def estimate_advantages(self, rollout):
-        result = yield
-        self.settings.rollouts.append(rollout)
-        self.settings.advantages.append(result.advantages)
-        return result
-
-
 def seen(world=None, extensions=(), **options):
     """The rollouts and advantages of a short run on the line world, groups of four lanes."""
-    onlooker = Onlooker()
+    spy = Spy()
     framework.train(
         environment=world or LineWorld(group_size=4),
-        extensions=[*extensions, onlooker],
+        extensions=[*extensions, spy],
         **{"iterations": 3, "rollout": RolloutSettings(lanes=16, episodes=40, shards=2), **options},
     )
-    return list(zip(onlooker.rollouts, onlooker.advantages, strict=True))
+    return list(zip(spy.of("rollout"), (one.advantages for one in spy.of("advantages")), strict=True))
 
 
 # The line world. The laws take the module under test first, so that a mutant can be put in its place.

@@ -82,9 +82,9 @@ def gather(m, policy, case, iterations=2):
     actor, collected = WRAPPED[wrapped](policy), []
     for iteration in range(iterations):
         for part in parts:
-            part.environment.told.clear()
+            part.environment.successors_seen.clear()
         rollout, _ = m.rollout.collect(parts, actor, actor, iteration, True)
-        collected.append((rollout, [torch.stack(part.environment.told) for part in parts]))
+        collected.append((rollout, [torch.stack(part.environment.successors_seen) for part in parts]))
     return collected
 
 
@@ -119,7 +119,7 @@ def remember(policy, observation, memory):
 
 def step_by_step(policy, rollout, n):
     """Of the real rows of a lane: {t: (log π(·|s), V, memory after it)}; an episode starts from 0."""
-    memory, told = rollout.state[n], {}
+    memory, expected_steps = rollout.state[n], {}
     for t in rollout.mask[:, n].nonzero().flatten().tolist():
         if rollout.times[t, n] == 0:
             memory = torch.zeros_like(memory)
@@ -128,8 +128,8 @@ def step_by_step(policy, rollout, n):
         logits = outputs[:-1]
         if rollout.action_masks is not None:
             logits = torch.where(rollout.action_masks[t, n], logits, -torch.inf)
-        told[t] = (logits.log_softmax(0), outputs[-1], memory)
-    return told
+        expected_steps[t] = (logits.log_softmax(0), outputs[-1], memory)
+    return expected_steps
 
 
 # The laws
@@ -185,8 +185,8 @@ def law_successors_are_valued_with_what_is_remembered(m, case):
         for rollout, successors in gather(m, policy, case):
             lanes = case[2]
             for n in range(rollout.mask.shape[1]):
-                told = step_by_step(policy, rollout, n)
-                for t, (_, _, memory) in told.items():
+                expected_steps = step_by_step(policy, rollout, n)
+                for t, (_, _, memory) in expected_steps.items():
                     expected = torch.zeros(())
                     if not rollout.terminated[t, n]:
                         after = remember(policy, successors[n // lanes][t, n % lanes], memory)
@@ -363,7 +363,7 @@ MUTANTS = {
         law_sequences_say_what_stepping_says,
         {"rollout": (STARTED, "rollout.times < 0")},
     ),
-    "judges left out log-probs in another order": (
+    "evaluates left out log-probs in another order": (
         law_sequences_say_what_stepping_says,
         {"rollout": ("append(evaluation.log_probs)", "append(evaluation.log_probs.flip(0))")},
     ),
@@ -377,7 +377,7 @@ MUTANTS = {
         },
         (cases(FIXED),),
     ),
-    "ignores masks when it judges": (
+    "ignores masks when it evaluates": (
         law_sequences_say_what_stepping_says,
         {"recurrent": ("outputs[..., :-1], inputs.action_masks)", "outputs[..., :-1], None)")},
     ),
@@ -411,7 +411,7 @@ MUTANTS = {
         {"shard": ("action.state.clone()", "action.state")},
         (cases(FIXED),),
     ),
-    "judges each rollout from nothing": (
+    "evaluates each rollout from nothing": (
         law_memory_is_carried,
         {"recurrent": ("    if inputs.state is not None:  #", "    if False:  #")},
         (cases(FIXED),),
@@ -485,7 +485,7 @@ MUTANTS = {
         law_minibatches_are_whole_lanes,
         {"batches": ("row[:, lanes][real]", "row[:, lanes].t()[real.t()]")},
     ),
-    "judges padding": (
+    "evaluates padding": (
         law_padding_is_inert,
         {
             "evaluate": (

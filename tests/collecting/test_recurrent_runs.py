@@ -219,7 +219,7 @@ def test_an_extension_that_divides_sequences_is_named():
 
 @frozen
 class Flat(Recurrent):
-    """A policy that has memory and judges as if it had none."""
+    """A policy that has memory and evaluates as if it had none."""
 
     def build(self, observation_space, action_space):
         policy = Recurrent.build(self, observation_space, action_space)

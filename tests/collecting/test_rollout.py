@@ -79,12 +79,12 @@ def padding_is_clean(rollout):
 
 def episodes_of(rollout):
     """Per episode number: (first t, return, length)."""
-    told = {}
+    by_number = {}
     for n in range(rollout.mask.shape[1]):
         for t, _, _, reward, _, _, _, episode in lane_story(rollout, n):
-            first, total, length = told.get(episode, (t, 0.0, 0))
-            told[episode] = (first, total + reward, length + 1)
-    return told
+            first, total, length = by_number.get(episode, (t, 0.0, 0))
+            by_number[episode] = (first, total + reward, length + 1)
+    return by_number
 
 
 SEEDS = st.integers(0, 10_000)
@@ -99,9 +99,9 @@ def test_whole_episodes(way, mode):
     def check(world, seed, lanes, amount):
         ((rollout, finished),) = gather(way, world, policies(world, seed), lanes, **{mode: amount})
         padding_is_clean(rollout)
-        told = episodes_of(rollout)
-        assert sorted(told) == list(range(len(told)))
-        begins = [told[number][0] for number in range(len(told))]
+        by_number = episodes_of(rollout)
+        assert sorted(by_number) == list(range(len(by_number)))
+        begins = [by_number[number][0] for number in range(len(by_number))]
         assert begins == sorted(begins)
         for n in range(lanes):
             story = lane_story(rollout, n)
@@ -110,10 +110,10 @@ def test_whole_episodes(way, mode):
             if story:
                 assert story[0][6] == 0
                 assert story[-1][4] or story[-1][5]
-        scores = Counter((round(total, 4), length) for _, total, length in told.values())
+        scores = Counter((round(total, 4), length) for _, total, length in by_number.values())
         assert scores == Counter((round(r, 4), int(k)) for r, k in zip(finished.returns, finished.lengths, strict=True))
         if mode == "episodes":
-            assert len(told) == amount
+            assert len(by_number) == amount
         else:
             assert int(rollout.mask.sum()) >= amount
             taken = [int(rollout.mask[:t].sum()) for t in range(len(rollout.mask) + 1)]
@@ -134,9 +134,9 @@ def test_fixed_steps_carry_episodes_over(way):
         for rollout, finished in gathered:
             assert rollout.mask.shape == (steps, lanes)
             assert rollout.mask.all()
-            told = episodes_of(rollout)
-            assert sorted(told) == list(range(len(told)))
-            begins = [told[number][0] for number in range(len(told))]
+            by_number = episodes_of(rollout)
+            assert sorted(by_number) == list(range(len(by_number)))
+            begins = [by_number[number][0] for number in range(len(by_number))]
             assert begins == sorted(begins)
             scores.update((round(r, 4), int(k)) for r, k in zip(finished.returns, finished.lengths, strict=True))
         for n in range(lanes):
@@ -220,10 +220,10 @@ def test_shards_are_assembled_side_by_side(way):
         policy = policies(world, seed)
         ((rollout, finished),) = gather(way, world, policy, 4, shards=2, episodes=3)
         padding_is_clean(rollout)
-        told = episodes_of(rollout)
-        assert sorted(told) == list(range(6))  # each of the two shards here was asked for three
+        by_number = episodes_of(rollout)
+        assert sorted(by_number) == list(range(6))  # each of the two shards here was asked for three
         assert len(finished.returns) == 6
-        assert all(told[number][0] <= told[number + 1][0] for number in (0, 1, 3, 4))
+        assert all(by_number[number][0] <= by_number[number + 1][0] for number in (0, 1, 3, 4))
         for n in range(4):
             obeys_the_world(world, lane_story(rollout, n))
         assert not (rollout.episodes[:, :2] >= 3).any()
@@ -350,9 +350,9 @@ def test_reset_rows_are_no_steps(amount):
         rollout, finished = collect([part], policy, policy, 0, False)
         padding_is_clean(rollout)
         assert not (rollout.rewards == 77.0).any()
-        told = episodes_of(rollout)
+        by_number = episodes_of(rollout)
         if "fixed_steps" not in amount:
-            assert len(finished.returns) == len(told)
+            assert len(finished.returns) == len(by_number)
         else:
             assert rollout.mask.shape == (6, 3)
         for n in range(3):
@@ -393,7 +393,7 @@ class BlindPolicy(TabularPolicy):
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_an_environment_that_breaks_its_contract_is_named(case):
-    spoil, message = BROKEN[case]
+    breaking, message = BROKEN[case]
     world = framework.TabularMDP(
         torch.full((3, 2, 3), 1 / 3, dtype=torch.float64),
         torch.ones(3, 2, 3),
@@ -403,7 +403,7 @@ def test_an_environment_that_breaks_its_contract_is_named(case):
     )
     part = shard(world, False, 2, fixed_steps=5)
     genuine = part.environment.step
-    part.environment.step = lambda actions, generator: spoil(genuine(torch.zeros_like(actions), generator))
+    part.environment.step = lambda actions, generator: breaking(genuine(torch.zeros_like(actions), generator))
     policy = BlindPolicy(torch.zeros(3, 2))
     with pytest.raises(PartError, match=message):
         collect([part], policy, policy, 0, False)

@@ -66,10 +66,10 @@ class Watching:
         )
         rollout = yield
         before.compiled = run.collector.done > done
-        self.told(run, before, rollout)
+        self.reported(run, before, rollout)
         return rollout
 
-    def told(self, run, before, rollout):
+    def reported(self, run, before, rollout):
         self.kept.append((run, before, rollout, run.finished))
 
 
@@ -152,22 +152,22 @@ def is_what_python_does(run, before, rollout, finished):
 
 
 @frozen
-class Judge:
+class Comparing:
     """Holds each rollout that a program collected against the oracle."""
 
     def build(self, run):
-        return Judging([])
+        return ComparingRollouts([])
 
 
-class Judging(Watching):
-    def told(self, run, before, rollout):
+class ComparingRollouts(Watching):
+    def reported(self, run, before, rollout):
         if before.compiled:
             is_what_python_does(run, before, rollout, run.finished)
             assert run.environment.state_dict()["clock"].tolist() == run.shards[0].episode_step.tolist()
 
 
-def judged(case, module=None, **more):
-    result = train(case, [], module=module, extensions=[Judge()], **more)
+def compared(case, module=None, **more):
+    result = train(case, [], module=module, extensions=[Comparing()], **more)
     assert result.run.collector.done == 3  # all but the first
     assert not result.run.collector.given_up
 
@@ -175,7 +175,7 @@ def judged(case, module=None, **more):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_program_does_what_python_does_with_the_same_random_numbers(case, graphs):
-    judged(case)
+    compared(case)
     assert len(graphs) == 2  # and the update's
 
 
@@ -200,13 +200,13 @@ def test_they_are_not_where_steps_are_laid_out_otherwise(graphs):
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="there is no C++ compiler")
 @pytest.mark.parametrize("case", ["cartpole", "pendulum"])
 def test_so_does_its_cpp(case):
-    judged(case)
+    compared(case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, rollout_program.ROWS, rollout_program.ROWS + 1])
 def test_any_number_of_steps_is_collected(steps, graphs):
-    judged("cartpole", steps=steps)
+    compared("cartpole", steps=steps)
 
 
 @pytest.mark.slow
@@ -294,7 +294,7 @@ class Even(ActorCritic):
 
 @pytest.mark.slow
 def test_whole_numbers_of_a_policy_stay_whole(graphs):
-    judged((CARTPOLE, Even(**SMALL)))
+    compared((CARTPOLE, Even(**SMALL)))
 
 
 class Metered(FloatLanes):
@@ -472,33 +472,33 @@ def test_without_a_compiler_rollouts_are_collected_in_python(monkeypatch):
 
 MUTANTS = {
     "keeps what is seen next": (
-        lambda m: judged("cartpole", m),
+        lambda m: compared("cartpole", m),
         '"observations": seen, "actions"',
         '"observations": step.observations, "actions"',
     ),
     "begins at another row": (
-        lambda m: judged("cartpole", m),
+        lambda m: compared("cartpole", m),
         "max(0, program.rows * (number + 1) - steps)",
         "0",
     ),
     "forgets to hand the state back": (
-        lambda m: judged("cartpole", m),
+        lambda m: compared("cartpole", m),
         "environment.load_state_dict(dict(zip(state, after, strict=True)))",
         "pass",
     ),
     "draws the same for both": (
-        lambda m: judged("cartpole", m),
+        lambda m: compared("cartpole", m),
         "dtype=torch.float64, generator=act)",
         "dtype=torch.float64, generator=world)",
     ),
     "forgets to translate actions": (
-        lambda m: judged("pendulum, squashed", m),
+        lambda m: compared("pendulum, squashed", m),
         "environment_actions(run.policy, actions), world)\n    return",
         "actions, world)\n    return",
     ),
-    "takes biases for weights": (lambda m: judged("cartpole", m), ".sum(1) + bias", ".sum(1)"),
+    "takes biases for weights": (lambda m: compared("cartpole", m), ".sum(1) + bias", ".sum(1)"),
     "turns weights round": (
-        lambda m: judged("shared and normalised", m),
+        lambda m: compared("shared and normalised", m),
         "next(parts).view(tensor.shape[::-1]).t()",
         "next(parts).view(tensor.shape)",
     ),

@@ -81,7 +81,7 @@ def test_columns_that_are_laid_out_otherwise_have_a_program_of_their_own(expande
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="there is no C++ compiler")
 @pytest.mark.parametrize("expanded", [False, True])
 def test_so_they_have_in_cpp(expanded):
-    """Which reads their memory as it was told when it was made."""
+    """Which reads memory at the address that it was given when it was made."""
     assert_same(strided(expanded, True), strided(expanded, False))
 
 

@@ -135,7 +135,7 @@ MUTANTS = {
         "            torch.set_rng_state(random)\n            again",
         "            again",
     ),
-    "does not look again when somebody was told of a step": (
+    "does not inspect parameters again after hooks of a step": (
         lambda module: exchanging(module),
         "before, self.iteration = vector.clone(), -1",
         "before = vector.clone()",

@@ -42,12 +42,12 @@ def test_what_a_graph_holds_becomes_its_last_input():
 def test_programs_are_told_apart_by_the_bodies_of_their_loops(monkeypatch):
     from torch import _inductor
 
-    told = []
-    monkeypatch.setattr(_inductor, "compile", lambda graph, inputs, options: told.append(options[LOOPS][LOOP]))
+    reported = []
+    monkeypatch.setattr(_inductor, "compile", lambda graph, inputs, options: reported.append(options[LOOPS][LOOP]))
     for factor in (2.0, 3.0, 2.0):
         made(factor)
-    assert told[0] == told[2] != told[1]
-    assert all(re.fullmatch("[0-9a-f]{64}", one) for one in told)
+    assert reported[0] == reported[2] != reported[1]
+    assert all(re.fullmatch("[0-9a-f]{64}", one) for one in reported)
 
 
 @pytest.mark.slow

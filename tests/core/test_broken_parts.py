@@ -29,7 +29,7 @@ from framework import (
 pytestmark = pytest.mark.usefixtures("plugins_found_once")
 
 
-# Broken parts: what each returns is checked where it enters the core, and the message says whose it was.
+# Broken parts: what each returns is checked where it enters the core, and the message names the part.
 
 
 def as_it_is(given_out):
@@ -38,7 +38,7 @@ def as_it_is(given_out):
 
 @frozen(eq=False)
 class World:
-    """Episodes of three steps over two Box numbers, or three Discrete states; what it hands out can be spoilt."""
+    """Episodes of three steps over two Box numbers, or three Discrete states; what it returns can be broken."""
 
     step: object = as_it_is
     reset: object = as_it_is
@@ -85,7 +85,7 @@ def mdp_of_three_states():
 
 @frozen(eq=False)
 class Chooser:
-    """A policy with a critic, after whose `act`, `evaluate` and `values` something can be spoilt."""
+    """A policy with a critic, after whose `act`, `evaluate` and `values` something can be broken."""
 
     act: object = as_it_is
     evaluate: object = as_it_is
@@ -118,37 +118,37 @@ class ChoosingPolicy(torch.nn.Module):
 
 @frozen(eq=False)
 class Critical:
-    """An estimator that bootstraps from successors' values; what it returns can be spoilt."""
+    """An estimator that bootstraps from successors' values; what it returns can be broken."""
 
-    spoil: object = as_it_is
+    harm: object = as_it_is
     needs = frozenset({"values"})
 
     def __call__(self, rollout):
         returns = rollout.rewards + rollout.successor_values
-        return self.spoil(Estimate(returns, returns.clone(), torch.ones_like(returns)))
+        return self.harm(Estimate(returns, returns.clone(), torch.ones_like(returns)))
 
 
 @frozen(eq=False)
 class Level:
-    """A baseline of 0, which can be spoilt."""
+    """A baseline of 0, which can be broken."""
 
-    spoil: object = as_it_is
+    harm: object = as_it_is
 
     def __call__(self, rollout, returns):
-        return self.spoil(torch.zeros_like(returns))
+        return self.harm(torch.zeros_like(returns))
 
 
 @frozen(eq=False)
 class Terms:
-    """Policy, value and entropy terms; what is returned can be spoilt."""
+    """Policy, value and entropy terms; what is returned can be broken."""
 
-    spoil: object = as_it_is
+    harm: object = as_it_is
     needs = frozenset({"entropies", "values"})
 
     def __call__(self, batch, evaluation):
         policy = -batch.advantages * evaluation.log_probs
         value = (evaluation.values - batch.value_targets).square()
-        return self.spoil(Loss({"policy": policy, "value": value, "entropy": -0.1 * evaluation.entropies}))
+        return self.harm(Loss({"policy": policy, "value": value, "entropy": -0.1 * evaluation.entropies}))
 
 
 INTACT = {
@@ -168,11 +168,11 @@ def run_with(**parts):
 def changed(name, change):
     """A spoiler that changes one field, where it is given."""
 
-    def spoil(given_out):
+    def harm(given_out):
         value = getattr(given_out, name)
         return given_out if value is None else evolve(given_out, **{name: change(value)})
 
-    return spoil
+    return harm
 
 
 def replaced(name, value):
@@ -180,13 +180,13 @@ def replaced(name, value):
     return lambda given_out: evolve(given_out, **{name: value})
 
 
-def later(spoil):
+def later(harm):
     """A spoiler that leaves the first two times alone."""
     times = iter(range(10**9))
-    return lambda given_out: spoil(given_out) if next(times) > 1 else given_out
+    return lambda given_out: harm(given_out) if next(times) > 1 else given_out
 
 
-def spoilt(tensor, number):
+def with_number(tensor, number):
     """A copy whose last number is another."""
     copy = tensor.clone()
     copy.view(-1)[-1] = number
@@ -211,8 +211,8 @@ SHAPES = {
 INTEGERS = {"of integers": (lambda tensor: tensor.long(), "expected .*, got torch.int64")}
 OTHERS_LATER = {"of integers": (lambda tensor: tensor.long(), "expected torch.int64, got torch.float32")}
 NOT_FINITE = {
-    "of NaN": (lambda tensor: spoilt(tensor, math.nan), r"not finite \(nan\)"),
-    "of infinity": (lambda tensor: spoilt(tensor, -math.inf), r"not finite \(-inf\)"),
+    "of NaN": (lambda tensor: with_number(tensor, math.nan), r"not finite \(nan\)"),
+    "of infinity": (lambda tensor: with_number(tensor, -math.inf), r"not finite \(-inf\)"),
 }
 LEARNABLE = {"with a gradient": (learnable, "carries a gradient")}
 NUMBERS = SHAPES | INTEGERS | NOT_FINITE
@@ -227,25 +227,25 @@ MISSING = {"left out": (lambda _: None, "expected a tensor .*, got NoneType")}
 
 
 def world(hook, name=None, **settings):
-    """Makes runs in whose world what `hook` hands out, or a field of it, is spoilt."""
-    return lambda spoil: {"environment": World(**{hook: changed(name, spoil) if name else spoil}, **settings)}
+    """Makes runs in an environment where what `hook` hands out, or a field of it, is broken."""
+    return lambda harm: {"environment": World(**{hook: changed(name, harm) if name else harm}, **settings)}
 
 
 def policy(hook, name=None, **others):
-    """Makes runs whose policy is spoilt likewise."""
-    return lambda spoil: {"policy": Chooser(**{hook: changed(name, spoil) if name else spoil}, **others)}
+    """Makes runs with a broken policy."""
+    return lambda harm: {"policy": Chooser(**{hook: changed(name, harm) if name else harm}, **others)}
 
 
 def estimator(name):
-    return lambda spoil: {"estimator": Critical(changed(name, spoil))}
+    return lambda harm: {"estimator": Critical(changed(name, harm))}
 
 
-def loss(spoil):
-    return {"loss": Terms(spoil)}
+def loss(harm):
+    return {"loss": Terms(harm)}
 
 
 def term(name):
-    return lambda spoil: loss(changed("terms", lambda terms: {**terms, name: spoil(terms[name])}))
+    return lambda harm: loss(changed("terms", lambda terms: {**terms, name: harm(terms[name])}))
 
 
 def no(kind, field):
@@ -275,16 +275,21 @@ BREAKS = [  # role, place (ending with the field), what can stand there instead,
     ("environment", "step: successors", SHAPES | NOT_FINITE, world("step", "successors")),
     ("environment", "step: successors", STATES, world("step", "successors", discrete=True)),
     ("environment", "step: rewards", NUMBERS, world("step", "rewards")),
-    ("environment", "later: rewards", NUMBERS, lambda spoil: world("step")(later(changed("rewards", spoil)))),
+    ("environment", "later: rewards", NUMBERS, lambda harm: world("step")(later(changed("rewards", harm)))),
     ("environment", "step: terminated", FLAGS, world("step", "terminated")),
     ("environment", "step: truncated", FLAGS, world("step", "truncated")),
-    ("environment", "step: valid", FLAGS, lambda spoil: world("step")(replaced("valid", spoil(TWO)))),
+    ("environment", "step: valid", FLAGS, lambda harm: world("step")(replaced("valid", harm(TWO)))),
     ("environment", "step: action_masks", FLAGS | MISSING, world("step", "action_masks", masks=as_it_is)),
     ("policy", "act", no("Action", "actions"), policy("act")),
     ("policy", "act: actions", CHOICES, policy("act", "actions")),
-    ("policy", "later: actions", CHOICES, lambda spoil: policy("act")(later(changed("actions", spoil)))),
+    ("policy", "later: actions", CHOICES, lambda harm: policy("act")(later(changed("actions", harm)))),
     ("policy", "act: log_probs", NUMBERS, policy("act", "log_probs")),
-    ("policy", "later: log_probs", NUMBERS | MISSING, lambda spoil: policy("act")(later(changed("log_probs", spoil)))),
+    (
+        "policy",
+        "later: log_probs",
+        NUMBERS | MISSING,
+        lambda harm: policy("act")(later(changed("log_probs", harm))),
+    ),
     ("policy", "evaluate", no("Evaluation", "log_probs"), policy("evaluate")),
     ("policy", "evaluate", {"is constant": (constant, "no gradient")}, policy("evaluate")),
     ("policy", "evaluate: log_probs", NUMBERS | MISSING, policy("evaluate", "log_probs")),
@@ -293,11 +298,11 @@ BREAKS = [  # role, place (ending with the field), what can stand there instead,
     ("policy", "rollout: evaluate", no("Evaluation", "log_probs"), policy("evaluate", act=without_log_probs)),
     ("policy", "rollout: log_probs", NUMBERS | MISSING, policy("evaluate", "log_probs", act=without_log_probs)),
     ("policy", "values", NUMBERS | LEARNABLE, policy("values")),
-    ("estimator", "", no("Estimate", "returns"), lambda spoil: {"estimator": Critical(spoil)}),
+    ("estimator", "", no("Estimate", "returns"), lambda harm: {"estimator": Critical(harm)}),
     ("estimator", "returns", ESTIMATES, estimator("returns")),
     ("estimator", "value_targets", ESTIMATES, estimator("value_targets")),
     ("estimator", "weights", ESTIMATES, estimator("weights")),
-    ("baseline", "", ESTIMATES, lambda spoil: {"baseline": Level(spoil)}),
+    ("baseline", "", ESTIMATES, lambda harm: {"baseline": Level(harm)}),
     ("loss", "", no("Loss", "terms"), loss),
     ("loss", "", {"without terms": (replaced("terms", {}), "expected a Loss with at least one term")}, loss),
     ("loss", "terms", {"in a list": (changed("terms", lambda terms: [*terms.values()]), "got list")}, loss),
@@ -379,7 +384,7 @@ def test_a_policy_may_compute_in_float64():
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        ("rewards", lambda rewards: spoilt(rewards, math.nan)),
+        ("rewards", lambda rewards: with_number(rewards, math.nan)),
         ("rewards", lambda rewards: rewards[..., 0]),
         ("transitions", lambda transitions: transitions * 0.5),
         ("transitions", lambda transitions: transitions * 2 - transitions.roll(1, -1)),
@@ -389,7 +394,7 @@ def test_a_policy_may_compute_in_float64():
     ids=["NaN", "no reward a successor", "rows of one half", "negative probabilities", "no start", "a state too few"],
 )
 def test_tables_that_describe_no_world_are_refused(name, change):
-    """`mdp()` is trusted with the sampling, so what it says is checked, and the message says whose it was."""
+    """`mdp()` is trusted with the sampling, so what it says is checked, and the message names the part."""
     broken = World(tables=changed(name, change), discrete=True)
     with pytest.raises(FrameworkError, match=rf"environment 'World' \(plugin {__name__}\): mdp.*{name}"):
         framework.train(environment=broken, estimator=Rewards(), iterations=2)

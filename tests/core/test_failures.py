@@ -1,4 +1,4 @@
-"""A part, extension or hook that raises: whose it was is said, and nothing recorded before is lost."""
+"""A part, extension or hook that raises: the error names it, and nothing recorded before is lost."""
 
 import csv
 import os
@@ -172,7 +172,7 @@ class Stateful:
         pass
 
 
-CULPRITS = {
+RAISING = {
     "reset": ("environment", raising(LineWorld().build, "reset"), "environment 'Raising'"),
     "step": ("environment", raising(LineWorld().build, "step"), "environment 'Raising'"),
     "act": ("policy", raising(lambda *spaces: slow(Categorical().build(*spaces)), "act"), "policy 'Raising'"),
@@ -199,9 +199,9 @@ def slow(policy):
     return policy
 
 
-@pytest.mark.parametrize("method", CULPRITS)
+@pytest.mark.parametrize("method", RAISING)
 def test_a_part_that_raises_is_named(method, tmp_path):
-    role, part, label = CULPRITS[method]
+    role, part, label = RAISING[method]
     # `step` is called at all only where the world is not sampled from its tables
     parts = {role: part}
     if method in ("reset", "step"):
@@ -241,7 +241,7 @@ def test_a_wrapper_that_an_error_passes_through_is_not_blamed():
             return (yield)
 
     with pytest.raises(PartError, match="^estimator 'Raising'"):
-        framework.train(estimator=CULPRITS["estimator"][1], extensions=[Watches()], iterations=1)
+        framework.train(estimator=RAISING["estimator"][1], extensions=[Watches()], iterations=1)
 
 
 def test_an_error_of_the_core_itself_is_not_blamed_on_anybody(monkeypatch):
@@ -285,7 +285,7 @@ def wrapping(stage, change):
     return Wraps()
 
 
-SPOILT = [
+BREAKING = [
     ("collect_rollout", lambda rollout: None, "expected a Rollout, got NoneType"),
     (
         "collect_rollout",
@@ -318,7 +318,7 @@ SPOILT = [
 ]
 
 
-@pytest.mark.parametrize(("stage", "change", "message"), SPOILT, ids=[f"{s} {m[:25]}" for s, _, m in SPOILT])
+@pytest.mark.parametrize(("stage", "change", "message"), BREAKING, ids=[f"{s} {m[:25]}" for s, _, m in BREAKING])
 def test_what_an_extension_makes_of_a_stages_result_is_checked(stage, change, message):
     with pytest.raises(PartError) as caught:
         framework.train(extensions=[wrapping(stage, change)], iterations=1)

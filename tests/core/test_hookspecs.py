@@ -94,7 +94,7 @@ def recorder(name, calls):
 
     def observer(hook):
         def observe(self, run):
-            calls.append((name, hook, "told"))
+            calls.append((name, hook, "reported"))
 
         return hookimpl(observe)
 
@@ -110,11 +110,11 @@ def test_a_run_calls_each_hook_when_its_specification_says():
     framework.train(
         extensions=[recorder("one", calls)], iterations=2, update=UpdateSettings(epochs=2, minibatches=3), seed=3
     )
-    told = [hook for _, hook, when in calls if when in ("before", "told")]
+    reported = [hook for _, hook, when in calls if when in ("before", "reported")]
     minibatch = ["prepare_batch", "compute_loss", "apply_gradients"]
     iteration = ["collect_rollout", "estimate_advantages", *minibatch * 6]
     iteration += ["measure", "iteration_finished", "should_stop"]
-    assert told == ["run_started", *iteration * 2, "run_finished"]
+    assert reported == ["run_started", *iteration * 2, "run_finished"]
 
 
 def test_the_first_named_extension_is_the_innermost_wrapper_and_the_first_told():
@@ -124,7 +124,7 @@ def test_the_first_named_extension_is_the_innermost_wrapper_and_the_first_told()
         *[("two", "before"), ("one", "before"), ("one", "after"), ("two", "after")]
     ]
     for hook in ("run_started", "measure", "iteration_finished", "should_stop", "run_finished"):
-        assert [name for name, told, _ in calls if told == hook] == ["one", "two"]
+        assert [name for name, reported, _ in calls if reported == hook] == ["one", "two"]
 
 
 def test_changes_are_made_in_the_order_named():
@@ -158,7 +158,7 @@ def test_what_observers_return_is_ignored_and_all_reasons_to_stop_are_recorded()
         extension("One", should_stop=hookimpl(lambda self, metrics: "steps" if metrics["iteration"] == 1 else None)),
         extension("Two", should_stop=hookimpl(lambda self, run: "time" if run.iteration >= 1 else "")),
     ]
-    result = framework.train(extensions=[extension("Told", **hooks), *stops], iterations=9)
+    result = framework.train(extensions=[extension("Observer", **hooks), *stops], iterations=9)
     assert result.stop_reasons == ("steps", "time")
     assert len(result.metrics["iteration"]) == 2
 
@@ -180,8 +180,8 @@ def test_what_extensions_measure_is_in_the_row():
         return dict(zip(("a/steps", "a/episodes", "a/last", "a/updates"), counted, strict=True))
 
     sometimes = hookimpl(lambda self, run: {"b": np.float32(0.5), "c": math.nan} if run.iteration % 2 else None)
-    told = extension("Told", iteration_finished=hookimpl(lambda self, metrics: rows.append(dict(metrics))))
-    extensions = [told, extension("A", measure=hookimpl(measure)), extension("B", measure=sometimes)]
+    reported = extension("Observer", iteration_finished=hookimpl(lambda self, metrics: rows.append(dict(metrics))))
+    extensions = [reported, extension("A", measure=hookimpl(measure)), extension("B", measure=sometimes)]
     result = framework.train(extensions=extensions, iterations=4, seed=5)
     plain = framework.train(iterations=4, seed=5)
     metrics = result.metrics
@@ -210,22 +210,22 @@ def test_the_time_of_measuring_is_its_iterations_own():
 
 
 def test_run_failed_is_told_once_and_the_error_goes_on():
-    told = []
+    reported = []
     hooks = {
-        "run_failed": hookimpl(lambda self, run, error: told.append((run.iteration, str(error)))),
+        "run_failed": hookimpl(lambda self, run, error: reported.append((run.iteration, str(error)))),
         "iteration_finished": hookimpl(lambda self, run: 1 / (1 - run.iteration)),
     }
     with pytest.raises(framework.PartError, match="ZeroDivisionError") as caught:
         framework.train(extensions=[extension(**hooks)], iterations=3)
-    assert told == [(1, str(caught.value))]
+    assert reported == [(1, str(caught.value))]
 
 
 def test_the_same_extension_may_be_used_twice_with_other_settings():
     """Extensions that are equal as attrs objects do not clash."""
     calls = []
-    told = hookimpl(lambda self: calls.append(self))
-    same = extension(run_started=told)
-    framework.train(extensions=[same, extension("Other", run_started=told)], iterations=1)
+    reported = hookimpl(lambda self: calls.append(self))
+    same = extension(run_started=reported)
+    framework.train(extensions=[same, extension("Other", run_started=reported)], iterations=1)
     assert len(calls) == 2
 
 

@@ -76,7 +76,7 @@ class Path:
         return target
 
 
-def told(rollout, gamma, quantity):
+def by_oracle(rollout, gamma, quantity):
     """`quantity` of the path from each real step, as a table, 0 elsewhere."""
     table = torch.zeros(rollout.mask.shape, dtype=torch.float64)
     for t, n in rollout.mask.nonzero().tolist():
@@ -96,27 +96,27 @@ def close(estimate, expected, rollout, tolerance=EXACT):
 
 def law_td0(part, rollout, gamma):
     estimate = part.TD0(gamma=gamma)(rollout)
-    close(estimate.returns, told(rollout, gamma, lambda path: path.n_step(1)), rollout)
+    close(estimate.returns, by_oracle(rollout, gamma, lambda path: path.n_step(1)), rollout)
     close(estimate.value_targets, estimate.returns, rollout, 0)
 
 
 def law_n_step(part, rollout, gamma, n):
     estimate = part.NStep(gamma=gamma, n=n)(rollout)
-    close(estimate.returns, told(rollout, gamma, lambda path: path.n_step(n)), rollout)
+    close(estimate.returns, by_oracle(rollout, gamma, lambda path: path.n_step(n)), rollout)
     close(estimate.value_targets, estimate.returns, rollout, 0)
 
 
 def law_lambda_returns(part, rollout, gamma, lam):
     for cls in (part.LambdaReturns, part.Gae):
         estimate = cls(gamma=gamma, lam=lam)(rollout)
-        close(estimate.returns, told(rollout, gamma, lambda path: path.lambda_return(lam)), rollout)
+        close(estimate.returns, by_oracle(rollout, gamma, lambda path: path.lambda_return(lam)), rollout)
         close(estimate.value_targets, estimate.returns, rollout, 0)
 
 
 def law_vtrace(part, rollout, gamma, rho_clip, c_clip):
     """Targets of eq. 1; returns r + γv of the next step, or of the successor where the trace is cut; weights ρ."""
     estimate = part.VTrace(gamma=gamma, rho_clip=rho_clip, c_clip=c_clip)(rollout)
-    targets = told(rollout, gamma, lambda path: path.vtrace_target(rho_clip, c_clip))
+    targets = by_oracle(rollout, gamma, lambda path: path.vtrace_target(rho_clip, c_clip))
     tolerance = EXACT * max(1, min(c_clip, math.e**2)) ** 8  # log-ratios are at most 2, paths at most 5 steps long
     close(estimate.value_targets, targets, rollout, tolerance)
     returns = torch.zeros_like(targets)
@@ -125,7 +125,7 @@ def law_vtrace(part, rollout, gamma, rho_clip, c_clip):
         following = float(targets[t + 1, n]) if path.length > 1 else path.successors[0]
         returns[t, n] = path.rewards[0] + gamma * following
     close(estimate.returns, returns, rollout, tolerance)
-    close(estimate.weights, told(rollout, gamma, lambda path: min(rho_clip, path.ratios[0])), rollout)
+    close(estimate.weights, by_oracle(rollout, gamma, lambda path: min(rho_clip, path.ratios[0])), rollout)
 
 
 def law_complete_episodes_are_rewards_to_go(part, rollout, gamma):
@@ -139,7 +139,7 @@ def law_complete_episodes_are_rewards_to_go(part, rollout, gamma):
 
 def law_on_policy_vtrace_is_monte_carlo(part, rollout, gamma, rho_clip, c_clip):
     """π = μ and nothing clipped: the λ = 1 returns as targets, and weights of 1; said with and without log-probs."""
-    expected = told(rollout, gamma, Path.monte_carlo)
+    expected = by_oracle(rollout, gamma, Path.monte_carlo)
     for target in (None, rollout.log_probs):
         on_policy = attrs.evolve(rollout, target_log_probs=target)
         estimate = part.VTrace(gamma=gamma, rho_clip=max(1.0, rho_clip), c_clip=max(1.0, c_clip))(on_policy)
@@ -150,11 +150,11 @@ def law_on_policy_vtrace_is_monte_carlo(part, rollout, gamma, rho_clip, c_clip):
 
 def law_gae_is_a_sum_of_errors(part, rollout, gamma, lam):
     estimate = part.Gae(gamma=gamma, lam=lam)(rollout)
-    close(estimate.returns - rollout.values, told(rollout, gamma, lambda path: path.gae(lam)), rollout)
+    close(estimate.returns - rollout.values, by_oracle(rollout, gamma, lambda path: path.gae(lam)), rollout)
 
 
 def law_ends_cut_time(part, rollout, settings_of, cut):
-    """Rows up to one where every lane's trace is cut can be told alone; so can, with TD(0), those up to any row."""
+    """Rows up to one where every lane's trace is cut can be computed alone; so can, with TD(0), those up to any row."""
     cut = min(cut, len(rollout.mask) - 1)
     head = attrs.evolve(rollout, **{name: table[: cut + 1] for name, table in tables_of(rollout).items()})
     for whole, alone in pairs(part.TD0()(rollout), part.TD0()(head)):

@@ -99,7 +99,7 @@ def test_the_progress_bar_counts_steps(monkeypatch):
         def is_due(self, count):
             return True
 
-        def show(self, count, **told):
+        def show(self, count, **reported):
             self.counts.append(count)
 
         def stop(self):

@@ -154,7 +154,7 @@ class NoisyLanes:
 
 @frozen
 class Dropping:
-    """A policy with dropout, whose forwards draw from torch's global generator, as torch's own layers do."""
+    """A policy with dropout, label forwards draw from torch's global generator, as torch's own layers do."""
 
     def build(self, observation_space, action_space):
         return DroppingPolicy()
@@ -195,7 +195,7 @@ RUNS = {
 def global_states():
     """Everyone's generators, each as a digest of its state."""
     states = {"torch": torch.get_rng_state().tolist(), "numpy": np.random.get_state(), "python": random.getstate()}
-    return {whose: md5(repr(state).encode()).hexdigest() for whose, state in states.items()}
+    return {label: md5(repr(state).encode()).hexdigest() for label, state in states.items()}
 
 
 def seed_all(seed):

@@ -23,12 +23,12 @@ from framework.reporting import metrics as measuring
 pytestmark = pytest.mark.usefixtures("plugins_found_once")
 
 
-# What is told to a baseline, and stopping early
+# Updates of a baseline, and stopping early
 
 
 @frozen(eq=False)
 class Learning:
-    """A baseline of 0 that writes into a spy's events what it is told."""
+    """A baseline of 0 that writes into a spy's events how it is called."""
 
     events: list
 
@@ -72,7 +72,7 @@ class CountedLoss:
 @pytest.mark.parametrize("way", [{"steps": 20}, {"fixed_steps": 5}], ids=str)
 @pytest.mark.parametrize("stops", [(), (3, 5)], ids=str)
 def test_a_baseline_learns_once_an_iteration_after_the_last_update(way, stops):
-    """It is asked before the updates, and told the same rollout and returns after them, be they cut short or not."""
+    """It is called before the updates and updated after them, with the same rollout, even if they are cut short."""
     spy = Spy()
     framework.train(
         environment=Counting(),
@@ -226,7 +226,7 @@ def test_an_interrupt_is_a_reason_to_stop(iteration):
 
 
 def test_the_same_extension_twice_is_refused():
-    """Two objects of one class would be told apart by nothing in a record."""
+    """Two objects of one class could not be distinguished in a record."""
     with pytest.raises(UsageError, match="'Stopping'.* twice"):
         watched(extensions=(Stopping("tired"), Stopping("bored")))
 
@@ -236,7 +236,7 @@ def test_the_same_extension_twice_is_refused():
 
 def scores(rollouts, lanes):
     """Of each rollout, the (return, length) of episodes that ended in it, begun there or before: lane by lane."""
-    totals, lengths, told = [0.0] * lanes, [0] * lanes, []
+    totals, lengths, reported = [0.0] * lanes, [0] * lanes, []
     for rollout in rollouts:
         ended = []
         for n in range(lanes):
@@ -246,8 +246,8 @@ def scores(rollouts, lanes):
                 if rollout.terminated[t, n] or rollout.truncated[t, n]:
                     ended.append((totals[n], lengths[n]))
                     totals[n], lengths[n] = 0.0, 0
-        told.append(ended)
-    return told
+        reported.append(ended)
+    return reported
 
 
 WORLDS = {  # environment, policy, and up to how many lanes tables are sampled lane by lane
@@ -272,23 +272,23 @@ def test_metrics_are_those_of_the_rollouts(world, way, shards):
     Rewards are small integers, so that sums are exact; mean and deviation round in float64 only.
     """
     result, spy = watched_in(world, rollout=RolloutSettings(lanes=4, shards=shards, **way), iterations=3)
-    steps, told = 0, []
+    steps, reported = 0, []
     ended = scores(spy.of("rollout"), 4)
     for metrics, collected, now in zip(spy.of("metrics"), spy.of("rollout"), ended, strict=True):
         steps += int(collected.mask.sum())
-        told += now
+        reported += now
         returns, lengths = ([score[k] for score in now] for k in (0, 1))
         expected = {
             "steps": steps,
-            "episodes": len(told),
+            "episodes": len(reported),
             "mean_return": np.mean(returns) if now else math.nan,
             "std_return": np.std(returns, ddof=1) if len(now) > 1 else math.nan,
             "mean_length": np.mean(lengths) if now else math.nan,
         }
         assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-9, abs=1e-9, nan_ok=True)
-    assert (result.run.steps, result.run.episodes) == (steps, len(told))
-    if len(told) <= 100:
-        assert sorted(result.recent_returns.tolist()) == sorted(score for score, _ in told)
+    assert (result.run.steps, result.run.episodes) == (steps, len(reported))
+    if len(reported) <= 100:
+        assert sorted(result.recent_returns.tolist()) == sorted(score for score, _ in reported)
 
 
 def test_recent_returns_are_the_last_hundred():
@@ -305,11 +305,11 @@ def test_recent_returns_are_the_last_hundred():
 def test_histories_are_what_observers_were_told(way, iterations):
     """One array a metric, an entry an iteration, the very numbers of `iteration_finished`; iterations count from 0."""
     result, spy = watched(rollout=RolloutSettings(lanes=4, **way), iterations=iterations)
-    told = spy.of("metrics")
-    assert set(result.metrics) == set(told[0])
+    reported = spy.of("metrics")
+    assert set(result.metrics) == set(reported[0])
     for name, column in result.metrics.items():
         assert column.dtype.kind in "fi"
-        assert column.tolist() == pytest.approx([row[name] for row in told], nan_ok=True)
+        assert column.tolist() == pytest.approx([row[name] for row in reported], nan_ok=True)
     assert result.metrics["iteration"].tolist() == list(range(iterations))
 
 

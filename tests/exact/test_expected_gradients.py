@@ -136,7 +136,7 @@ def test_indistinguishable_trajectories_are_enumerated_once():
     start = torch.tensor([1.0, 0.0, 0.0, 0.0])
     world = TabularMDP(transitions, torch.ones(4, 2, 4), start, terminal, 2, torch.tensor([0, 0, 0, 0]))
     moments = gradient_moments(world, SoftmaxTable(torch.zeros(1, 2)), TotalReturn(1.0))
-    assert moments.rollouts == 4  # action pairs; which of the middle states it was, and so the end, is told by them
+    assert moments.rollouts == 4  # action pairs; which of the middle states it was, and so the end, follows from them
     assert torch.allclose(moments.mean[:2], gradient(world, SoftmaxTable(torch.zeros(1, 2)), 1.0)[:2])
 
 

@@ -1,4 +1,4 @@
-"""Whose fault it is: of the mistakes that authors of parts make, the message names the part and what to mend."""
+"""Mistakes that authors of parts make: the message names the part and the fix."""
 
 import re
 import subprocess

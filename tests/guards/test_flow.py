@@ -41,7 +41,7 @@ def a_run(policy, loss, seed):
 
 
 def law_norms_are_of_each_term_s_own_gradient(module, shared, entropy, seed):
-    """By a backward pass of each term alone; a group that a term does not lead to is not there, one of slope 0 is."""
+    """By a backward pass of each term alone; a group that a term does not reach is not there, one of gradient 0 is."""
     run, terms = a_run(ActorCritic(shared=shared), Ppo(entropy=entropy), seed)
     norms = module.norms_by_term(run, terms, lambda: evaluate_batch(run, run.batch))
     assert list(norms) == list(terms)
@@ -61,13 +61,13 @@ class Lopsided:
     """A policy term, and one that leads nowhere."""
 
     def __call__(self, batch, evaluation):
-        return Loss({"policy": evaluation.log_probs * -batch.advantages, "told": evaluation.log_probs.detach()})
+        return Loss({"policy": evaluation.log_probs * -batch.advantages, "reported": evaluation.log_probs.detach()})
 
 
 def law_a_constant_term_leads_nowhere(module, seed):
     run, terms = a_run(framework_policies_categorical(), Lopsided(), seed)
     norms = module.norms_by_term(run, terms, lambda: evaluate_batch(run, run.batch))
-    assert norms["told"] == {}
+    assert norms["reported"] == {}
     assert set(norms["policy"]) == {"embedding", "network"}
 
 
@@ -259,7 +259,7 @@ class Relabelling:
 
 
 @pytest.mark.parametrize(
-    ("parts", "whose"),
+    ("parts", "label"),
     [
         ({"estimator": ScaledReturns()}, "estimator 'ScaledReturns'.*: returns"),
         ({"baseline": ScaledBaseline()}, "baseline 'ScaledBaseline'.*"),
@@ -269,9 +269,9 @@ class Relabelling:
         ),
     ],
 )
-def test_a_gradient_into_what_is_learnt_from_is_an_error(parts, whose):
+def test_a_gradient_into_what_is_learnt_from_is_an_error(parts, label):
     """Returns and their like are data: what a gradient would flow into is named, with its plugin, before any update."""
-    with pytest.raises(PartError, match=f"{whose}: carries a gradient; only an evaluation and a loss may"):
+    with pytest.raises(PartError, match=f"{label}: carries a gradient; only an evaluation and a loss may"):
         train(ActorCritic(), Ppo(), **parts)
 
 
@@ -292,14 +292,14 @@ def test_a_run_looks_at_its_first_update(compile):
 def test_later_updates_are_looked_at_on_request_only():
     result = train(ActorCritic(), Ppo(), update=UpdateSettings(epochs=3))
     assert not any(name.startswith("gradient/") for name in result.metrics)
-    told = train(ActorCritic(), Ppo(), update=UpdateSettings(epochs=3), trace_gradients=True)
-    assert {name for name in told.metrics if name.startswith("gradient/")} == {
+    reported = train(ActorCritic(), Ppo(), update=UpdateSettings(epochs=3), trace_gradients=True)
+    assert {name for name in reported.metrics if name.startswith("gradient/")} == {
         "gradient/policy/network",
         "gradient/value/critic",
     }
     once = train(ActorCritic(), Ppo(), trace_gradients=True)
     assert once.metrics["gradient/value/critic"][0] == pytest.approx(once.run.traced["value"]["critic"])
-    assert told.metrics["gradient/value/critic"][0] != once.metrics["gradient/value/critic"][0]  # the mean of three
+    assert reported.metrics["gradient/value/critic"][0] != once.metrics["gradient/value/critic"][0]  # the mean of three
 
 
 def test_looking_changes_no_bit():
@@ -336,9 +336,9 @@ def test_the_command_tells_and_records_them(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["run", "--recipe", "ppo", "--environment", "cartpole", "--iterations", "2", "--name", "one"]
     assert main([*words, "--trace-gradients", "--reports", "record"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["gradients"] == json.loads((tmp_path / "runs/one/gradients.json").read_text())
-    assert told["gradients"].keys() == {"policy", "value"}
+    reported = json.loads(capsys.readouterr().out)
+    assert reported["gradients"] == json.loads((tmp_path / "runs/one/gradients.json").read_text())
+    assert reported["gradients"].keys() == {"policy", "value"}
     header, first, _ = (tmp_path / "runs/one/metrics.csv").read_text().splitlines()
     row = dict(zip(header.split(","), first.split(","), strict=True))
     assert float(row["gradient/value/critic"]) > 0

@@ -28,7 +28,7 @@ def extension(stage, change, since=1):
     wrapper = "yield" in STAGES[stage]
     hook = framework.hookimpl(wrapper=True)(space["hook"]) if wrapper else framework.hookimpl(space["hook"])
     members = {"__doc__": "Of this test.", "build": lambda self, run: self, stage: hook}
-    return frozen(type("Spoils", (), members))()
+    return frozen(type("Breaks", (), members))()
 
 
 def column(name):
@@ -44,7 +44,7 @@ def parameters(run, made):
 
 
 def hooks(run, made):
-    next(run.policy.parameters()).register_hook(lambda slope: slope * NAN)
+    next(run.policy.parameters()).register_hook(lambda gradient: gradient * NAN)
 
 
 PPO = {"recipe": "ppo", "environment": CartPole(), "rollout": {"lanes": 4, "fixed_steps": 32}}
@@ -74,18 +74,18 @@ EXTENSIONS = {
 @pytest.mark.parametrize("what", EXTENSIONS)
 def test_an_extension_that_makes_it_is_named(what):
     stage, change, message = EXTENSIONS[what]
-    with pytest.raises(PartError, match=rf"^extension 'Spoils' \(plugin test_not_finite\): {message}"):
+    with pytest.raises(PartError, match=rf"^extension 'Breaks' \(plugin test_not_finite\): {message}"):
         framework.train(**PPO, extensions=[extension(stage, change)], iterations=3)
 
 
 @pytest.mark.parametrize("most", [None, 0.5])
 def test_a_hook_of_a_parameter_that_makes_it_is_named(most):
-    spoils = extension("iteration_finished", hooks)
+    breaks = extension("iteration_finished", hooks)
     message = (
-        r"^extension 'Spoils' .*: the gradient by parameter '.*' of policy .* is not finite, and was before a hook"
+        r"^extension 'Breaks' .*: the gradient by parameter '.*' of policy .* is not finite, and was before a hook"
     )
     with pytest.raises(PartError, match=message):
-        framework.train(**PPO, extensions=[spoils], update={"max_grad_norm": most}, iterations=3)
+        framework.train(**PPO, extensions=[breaks], update={"max_grad_norm": most}, iterations=3)
 
 
 @frozen

@@ -222,14 +222,14 @@ def test_a_part_that_changes_the_process_is_named_and_changes_no_run(words, wher
     plain, part = learnt(baseline=NoBaseline()), changing(where, CHANGES[words])
     given = {"extensions": [part]} if where == "hook" else {"baseline": part}
     before = State.read()
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as reported:
         warnings.simplefilter("always")
         made = learnt(**given)
     assert State.read() == before
     if where == "call" and "gradient mode" in words:  # the core calls it without gradients and goes on with them
-        assert told == []
+        assert reported == []
     else:
-        (warning,) = told
+        (warning,) = reported
         role = "extension" if where == "hook" else "baseline"
         assert f"{role} 'Changing' (plugin test_process_state)" in str(warning.message)
         assert words in str(warning.message)
@@ -304,9 +304,9 @@ def test_a_plugin_that_changes_the_process_when_it_is_loaded_is_named(change, tm
     (tmp_path / "mine.py").write_text(PLUGIN.format(change=change))
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
     before = State.read(), random.getstate(), np.random.get_state()[2], torch.initial_seed()
-    with pytest.warns(RuntimeWarning, match="^plugin './mine.py' changed ") as told:
+    with pytest.warns(RuntimeWarning, match="^plugin './mine.py' changed ") as reported:
         load(["./mine.py"])
-    assert IMPORTS[change] in str(told[0].message)
+    assert IMPORTS[change] in str(reported[0].message)
     assert (State.read(), random.getstate(), np.random.get_state()[2], torch.initial_seed()) == before
 
 
@@ -402,7 +402,7 @@ def test_runs_in_threads_are_what_each_is_alone(monkeypatch):
 
 def test_a_thread_that_waits_for_a_run_says_why(monkeypatch):
     monkeypatch.setattr(process_state, "PATIENCE", 0.05)
-    entered, leave, told = threading.Event(), threading.Event(), []
+    entered, leave, reported = threading.Event(), threading.Event(), []
 
     def hold():
         with alone():
@@ -415,14 +415,14 @@ def test_a_thread_that_waits_for_a_run_says_why(monkeypatch):
             timer = threading.Timer(0.3, leave.set)
             timer.start()
             with alone():
-                told.extend(str(warning.message) for warning in found)
+                reported.extend(str(warning.message) for warning in found)
 
     holder = threading.Thread(target=hold)
     holder.start()
     entered.wait(10)
     wait()
     holder.join()
-    assert told == [
+    assert reported == [
         "waiting for a run in another thread of this process: they share torch's global generators and number of "
         "threads, so that they work one after the other. To run them at once, use processes. If that run waits for "
         "this thread, neither ends"

@@ -42,8 +42,8 @@ class OfOthers:
     claims = NEUTRAL
 
     def __call__(self, rollout, returns):
-        told = scores(rollout, returns)
-        return ((told.sum() - told) / (len(told) - 1))[rollout.episodes]
+        values = scores(rollout, returns)
+        return ((values.sum() - values) / (len(values) - 1))[rollout.episodes]
 
 
 @frozen
@@ -70,8 +70,8 @@ class Mean:
         return torch.full_like(returns, self.total / max(self.count, 1))
 
     def update(self, rollout, returns):
-        told = scores(rollout, returns)
-        self.total, self.count = self.total + float(told.sum()), self.count + len(told)
+        values = scores(rollout, returns)
+        self.total, self.count = self.total + float(values.sum()), self.count + len(values)
 
     def state_dict(self):
         return {"state": torch.tensor([self.total, self.count], dtype=torch.float64)}
@@ -181,8 +181,8 @@ class FitsFirst(OfOthers):
     def __call__(self, rollout, returns):
         times = rollout.times[rollout.mask].double()
         features = torch.stack([times, torch.ones_like(times)], 1)
-        slope, offset = torch.linalg.lstsq(features, returns[rollout.mask].double()[:, None], driver="gelsd").solution
-        return slope * rollout.times + offset
+        rate, offset = torch.linalg.lstsq(features, returns[rollout.mask].double()[:, None], driver="gelsd").solution
+        return rate * rollout.times + offset
 
 
 @mutant(NEUTRALITY, "Tucker et al. 2018, arXiv:1802.10031")
@@ -303,9 +303,9 @@ class LearnsWhenAsked(OfThePast):
     def build(self):
         class Eager(Mean):
             def __call__(self, rollout, returns):
-                told = super().__call__(rollout, returns)
+                values = super().__call__(rollout, returns)
                 self.update(rollout, returns)
-                return told
+                return values
 
         return Eager()
 
@@ -343,8 +343,8 @@ class InBfloat16(OfOthers):
     """computes in bfloat16, in which 1 and 1.004 are the same, unless it is given float64"""
 
     def __call__(self, rollout, returns):
-        told = super().__call__(rollout, returns)
-        return told if returns.dtype == torch.float64 else told.bfloat16().to(returns.dtype)
+        values = super().__call__(rollout, returns)
+        return values if returns.dtype == torch.float64 else values.bfloat16().to(returns.dtype)
 
 
 @mutant("baselines_do_not_modify_their_inputs", "pytorch/rl#322 (review)")

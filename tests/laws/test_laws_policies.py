@@ -238,15 +238,15 @@ def test_masks_may_be_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("cls", "told"),
+    ("cls", "reported"),
     [
         (Ignoring, "act takes action .* UsageError"),
         (ActorIgnoring, "actor takes action .* UsageError"),
         (Crashing, "RuntimeError: shapes cannot be multiplied"),
     ],
 )
-def test_masks_must_be_refused_explicitly(cls, told):
+def test_masks_must_be_refused_explicitly(cls, reported):
     """For a policy that ignores them, the report says how to refuse them; a crash is not a refusal."""
     (verdict,) = check(PolicySettings(cls), "policy", only=[MASKS], examples=30, loaded=LOADED).verdicts
     assert verdict.outcome == "failed"
-    assert re.search(told, verdict.reason)
+    assert re.search(reported, verdict.reason)

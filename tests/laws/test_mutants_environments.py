@@ -479,5 +479,5 @@ MUTANTS = {  # bug: (the mutant, source, the law that finds it); None: no source
 @pytest.mark.parametrize("wrong", MUTANTS)
 def test_a_law_finds(wrong, loaded):
     mutant, _, law = MUTANTS[wrong]
-    told = broken(law, Part("environment", "mutant", "tests", EnvironmentSettings(mutant)), loaded)
-    assert told.case or told.expected is not None or "generator" in str(told) or "copy" in str(told)
+    reported = broken(law, Part("environment", "mutant", "tests", EnvironmentSettings(mutant)), loaded)
+    assert reported.case or reported.expected is not None or "generator" in str(reported) or "copy" in str(reported)

@@ -1,4 +1,4 @@
-"""Parameters laid flat: any optimizer that treats each number by itself moves them as it moves the parts."""
+"""Flattened parameters: any optimizer that treats each number by itself moves them as it moves the parts."""
 
 import copy
 
@@ -254,7 +254,7 @@ def test_every_law_has_a_mutant():
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "breaking",
     [
         lambda layers: layers[0].double(),
         lambda layers: setattr(layers[0], "weight", nn.Parameter(torch.randn(3, 4).t())),
@@ -264,9 +264,9 @@ def test_every_law_has_a_mutant():
     ],
     ids=["two dtypes", "not contiguous", "one storage for two", "not there yet", "no numbers"],
 )
-def test_what_cannot_be_laid_flat_is_left_alone(spoil):
+def test_what_cannot_be_flattened_is_left_alone(breaking):
     layers = network(0, torch.float32)
-    spoil(layers)
+    breaking(layers)
     assert not FlatParameters.of(layers, "Adam").views
 
 

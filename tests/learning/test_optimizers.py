@@ -12,7 +12,6 @@ from attrs import field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
-from optimizer_cases import adams
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import framework
@@ -42,26 +41,6 @@ def test_the_class_without_dynamo_moves_parameters_as_torchs_own_does(name):
         assert not weight.grad.requires_grad
         weights.append(weight.detach().clone())
     assert torch.equal(*weights)
-
-
-@given(adams())
-def test_adam_without_dynamo_is_torchs(case):
-    """The same bits, whatever the options, after the rate has changed, and where a step has no gradient to go by."""
-    name, options, steps, count = case
-    ended = []
-    for cls in (getattr(torch.optim, name), without_dynamo.__wrapped__(getattr(torch.optim, name))):
-        vectors = [torch.nn.Parameter(torch.linspace(-1, 1, 7)) for _ in range(1 if count == "one" else 2)]
-        optimizer = cls(vectors[:1] if count == "a group later" else vectors, **options)
-        for number in range(3 * steps):
-            if number == 1 and count == "a group later":
-                optimizer.add_param_group({"params": vectors[1:], "lr": 0.02})
-            for vector in vectors:
-                vector.grad = None if number == 4 else torch.linspace(-1, 1, 7) ** (number + 1)
-            if number == 2:
-                optimizer.param_groups[0]["lr"] = 0.05
-            optimizer.step()
-        ended.append([*vectors, *(number for state in optimizer.state.values() for number in state.values())])
-    assert all(torch.equal(one, other) for one, other in zip(*ended, strict=True))
 
 
 def test_gradients_that_a_scaler_has_scaled_are_moved_as_torch_moves_them():

@@ -8,7 +8,7 @@ import framework_reinforce.mean_baselines as mean_baselines
 import pytest
 import torch
 from attrs import evolve
-from baseline_cases import EXACT, LANES, MEANS, OBSERVED, STATEFUL, TOGO, TOTAL, by_episode, grouped, told
+from baseline_cases import EXACT, LANES, MEANS, OBSERVED, STATEFUL, TOGO, TOTAL, by_episode, grouped, make_rollout
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mutants import is_killed, mutate
@@ -25,7 +25,7 @@ from framework.testing.strategies import Episode, assemble, mdps, real_steps
 def test_leave_one_out_advantage_is_that_of_the_group_mean_times_n_over_n_minus_one(story):
     """s − (Σ − s)/(n − 1) = n/(n − 1) · (s − Σ/n): per group of n episodes, for one score an episode."""
     lanes, groups = story
-    rollout = told(lanes, groups=groups, dtype=torch.float64)
+    rollout = make_rollout(lanes, groups=groups, dtype=torch.float64)
     returns = TOTAL(rollout).returns
     alone = returns - mean_baselines.LeaveOneOut()(rollout, returns)
     mean = returns - framework_baselines.GroupMean()(rollout, returns)
@@ -37,7 +37,7 @@ def test_leave_one_out_advantage_is_that_of_the_group_mean_times_n_over_n_minus_
 
 @given(LANES)
 def test_of_one_group_group_mean_is_batch_mean_and_leave_one_out_is_that_without_groups(lanes):
-    rollout = told(lanes, groups=[0] * len(lanes))
+    rollout = make_rollout(lanes, groups=[0] * len(lanes))
     returns = TOGO(rollout).returns
     one, two = (cls()(rollout, returns) for cls in (framework_baselines.GroupMean, mean_baselines.BatchMean))
     assert torch.allclose(one[rollout.mask], two[rollout.mask], rtol=0, atol=EXACT)
@@ -73,7 +73,7 @@ def test_linear_features_recover_a_return_that_is_linear_in_them(observed, coeff
     directions, with |β| ≤ 4·√10, less than 10 · 13 · 1.6e-5 = 2.1e-3.
     """
     long = [[Episode((1.0,) * 30, True, False)]] * 2
-    rollout = told(long, observed=observed, dtype=torch.float64)
+    rollout = make_rollout(long, observed=observed, dtype=torch.float64)
     inputs = framework_baselines.features(rollout)
     returns = inputs @ torch.tensor(coefficients, dtype=torch.float64)
     baseline = framework_baselines.LinearFeatures(ridge=1e-9).build()
@@ -222,7 +222,7 @@ def test_settings_are_refused_when_they_are_made(cls, settings, message):
         getattr(framework_baselines, cls)(**settings)
 
 
-def test_neutrality_kills_the_mutant_that_counts_the_judged_episode():
+def test_neutrality_kills_the_mutant_that_counts_the_episode_itself():
     mutant = mutate(MEANS, ("[groups] - per_episode)", "[groups])")).LeaveOneOut
     is_killed(law_neutral, SMALL, st.integers(0, 2**31), arguments=(mutant,))
 

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from classic_cases import CPU, PI, WORLDS, Oracle, generator, near, settings_class, states, tensors, told
+from classic_cases import CPU, PI, WORLDS, Oracle, generator, near, settings_class, states, step_rows, tensors
 from framework_classic import dynamics as shared_dynamics
 from framework_classic import lanes as shared
 from hypothesis import given
@@ -70,7 +70,7 @@ def law_a_step_is_gymnasiums(cls, name, chosen):
     """From any state, any action: the state, what is seen, the reward and the end are those of Gymnasium's `step`."""
     world, oracle = cls(max_steps=0).build(len(chosen), CPU), Oracle(name)
     put(world, [state for state, _ in chosen])
-    (step,) = told(world, [[action for _, action in chosen]], generator())
+    (step,) = step_rows(world, [[action for _, action in chosen]], generator())
     after = world.state_dict()["states"].T
     for n, (state, action) in enumerate(chosen):
         oracle.put(state)
@@ -99,7 +99,7 @@ def law_episodes_are_gymnasiums(cls, name, limit, story, seed, clocks):
         oracle.put(state, clock)
         near(seen, oracle.seen())
     for row in story:
-        (step,) = told(world, [row], draw)
+        (step,) = step_rows(world, [row], draw)
         after = world.state_dict()["states"].T
         for n, (oracle, action) in enumerate(zip(oracles, row, strict=True)):
             observation, reward, terminated, truncated = oracle.step(action)
@@ -120,7 +120,7 @@ def law_both_flags_are_set_at_a_limit_that_is_an_end(cls, name, limit):
     over = {"cartpole": [2.5, 0, 0, 0], "mountain_car": [0.55, 0.05], "acrobot": [PI, 0, 0, 0]}[name]
     world = cls(max_steps=limit).build(2, CPU)
     put(world, [over, over], [limit - 1, limit - 2])
-    (step,) = told(world, [[1, 1]], generator())
+    (step,) = step_rows(world, [[1, 1]], generator())
     assert step["terminated"].tolist() == [True, True]
     assert step["truncated"].tolist() == [True, False]
 
@@ -131,7 +131,7 @@ def law_a_seed_is_a_story(cls, name, limit, story, seed):
     for _ in range(2):
         world, draw = cls(max_steps=limit).build(len(story[0]), CPU), generator(seed)
         first = world.reset(draw)
-        stories.append([{"observations": first.clone()}, *told(world, story, draw)])
+        stories.append([{"observations": first.clone()}, *step_rows(world, story, draw)])
     assert same(*stories)
     before = draw.get_state()
     actions = tensors(story[0])
@@ -146,15 +146,15 @@ def law_saved_lanes_go_on_as_if_never_left(cls, name, limit, story, more, seed):
     count = len(story[0])
     world, draw = cls(max_steps=limit).build(count, CPU), generator(seed)
     world.reset(draw)
-    told(world, story, draw)
+    step_rows(world, story, draw)
     saved = world.state_dict()
     kept = {key: tensor.clone() for key, tensor in saved.items()}
     onward = [(row * count)[:count] for row in more]
-    expected = told(world, onward, generator(seed))
+    expected = step_rows(world, onward, generator(seed))
     assert all(torch.equal(saved[key], kept[key]) for key in kept)
     other = cls(max_steps=limit).build(count, CPU)
     other.load_state_dict(saved)
-    assert same(told(other, onward, generator(seed)), expected)
+    assert same(step_rows(other, onward, generator(seed)), expected)
     assert all(torch.equal(saved[key], kept[key]) for key in kept)
 
 
@@ -166,7 +166,7 @@ def law_observations_are_in_the_space(cls, name, chosen):
     if name == "cartpole":  # just before an episode ends
         inside = [[math.copysign(2.4, x), v, math.copysign(math.radians(12), angle), w] for x, v, angle, w in inside]
     put(world, inside)
-    (step,) = told(world, [[action for _, action in chosen]], generator())
+    (step,) = step_rows(world, [[action for _, action in chosen]], generator())
     seen += [*step["observations"], *step["successors"]]
     assert all(world.observation_space.contains(row.numpy()) for row in seen)
 
@@ -211,11 +211,11 @@ def law_floats_and_arrays_tell_the_same(cls, name, limit, story, seed, state, cl
     put(floats, [state] * count, (clocks * count)[:count])
     for row in story:
         before = floats.state_dict()
-        (step,), after = told(floats, [row], draw), floats.state_dict()
+        (step,), after = step_rows(floats, [row], draw), floats.state_dict()
         ended = step["terminated"] | step["truncated"]
         for other, drawn in others:
             other.load_state_dict(before)
-            (also,), then = told(other, [row], drawn), other.state_dict()
+            (also,), then = step_rows(other, [row], drawn), other.state_dict()
             for field, told_by_floats in step.items():
                 near(also[field].double(), told_by_floats.double())
             difference = (then["states"] - after["states"]).numpy()

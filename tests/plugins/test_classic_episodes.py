@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from classic_cases import CPU, WORLDS, Oracle, generator, near, settings_class, told
+from classic_cases import CPU, WORLDS, Oracle, generator, near, settings_class, step_rows
 from framework_classic import lanes as shared
 from framework_policies import Gaussian
 
@@ -47,7 +47,7 @@ def test_a_torque_that_is_no_number_is_seen(arithmetic):
     world, draw = settings_class("pendulum")().build(2, CPU), generator()
     world.reset(draw)
     for torque in (math.nan, 0.0):
-        (step,) = told(world, [[[torque], [0.0]]], draw)
+        (step,) = step_rows(world, [[[torque], [0.0]]], draw)
         assert step["successors"].isnan().any(1).tolist() == [True, False]
 
 
@@ -78,7 +78,7 @@ def test_whole_episodes_are_gymnasiums(name, arithmetic):
     for _ in range(1000):
         choices = chance.integers(-16, 17, (2, 1)) / 8 if name == "pendulum" else chance.integers(0, 2, 2)
         row = [pumping(name, see, choice) for see, choice in zip(seen.tolist(), choices.tolist(), strict=True)]
-        (step,) = told(world, [row], draw)
+        (step,) = step_rows(world, [row], draw)
         for n, (oracle, action) in enumerate(zip(oracles, row, strict=True)):
             observation, reward, *flags = oracle.step(action)
             near(step["successors"][n], observation)

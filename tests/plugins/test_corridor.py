@@ -14,7 +14,7 @@ FIELDS = ("observations", "successors", "rewards", "terminated", "truncated")
 
 
 class Maze:
-    """One lane, told at each beginning where the goal is: LEFT or RIGHT."""
+    """One lane, shown at each beginning where the goal is: LEFT or RIGHT."""
 
     def __init__(self, length, goal_reward, miss_reward, max_steps):
         self.length, self.goal_reward, self.miss_reward, self.max_steps = length, goal_reward, miss_reward, max_steps
@@ -47,7 +47,7 @@ def started(cls, world, count, seed):
     return lanes, generator, lanes.reset(generator).tolist()
 
 
-def told(lanes, generator, rows):
+def step_rows(lanes, generator, rows):
     """Step through rows of actions `[T][N]`; `[T][N]` tuples of the five fields, copied before the next step."""
     story = []
     for row in rows:
@@ -82,7 +82,7 @@ def law_each_lane_is_a_maze(cls, world, rows, seed):
     lanes, generator, first = started(cls, world, len(rows[0]), seed)
     mazes = [Maze(**world) for _ in rows[0]]
     assert [maze.begin((LEFT, RIGHT)[sign]) for maze, sign in zip(mazes, first, strict=True)] == first
-    for row, seen in zip(rows, told(lanes, generator, rows), strict=True):
+    for row, seen in zip(rows, step_rows(lanes, generator, rows), strict=True):
         for maze, action, (observation, *outcome) in zip(mazes, row, seen, strict=True):
             assert outcome == list(maze.step(action))
             if outcome[2] or outcome[3]:
@@ -98,7 +98,7 @@ def law_goals_are_fair_and_independent(cls, seed):
     Five deviations of 4000 fair coins are 0.04, of the 2000 that follow one side 0.056.
     """
     lanes, generator, first = started(cls, {"length": 1}, 4, seed)
-    story = told(lanes, generator, [[FORWARD] * 4, [LEFT] * 4] * 1000)
+    story = step_rows(lanes, generator, [[FORWARD] * 4, [LEFT] * 4] * 1000)
     sides = np.array([first, *[[lane[0] for lane in row] for row in story[1::2]]])
     assert abs(sides.mean() - 0.5) < 0.04
     before, after = sides[:-1], sides[1:]
@@ -110,24 +110,24 @@ def law_saved_lanes_go_on_as_if_never_left(cls, world, rows, more, seed):
     """Other lanes that are handed the state tell the same from there on; what was saved stays as it was."""
     count = len(rows[0])
     lanes, generator, _ = started(cls, world, count, seed)
-    told(lanes, generator, rows)
+    step_rows(lanes, generator, rows)
     saved = lanes.state_dict()
     kept = {name: tensor.clone() for name, tensor in saved.items()}
     onward = [(row * count)[:count] for row in more]
-    expected = told(lanes, torch.Generator().manual_seed(1), onward)
+    expected = step_rows(lanes, torch.Generator().manual_seed(1), onward)
     assert all(torch.equal(saved[name], kept[name]) for name in kept)
     other = cls(**world).build(count, CPU)
     other.load_state_dict(saved)
-    assert told(other, torch.Generator().manual_seed(1), onward) == expected
+    assert step_rows(other, torch.Generator().manual_seed(1), onward) == expected
 
 
 def law_reset_begins_anew(cls, world, rows, seed):
     """After a reset the lanes tell what new ones do, wherever they stood."""
     lanes, generator, first = started(cls, world, len(rows[0]), seed)
-    expected = told(lanes, generator, rows)
+    expected = step_rows(lanes, generator, rows)
     again = torch.Generator().manual_seed(seed)
     assert lanes.reset(again).tolist() == first
-    assert told(lanes, again, rows) == expected
+    assert step_rows(lanes, again, rows) == expected
 
 
 LAWS = {
@@ -192,7 +192,7 @@ def test_with_memory_the_goal_is_always_found(world, seed):
     lanes, generator, seen = started(corridor.Corridor, world, count, seed)
     for _ in range(3):
         turn = [(LEFT, RIGHT)[sign] for sign in seen]
-        story = told(lanes, generator, [[FORWARD] * count] * world["length"] + [turn])
+        story = step_rows(lanes, generator, [[FORWARD] * count] * world["length"] + [turn])
         earned = np.array([[lane[2] for lane in row] for row in story]).sum(0)
         assert earned.tolist() == [world["goal_reward"]] * count
         assert all(lane[3] for lane in story[-1])

@@ -59,8 +59,8 @@ def test_it_evaluates_after_every_so_many_iterations():
         policy = framework.train(iterations=iteration + 1, seed=3).policy
         environment = LineWorld().build(4, torch.device("cpu"))
         played = evaluations.play(policy, environment, 4, 11, seed=derived_seed(3, "measure", iteration))
-        told = [evaluated.metrics[column][iteration] for column in COLUMNS]
-        assert told == [played.mean, played.std, played.mean_length]
+        reported = [evaluated.metrics[column][iteration] for column in COLUMNS]
+        assert reported == [played.mean, played.std, played.mean_length]
 
 
 def working(result):

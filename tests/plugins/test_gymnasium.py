@@ -243,7 +243,7 @@ def test_gymnasiums_own_vectorised_cartpole_is_used_and_is_cartpole():
 
 @pytest.mark.parametrize("observations", ["box", "bytes", "integers", "discrete", "dict", "tuple", "options", "bits"])
 def test_every_space_of_observations_reaches_the_policy(observations):
-    """Dict, Tuple, MultiDiscrete and MultiBinary are laid flat, as Gymnasium's FlattenObservation does."""
+    """Dict, Tuple, MultiDiscrete and MultiBinary are flattened, as Gymnasium's FlattenObservation does."""
     part = Gymnasium("gym_worlds:Sampled", kwargs={"observations": observations})
     ((rollout, _),) = gather(part, 2, policy=Sum(2), fixed_steps=6)
     lanes = part.build(2, CPU)
@@ -309,13 +309,23 @@ def test_an_evaluation_says_how_often_it_succeeded(vectorization, tmp_path, monk
     """After the run, and during it: of two-step episodes all succeed, of three-step ones none (see the world)."""
     monkeypatch.chdir(tmp_path)
     words = ["--environment", "gymnasium", "--environment.id", "gym_worlds:story", "--environment.vectorization-mode"]
-    words += [vectorization, "--environment.kwargs", "lengths", "2,3", "--name", "told", "--quiet", "--iterations", "2"]
+    words += [
+        vectorization,
+        "--environment.kwargs",
+        "lengths",
+        "2,3",
+        "--name",
+        "reported",
+        "--quiet",
+        "--iterations",
+        "2",
+    ]
     words += ["--extensions", "evaluate", "--extensions.evaluate.every", "1"]
     assert main(["run", *words]) == 0
-    assert main(["evaluate", "runs/told", "--episodes", "20", "--lanes", "4"]) == 0
+    assert main(["evaluate", "runs/reported", "--episodes", "20", "--lanes", "4"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["environment/is_success"] == pytest.approx(3 - summary["mean_length"])
-    with (tmp_path / "runs/told/metrics.csv").open() as file:
+    with (tmp_path / "runs/reported/metrics.csv").open() as file:
         for row in csv.DictReader(file):
             assert float(row["evaluation/is_success"]) == pytest.approx(3 - float(row["evaluation/mean_length"]))
     assert not multiprocessing.active_children()

@@ -238,14 +238,14 @@ def test_every_law_has_a_mutant():
     [("AuthenticAMD", "AVX512", True), ("GenuineIntel", "AVX512", False), ("AuthenticAMD", "AVX2", False)],
 )
 def test_onednn_is_asked_where_mkl_holds_back(vendor, capability, is_asked, tmp_path, monkeypatch):
-    (told := tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\n")
-    monkeypatch.setattr(layers_module, "CPU", told)
+    (vendor_file := tmp_path / "cpuinfo").write_text(f"processor\t: 0\nvendor_id\t: {vendor}\n")
+    monkeypatch.setattr(layers_module, "CPU", vendor_file)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     for library in (torch.backends.mkl, torch.backends.mkldnn):
         monkeypatch.setattr(library, "is_available", lambda: True)
     look = layers_module._onednn.__wrapped__
     assert look() is (asked() if is_asked else None)
-    told.unlink()
+    vendor_file.unlink()
     assert look() is None
 
 
@@ -345,7 +345,7 @@ def halved(network):
 
 
 class Own(nn.Linear):
-    """Somebody's layer."""
+    """A user's layer."""
 
 
 def own(network):

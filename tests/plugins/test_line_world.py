@@ -22,7 +22,7 @@ class NotebookWorld:
         self.state, self.count = 0, 0
 
     def step(self, action):
-        """What `told` tells of a lane: the next observation, the true successor, the reward and both flags."""
+        """What `step_rows` tells of a lane: the next observation, the true successor, the reward and both flags."""
         self.state = max(0, self.state - 1) if action == LEFT else min(self.goal, self.state + 1)
         self.count += 1
         successor, done = self.state, self.state == self.goal
@@ -35,7 +35,7 @@ class NotebookWorld:
 FIELDS = ("observations", "successors", "rewards", "terminated", "truncated")
 
 
-def told(lanes, rows):
+def step_rows(lanes, rows):
     """Step through rows of actions `[T][N]`; `[T][N]` tuples of the five fields, copied before the next step."""
     story = []
     for row in rows:
@@ -68,15 +68,15 @@ def law_each_lane_is_the_notebooks_world(cls, world, rows):
     lanes, first = started(cls, world, len(rows[0]))
     oracles = [NotebookWorld(**world) for _ in rows[0]]
     assert first == [oracle.state for oracle in oracles]
-    for row, seen in zip(rows, told(lanes, rows), strict=True):
+    for row, seen in zip(rows, step_rows(lanes, rows), strict=True):
         assert seen == [oracle.step(action) for oracle, action in zip(oracles, row, strict=True)]
 
 
 def law_lanes_are_independent(cls, world, rows):
     """Lanes stepped together tell what each tells alone."""
-    together = told(started(cls, world, len(rows[0]))[0], rows)
+    together = step_rows(started(cls, world, len(rows[0]))[0], rows)
     for n in range(len(rows[0])):
-        alone = told(started(cls, world, 1)[0], [[row[n]] for row in rows])
+        alone = step_rows(started(cls, world, 1)[0], [[row[n]] for row in rows])
         assert [row[n] for row in together] == [row[0] for row in alone]
 
 
@@ -84,7 +84,7 @@ def law_the_limit_truncates_and_the_goal_terminates(cls, goal, limit):
     """Always RIGHT from 0: the episode ends at min(goal, limit), with the flag of whichever it was, or with both."""
     world = {"goal": goal, "step_reward": -1.0, "goal_reward": 10.0, "max_steps": limit}
     end = min(goal, limit) if limit else goal
-    story = told(started(cls, world, 1)[0], [[RIGHT]] * (2 * end))
+    story = step_rows(started(cls, world, 1)[0], [[RIGHT]] * (2 * end))
     for k, ((observation, successor, _, terminated, truncated),) in enumerate(story):
         steps = k % end + 1  # the second episode tells the first again
         assert successor == steps
@@ -107,7 +107,7 @@ def law_tables_and_steps_agree(cls, world):
     lanes, first = started(cls, {**world, "max_steps": 0}, len(pairs))
     assert all(mdp.start[state] == 1 for state in first)
     approach = [[RIGHT if goal - t < state else LEFT for state, _ in pairs] for t in range(1, goal + 1)]
-    story = told(lanes, [*approach, [action for _, action in pairs]])
+    story = step_rows(lanes, [*approach, [action for _, action in pairs]])
     assert [state for state, *_ in story[-2]] == [state for state, _ in pairs]
     for (state, action), (_, successor, reward, terminated, _) in zip(pairs, story[-1], strict=True):
         assert mdp.transitions[state, action, successor] == 1
@@ -119,29 +119,29 @@ def law_saved_lanes_go_on_as_if_never_left(cls, world, rows, more):
     """Other lanes that are handed the state tell the same from there on; what was saved stays as it was."""
     count = len(rows[0])
     lanes, _ = started(cls, world, count)
-    told(lanes, rows)
+    step_rows(lanes, rows)
     saved = lanes.state_dict()
     kept = {name: tensor.clone() for name, tensor in saved.items()}
     onward = [(row * count)[:count] for row in more]
-    expected = told(lanes, onward)
+    expected = step_rows(lanes, onward)
     assert all(torch.equal(saved[name], kept[name]) for name in kept)
     other = cls(**world).build(count, CPU)
     other.load_state_dict(saved)
-    assert told(other, onward) == expected
+    assert step_rows(other, onward) == expected
 
 
 def law_reset_begins_anew(cls, world, rows):
     """After a reset the lanes tell what new ones do, wherever they stood."""
     lanes, first = started(cls, world, len(rows[0]))
-    expected = told(lanes, rows)
+    expected = step_rows(lanes, rows)
     assert lanes.reset(torch.Generator()).tolist() == first
-    assert told(lanes, rows) == expected
+    assert step_rows(lanes, rows) == expected
 
 
 def law_observations_are_in_the_space(cls, world, rows):
     """First observations, next ones and successors are elements of `observation_space`, as integers."""
     lanes, first = started(cls, world, len(rows[0]))
-    seen = first + [state for row in told(lanes, rows) for lane in row for state in lane[:2]]
+    seen = first + [state for row in step_rows(lanes, rows) for lane in row for state in lane[:2]]
     assert all(isinstance(state, int) and lanes.observation_space.contains(state) for state in seen)
 
 

@@ -194,10 +194,12 @@ def law_the_clipped_region_has_no_policy_gradient(module, ratio, advantage):
     column = torch.tensor([advantage], dtype=torch.float64)
     zero = torch.zeros(1, dtype=torch.float64)
     batch = Batch(zero, zero, zero, column, column, column, 1, 1.0)
-    (slope,) = torch.autograd.grad(module.Ppo(value=0.0)(batch, Evaluation(log_prob)).terms["policy"].sum(), log_prob)
+    (gradient,) = torch.autograd.grad(
+        module.Ppo(value=0.0)(batch, Evaluation(log_prob)).terms["policy"].sum(), log_prob
+    )
     beyond = ratio > 1.2 if advantage > 0 else ratio < 0.8
-    assert (float(slope) == 0) == beyond
-    assert beyond or math.isclose(float(slope), -ratio * advantage, rel_tol=1e-12)
+    assert (float(gradient) == 0) == beyond
+    assert beyond or math.isclose(float(gradient), -ratio * advantage, rel_tol=1e-12)
 
 
 def law_where_nothing_has_moved_it_is_reinforce(module, seed):
@@ -365,7 +367,7 @@ MUTANTS = {
         AC,
         ("evaluation.log_probs * -batch.advantages", "evaluation.log_probs * batch.advantages"),
     ),
-    "judges values by returns": (
+    "compares values with returns": (
         AC,
         ("errors = evaluation.values - batch.value_targets", "errors = evaluation.values - batch.returns"),
     ),

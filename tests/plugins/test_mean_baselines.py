@@ -16,7 +16,7 @@ SEVERAL = lanes_of_episodes(min_lanes=2)
 
 
 def scores_of(lanes, returns):
-    return [sum(told) / len(told) for told in real_steps(lanes, returns)]
+    return [sum(estimates) / len(estimates) for estimates in real_steps(lanes, returns)]
 
 
 def law_batch_mean_is_the_mean_of_scores(cls, lanes):
@@ -25,7 +25,9 @@ def law_batch_mean_is_the_mean_of_scores(cls, lanes):
     per_episode = scores_of(lanes, returns)
     expected = sum(per_episode) / len(per_episode)
     assert all(
-        math.isclose(x, expected, abs_tol=1e-5) for told in real_steps(lanes, cls()(rollout, returns)) for x in told
+        math.isclose(x, expected, abs_tol=1e-5)
+        for estimates in real_steps(lanes, cls()(rollout, returns))
+        for x in estimates
     )
 
 
@@ -33,9 +35,9 @@ def law_leave_one_out_means_the_others(cls, lanes):
     rollout = assemble(lanes)
     returns = RewardsToGo(gamma=1.0)(rollout).returns
     per_episode = scores_of(lanes, returns)
-    for number, told in enumerate(real_steps(lanes, cls()(rollout, returns))):
+    for number, estimates in enumerate(real_steps(lanes, cls()(rollout, returns))):
         others = per_episode[:number] + per_episode[number + 1 :]
-        assert all(math.isclose(x, sum(others) / len(others), abs_tol=1e-5) for x in told)
+        assert all(math.isclose(x, sum(others) / len(others), abs_tol=1e-5) for x in estimates)
 
 
 def law_padding_is_inert(cls, lanes):
@@ -99,7 +101,7 @@ MUTANTS = {
         "LeaveOneOut",
         ("/ (counts[groups] - 1)", "/ counts[groups]"),
     ),
-    "counts the judged episode": (
+    "counts the episode itself": (
         law_leave_one_out_means_the_others,
         "LeaveOneOut",
         ("[groups] - per_episode)", "[groups])"),

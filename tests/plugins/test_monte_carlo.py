@@ -60,16 +60,16 @@ def law_value_targets(cls, lanes, gamma):
 def law_gamma_zero_sees_one_reward(cls, lanes):
     """γ = 0: the reward itself (to go), the first reward (in total)."""
     returns = real_steps(lanes, cls(gamma=0.0)(assemble(lanes)).returns)
-    for told, episode in zip(returns, [e for lane in lanes for e in lane], strict=True):
-        first = [episode.rewards[0]] * len(told)
-        assert told == (list(episode.rewards) if cls.__name__ == "RewardsToGo" else first)
+    for estimates, episode in zip(returns, [e for lane in lanes for e in lane], strict=True):
+        first = [episode.rewards[0]] * len(estimates)
+        assert estimates == (list(episode.rewards) if cls.__name__ == "RewardsToGo" else first)
 
 
 def law_gamma_one_sums(cls, lanes):
     """γ = 1: plain sums, exact because the stories' rewards are quarters."""
     returns = real_steps(lanes, cls(gamma=1.0)(assemble(lanes)).returns)
-    for told, episode in zip(returns, [e for lane in lanes for e in lane], strict=True):
-        assert told == ORACLES[cls.__name__](episode.rewards, 1.0)
+    for estimates, episode in zip(returns, [e for lane in lanes for e in lane], strict=True):
+        assert estimates == ORACLES[cls.__name__](episode.rewards, 1.0)
 
 
 def law_padding_is_inert(cls, lanes, gamma, padding):
@@ -179,8 +179,8 @@ def test_float32_is_near_float64(lanes, gamma):
         assert double.dtype == torch.float64
         assert torch.allclose(single.double(), double, atol=6e-6)
         oracle = [number for lane in lanes for e in lane for number in ORACLES[cls.__name__](e.rewards, gamma)]
-        told = [number for episode in real_steps(lanes, double) for number in episode]
-        assert all(math.isclose(a, b, abs_tol=1e-14) for a, b in zip(told, oracle, strict=True))
+        estimates = [number for episode in real_steps(lanes, double) for number in episode]
+        assert all(math.isclose(a, b, abs_tol=1e-14) for a, b in zip(estimates, oracle, strict=True))
 
 
 def test_discounted_sums_refuses_what_it_cannot_sum():
@@ -327,5 +327,5 @@ def test_weights_are_powers_of_gamma_and_stay_out_of_the_targets(lanes, gamma, d
     assert estimate.weights.dtype == dtype
     assert estimate.weights.isfinite().all()
     powers = [[gamma**t for t in range(len(e.rewards))] for lane in lanes for e in lane]
-    for told, expected in zip(real_steps(lanes, estimate.weights), powers, strict=True):
-        assert told == pytest.approx(expected, rel=2**-22)
+    for estimates, expected in zip(real_steps(lanes, estimate.weights), powers, strict=True):
+        assert estimates == pytest.approx(expected, rel=2**-22)

@@ -90,7 +90,7 @@ CHANGES = {
         (OBSERVATIONS, masks([2, 4, 1]), SEEDS),
         ("outputs.masked_fill(~allowed, -torch.inf)", "outputs"),
     ),
-    "ignores masks when judging": (
+    "ignores masks when evaluating": (
         law_masks_forbid,
         actor_critic,
         ("actor_critic",),
@@ -124,14 +124,14 @@ CHANGES = {
         DENSITIES,
         ("sums.sum(-1) - self.log_scale", "sums.sum(-1)"),
     ),
-    "forgets the slope of tanh": (
+    "forgets the derivative of tanh": (
         law_densities_are_torchs,
         gaussian,
         (),
         DENSITIES,
         ("sums = sums - log_slopes(actions)", "pass"),
     ),
-    "adds the slope of tanh": (
+    "adds the derivative of tanh": (
         law_densities_integrate_to_one,
         gaussian,
         (),

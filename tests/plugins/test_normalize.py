@@ -47,19 +47,19 @@ def rollouts(draw, min_count=1, max_count=4):
     """Rollouts of one world with observations `SHAPE`, of any size and offset; some steps are padding, never all."""
     scale = draw(st.sampled_from([0.01, 1.0, 1000.0]))
     offset = draw(st.sampled_from([0.0, 1.0, -50.0])) * scale
-    told = []
+    sampled = []
     for _ in range(draw(st.integers(min_count, max_count))):
         steps, lanes = draw(st.integers(1, 6)), draw(st.integers(1, 3))
         generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
         mask = torch.rand(steps, lanes, generator=generator) < draw(st.sampled_from([0.4, 1.0]))
         mask[0, 0] = True
-        told.append(rollout_of(torch.randn(steps, lanes, *SHAPE, generator=generator) * scale + offset, mask))
-    return told
+        sampled.append(rollout_of(torch.randn(steps, lanes, *SHAPE, generator=generator) * scale + offset, mask))
+    return sampled
 
 
-def two_passes(told):
+def two_passes(sampled):
     """Mean and variance of all real steps, in float64: first the mean, then the squares."""
-    real = np.concatenate([rollout.observations[rollout.mask].double().numpy() for rollout in told])
+    real = np.concatenate([rollout.observations[rollout.mask].double().numpy() for rollout in sampled])
     mean = real.sum(0) / len(real)
     return len(real), mean, ((real - mean) ** 2).sum(0) / len(real), real
 
@@ -71,51 +71,51 @@ def close(found, expected, allowed):
 # The laws: each takes the module under test first, so that a mutant can be put in its place.
 
 
-def law_moments_are_those_of_all_samples(module, told):
+def law_moments_are_those_of_all_samples(module, sampled):
     """However they are split: in float64, of at most 72 samples, rounding takes less than 1e-13 of the largest."""
     state = (torch.tensor(0), torch.full(SHAPE, 7.0), torch.full(SHAPE, 7.0))
-    for rollout in told:
+    for rollout in sampled:
         state = module.merged(*state, rollout.observations[rollout.mask])
-    count, mean, variance, real = two_passes(told)
+    count, mean, variance, real = two_passes(sampled)
     size, spread = np.abs(real).max(), real.max() - real.min()
     assert int(state[0]) == count
     assert close(state[1], mean, 1e-12 * size)
     assert close(state[2], variance, 1e-12 * size * spread)
 
 
-def law_no_samples_change_nothing(module, told):
+def law_no_samples_change_nothing(module, sampled):
     """A rollout of reset rows alone is none: no NaN."""
-    state = module.merged(torch.tensor(0), torch.zeros(SHAPE), torch.ones(SHAPE), told[0].observations.flatten(0, 1))
+    state = module.merged(torch.tensor(0), torch.zeros(SHAPE), torch.ones(SHAPE), sampled[0].observations.flatten(0, 1))
     again = module.merged(*state, torch.zeros(0, *SHAPE))
     assert all(torch.equal(one, two) for one, two in zip(state, again, strict=True))
 
 
-def law_statistics_are_those_of_all_real_steps(module, told):
+def law_statistics_are_those_of_all_real_steps(module, sampled):
     """float32 buffers: each of 4 merges rounds by 6e-8, and a mean's error enters the variance times the spread."""
     normalizer = module.Normalizer(SHAPE)
-    for rollout in told:
+    for rollout in sampled:
         normalizer.observe(rollout)
-    count, mean, variance, real = two_passes(told)
+    count, mean, variance, real = two_passes(sampled)
     size, spread = np.abs(real).max(), real.max() - real.min()
     assert int(normalizer.count) == count
     assert close(normalizer.mean, mean, 1e-6 * size)
     assert close(normalizer.variance, variance, 1e-6 * (size + spread) * spread)
 
 
-def law_padding_is_inert(module, told):
+def law_padding_is_inert(module, sampled):
     """Whatever stands in padding, the statistics are the same bits."""
-    plain, spoilt = module.Normalizer(SHAPE), module.Normalizer(SHAPE)
-    for rollout in told:
+    plain, garbled = module.Normalizer(SHAPE), module.Normalizer(SHAPE)
+    for rollout in sampled:
         real = rollout.mask[..., None, None]
         plain.observe(rollout)
-        spoilt.observe(rollout_of(torch.where(real, rollout.observations, 1e6), rollout.mask))
-    assert all(torch.equal(one, two) for one, two in zip(plain.buffers(), spoilt.buffers(), strict=True))
+        garbled.observe(rollout_of(torch.where(real, rollout.observations, 1e6), rollout.mask))
+    assert all(torch.equal(one, two) for one, two in zip(plain.buffers(), garbled.buffers(), strict=True))
 
 
-def law_formula(module, told):
+def law_formula(module, sampled):
     """(o − mean)/√(variance + 1e-8), cut at ±10; float32 loses 1e-7 of o in the difference, and as much after it."""
     normalizer = module.Normalizer(SHAPE)
-    *earlier, last = told
+    *earlier, last = sampled
     for rollout in earlier:
         normalizer.observe(rollout)
     mean, variance = normalizer.mean.double(), normalizer.variance.double()
@@ -189,7 +189,7 @@ def pair(case, seed=0):
     return policy, plain
 
 
-def judged(case, policy, inputs, actions):
+def evaluated(case, policy, inputs, actions):
     """What a policy says of actions, and its values; one with memory takes them as a row of lanes."""
     if case == "recurrent":
         inputs, actions = Inputs(inputs.observations.unsqueeze(0)), actions.unsqueeze(0)
@@ -218,7 +218,7 @@ def test_the_policy_is_the_plain_one_of_normalised_observations(case):
     one, two = (p.act(i, torch.Generator().manual_seed(3)) for p, i in ((policy, inputs), (plain, changed)))
     assert torch.equal(one.actions, two.actions)
     (said, values), (expected, others) = (
-        judged(case, p, i, one.actions) for p, i in ((policy, inputs), (plain, changed))
+        evaluated(case, p, i, one.actions) for p, i in ((policy, inputs), (plain, changed))
     )
     assert torch.equal(said.log_probs, expected.log_probs)
     assert torch.equal(said.entropies, expected.entropies)
@@ -236,7 +236,7 @@ def test_only_observe_moves_the_statistics(case):
     for mode in (True, False):
         policy.train(mode)
         actions = policy.act(Inputs(observed(7, 1)), torch.Generator().manual_seed(0)).actions
-        judged(case, policy, Inputs(observed(7, 1)), actions)
+        evaluated(case, policy, Inputs(observed(7, 1)), actions)
     after = policy.normalizer.state_dict()
     assert before.keys() == after.keys() == {"mean", "variance", "count"}
     assert all(torch.equal(before[name], after[name]) for name in before)

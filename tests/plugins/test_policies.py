@@ -73,7 +73,7 @@ def test_each_state_is_evaluated_once(case):
 @FEWER
 @given(st.data(), SEEDS)
 def test_every_observation_is_taken(case, data, seed):
-    """Of a finite space all, the last too, for acting, judging and valuing: one finite number an observation."""
+    """Of a finite space all, the last too, for acting, evaluating and valuing: one finite number an observation."""
     observations = data.draw(observed(case))
     policy, actions = of_case(case, observations, seed, dtype=torch.float32)
     batch = every(observations) if isinstance(observations, Discrete) else some(observations, 5)

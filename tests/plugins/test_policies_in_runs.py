@@ -155,7 +155,7 @@ LEARNERS = {
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_in_a_run_the_target_is_approached(name):
-    """Each action is judged by its own reward. 30 updates take away a quarter of what is lost at first.
+    """Each action is credited with its own reward. 30 updates take away a quarter of what is lost at first.
 
     Of the seeds 0 to 5, tried beforehand, the worst lost 0.64 of what it did at first, on average of the last five.
     """

@@ -27,8 +27,8 @@ def sequences(draw, min_count=1, max_count=3, whole=None):
     """What one run collects: rollouts of the same lanes, of fixed steps (carried over, with reset rows) or whole."""
     lanes = draw(st.integers(1, 3))
     whole = draw(st.booleans()) if whole is None else whole
-    told = strategies.rollouts(min_lanes=lanes, max_lanes=lanes, whole=whole, values=True)
-    return draw(st.lists(told, min_size=min_count, max_size=max_count))
+    reported = strategies.rollouts(min_lanes=lanes, max_lanes=lanes, whole=whole, values=True)
+    return draw(st.lists(reported, min_size=min_count, max_size=max_count))
 
 
 def scaled(extension, rollouts):
@@ -79,10 +79,10 @@ def law_oracle(module, rollouts, gamma, clip):
 
 def law_padding_is_inert(module, rollouts, garbage):
     """What stands in padding and reset rows, before a change of the same row or after it, moves no real step."""
-    spoilt = [
+    garbled = [
         evolve(rollout, rewards=torch.where(rollout.mask, rollout.rewards, float(garbage))) for rollout in rollouts
     ]
-    one, two = (scaled(module.ScaleRewards().build(None), told) for told in (rollouts, spoilt))
+    one, two = (scaled(module.ScaleRewards().build(None), reported) for reported in (rollouts, garbled))
     for rollout, plain, changed in zip(rollouts, one, two, strict=True):
         assert torch.equal(plain[rollout.mask], changed[rollout.mask])
 

@@ -115,9 +115,11 @@ def blocks(draw, shape, steps, seed):
 
 def steps_of(space, lanes, count, seed):
     """Observations of several steps, in one tensor that is written anew each time, as environments do."""
-    told = some(space, lanes * count, seed).unflatten(0, (count, lanes))
-    given = torch.empty(told.shape[1:][::-1], dtype=told.dtype).permute(*range(told.ndim - 2, -1, -1))  # not contiguous
-    for observations in told:
+    reported = some(space, lanes * count, seed).unflatten(0, (count, lanes))
+    given = torch.empty(reported.shape[1:][::-1], dtype=reported.dtype).permute(
+        *range(reported.ndim - 2, -1, -1)
+    )  # not contiguous
+    for observations in reported:
         given.copy_(observations)
         yield given
 
@@ -462,11 +464,11 @@ def test_a_run_keeps_what_the_actor_chose(case):
 @pytest.mark.parametrize("third", ["inf", "nan", "1e300"])
 @EACH
 def test_numbers_that_are_not_finite_are_the_cores_to_refuse(case, third):
-    """With whose they are; the actor says nothing of its own, no warning either. 1e300 is beyond float32."""
+    """The error names the part; the actor itself does not warn. 1e300 is beyond float32."""
     module, name, actions, settings = CASES[case]
     policy = getattr(module, name)(**settings)
-    whose = "policy" if third == "1e300" else "environment 'Drifting'.* observations"
-    with pytest.raises(PartError, match=f"^{whose}.*: not finite"):
+    label = "policy" if third == "1e300" else "environment 'Drifting'.* observations"
+    with pytest.raises(PartError, match=f"^{label}.*: not finite"):
         framework.train(policy=policy, environment=Drifting(actions, third), rollout=EIGHT, iterations=1)
 
 

@@ -7,7 +7,7 @@ import warnings
 import framework_standardize as standardize
 import pytest
 import torch
-from attrs import field, frozen
+from counting_parts import Spy
 from framework_reinforce.monte_carlo import TotalReturn
 from framework_standardize import Standardize
 from hypothesis import assume, given
@@ -16,7 +16,7 @@ from mutants import is_killed, mutate
 from worlds import TabularWorld
 
 import framework
-from framework import Advantages, Batch, OptimizerSettings, RolloutSettings, TabularMDP, UpdateSettings, hookimpl
+from framework import Advantages, Batch, OptimizerSettings, RolloutSettings, TabularMDP, UpdateSettings
 from framework.testing.strategies import assemble, lanes_of_episodes
 
 EPSILON = 1e-8  # the default
@@ -87,8 +87,8 @@ def law_formula(module, lanes, padding, center, scale):
 def law_padding_is_inert(module, lanes, padding, garbage):
     """Padding comes out as 0 whatever stood there, and does not move the real steps."""
     rollout, numbers = assemble(lanes, padding), assemble(lanes, padding).rewards
-    spoilt = torch.where(rollout.mask, numbers, garbage)
-    plain, changed = (within_batch(module, rollout, column) for column in (numbers, spoilt))
+    garbled = torch.where(rollout.mask, numbers, garbage)
+    plain, changed = (within_batch(module, rollout, column) for column in (numbers, garbled))
     assert not changed[~rollout.mask].any()
     assert torch.equal(changed, plain)
 
@@ -158,36 +158,19 @@ def test_settings_are_refused_when_they_are_made(settings, message):
 # In a run
 
 
-@frozen(eq=False)
-class Onlooker:
-    """Keeps the advantages that pass by, `[T, N]` of each rollout (with its mask) and `[B]` of each minibatch."""
-
-    rollouts: list = field(factory=list)
-    minibatches: list = field(factory=list)
-
-    def build(self, run):
-        return Looking(self)
-
-
-class Looking:
-    def __init__(self, settings):
-        self.settings = settings
-
-    @hookimpl(wrapper=True)
-    def estimate_advantages(self, rollout):
-        result = yield
-        self.settings.rollouts.append((rollout.mask, result.advantages))
-        return result
-
-    @hookimpl(wrapper=True)
-    def prepare_batch(self):
-        batch = yield
-        self.settings.minibatches.append(batch.advantages)
-        return batch
-
-
-class InnerOnlooker(Onlooker):
+class InnerSpy(Spy):
     """Another name, to be chosen beside the first."""
+
+
+def rows_of(spy):
+    """Each rollout's mask and advantages [T, N], as they pass the spy."""
+    rollouts, advantages = spy.of("rollout"), spy.of("advantages")
+    return [(rollout.mask, one.advantages) for rollout, one in zip(rollouts, advantages, strict=True)]
+
+
+def minibatches_of(spy):
+    """The advantages [B] of each minibatch, as they pass the spy."""
+    return [batch.advantages for batch in spy.of("batch")]
 
 
 UPDATE = UpdateSettings(epochs=2, minibatches=5)
@@ -200,27 +183,27 @@ def is_standard(advantages):
 
 def test_in_a_run_the_whole_batch_is_standardised():
     """What leaves is what came in, standardised over the rollout; the minibatches of an epoch are together standard."""
-    before, after = InnerOnlooker(), Onlooker()
+    before, after = InnerSpy(), Spy()
     framework.train(iterations=2, update=UPDATE, extensions=[before, Standardize(), after])
-    assert len(after.rollouts) == 2
-    for (mask, raw), (_, changed) in zip(before.rollouts, after.rollouts, strict=True):
+    assert len(rows_of(after)) == 2
+    for (mask, raw), (_, changed) in zip(rows_of(before), rows_of(after), strict=True):
         assert not is_standard(raw[mask])
         assert is_standard(changed[mask])
         assert torch.equal(changed[mask], within_minibatch(standardize, raw[mask]))
         assert not changed[~mask].any()
     for epoch in range(4):
-        parts = after.minibatches[5 * epoch : 5 * epoch + 5]
+        parts = minibatches_of(after)[5 * epoch : 5 * epoch + 5]
         assert is_standard(torch.cat(parts))
         assert not any(is_standard(part) for part in parts)
 
 
 def test_in_a_run_each_minibatch_is_standardised():
     """The rollout's advantages are left as they are; each of the 2 · 2 · 5 minibatches is standard by itself."""
-    before, after = InnerOnlooker(), Onlooker()
+    before, after = InnerSpy(), Spy()
     framework.train(iterations=2, update=UPDATE, extensions=[before, Standardize(within="minibatch"), after])
-    assert all(torch.equal(one[1], two[1]) for one, two in zip(before.rollouts, after.rollouts, strict=True))
-    assert len(after.minibatches) == 20
-    for raw, changed in zip(before.minibatches, after.minibatches, strict=True):
+    assert all(torch.equal(one[1], two[1]) for one, two in zip(rows_of(before), rows_of(after), strict=True))
+    assert len(minibatches_of(after)) == 20
+    for raw, changed in zip(minibatches_of(before), minibatches_of(after), strict=True):
         assert not is_standard(raw)
         assert is_standard(changed)
         assert torch.equal(changed, within_minibatch(standardize, raw))

@@ -1,4 +1,4 @@
-"""A stranger's package, tests/third_party/: its mathematics, its use as a file, and its life from wheel to removal.
+"""A third party's package, tests/third_party/: its mathematics, its use as a file, and its life from wheel to removal.
 
 Nothing in the framework knows of it: what works for it works for anyone's.
 """
@@ -87,7 +87,7 @@ def law_patience_is_the_plain_sum(cls, lanes):
 def law_episodes_do_not_leak(cls, lanes, rate, other):
     """Another episode behind, in each lane, changes no return before it."""
     longer = [[*lane, other] for lane in lanes]
-    alone, followed = (cls(rate=rate)(assemble(told)).returns for told in (lanes, longer))
+    alone, followed = (cls(rate=rate)(assemble(reported)).returns for reported in (lanes, longer))
     for n, lane in enumerate(lanes):
         steps = sum(len(episode.rewards) for episode in lane)
         assert torch.equal(alone[:steps, n], followed[:steps, n])
@@ -245,7 +245,7 @@ TIMES = ("seconds", "steps_per_second")
 
 
 def command(*words, folder, expect=0):
-    """Run a command in `folder`; nothing of this checkout reaches it but what it was told."""
+    """Run a command in `folder`; nothing of this checkout reaches it but what it is given."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run(
         [str(word) for word in words],
@@ -269,6 +269,15 @@ def learnt_the_same(one, other):
     """Whether two records hold the same numbers, bit for bit."""
     policies = [(record / "policy.safetensors").read_bytes() for record in (one, other)]
     return metrics_of(one) == metrics_of(other) and policies[0] == policies[1]
+
+
+def assert_configured(config, chance, rate):
+    """The package's environment, estimator and extension, with these two settings."""
+    environment = {"name": "marshmallow", "small": 1.0, "large": 3.0, "chance": chance, "max_steps": 20}
+    assert config["environment"] == environment
+    assert config["estimator"] == {"name": "hyperbolic", "rate": rate}
+    assert config["extensions"]["names"] == ["clip_rewards"]
+    assert config["extensions"]["clip_rewards"] == {"limit": 2.0}
 
 
 def config_of(record):
@@ -295,16 +304,7 @@ def test_a_file_is_selected_configured_trained_with_and_recorded(tmp_path):
 
     mine = tmp_path / "runs" / "mine"
     config = config_of(mine)
-    assert config["environment"] == {
-        "name": "marshmallow",
-        "small": 1.0,
-        "large": 3.0,
-        "chance": 0.3,
-        "max_steps": 20,
-    }
-    assert config["estimator"] == {"name": "hyperbolic", "rate": 0.5}
-    assert config["extensions"]["names"] == ["clip_rewards"]
-    assert config["extensions"]["clip_rewards"] == {"limit": 2.0}
+    assert_configured(config, chance=0.3, rate=0.5)
     recorded = {plugin["name"]: plugin for plugin in json.loads((mine / "plugins.json").read_text())["plugins"]}
     assert set(recorded) == {"acme_rl", "reinforce", "reports"}
     assert recorded["acme_rl"]["sha256"] == sha256_of(MODULE)
@@ -348,7 +348,7 @@ def test_a_strangers_settings_are_flags_with_their_comments_as_help(monkeypatch,
         assert words in text
 
 
-# Installed: the project's wheel and the stranger's, by pip, in an environment of their own.
+# Installed: the project's wheel and the third party's, by pip, in an environment of their own.
 
 
 class Shop:
@@ -393,7 +393,7 @@ def shop():
 
 @pytest.fixture
 def stocked(shop):
-    """With the stranger's package as well."""
+    """With the third party's package as well."""
     shop.install("acme_rl")
     yield shop
     shop.pip("uninstall", "--yes", PROJECT["name"])
@@ -439,16 +439,7 @@ def test_an_installed_package_is_chosen_configured_recorded_and_repeated(stocked
     flags = [*readme_command(), "--iterations", "4"]
     record = stocked.run("readme", *flags, "--seed", "7")
     config = config_of(record)
-    assert config["environment"] == {
-        "name": "marshmallow",
-        "small": 1.0,
-        "large": 3.0,
-        "chance": 0.2,
-        "max_steps": 20,
-    }
-    assert config["estimator"] == {"name": "hyperbolic", "rate": 1.0}
-    assert config["extensions"]["names"] == ["clip_rewards"]
-    assert config["extensions"]["clip_rewards"] == {"limit": 2.0}
+    assert_configured(config, chance=0.2, rate=1.0)
     recorded = json.loads((record / "plugins.json").read_text())["plugins"]
     assert {
         "name": "acme",

@@ -165,7 +165,7 @@ def check_toml(block):
 
 @pytest.fixture
 def reader(tmp_path, monkeypatch):
-    """Somebody at a terminal in an empty folder."""
+    """A user at a terminal in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     for name, value in {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "110", "LINES": "50"}.items():
@@ -268,12 +268,14 @@ def sections(text, level):
 
 def undocumented(page, *specs):
     """The hooks without a section that says when it is called, with what, what to return, and shows code."""
-    told = sections(page, 3)
+    reported = sections(page, 3)
     return [
         name
         for spec in specs
         for name in names(spec)
-        if not all(word in told.get(name, "") for word in ("**Called**", "**Arguments**", "**Return**", "```python"))
+        if not all(
+            word in reported.get(name, "") for word in ("**Called**", "**Arguments**", "**Return**", "```python")
+        )
     ]
 
 
@@ -370,19 +372,19 @@ CONTRACTS = (DOCS / "reference" / "contracts.md").read_text("utf-8")
 
 @pytest.mark.parametrize(("heading", "words"), [("needs", NEEDS), ("gives", GIVES), ("claims", CLAIMS)])
 def test_every_word_of_wiring_is_explained(heading, words):
-    told = rows(sections(CONTRACTS, 3)[heading])
-    assert told.keys() == set(words)
-    assert all(len(cells[0].split()) > 2 for cells in told.values())
+    reported = rows(sections(CONTRACTS, 3)[heading])
+    assert reported.keys() == set(words)
+    assert all(len(cells[0].split()) > 2 for cells in reported.values())
 
 
 def test_every_field_of_the_data_is_listed():
     from framework import contracts
 
-    told = sections(CONTRACTS, 3)
+    reported = sections(CONTRACTS, 3)
     for name in ("Step", "Inputs", "Action", "Evaluation", "Rollout", "Estimate", "Advantages", "Batch", "Loss"):
         fields = {field.name for field in attrs.fields(getattr(contracts, name))}
-        assert rows(told[name]).keys() == fields, name
-    assert rows(told["TabularMDP"]).keys() == {field.name for field in attrs.fields(contracts.TabularMDP)}
+        assert rows(reported[name]).keys() == fields, name
+    assert rows(reported["TabularMDP"]).keys() == {field.name for field in attrs.fields(contracts.TabularMDP)}
 
 
 ROLE_SECTIONS = {"environment": ("Environment", Environment), "policy": ("Policy", Policy)}
@@ -452,9 +454,9 @@ def test_a_decision_is_short_and_complete(page):
     assert len(text.splitlines()) < 40
     number = int(page.stem[:4])
     assert re.match(rf"# {number}\. ", text)
-    told = sections(text, 2)
-    assert list(told) == ["Context", "Decision", "Rejected", "Consequences"]
-    assert all(body.strip() for body in told.values())
+    reported = sections(text, 2)
+    assert list(reported) == ["Context", "Decision", "Rejected", "Consequences"]
+    assert all(body.strip() for body in reported.values())
 
 
 def test_decisions_are_numbered_without_gaps():

@@ -27,7 +27,13 @@ WORDS = {  # a word that is kept out: the plain one
 }
 NAMES = ("judge", '"judge"')  # public: `framework.testing.judge`
 PAGES = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"]
-CODE = [path for folder in ("framework", "plugins") for path in (ROOT / folder).rglob("*.py")]
+FOLDERS = ("framework", "plugins", "tests", "benchmarks")
+CODE = [
+    path
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*.py")
+    if path.name not in ("test_words.py", "test_help.py") and ".cache" not in path.parts  # which list such words
+]
 
 
 def prose(page):

@@ -13,6 +13,7 @@ import gymnasium
 import pytest
 import tomli_w
 from attrs import frozen
+from foreign import GYM_WORLD
 from framework_gymnasium import Gymnasium
 from framework_line_world import LineWorld
 from framework_reinforce import RewardsToGo
@@ -22,7 +23,8 @@ from framework import UsageError
 from framework.cli import main
 from framework.records.provenance import _reachable, find, is_installed, sha256
 
-WORLD = """
+WORLD = (
+    """
 import gymnasium
 import numpy as np
 from gymnasium import spaces
@@ -30,20 +32,9 @@ from gymnasium import spaces
 from far_helper import LIMIT
 from far_package.inner import reward
 
-
-class World(gymnasium.Env):
-    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
-    action_space = spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.clock = 0
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action):
-        self.clock += 1
-        return np.zeros(1, np.float32), reward(action), self.clock == LIMIT, False, {}
 """
+    + GYM_WORLD
+)
 FILES = {
     "far_world.py": WORLD,
     "far_helper.py": "import json\n\nLIMIT = 3\n",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from foreign import publish
+from foreign import GYM_WORLD, publish
 from framework_gymnasium import Gymnasium
 
 import framework
@@ -23,7 +23,8 @@ from framework.cli import main
 from framework.records.signing import key_path, sign
 from framework.setup.tree import settings_tree
 
-WORLD = """
+WORLD = (
+    """
 from pathlib import Path
 
 import gymnasium
@@ -33,23 +34,15 @@ from gymnasium import spaces
 Path(__file__).with_suffix(".imported").write_text("yes")
 
 
-class World(gymnasium.Env):
-    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
-    action_space = spaces.Discrete(2)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.clock = 0
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action):
-        self.clock += 1
-        return np.zeros(1, np.float32), float(action), self.clock == 3, False, {}
-
+reward, LIMIT = float, 3
+"""
+    + GYM_WORLD
+    + """
 
 class Wrapper(gymnasium.Wrapper):
     pass
 """
+)
 PLUGIN = """
 from pathlib import Path
 
@@ -98,7 +91,7 @@ def imported(folder):
     return bool(marks)
 
 
-def stranger(record):
+def make_foreign(record):
     """The record as another user's would be: without a signature."""
     (record / "signature.json").unlink()
 
@@ -196,8 +189,8 @@ def test_a_signature_that_is_none_is_no_fault(own, here, capsys):
 @pytest.mark.parametrize("text", [WORLD, WORLD + "\nMORE = 1\n"], ids=["same", "other"])
 @pytest.mark.parametrize("linked", [False, True], ids=["file", "link"])
 def test_a_module_of_the_same_name_in_another_folder_is_other_code(own, here, capsys, monkeypatch, text, linked):
-    """Modules are looked for in the current folder, and a stranger's may hold one: what the same text imports there, or
-    Python's cache of it, may be the stranger's."""
+    """Modules are looked for in the current folder, which may be another person's: what the same text imports
+    there, or Python's cache of it, is not the user's own."""
     (moved := here / "moved").mkdir()
     if linked:  # the name of a folder makes nothing an installed package
         (moved / "site-packages").mkdir()
@@ -225,7 +218,7 @@ def test_one_s_own_file_may_be_edited_where_it_lies(here, capsys):
 
 
 def test_the_first_import_of_a_process_looks_in_the_current_folder_too(own, here, capsys, monkeypatch):
-    """No path leads there before the module is imported: that of a stranger must not be taken for none at all."""
+    """No path leads there before the module is imported: that of another person must not be taken for none at all."""
     (moved := here / "moved").mkdir()
     (moved / "strange_world.py").write_text(WORLD + "\nMORE = 1\n")
     monkeypatch.chdir(moved)
@@ -272,7 +265,7 @@ def test_processes_that_begin_at_once_agree_on_one_key(tmp_path):
     assert [path.name for path in (tmp_path / "framework-rl").iterdir()] == ["key"]
 
 
-# What a stranger's file may name
+# What an untrusted file may name
 
 
 GYMNASIUM = settings_tree(Gymnasium())
@@ -335,7 +328,7 @@ def test_nor_does_a_command_that_reads_a_record(here, capsys, command, tree):
 
 @pytest.mark.slow
 def test_a_record_of_a_stranger_says_what_it_would_import(own, here, capsys):
-    stranger(own)
+    make_foreign(own)
     err = said(capsys, "evaluate", "runs/own", code=2).err
     assert "  module strange_world, for environment 'gymnasium' (plugin gymnasium)\n" in err
     for words in (["evaluate", "runs/own", "--help"], ["audit", "runs/own", "--help"]):
@@ -375,7 +368,7 @@ def test_python_takes_trust_and_asks_nobody(here, capsys):
     assert imported(here)
     framework.load(record)
     assert imported(here)
-    stranger(record)
+    make_foreign(record)
     message = r"(?s)odd/config.toml names code .*strange_policy.py, a plugin.*wrote it: framework.load\(…, trust=True\)"
     with pytest.raises(UsageError, match=message):
         framework.load(record)
@@ -385,7 +378,7 @@ def test_python_takes_trust_and_asks_nobody(here, capsys):
 
 
 def test_python_builds_a_stranger_s_environment_for_its_spaces_only_if_trusted(own, here):
-    stranger(own)
+    make_foreign(own)
     assert framework.load(own) is not None  # the spaces are in the record
     assert not imported(here)
     (own / "spaces.json").unlink()
@@ -400,7 +393,7 @@ def test_python_builds_a_stranger_s_environment_for_its_spaces_only_if_trusted(o
 
 
 def test_what_the_command_line_names_too_is_trusted(own, here, capsys):
-    stranger(own)
+    make_foreign(own)
     said(capsys, "evaluate", "runs/own", "--episodes", "2", "--environment.id", "strange_world:World")
     assert imported(here)
     Path("mine.toml").write_text(tomli_w.dumps(STRANGE[5]))
@@ -409,7 +402,7 @@ def test_what_the_command_line_names_too_is_trusted(own, here, capsys):
 
 
 def test_what_the_command_line_replaces_is_not_imported(own, here, capsys):
-    stranger(own)
+    make_foreign(own)
     words = ["run", "--config", "runs/own/config.toml", "--name", "pole", "--quiet"]
     said(capsys, *words, "--environment.id", "CartPole-v1")
     assert not imported(here)
@@ -487,7 +480,7 @@ def test_python_asks_for_what_an_installed_policy_imports_too(here, capsys, monk
     assert imported(here)
     framework.load("runs/own")
     assert imported(here)
-    stranger(here / "runs" / "own")
+    make_foreign(here / "runs" / "own")
     with pytest.raises(UsageError, match=r"(?s)module strange_world, for policy 'naming' .*framework.load\(…, trust="):
         framework.load("runs/own")
     assert not imported(here)
@@ -542,7 +535,7 @@ def terminal(monkeypatch):
     ],
 )
 def test_on_a_terminal_it_is_asked_once_and_no_is_the_default(own, here, capsys, terminal, command, answer, code):
-    stranger(own)
+    make_foreign(own)
     shown = terminal(answer)
     assert main([command, "runs/own", "--episodes", "32"]) == code
     assert shown.getvalue().count("Import it? [y/N]") == 1
@@ -561,7 +554,7 @@ def test_the_question_lists_plugins_and_modules_together(here, capsys, terminal)
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX's")
 def test_a_real_terminal_is_asked(own, here):
-    stranger(own)
+    make_foreign(own)
     child, descriptor = pty.fork()
     if child == 0:
         os.execv(sys.executable, [sys.executable, "-m", "framework", "evaluate", "runs/own", "--episodes", "2"])

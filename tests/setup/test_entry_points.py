@@ -58,12 +58,12 @@ def test_an_entry_point_may_name_an_object(install, name):
     assert loaded.failures == ()
     assert loaded.pick("estimator", "halved")[0] == "acme"
     (plugin,) = [plugin for plugin in loaded.plugins if plugin.name == "acme"]
-    told = plugin.describe()
-    assert (told["module"], told["distribution"]) == ("acme_object", "acme-rl")
+    reported = plugin.describe()
+    assert (reported["module"], reported["distribution"]) == ("acme_object", "acme-rl")
     assert [file.name for file in plugin.files] == ["acme_object.py"]
     assert main(["run", "--estimator", "halved", "--iterations", "1", "--name", "first", "--quiet"]) == 0
     recorded = json.loads(Path("runs/first/plugins.json").read_text())["plugins"]
-    assert told in recorded
+    assert reported in recorded
 
 
 WRONG = {

@@ -224,7 +224,7 @@ def test_many_threads_are_many(recwarn):
 
 @frozen
 class Measuring:
-    """An extension that measures what it is told to."""
+    """An extension that measures what it is configured to."""
 
     what: object = None
 

@@ -90,9 +90,9 @@ def test_a_setting_of_another_part_is_answered_in_python_too(given):
 def test_a_number_that_is_none_is_answered_with_what_is_expected(words, message, capsys):
     with pytest.raises(SystemExit):
         main(["run", *words])
-    told = " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert message in told
-    assert "class" not in told
+    reported = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in reported
+    assert "class" not in reported
 
 
 @pytest.mark.slow

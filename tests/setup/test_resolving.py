@@ -161,10 +161,10 @@ def test_a_parts_object_keeps_the_recipes_settings_and_says_which(monkeypatch):
     monkeypatch.setitem(framework_recipes.RLOO, "baseline", {"name": "constant", "value": 3.0})
     with pytest.warns(
         UserWarning, match="recipe 'rloo' sets baseline.value = 3.0, and the object given leaves"
-    ) as told:
+    ) as reported:
         result = framework.train(recipe="rloo", baseline=Constant(), iterations=1)
-    assert len(told) == 1
-    assert told[0].filename == __file__
+    assert len(reported) == 1
+    assert reported[0].filename == __file__
     assert result.config.baseline.settings == Constant(value=3.0)
 
 

@@ -162,7 +162,7 @@ def test_the_summary_is_made_with_the_run_s_threads(tmp_path, monkeypatch, capsy
 FREED = """
 import ctypes, resource, sys, torch
 from framework.cli.run import M_MMAP_THRESHOLD, keep_memory
-ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**17)  # glibc moves this by itself unless it is told
+ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**17)  # glibc moves this by itself unless it is set
 if sys.argv[1] == "keep":
     keep_memory()
 rows = torch.ones(2**20)
@@ -176,7 +176,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has this setting")
 def test_freed_memory_is_kept_for_the_next_update():
     """Five times ten results of 4 MiB: each comes in 1,024 pages anew, or not at all."""
     pages = [

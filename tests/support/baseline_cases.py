@@ -26,7 +26,7 @@ def grouped(draw, min_episodes=1):
     return lanes, groups
 
 
-def told(lanes, padding=0, groups=None, observed=(), dtype=torch.float32):
+def make_rollout(lanes, padding=0, groups=None, observed=(), dtype=torch.float32):
     """A rollout whose observations are set apart: 3 numbers a step, cycling through `observed`."""
     rollout = assemble(lanes, padding, dtype)
     # by episode and time, so that padding does not move what a step observes

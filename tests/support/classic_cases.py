@@ -107,7 +107,7 @@ def near(ours, theirs):
     np.testing.assert_allclose(np.asarray(ours), theirs, rtol=1e-6, atol=1e-6)
 
 
-def told(world, rows, draw):
+def step_rows(world, rows, draw):
     """What the steps of `rows` [T] of actions give, copied before the next."""
     fields = ("observations", "successors", "rewards", "terminated", "truncated")
     story = []

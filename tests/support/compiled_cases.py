@@ -102,7 +102,7 @@ def watched(module):
     assert steps == [2] * 4 + [3] * 4 + [4] * 4
 
 
-def told(run):
+def snapshot_of(run):
     """What others see of a run after an iteration."""
     state = run.optimizer.state_dict()["state"].get(0, {})
     grads = [one.grad.clone() for one in run.policy.parameters()]
@@ -117,7 +117,7 @@ def seen_alike(arguments, changed=None, module=None):
         seen[compile] = []
 
         def look(run, rows=seen[compile]):
-            rows.append(told(run))
+            rows.append(snapshot_of(run))
             if changed is not None:
                 changed(run)
 
@@ -397,10 +397,10 @@ class Telling:
     tensor: bool = False
 
     def build(self):
-        return Told(self.tensor)
+        return Notified(self.tensor)
 
 
-class Told(Warming):
+class Notified(Warming):
     def __init__(self, tensor):
         super().__init__()
         self.tensor = tensor
@@ -425,7 +425,7 @@ class Counted(Warming):
 
 
 class Scaled(Normed):
-    """A policy with a buffer that somebody may exchange."""
+    """A policy with a buffer that may be exchanged."""
 
     def __init__(self, policy):
         super().__init__(policy)

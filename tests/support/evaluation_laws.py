@@ -46,8 +46,8 @@ def fork():
 
 
 def law_exactly_so_many_whole_episodes_are_played(module, world, tables, episodes, lanes, seed):
-    """Whatever the lanes; each ends as the world ends it, and what is told adds up."""
-    ends, told = [], []
+    """Whatever the lanes; each ends where the environment terminates, and the reported progress adds up."""
+    ends, reported = [], []
 
     class Counted(Lanes):
         def step(self, actions, generator):
@@ -56,11 +56,11 @@ def law_exactly_so_many_whole_episodes_are_played(module, world, tables, episode
             return step
 
     environment = Counted(world, lanes, tables)
-    played = module.play(uniform(world, tables), environment, lanes, episodes, seed=seed, on_progress=told.append)
+    played = module.play(uniform(world, tables), environment, lanes, episodes, seed=seed, on_progress=reported.append)
     assert len(played.returns) == len(played.lengths) == episodes
     assert (played.lengths >= 1).all()
     assert (played.lengths <= world.time_limit).all()
-    assert told == [*range(lanes, episodes, lanes), episodes]
+    assert reported == [*range(lanes, episodes, lanes), episodes]
     assert tables or sum(ends) >= episodes
 
 

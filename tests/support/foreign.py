@@ -41,3 +41,19 @@ ESTIMATOR = """
         return {"halved": Halved}
 """
 """A plugin's whole module: one estimator."""
+
+
+GYM_WORLD = """
+class World(gymnasium.Env):
+    observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.clock = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.clock += 1
+        return np.zeros(1, np.float32), reward(action), self.clock == LIMIT, False, {}
+"""

@@ -65,7 +65,7 @@ class Odd(gymnasium.Env):
     action_space = spaces.Discrete(2)
 
     def __init__(self, reward=1.0, info=None, how="", limit=1):
-        self.given, self.told, self.how, self.limit = reward, info, how, limit
+        self.given, self.info, self.how, self.limit = reward, info, how, limit
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -76,26 +76,26 @@ class Odd(gymnasium.Env):
             "info none": (seen, None),
             "three": (seen, {}, {}),
             "hangs in reset": (seen, {}),
-        }.get(self.how, (seen, self.told(self) if callable(self.told) else {}))
+        }.get(self.how, (seen, self.info(self) if callable(self.info) else {}))
 
     def step(self, action):
         self.clock += 1
         seen, over = np.full(2, float(self.clock), np.float32), self.clock >= self.limit
-        told = self.told(self) if callable(self.told) else {}
+        info = self.info(self) if callable(self.info) else {}
         reward = self.given(self) if callable(self.given) else self.given
         if self.how == "bug":
             [].pop()
         if self.how == "exits":
             raise SystemExit(0)
         odd = {
-            "four": (seen, reward, over, told),
+            "four": (seen, reward, over, info),
             "none": None,
             "info none": (seen, reward, over, False, None),
-            "flag": (seen, reward, over, {}, told),
-            "text": ("seen", reward, over, False, told),
-            "ragged": ([[1.0], [1.0, 2.0]], reward, over, False, told),
+            "flag": (seen, reward, over, {}, info),
+            "text": ("seen", reward, over, False, info),
+            "ragged": ([[1.0], [1.0, 2.0]], reward, over, False, info),
         }
-        return odd.get(self.how, (seen, reward, over, False, told))
+        return odd.get(self.how, (seen, reward, over, False, info))
 
 
 class Whole(gymnasium.Env):

@@ -59,10 +59,10 @@ class Masked(Counting):
     def _info(self, over):
         masks = np.zeros((self.num_envs, 2), np.int8)
         masks[:, int(self.seen[0, 0]) % 2] = 1
-        told = {"action_mask": masks}
+        info = {"action_mask": masks}
         if over:
-            told["final_info"] = {"episode": {"r": np.arange(self.num_envs) + 0.5}, "_episode": np.ones(2, bool)}
-        return told
+            info["final_info"] = {"episode": {"r": np.arange(self.num_envs) + 0.5}, "_episode": np.ones(2, bool)}
+        return info
 
 
 class Single(gymnasium.Env):

@@ -12,7 +12,7 @@ CLOSE = {"rtol": 0, "atol": 1e-10}  # float64 sums of some ten numbers of order 
 class Patchy:
     """Everything is drawn: what is seen, allowed and earned, which episodes end and how; with reset rows or not.
 
-    `told` keeps each step's successors.
+    `successors_seen` keeps each step's successors.
     """
 
     observation_space = Discrete(5, start=-1)
@@ -20,7 +20,7 @@ class Patchy:
 
     def __init__(self, count, reset_rows, masked):
         self.count, self.reset_rows, self.masked = count, reset_rows, masked
-        self.told = []
+        self.successors_seen = []
 
     def observe(self, generator):
         return torch.randint(-1, 4, (self.count,), generator=generator)
@@ -43,7 +43,7 @@ class Patchy:
         successors, valid = self.observe(generator), ~self.waiting if self.reset_rows else None
         ended = terminated | truncated
         observations = torch.where(ended, self.observe(generator), successors)
-        self.told.append(successors)
+        self.successors_seen.append(successors)
         if self.reset_rows:
             observations, self.waiting = successors, ended
         rewards = torch.randn(self.count, generator=generator)

@@ -35,9 +35,9 @@ def test_the_short_corridor_is_best_walked_at_random():
     """Sutton & Barto 2018, Example 13.1. By hand, V(p) = (2p − 4)/(p(1 − p)), whose maximum is at 2 − √2."""
     best = torch.tensor(2 - math.sqrt(2), dtype=torch.float64, requires_grad=True)
     value = corridor_value(best)
-    (slope,) = torch.autograd.grad(value, best)
+    (gradient,) = torch.autograd.grad(value, best)
     assert math.isclose(float(value.detach()), -6 - 4 * math.sqrt(2), abs_tol=1e-9)
-    assert abs(float(slope)) < 1e-9
+    assert abs(float(gradient)) < 1e-9
     for right in (0.05, 0.3, 0.58, 0.6, 0.95):
         by_hand = (2 * right - 4) / (right * (1 - right))
         assert math.isclose(float(corridor_value(torch.tensor(right, dtype=torch.float64))), by_hand, abs_tol=1e-9)

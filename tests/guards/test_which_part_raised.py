@@ -116,9 +116,9 @@ class Squared(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx, slope):
+    def backward(ctx, gradient):
         trip("loss's function backward")
-        return slope
+        return gradient
 
 
 @frozen
@@ -263,7 +263,7 @@ def parts_of(module, where):
     return made
 
 
-def told(module, where, **arguments):
+def error_message(module, where, **arguments):
     module.HERE = where
     with pytest.raises(PartError) as caught:
         framework.train(**parts_of(module, where), **arguments, iterations=2)
@@ -273,7 +273,7 @@ def told(module, where, **arguments):
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory):
     """The same code as a module that nobody loads as a plugin, and as a plugin in a file."""
-    folder = tmp_path_factory.mktemp("culprits")
+    folder = tmp_path_factory.mktemp("blame")
     source = PLUGIN.format(imports="", nested="pass")
     (folder / "mine_in_python.py").write_text(source)
     (folder / "mine_in_a_file.py").write_text(source)
@@ -287,19 +287,19 @@ def plugins(tmp_path_factory):
 def test_whatever_its_code_is_the_part_is_named(where, plugins):
     role = "estimator" if where == "decorator" else where.split("'")[0]
     module, file = plugins
-    message = told(module, where)
+    message = error_message(module, where)
     assert message.startswith(f"{role} '"), message
     assert "(plugin mine_in_python) raised KeyError: 'on purpose' (" in message
     assert "mine_in_python.py:" in message
     (loaded,) = [plugin for plugin in load([file]).plugins if plugin.name == "mine_in_a_file"]
-    message = told(loaded.module, where, plugins=[file])
+    message = error_message(loaded.module, where, plugins=[file])
     name = "asking" if where in ("baseline's object", "baseline's update") else "mine"
     assert message.startswith(f"{role} '{name}' (plugin mine_in_a_file) raised KeyError: 'on purpose' ("), message
 
 
 def test_a_backward_pass_that_raises_is_of_the_one_part_or_of_the_plugin(plugins):
     """No frame says which of the plugin's parts a function of autograd belongs to."""
-    message = told(plugins[0], "loss's function backward")
+    message = error_message(plugins[0], "loss's function backward")
     assert message.startswith("plugin 'mine_in_python' raised KeyError: 'on purpose' ("), message
     plugins[0].HERE = "loss's function backward"
     with pytest.raises(PartError) as caught:
@@ -316,7 +316,7 @@ def test_a_nested_module_of_the_package_is_its_part_s(tmp_path, monkeypatch):
     (package / "deep" / "inside.py").write_text("def fails(where):\n    if where == 'nested':\n        {}['x']\n")
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("mine_as_package")
-    message = told(module, "nested", plugins=["mine_as_package"])
+    message = error_message(module, "nested", plugins=["mine_as_package"])
     assert message.startswith("estimator 'mine' (plugin mine_as_package) raised KeyError: 'x' ("), message
     assert "inside.py:3 in fails" in message
 
